@@ -1,0 +1,156 @@
+"""The only reader of the environment.
+
+Settings are built in entry points and handed down by section. Variables are
+`FOUNDRY_<SECTION>__<FIELD>`; an unknown
+`FOUNDRY_*` variable is an error: a misspelled one would otherwise be ignored in silence.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from foundry.errors import SetupError
+
+_PREFIX = "FOUNDRY_"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatabaseSettings(_Section):
+    url: SecretStr | None = Field(
+        default=None,
+        description="postgresql+asyncpg://… of an external server; unset: embedded PostgreSQL",
+    )
+    pool_size: int = Field(default=5, ge=1, le=100, description="connections per process")
+    connect_timeout_s: float = Field(default=5.0, gt=0)
+    statement_timeout_s: float = Field(default=30.0, gt=0)
+
+
+class ObjectSettings(_Section):
+    url: str | None = Field(
+        default=None, description="s3://bucket/prefix; unset: a directory under FOUNDRY_HOME"
+    )
+    endpoint_url: str | None = Field(default=None, description="S3 endpoint of an on-prem store")
+    region: str = "us-east-1"
+    access_key_id: SecretStr | None = None
+    secret_access_key: SecretStr | None = None
+
+
+class RaySettings(_Section):
+    address: str | None = Field(
+        default=None, description="host:port of an existing cluster's GCS; unset: a local Ray"
+    )
+    port: int = Field(default=6380, ge=1, le=65535, description="GCS port of the local Ray")
+    dashboard_port: int = Field(default=8265, ge=1, le=65535)
+    dashboard_host: str = "127.0.0.1"
+    num_cpus: int | None = Field(default=None, ge=1, description="unset: the machine's cores")
+    object_store_mb: int = Field(default=256, ge=80, description="shared memory of the local Ray")
+    start_timeout_s: float = Field(default=120.0, gt=0)
+
+
+class HttpSettings(_Section):
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=1, le=65535)
+    max_body_bytes: int = Field(default=8 * 2**20, ge=1024)
+    max_upload_bytes: int = Field(default=256 * 2**20, ge=1024)
+    max_in_flight: int = Field(default=512, ge=1, description="requests per gateway replica")
+    request_timeout_s: float = Field(default=600.0, gt=0)
+
+
+class ServingSettings(_Section):
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="auto: float32 on CPU, the model's own on an accelerator"
+    )
+    max_model_len: int = Field(default=2048, ge=16)
+    max_num_seqs: int = Field(default=16, ge=1)
+    max_loras: int = Field(default=4, ge=1, description="adapters active at once in one engine")
+    max_cpu_loras: int = Field(default=64, ge=1)
+    max_lora_rank: int = Field(default=64, ge=8)
+    kv_cache_gb: float = Field(default=0.5, gt=0, description="KV cache of a CPU engine, GiB")
+    engine_start_timeout_s: float = Field(default=900.0, gt=0)
+
+
+class SecuritySettings(_Section):
+    pepper_file: Path | None = Field(
+        default=None, description="32 random bytes; unset: secrets/pepper under FOUNDRY_HOME"
+    )
+    bcrypt_cost: int = Field(default=12, ge=4, le=16)
+
+
+class ClientSettings(_Section):
+    url: str | None = Field(default=None, description="a cluster's base URL, for CLI and SDK")
+    api_key: SecretStr | None = None
+    timeout_s: float = Field(default=60.0, gt=0)
+
+
+class Settings(BaseSettings):
+    """All settings of one process."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    home: Path = Field(default_factory=lambda: Path.home() / ".foundry")
+    stack_id: str | None = Field(
+        default=None, description="set by `foundry up` on the processes it owns; never by hand"
+    )
+    database: DatabaseSettings = DatabaseSettings()
+    objects: ObjectSettings = ObjectSettings()
+    ray: RaySettings = RaySettings()
+    http: HttpSettings = HttpSettings()
+    serving: ServingSettings = ServingSettings()
+    security: SecuritySettings = SecuritySettings()
+    client: ClientSettings = ClientSettings()
+
+    @property
+    def base_url(self) -> str:
+        """Where this stack's HTTP listens, no trailing slash."""
+        host = "127.0.0.1" if self.http.host == "0.0.0.0" else self.http.host
+        return f"http://{host}:{self.http.port}"
+
+
+def variable_names() -> Iterator[str]:
+    """Every environment variable that a setting answers to."""
+    for name, field in Settings.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, _Section):
+            yield from (f"{_PREFIX}{name}__{inner}".upper() for inner in annotation.model_fields)
+        else:
+            yield f"{_PREFIX}{name}".upper()
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    known = set(variable_names())
+    ours = (name for name in environment if name.upper().startswith(_PREFIX))
+    return sorted(name for name in ours if name.upper() not in known)
+
+
+def load_settings() -> Settings:
+    """Read the environment.
+
+    Raises:
+        SetupError: a variable is unknown, or its value is out of range.
+    """
+    if unknown := unknown_variables(os.environ):
+        raise SetupError(
+            f"unknown setting {', '.join(unknown)}: check the spelling; "
+            "`foundry config show` lists every setting"
+        )
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = _PREFIX + "__".join(str(part) for part in problem["loc"]).upper()
+        raise SetupError(f"{name}: {problem['msg']}") from error
+    return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
+
+
+def child_environment(**overrides: str) -> dict[str, str]:
+    """This process's environment for a child, with `overrides` on top."""
+    return {**os.environ, **overrides}

@@ -1,0 +1,1 @@
+"""Drivers of what Foundry stands on: PostgreSQL, object store, HTTP, clock, embedded servers."""

@@ -1,0 +1,130 @@
+"""PostgreSQL: the only source of truth."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import ClassVar, Self
+from uuid import UUID
+
+from asyncpg.exceptions import (
+    CannotConnectNowError,
+    ConnectionDoesNotExistError,
+    PostgresConnectionError,
+    TooManyConnectionsError,
+)
+from sqlalchemy import DateTime, MetaData, Uuid, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+from sqlalchemy.orm import DeclarativeBase
+
+from foundry.config import DatabaseSettings
+from foundry.errors import DatabaseUnavailable
+
+_UNREACHABLE = (
+    CannotConnectNowError,
+    ConnectionDoesNotExistError,
+    PostgresConnectionError,
+    TooManyConnectionsError,
+    ConnectionError,
+    OSError,
+    PoolTimeout,
+)
+
+
+class Base(DeclarativeBase):
+    """Declarative base; constraint names are stable so that migrations can name them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar = {
+        datetime: DateTime(timezone=True),
+        UUID: Uuid(),
+        dict[str, object]: JSONB(),
+        list[str]: JSONB(),
+    }
+
+
+def utcnow() -> datetime:
+    return datetime.now(UTC)
+
+
+def unreachable(error: BaseException) -> bool:
+    """Whether `error` says that PostgreSQL cannot be reached, as opposed to a refused statement."""
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or (
+            error.orig is not None and unreachable(error.orig.__cause__ or error.orig)
+        )
+    return isinstance(error, _UNREACHABLE)
+
+
+class Database:
+    """One process's connection pool."""
+
+    def __init__(self, url: str, settings: DatabaseSettings) -> None:
+        self._engine: AsyncEngine = create_async_engine(
+            url,
+            pool_size=settings.pool_size,
+            max_overflow=settings.pool_size,
+            pool_timeout=settings.connect_timeout_s,
+            pool_pre_ping=True,
+            hide_parameters=True,
+            connect_args={
+                "timeout": settings.connect_timeout_s,
+                "server_settings": {
+                    "statement_timeout": str(int(settings.statement_timeout_s * 1000)),
+                    "application_name": "foundry",
+                },
+            },
+        )
+        self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncSession]:
+        """A session in one transaction: committed on success, rolled back on any error.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL cannot be reached; nothing was committed.
+        """
+        try:
+            async with self._sessions.begin() as session:
+                yield session
+        except (DBAPIError, PoolTimeout, OSError, PostgresConnectionError) as error:
+            if not unreachable(error):
+                raise
+            raise DatabaseUnavailable(
+                "PostgreSQL cannot be reached; the request changed nothing. "
+                "It recovers by itself when the database is back: see `foundry status`"
+            ) from error
+
+    async def ping(self) -> None:
+        async with self.begin() as session:
+            await session.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
