@@ -1,0 +1,1 @@
+"""Servers that `foundry up` runs on this machine when the settings name no external one."""
