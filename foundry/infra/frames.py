@@ -2,29 +2,34 @@
 
 | kind | payload | rule |
 |---|---|---|
-| HEAD `H` | JSON `{status, error?, replica_rank, engine}` | first, once a token or an error exists |
-| DATA `D` | whole SSE events, or the JSON body | any number |
-| TAIL `T` | JSON `{usage, finish, timings}` | exactly one, last; without it the stream was cut |
+| HEAD `H` | JSON of `Head` | first; sent when a token or an error exists |
+| DATA `D` | whole SSE events without `[DONE]`, or the JSON body | any number |
+| TAIL `T` | JSON of `Tail` | exactly one, last; without it the stream was cut |
+
+On the wire a frame is its kind, four bytes of length (big endian) and the payload. Frames that are
+ready together share one message, because a message costs far more than a frame. An empty message
+says that the replica has accepted the call.
 """
 
+import struct
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum
 from typing import Any, Literal
 
 import orjson
 
-from foundry.errors import EngineFailed
+from foundry.errors import EngineFailed, FoundryError
 
 Operation = Literal["chat", "completions"]
 
-
-class Kind(StrEnum):
-    HEAD = "H"
-    DATA = "D"
-    TAIL = "T"
+_HEADER = struct.Struct(">BI")
 
 
-_KINDS = {kind.value.encode(): kind for kind in Kind}
+class Kind(IntEnum):
+    HEAD = ord("H")
+    DATA = ord("D")
+    TAIL = ord("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +37,32 @@ class Frame:
     kind: Kind
     payload: bytes
 
-    def encode(self) -> bytes:
-        return self.kind.value.encode() + self.payload
 
-    @classmethod
-    def decode(cls, data: bytes) -> "Frame":
-        kind = _KINDS.get(data[:1])
-        if kind is None:
-            raise EngineFailed(f"the engine sent a frame of unknown kind {data[:1]!r}")
-        return cls(kind, data[1:])
+def encode(frames: Iterable[Frame]) -> bytes:
+    return b"".join(
+        part
+        for frame in frames
+        for part in (_HEADER.pack(frame.kind, len(frame.payload)), frame.payload)
+    )
+
+
+def decode(message: bytes) -> Iterator[Frame]:
+    """The frames of one message.
+
+    Raises:
+        EngineFailed: the message is not made of whole frames.
+    """
+    at = 0
+    while at < len(message):
+        try:
+            kind, size = _HEADER.unpack_from(message, at)
+            frame = Frame(Kind(kind), message[at + _HEADER.size : at + _HEADER.size + size])
+        except (struct.error, ValueError) as error:
+            raise EngineFailed("the engine sent a damaged frame") from error
+        if len(frame.payload) != size:
+            raise EngineFailed("the engine sent a frame that ends early")
+        yield frame
+        at += _HEADER.size + size
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +75,6 @@ class CallContext:
         deadline_s: seconds left when the call was sent. Two hosts' clocks are never compared.
         adapter_uid: the adapter's name inside the engine; None asks the base.
         adapter_version_id: registry version of that adapter.
-        include_usage: whether the client asked for the usage chunk of a stream.
-        priority: lower runs first.
     """
 
     request_id: str
@@ -62,37 +82,58 @@ class CallContext:
     deadline_s: float
     adapter_uid: str | None = None
     adapter_version_id: str | None = None
-    include_usage: bool = False
-    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A FoundryError on the wire."""
+
+    code: str
+    message: str
+    details: dict[str, Any]
+
+    @classmethod
+    def of(cls, error: FoundryError) -> "Fault":
+        return cls(error.code, error.message, error.details)
+
+    def error(self) -> FoundryError:
+        return _classes()[self.code](self.message, **self.details)
+
+
+def _classes(root: type[FoundryError] = FoundryError) -> dict[str, type[FoundryError]]:
+    found = {root.code: root}
+    for child in root.__subclasses__():
+        found |= _classes(child)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The answer's status; `error` is OpenAI's error object when `status` >= 400."""
+    """The answer begins, or `fault` says why it does not.
 
-    status: int
+    The HTTP status follows from the fault's code by the one table in `infra.http`.
+    """
+
     engine: str
     replica_rank: int = 0
-    error: dict[str, Any] | None = None
+    fault: Fault | None = None
 
     def frame(self) -> Frame:
         return Frame(Kind.HEAD, orjson.dumps(self))
 
     @classmethod
     def of(cls, frame: Frame) -> "Head":
-        return cls(**orjson.loads(frame.payload))
+        value = orjson.loads(frame.payload)
+        fault = Fault(**value["fault"]) if value["fault"] else None
+        return cls(value["engine"], value["replica_rank"], fault)
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one request; `total_tokens` is their sum."""
+    """Tokens of one request."""
 
     prompt_tokens: int
     completion_tokens: int
-
-    @property
-    def total_tokens(self) -> int:
-        return self.prompt_tokens + self.completion_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +141,12 @@ class Tail:
     """How the answer ended.
 
     Attributes:
-        usage: None when the request failed before it was counted.
-        finish: the last choice's finish reason, or `error`.
-        timings: seconds by the replica's monotonic clock.
+        usage: what to settle.
+        finish: the last choice's finish reason.
+        timings: seconds by the replica's monotonic clock: `adapter`, `first`, `total`.
     """
 
-    usage: Usage | None
+    usage: Usage
     finish: str | None
     timings: dict[str, float]
 
@@ -115,5 +156,4 @@ class Tail:
     @classmethod
     def of(cls, frame: Frame) -> "Tail":
         value = orjson.loads(frame.payload)
-        usage = Usage(**value["usage"]) if value["usage"] else None
-        return cls(usage, value["finish"], value["timings"])
+        return cls(Usage(**value["usage"]), value["finish"], value["timings"])
