@@ -151,6 +151,20 @@ def load_settings() -> Settings:
     return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
 
 
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The variables that make a child process load these very settings."""
+    found: dict[str, str] = {}
+    for variable in variable_names():
+        value: object = settings
+        for part in variable.removeprefix(_PREFIX).lower().split("__"):
+            value = getattr(value, part)
+        if isinstance(value, SecretStr):
+            value = value.get_secret_value()
+        if value is not None:
+            found[variable] = str(value)
+    return found
+
+
 def child_environment(**overrides: str) -> dict[str, str]:
     """This process's environment for a child, with `overrides` on top."""
     return {**os.environ, **overrides}

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 
 import psutil
 
@@ -53,40 +52,18 @@ def stop_all(processes: Iterable[psutil.Process], grace_s: float) -> int:
     return len(targets)
 
 
-def with_descendants(roots: Iterable[psutil.Process]) -> list[psutil.Process]:
-    found: dict[int, psutil.Process] = {}
-    for root in roots:
-        with suppress(psutil.Error):
-            found |= {process.pid: process for process in (root, *root.children(recursive=True))}
-    return list(found.values())
-
-
-def members(stack_id: str, runtime: Path) -> list[psutil.Process]:
-    """Every process of a stack, whoever its parent is by now.
-
-    A process belongs if its environment names the stack, or its command line or an open file lies
-    in the stack's runtime directory: some Ray workers overwrite their environment with a title.
-    """
+def members(stack_id: str) -> list[psutil.Process]:
+    """Every process of a stack, whoever its parent is by now: its environment names the stack."""
     own = psutil.Process()
     spared = {own.pid, *(parent.pid for parent in own.parents())}
     return [
         process
         for process in psutil.process_iter()
-        if process.pid not in spared and _belongs(process, stack_id, runtime)
+        if process.pid not in spared and _belongs(process, stack_id)
     ]
 
 
-def _belongs(process: psutil.Process, stack_id: str, runtime: Path) -> bool:
+def _belongs(process: psutil.Process, stack_id: str) -> bool:
     with suppress(psutil.Error, OSError):
-        if stack_id and process.environ().get(_MARKER) == stack_id:
-            return alive(process)
-    with suppress(psutil.Error, OSError):
-        if any(_inside(word, runtime) for word in process.cmdline()):
-            return alive(process)
-    with suppress(psutil.Error, OSError):
-        return any(_inside(file.path, runtime) for file in process.open_files())
+        return process.environ().get(_MARKER) == stack_id and alive(process)
     return False
-
-
-def _inside(text: str, folder: Path) -> bool:
-    return f"{folder}/" in f"{text}/"

@@ -1,0 +1,181 @@
+"""The local Ray: one head node on loopback, token authentication on, nothing sent home."""
+
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import psutil
+
+import foundry
+from foundry.config import Settings, child_environment
+from foundry.errors import Unavailable
+from foundry.infra.embedded.paths import runtime_dir
+from foundry.infra.embedded.ports import free_ports, listens
+from foundry.infra.embedded.processes import alive
+from foundry.infra.embedded.state import stack_id, write_private
+
+_LOOPBACK = "127.0.0.1"
+_POLL_S = 0.2
+# Serve's replicas search their own slice of the documented ranges, so that stacks do not collide.
+_SLICES, _SLICE = 20, 50
+_INGRESS_HTTP, _INGRESS_GRPC = 30000, 40000
+_PICKED = (
+    "haproxy_metrics",
+    "haproxy_stats",
+    "fallback_http",
+    "fallback_grpc",
+    "ray_metrics",
+    "ray_agent",
+    "ray_client",
+    "ray_agent_grpc",
+    "ray_runtime_env_agent",
+)
+_HARDENED = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "930",
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
+    "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
+    "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "0",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "VLLM_PLUGINS": "",
+    "VLLM_MAX_N_SEQUENCES": "16",
+    "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
+    "VLLM_HOST_IP": _LOOPBACK,
+    # Workers rewrite their titles; this keeps the environment readable, which `down` relies on.
+    "SPT_NOENV": "1",
+}
+
+
+def pick_ports(home: Path) -> dict[str, int]:
+    ports = dict(zip(_PICKED, free_ports(str(home)), strict=False))
+    part = int(stack_id(home)[:4], 16) % _SLICES
+    return {
+        **ports,
+        "ingress_http": _INGRESS_HTTP + part * _SLICE,
+        "ingress_grpc": _INGRESS_GRPC + part * _SLICE,
+    }
+
+
+def environment(settings: Settings, ports: Mapping[str, int]) -> dict[str, str]:
+    """What every process of the stack runs with, besides the user's own environment."""
+    home, files = settings.home, runtime_dir(settings.home) / "serve"
+    return {
+        **_HARDENED,
+        "FOUNDRY_STACK_ID": stack_id(home),
+        "PYTHONPATH": str(Path(foundry.__file__).parent.parent),
+        "VLLM_CACHE_ROOT": str(home / "cache" / "vllm"),
+        "RAY_ADDRESS": settings.ray.address or f"{_LOOPBACK}:{settings.ray.port}",
+        "RAY_AUTH_TOKEN_PATH": str(token_file(home)),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(files / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(files / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(files),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(files / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(files / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports["haproxy_metrics"]),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(ports["haproxy_stats"]),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports["fallback_http"]),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports["fallback_grpc"]),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(ports["ingress_http"]),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports["ingress_http"] + _SLICE),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(ports["ingress_grpc"]),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(ports["ingress_grpc"] + _SLICE),
+    }
+
+
+def token_file(home: Path) -> Path:
+    return home / "secrets" / "ray-token"
+
+
+def ensure_token(home: Path) -> None:
+    """Every Ray process aborts on an unreadable token, so it is there before the first one."""
+    if not token_file(home).is_file():
+        write_private(token_file(home), secrets.token_hex(32), mode=0o400)
+
+
+def start(settings: Settings, extra: Mapping[str, str], ports: Mapping[str, int]) -> psutil.Process:
+    """Start the head node in its own session; `wait_ready` tells when it can be used."""
+    serve_files = runtime_dir(settings.home) / "serve"
+    serve_files.mkdir(mode=0o700, exist_ok=True)
+    with (settings.home / "logs" / "ray.log").open("ab") as log:
+        # Not a context manager: the node outlives this process.
+        head = subprocess.Popen(
+            [sys.executable, "-m", "ray.scripts.scripts", "start", *_flags(settings, ports)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=settings.home,
+            env=child_environment(**extra),
+            start_new_session=True,
+        )
+    return psutil.Process(head.pid)
+
+
+def wait_ready(settings: Settings, head: psutil.Process, tick: Callable[[float], None]) -> None:
+    """Wait for the control service and the dashboard.
+
+    Raises:
+        Unavailable: Ray exited or took too long; the message names its log.
+    """
+    log = settings.home / "logs" / "ray.log"
+    began = time.monotonic()
+    needed = (settings.ray.port, settings.ray.dashboard_port)
+    while not all(listens(_LOOPBACK, port) for port in needed):
+        waited = time.monotonic() - began
+        if not alive(head):
+            raise Unavailable(f"Ray stopped while starting: {last_line(log)} (log: {log})")
+        if waited > settings.ray.start_timeout_s:
+            raise Unavailable(
+                f"Ray was not ready after {settings.ray.start_timeout_s:.0f} s (log: {log}): "
+                "try again, or raise FOUNDRY_RAY__START_TIMEOUT_S on a slow machine"
+            )
+        tick(waited)
+        time.sleep(_POLL_S)
+
+
+def last_line(log: Path) -> str:
+    try:
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return "no output"
+    return lines[-1].strip() if lines else "no output"
+
+
+def _flags(settings: Settings, ports: Mapping[str, int]) -> list[str]:
+    ray = settings.ray
+    flags = [
+        "--head",
+        "--block",
+        "--disable-usage-stats",
+        f"--node-ip-address={_LOOPBACK}",
+        f"--port={ray.port}",
+        f"--temp-dir={runtime_dir(settings.home) / 'ray'}",
+        f"--object-store-memory={ray.object_store_mb * 2**20}",
+        "--include-dashboard=true",
+        f"--dashboard-host={ray.dashboard_host}",
+        f"--dashboard-port={ray.dashboard_port}",
+        f"--dashboard-agent-listen-port={ports['ray_agent']}",
+        # It cannot be turned off, and its fixed default would keep a second stack from starting.
+        f"--ray-client-server-port={ports['ray_client']}",
+        f"--dashboard-agent-grpc-port={ports['ray_agent_grpc']}",
+        f"--runtime-env-agent-port={ports['ray_runtime_env_agent']}",
+        f"--metrics-export-port={ports['ray_metrics']}",
+        # Zero: the operating system picks, so that stacks never meet.
+        "--node-manager-port=0",
+        "--object-manager-port=0",
+        "--min-worker-port=0",
+        "--max-worker-port=0",
+    ]
+    if ray.num_cpus is not None:
+        flags.append(f"--num-cpus={ray.num_cpus}")
+    return flags

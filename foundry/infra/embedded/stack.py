@@ -1,0 +1,240 @@
+"""`foundry up` and `foundry down`: one stack per FOUNDRY_HOME.
+
+Every step first looks whether its part is there, so `up` finishes what a killed `up` began and
+restarts what died, and `down` works on whatever is left.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from foundry.config import Settings, environment_of
+from foundry.errors import SetupError
+from foundry.infra.embedded import postgres, ray
+from foundry.infra.embedded.health import HEALTH_PATHS, PartStatus, http_status, inspect
+from foundry.infra.embedded.paths import ensure_home, ensure_runtime_dir, runtime_dir
+from foundry.infra.embedded.ports import listens, require_free
+from foundry.infra.embedded.processes import (
+    members,
+    process_of,
+    stop_all,
+)
+from foundry.infra.embedded.state import (
+    StackState,
+    exclusive,
+    forget,
+    load,
+    save,
+    stack_id,
+    write_private,
+)
+from foundry.infra.embedded.steps import run_step
+
+_POSTGRES = "postgres"
+_LOOPBACK = "127.0.0.1"
+_BOOTSTRAP_TIMEOUT_S = 300.0
+_SERVE_TIMEOUT_S = 600.0
+_STOP_GRACE_S = 8.0
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class StopReport:
+    """What `down` found: processes stopped, and whether the home was gone."""
+
+    stopped: int
+    home_missing: bool
+
+
+def up(settings: Settings, progress: Progress) -> StackState:
+    """Start what is not running. Returns when the HTTP API answers.
+
+    Raises:
+        AlreadyRunning: another command works on this home.
+        SetupError: a port is taken, or the machine is not ready.
+        Unavailable: a part did not start; the message names its log.
+    """
+    ensure_home(settings.home)
+    with exclusive(settings.home, "foundry up"):
+        state = load(settings.home)
+        if state is not None and all(part.healthy for part in inspect(settings, state)):
+            progress("everything is running already")
+            return state
+        ensure_runtime_dir(settings.home)
+        state = _begin(settings, state)
+        state, head = _start_ray(settings, state, progress)
+        state = _start_postgres(settings, state, progress)
+        _write_credentials(settings, _bootstrap(settings, state, progress))
+        if head is not None:
+            ray.wait_ready(settings, head, lambda waited: progress(f"Ray starts, {waited:.0f} s"))
+        _start_serve(settings, state, progress)
+        return state
+
+
+def down(home: Path, progress: Progress) -> StopReport:
+    """Stop every process of this home's stack, also when the home itself was deleted.
+
+    Raises:
+        AlreadyRunning: an `up` works on this home right now.
+    """
+    missing = not home.is_dir()
+    with nullcontext() if missing else exclusive(home, "foundry down"):
+        stopped = _stop_ray(home, progress)
+        if postgres.running_pid(home) is not None:
+            progress("stopping PostgreSQL")
+            stopped += postgres.stop(home)
+        stopped += stop_all(members(stack_id(home)), _STOP_GRACE_S)
+        _keep_logs(home)
+        forget(home)
+        shutil.rmtree(runtime_dir(home), ignore_errors=True)
+    return StopReport(stopped, missing)
+
+
+def status(settings: Settings) -> list[PartStatus]:
+    return inspect(settings, load(settings.home))
+
+
+def client_environment(settings: Settings) -> dict[str, str]:
+    """Variables with which a user's own shell reaches this stack's Ray."""
+    names = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_USAGE_STATS_ENABLED")
+    state = load(settings.home)
+    ports = state.ports if state is not None else ray.pick_ports(settings.home)
+    found = ray.environment(settings, ports)
+    return {"FOUNDRY_HOME": str(settings.home), **{name: found[name] for name in names}}
+
+
+def _begin(settings: Settings, state: StackState | None) -> StackState:
+    """The state to build on: the running Ray's, else a clean one with its ports checked."""
+    if settings.ray.address is not None or _ray_head(settings, state) is not None:
+        if state is not None:
+            return state
+    else:
+        stop_all(_not_postgres(settings.home), _STOP_GRACE_S)
+        _require_ports(settings)
+    ports = ray.pick_ports(settings.home)
+    environment = {**environment_of(settings), **ray.environment(settings, ports)}
+    secret = {name for name in environment if name.endswith(("_KEY", "_KEY_ID", "DATABASE__URL"))}
+    public = {name: value for name, value in environment.items() if name not in secret}
+    return StackState(settings.base_url, ports=ports, environment=public)
+
+
+def _require_ports(settings: Settings) -> None:
+    require_free(settings.http.host, settings.http.port, "FOUNDRY_HTTP__PORT")
+    require_free(_LOOPBACK, settings.ray.port, "FOUNDRY_RAY__PORT")
+    require_free(
+        settings.ray.dashboard_host, settings.ray.dashboard_port, "FOUNDRY_RAY__DASHBOARD_PORT"
+    )
+
+
+def _environment(settings: Settings, state: StackState) -> dict[str, str]:
+    return {**environment_of(settings), **state.environment}
+
+
+def _ray_head(settings: Settings, state: StackState | None) -> psutil.Process | None:
+    if state is None or "ray" not in state.pids:
+        return None
+    head = process_of(*state.pids["ray"])
+    return head if head is not None and listens(_LOOPBACK, settings.ray.port) else None
+
+
+def _start_ray(
+    settings: Settings, state: StackState, progress: Progress
+) -> tuple[StackState, psutil.Process | None]:
+    """Only launches it: PostgreSQL starts meanwhile."""
+    if settings.ray.address is not None:
+        return state, None
+    ray.ensure_token(settings.home)
+    if (head := _ray_head(settings, state)) is None:
+        progress("starting Ray")
+        head = ray.start(settings, _environment(settings, state), state.ports)
+        state = state.with_process("ray", head.pid, head.create_time())
+        save(settings.home, state)
+    return state, head
+
+
+def _start_postgres(settings: Settings, state: StackState, progress: Progress) -> StackState:
+    if settings.database.url is None:
+        progress("starting PostgreSQL")
+        pid = postgres.start(settings.home, _environment(settings, state))
+        state = state.with_process("postgres", pid, psutil.Process(pid).create_time())
+    save(settings.home, state)
+    return state
+
+
+def _bootstrap(settings: Settings, state: StackState, progress: Progress) -> str | None:
+    """Migrations and the first key. Returns the key if this call made it."""
+    progress("applying migrations")
+    lines = run_step(
+        "foundry.control.bootstrap",
+        log=settings.home / "logs" / "bootstrap.log",
+        environment=_environment(settings, state),
+        timeout_s=_BOOTSTRAP_TIMEOUT_S,
+        progress=progress,
+    )
+    answers = [line for line in lines if line.startswith("{")]
+    key: str | None = json.loads(answers[-1])["api_key"] if answers else None
+    return key
+
+
+def _write_credentials(settings: Settings, key: str | None) -> None:
+    path = credentials_file(settings.home)
+    if key is None:
+        with suppress(OSError, ValueError, KeyError):
+            key = json.loads(path.read_text())["api_key"]
+    if key is not None:
+        write_private(path, json.dumps({"url": settings.base_url, "api_key": key}))
+
+
+def credentials_file(home: Path) -> Path:
+    return home / "credentials.json"
+
+
+def _start_serve(settings: Settings, state: StackState, progress: Progress) -> None:
+    urls = [settings.base_url + path for path in HEALTH_PATHS.values()]
+    if all(http_status(url) == 200 for url in urls):
+        return
+    progress("starting the HTTP applications")
+    run_step(
+        "serve_apps.start",
+        log=settings.home / "logs" / "serve.log",
+        environment=_environment(settings, state),
+        timeout_s=_SERVE_TIMEOUT_S,
+        progress=progress,
+    )
+    if silent := [url for url in urls if http_status(url) != 200]:
+        raise SetupError(
+            f"{silent[0]} does not answer although its application started: "
+            "see `foundry logs serve`"
+        )
+
+
+def _stop_ray(home: Path, progress: Progress) -> int:
+    everything = _not_postgres(home)
+    if everything:
+        progress("stopping the applications and Ray")
+    return stop_all(everything, _STOP_GRACE_S)
+
+
+def _not_postgres(home: Path) -> list[psutil.Process]:
+    found = []
+    for process in members(stack_id(home)):
+        with suppress(psutil.Error):
+            if process.name() != _POSTGRES:
+                found.append(process)
+    return found
+
+
+def _keep_logs(home: Path) -> None:
+    """Ray's own logs live in the runtime directory; the last session's stay for questions."""
+    logs = runtime_dir(home) / "ray" / "session_latest" / "logs"
+    kept = home / "logs" / "ray-last"
+    if (home / "logs").is_dir() and logs.is_dir():
+        shutil.rmtree(kept, ignore_errors=True)
+        with suppress(OSError, shutil.Error):
+            shutil.copytree(logs.resolve(), kept, ignore=shutil.ignore_patterns("*.sock"))
