@@ -1,6 +1,6 @@
 """What every HTTP surface shares: the status map, the error body, transactions, permissions."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Annotated, Protocol
 
 from fastapi import Depends, FastAPI, Request
@@ -77,10 +77,11 @@ class Principal(Protocol):
     def allows(self, permission: str) -> bool: ...
 
 
-def require(permission: str) -> Callable[[Request], None]:
+def require(permission: str) -> Callable[[Request], Awaitable[None]]:
     """A dependency that refuses callers without `permission` (`resource:action`)."""
 
-    def check(request: Request) -> None:
+    # Async, although nothing is awaited: FastAPI sends a plain function to a thread.
+    async def check(request: Request) -> None:
         principal: Principal = request.state.principal
         if not principal.allows(permission):
             raise PermissionDenied(
@@ -96,7 +97,7 @@ def require(permission: str) -> Callable[[Request], None]:
 PUBLIC = "public"
 
 
-def public() -> None:
+async def public() -> None:
     """Declares a route that needs no permission (probes)."""
 
 

@@ -1,0 +1,1 @@
+"""The data plane's HTTP application, `/v1`."""

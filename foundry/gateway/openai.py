@@ -1,0 +1,61 @@
+"""OpenAI's routes."""
+
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Depends, Request, Response
+
+from foundry.errors import ModelNotFound
+from foundry.gateway.plane import Plane
+from foundry.gateway.ports import ServedModel
+from foundry.infra.http import require
+
+router = APIRouter(dependencies=[Depends(require("inference:invoke"))])
+
+
+def _plane(request: Request) -> Plane:
+    plane: Plane = request.app.state.plane
+    return plane
+
+
+@router.post("/chat/completions")
+async def chat_completions(request: Request) -> Response:
+    return await _plane(request).complete(request, "chat")
+
+
+@router.post("/completions")
+async def completions(request: Request) -> Response:
+    return await _plane(request).complete(request, "completions")
+
+
+@router.get("/models")
+async def list_models(request: Request) -> Response:
+    models = await _plane(request).routing.list_models(request.state.principal)
+    return _json({"object": "list", "data": [_card(model) for model in models]})
+
+
+@router.get("/models/{model_id:path}")
+async def get_model(request: Request, model_id: str) -> Response:
+    for model in await _plane(request).routing.list_models(request.state.principal):
+        if model.id == model_id:
+            return _json(_card(model))
+    raise ModelNotFound(
+        f"the model {model_id!r} does not exist or is not yours to use; "
+        "GET /v1/models lists what is",
+        param="model",
+    )
+
+
+def _card(model: ServedModel) -> dict[str, Any]:
+    return {
+        "id": model.id,
+        "object": "model",
+        "created": model.created,
+        "owned_by": model.owned_by,
+        "parent": model.parent,
+        "context_length": model.context_length,
+    }
+
+
+def _json(value: object) -> Response:
+    return Response(orjson.dumps(value), media_type="application/json")

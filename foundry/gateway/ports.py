@@ -1,0 +1,95 @@
+"""What the gateway needs of others, as Protocols: routing, engines, metering."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from foundry.infra.frames import CallContext, Frame, Operation, Tail
+from foundry.infra.http import Principal
+
+
+class Target(Protocol):
+    """What one request resolved to; authorisation, billing and retries use only this."""
+
+    @property
+    def model_version_id(self) -> UUID: ...
+
+    @property
+    def model_name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def adapter_uid(self) -> str | None: ...
+
+    @property
+    def app_name(self) -> str: ...
+
+
+class ServedModel(Protocol):
+    """One entry of `GET /v1/models`."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def created(self) -> int: ...
+
+    @property
+    def owned_by(self) -> str: ...
+
+    @property
+    def parent(self) -> str | None: ...
+
+    @property
+    def context_length(self) -> int | None: ...
+
+
+class Routing(Protocol):
+    async def resolve(self, principal: Principal, model: str) -> Target:
+        """Raises ModelNotFound, NoHealthyUpstream (its base is not running)."""
+
+    async def list_models(self, principal: Principal) -> Sequence[ServedModel]: ...
+
+
+class Upstream(Protocol):
+    """Engines by application name."""
+
+    def stream(
+        self, app_name: str, operation: Operation, body: bytes, context: CallContext
+    ) -> AsyncIterator[Frame]:
+        """Frames of one call; closing the iterator cancels the call.
+
+        Raises (while iterated):
+            NoHealthyUpstream: no replica takes the call.
+            Overloaded: the queue is full.
+            EngineFailed: the replica died or broke its answer.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The end of one request, however it ended; exactly one per dispatched request.
+
+    Attributes:
+        tail: None when the answer was refused, cut or cancelled.
+        outcome: `ok`, `cancelled`, `truncated` or the error's code.
+        ttft_s: arrival to the first bytes of the answer; None when there were none.
+        duration_s: arrival to the end.
+    """
+
+    request_id: str
+    principal: Principal
+    target: Target
+    operation: Operation
+    tail: Tail | None
+    outcome: str
+    attempts: int
+    ttft_s: float | None
+    duration_s: float
+
+
+class Meter(Protocol):
+    def settle(self, settlement: Settlement) -> None: ...

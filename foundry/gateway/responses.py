@@ -1,0 +1,138 @@
+"""Answers on the wire: SSE and plain JSON, both given up within a moment of a disconnect."""
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import orjson
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from foundry.errors import EngineFailed, FoundryError
+from foundry.gateway.relay import Call
+
+PING_S = 15.0
+DONE = b"data: [DONE]\n\n"
+PING = b": ping\n\n"
+INTERRUPTED = "stream_interrupted"
+
+T = TypeVar("T")
+
+
+class Disconnected(Exception):
+    """The client is gone; there is nobody to answer."""
+
+
+async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Run `work`, cancelled as soon as the client goes.
+
+    Raises:
+        Disconnected: it went.
+    """
+    task = asyncio.create_task(work)
+    watch = asyncio.create_task(disconnect(receive))
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise Disconnected
+        return task.result()
+    finally:
+        await _stop(task, watch)
+
+
+async def disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _stop(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+def call_headers(call: Call) -> dict[str, str]:
+    request = call.request
+    elapsed_ms = (time.monotonic() - request.received_at) * 1000
+    return {
+        "openai-processing-ms": f"{elapsed_ms:.0f}",
+        "x-foundry-model-version": f"{request.target.model_name}@{request.target.version}",
+        "x-foundry-attempts": str(call.attempts),
+    }
+
+
+class EventStream(Response):
+    """Relays an opened call as server-sent events.
+
+    Args:
+        ping_s: silence after which a comment shows that the connection lives.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, call: Call, *, ping_s: float = PING_S) -> None:
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"} | call_headers(call)
+        super().__init__(headers=headers)
+        # Set by the base class for its empty body.
+        del self.headers["content-length"]
+        self._call = call
+        self._ping_s = ping_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        watch = asyncio.create_task(disconnect(receive))
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await self._relay(send, watch)
+        except (Disconnected, OSError):
+            return
+        finally:
+            await _stop(watch)
+            await self._call.close()
+
+    async def _relay(self, send: Send, watch: asyncio.Task[None]) -> None:
+        payloads = self._call.data()
+        try:
+            while (payload := await self._next(payloads, send, watch)) is not None:
+                await _send(send, payload)
+            last = DONE
+        except FoundryError as error:
+            last = _interrupted(error)
+        await _send(send, last)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _next(self, payloads: Any, send: Send, watch: asyncio.Task[None]) -> bytes | None:
+        """The next payload, None at the end; pings while it takes long."""
+        step: asyncio.Task[bytes | None] = asyncio.create_task(anext(payloads, None))
+        try:
+            while True:
+                remaining = self._call.request.remaining_s()
+                if remaining <= 0:
+                    raise EngineFailed("the request's deadline passed")
+                await asyncio.wait(
+                    {step, watch},
+                    timeout=min(self._ping_s, remaining),
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if step.done():
+                    return step.result()
+                if watch.done():
+                    raise Disconnected
+                await _send(send, PING)
+        finally:
+            if not step.done():
+                await _stop(step)
+
+
+async def _send(send: Send, body: bytes) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+def _interrupted(error: FoundryError) -> bytes:
+    body = {
+        "message": f"the answer was interrupted: {error.message}",
+        "type": "server_error",
+        "param": None,
+        "code": INTERRUPTED,
+    }
+    return b"data: " + orjson.dumps({"error": body}) + b"\n\n"
