@@ -31,6 +31,8 @@ _PICKED = (
     "ray_metrics",
     "ray_agent",
     "ray_client",
+    "dashboard_metrics",
+    "autoscaler_metrics",
     "ray_agent_grpc",
     "ray_runtime_env_agent",
 )
@@ -82,6 +84,8 @@ def environment(settings: Settings, ports: Mapping[str, int]) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(files / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(files / "metrics.sock"),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
+        "DASHBOARD_METRIC_PORT": str(ports["dashboard_metrics"]),
+        "AUTOSCALER_METRIC_PORT": str(ports["autoscaler_metrics"]),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports["haproxy_metrics"]),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports["haproxy_stats"]),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports["fallback_http"]),

@@ -39,7 +39,7 @@ _POSTGRES = "postgres"
 _LOOPBACK = "127.0.0.1"
 _BOOTSTRAP_TIMEOUT_S = 300.0
 _SERVE_TIMEOUT_S = 600.0
-_STOP_GRACE_S = 8.0
+_STOP_GRACE_S = 5.0
 
 Progress = Callable[[str], None]
 

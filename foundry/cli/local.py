@@ -1,0 +1,147 @@
+"""`foundry up`, `down`, `status`, `logs`, `env`: the stack on this machine."""
+
+import shlex
+import time
+from collections import deque
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foundry.cli.console import Output, OutputOption, activity, print_json, print_rows, stdout
+from foundry.config import Settings, load_settings
+from foundry.errors import FoundryError, NotFound
+from foundry.infra.embedded import postgres, stack
+from foundry.infra.embedded.paths import runtime_dir
+from foundry.infra.embedded.state import StackState
+
+up_app = typer.Typer()
+down_app = typer.Typer()
+status_app = typer.Typer()
+logs_app = typer.Typer()
+env_app = typer.Typer()
+
+_FOLLOW_POLL_S = 0.3
+_PARTIAL = (
+    "what had started keeps running: `foundry up` tries again from there, `foundry down` stops it"
+)
+
+
+@up_app.command()
+def up(output: OutputOption = Output.TABLE) -> None:
+    """Start PostgreSQL, Ray and the HTTP applications, or whatever of them is not running."""
+    settings = load_settings()
+    before = time.monotonic()
+    with activity("starting") as progress:
+        try:
+            state = stack.up(settings, progress)
+        except FoundryError as error:
+            if _anything_runs(settings):
+                raise type(error)(f"{error.message}; {_PARTIAL}") from error
+            raise
+    _print_started(settings, state, time.monotonic() - before, output)
+
+
+@down_app.command()
+def down(output: OutputOption = Output.TABLE) -> None:
+    """Stop every process of the stack. Data, models and datasets stay in FOUNDRY_HOME."""
+    home = load_settings().home
+    with activity("stopping") as progress:
+        report = stack.down(home, progress)
+    if output is Output.JSON:
+        print_json(asdict(report))
+        return
+    sentence = f"stopped {report.stopped} processes" if report.stopped else "nothing was running"
+    if report.home_missing and report.stopped:
+        sentence += f"; {home} was deleted while it ran: `foundry up` starts afresh, without data"
+    stdout().print(sentence, markup=False)
+
+
+@status_app.command()
+def status(output: OutputOption = Output.TABLE) -> None:
+    """Show each part with its pid and port. Exits with 1 if one is not healthy."""
+    parts = stack.status(load_settings())
+    print_rows([asdict(part) for part in parts], output)
+    if not all(part.healthy for part in parts):
+        raise typer.Exit(1)
+
+
+@logs_app.command()
+def logs(
+    part: Annotated[str, typer.Argument(help="postgres, ray, bootstrap, serve, …")] = "serve",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="wait for more")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1)] = 50,
+) -> None:
+    """Show the end of a part's logs."""
+    files = _log_files(load_settings().home, part)
+    for path in files:
+        if len(files) > 1:
+            typer.echo(f"==> {path} <==")
+        with path.open(errors="replace") as reader:
+            typer.echo("".join(deque(reader, maxlen=lines)), nl=False)
+    if follow:
+        _follow(files)
+
+
+@env_app.command()
+def env() -> None:
+    """Print shell exports for `ray job submit` and friends: eval "$(foundry env)"."""
+    for name, value in stack.client_environment(load_settings()).items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+def _anything_runs(settings: Settings) -> bool:
+    return any(part.pid is not None for part in stack.status(settings))
+
+
+def _print_started(settings: Settings, state: StackState, took_s: float, output: Output) -> None:
+    record = {
+        "url": f"{state.url}/v1",
+        "api_key_file": str(stack.credentials_file(settings.home)),
+        "dashboard": None
+        if settings.ray.address
+        else f"http://{settings.ray.dashboard_host}:{settings.ray.dashboard_port}",
+        "home": str(settings.home),
+        "seconds": round(took_s, 1),
+    }
+    if output is Output.JSON:
+        print_json(record)
+        return
+    console = stdout()
+    console.print(f"Foundry runs ({took_s:.0f} s)", style="bold green")
+    for name in ("url", "api_key_file", "dashboard"):
+        console.print(f"  {name.replace('_', ' '):<13} {record[name] or 'external'}", markup=False)
+    console.print("  next          foundry models list · foundry status · foundry down")
+
+
+def _log_files(home: Path, part: str) -> list[Path]:
+    session = runtime_dir(home) / "ray" / "session_latest" / "logs"
+    if not session.is_dir():
+        session = home / "logs" / "ray-last"
+    candidates = {
+        "postgres": [postgres.log_file(home)],
+        "ray": [home / "logs" / "ray.log", *sorted(session.glob("raylet.*"))],
+        "serve": [home / "logs" / "serve.log", *sorted((session / "serve").glob("*.log"))],
+    }
+    candidates |= {
+        path.stem: [path] for path in (home / "logs").glob("*.log") if path.stem not in candidates
+    }
+    if part not in candidates:
+        raise NotFound(f"no part is called {part!r}: choose from {', '.join(sorted(candidates))}")
+    found = [path for path in candidates[part] if path.is_file()]
+    if not found:
+        raise NotFound(f"{part} has written no log yet in {home}: start it with `foundry up`")
+    return found
+
+
+def _follow(files: list[Path]) -> None:
+    readers = [path.open(errors="replace") for path in files]
+    for reader in readers:
+        reader.seek(0, 2)
+    while True:
+        fresh = [text for reader in readers if (text := reader.read())]
+        for text in fresh:
+            typer.echo(text, nl=False)
+        if not fresh:
+            time.sleep(_FOLLOW_POLL_S)

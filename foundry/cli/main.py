@@ -1,0 +1,109 @@
+"""Entry point of `foundry`. Commands are imported when they run, so help costs nothing."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from foundry import __version__
+from foundry.cli.console import INTERRUPTED, exit_code, print_error
+from foundry.errors import FoundryError
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """Where a command lives: a module with a typer `app`, and its line in the help."""
+
+    module: str
+    help: str
+    app: str = "app"
+
+
+COMMANDS: Mapping[str, _Entry] = {
+    "up": _Entry("foundry.cli.local", "Start the local stack", "up_app"),
+    "down": _Entry("foundry.cli.local", "Stop the local stack; data stays", "down_app"),
+    "status": _Entry("foundry.cli.local", "Show the local stack's parts", "status_app"),
+    "logs": _Entry("foundry.cli.local", "Show a part's log", "logs_app"),
+    "env": _Entry("foundry.cli.local", "Print what a shell needs to reach Ray", "env_app"),
+    "doctor": _Entry("foundry.cli.doctor", "Check this machine and explain what it found"),
+    "config": _Entry("foundry.cli.config", "Show or check the settings"),
+    "datasets": _Entry("foundry.cli.datasets", "Add, list and inspect datasets"),
+    "models": _Entry("foundry.cli.models", "Models, versions, aliases and lineage"),
+    "train": _Entry("foundry.cli.train", "Fine-tune a model"),
+    "jobs": _Entry("foundry.cli.jobs", "Watch, cancel and resume jobs"),
+    "endpoints": _Entry("foundry.cli.endpoints", "What is served, and what should be"),
+    "deploy": _Entry("foundry.cli.endpoints", "Serve a model", "deploy_app"),
+    "keys": _Entry("foundry.cli.keys", "Create, list and revoke API keys"),
+    "chat": _Entry("foundry.cli.chat", "Talk to a served model"),
+}
+
+
+class _LazyGroup(TyperGroup):
+    """A group that knows its commands by name and loads only the one that runs."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        for name, entry in COMMANDS.items():
+            self.add_command(TyperCommand(name, help=entry.help))
+
+    def resolve_command(self, ctx, args):  # type: ignore[no-untyped-def]
+        entry = COMMANDS.get(args[0])
+        if entry is None:
+            return super().resolve_command(ctx, args)
+        app: typer.Typer = getattr(import_module(entry.module), entry.app)
+        command = get_command(app)
+        command.help = command.help or entry.help
+        return args[0], command, args[1:]
+
+
+app = typer.Typer(
+    cls=_LazyGroup,
+    name="foundry",
+    help="Fine-tune, register and serve open models on your own machines.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"foundry {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True),
+) -> None:
+    """Fine-tune, register and serve open models on your own machines."""
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line. Returns its exit code; a user never sees a traceback."""
+    try:
+        get_command(app).main(
+            args=list(sys.argv[1:] if arguments is None else arguments), prog_name="foundry"
+        )
+    except FoundryError as error:
+        print_error(error.message)
+        return exit_code(error)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0
+        if code == INTERRUPTED:
+            print_error("interrupted; what was started keeps running: see `foundry status`")
+        return code
+    return 0
+
+
+def main() -> None:
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()
