@@ -1,0 +1,86 @@
+"""What a fine-tuning run is told. Imports no torch: the control plane validates these models."""
+
+import hashlib
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+TargetGroup = Literal["attn", "mlp"]
+
+TARGET_MODULES: dict[TargetGroup, tuple[str, ...]] = {
+    "attn": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "mlp": ("gate_proj", "up_proj", "down_proj"),
+}
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Lora(_Frozen):
+    """Low-rank adapters beside frozen weights (arXiv:2106.09685)."""
+
+    kind: Literal["lora"] = "lora"
+    rank: int = Field(default=16, ge=1, le=256)
+    alpha: int = Field(default=32, ge=1, le=1024, description="the update is scaled by alpha/rank")
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    targets: tuple[TargetGroup, ...] = Field(default=("attn", "mlp"), min_length=1, max_length=2)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The projections that get an adapter, in the order of a decoder layer."""
+        return tuple(
+            module
+            for group, modules in TARGET_MODULES.items()
+            if group in self.targets
+            for module in modules
+        )
+
+
+class Full(_Frozen):
+    """Every weight is trained."""
+
+    kind: Literal["full"] = "full"
+
+
+class SftConfig(_Frozen):
+    """Supervised fine-tuning. One batch is one optimiser step."""
+
+    method: Annotated[Lora | Full, Field(discriminator="kind")] = Lora()
+    epochs: int = Field(default=3, ge=1, le=1000)
+    max_steps: int | None = Field(default=None, ge=1, description="overrides epochs")
+    batch_size: int = Field(
+        default=8, ge=1, le=4096, description="sequences, or packs, per optimiser step"
+    )
+    micro_batch_size: int = Field(
+        default=8, ge=1, le=4096, description="sequences, or packs, held in memory at once"
+    )
+    max_seq_len: int = Field(default=1024, ge=8, le=131_072, description="tokens")
+    too_long: Literal["error", "drop", "truncate"] = "error"
+    packing: bool = Field(default=False, description="fill sequences of max_seq_len tokens")
+    lr: float = Field(default=2e-4, gt=0, le=1)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    grad_clip: float = Field(default=1.0, ge=0, description="maximum gradient norm; 0: off")
+    precision: Literal["float32", "bfloat16"] = "float32"
+    activation_checkpointing: bool = Field(
+        default=False, description="recompute activations: less memory, a third more time"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    checkpoint_every: int = Field(default=50, ge=1, description="optimiser steps")
+    eval_every: int | None = Field(
+        default=None, ge=1, description="optimiser steps; unset: once, at the end"
+    )
+    log_every: int = Field(default=1, ge=1, description="optimiser steps")
+
+    @model_validator(mode="after")
+    def _micro_batch_fits(self) -> Self:
+        if self.micro_batch_size > self.batch_size:
+            raise ValueError("micro_batch_size must not exceed batch_size")
+        return self
+
+    def digest(self) -> str:
+        """SHA-256 of everything that decides the weights; how often to report does not."""
+        document = self.model_dump_json(exclude={"checkpoint_every", "eval_every", "log_every"})
+        return hashlib.sha256(document.encode()).hexdigest()
