@@ -1,0 +1,1 @@
+"""Training data: validated, deduplicated, split, immutable by digest."""

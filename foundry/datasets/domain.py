@@ -1,0 +1,96 @@
+"""What a dataset is made of; pure."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from foundry.errors import InvalidRequest
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,127}$"
+MAX_VERSION = 2_147_483_647
+Kind = Literal["chat", "prompt_completion"]
+Split = Literal["train", "eval"]
+TRAIN_FILE = "train.jsonl.zst"
+EVAL_FILE = "eval.jsonl.zst"
+
+_NAME = re.compile(NAME_PATTERN.removesuffix("$"))
+
+
+@dataclass(frozen=True, slots=True)
+class AddOptions:
+    """How a file becomes a version.
+
+    Attributes:
+        filename: decides the format by its suffix: .jsonl, .jsonl.gz, .jsonl.zst, .parquet.
+        eval_fraction: expected share of prompts held out, 0 < x < 1.
+        seed: of the split; the same seed splits the same prompts the same way for ever.
+        max_bad_fraction: share of invalid rows that may be dropped, 0 <= x < 1.
+    """
+
+    filename: str = "data.jsonl"
+    eval_fraction: float = 0.1
+    seed: int = 0
+    max_bad_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.eval_fraction < 1:
+            raise InvalidRequest(
+                "eval_fraction must lie between 0 and 1, both excluded", param="eval_fraction"
+            )
+        if not 0 <= self.max_bad_fraction < 1:
+            raise InvalidRequest(
+                "max_bad_fraction must be at least 0 and below 1", param="max_bad_fraction"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class RowError:
+    """One reason why a row is refused.
+
+    Attributes:
+        row: line number in a JSONL file, row number in a Parquet file; from 1.
+        path: JSON path inside the row; empty for the row itself.
+    """
+
+    row: int
+    path: str
+    code: str
+    message: str
+
+    def __str__(self) -> str:
+        where = f"row {self.row}: {self.path}: " if self.path else f"row {self.row}: "
+        return f"{where}{self.code}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """`name` (its highest version) or `name@N`."""
+
+    name: str
+    version: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises InvalidRequest."""
+        name, separator, number = text.partition("@")
+        valid = valid_name(name) and (
+            not separator or re.fullmatch(r"[1-9][0-9]{0,9}", number) is not None
+        )
+        if not valid or (separator and int(number) > MAX_VERSION):
+            raise InvalidRequest(
+                f"{text[:160]!r} is not a dataset reference: use name or name@1", param="dataset"
+            )
+        return cls(name, int(number) if separator else None)
+
+
+def valid_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None
+
+
+def check_name(name: str) -> None:
+    if not valid_name(name):
+        raise InvalidRequest(
+            f"{name[:160]!r} is not a dataset name: lower-case letters, digits, ., _ and -, "
+            "at most 128",
+            param="name",
+        )

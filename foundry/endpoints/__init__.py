@@ -1,0 +1,1 @@
+"""Desired and observed state of engines, and the route from a model name to one."""

@@ -1,0 +1,1 @@
+"""Long-running work: states, leases, progress, metrics and logs."""

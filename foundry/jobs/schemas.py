@@ -1,0 +1,85 @@
+"""Wire models of jobs."""
+
+from datetime import datetime
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from foundry.training.config import SftConfig
+
+_NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,127}$"
+
+
+class SftSubmit(BaseModel):
+    """Fine-tune `base` on `dataset`; the result becomes a version of the model `name`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(pattern=_NAME_PATTERN, description="the model that gets a new version")
+    base: str = Field(max_length=320, description="a model reference, like smollm2-135m")
+    dataset: str = Field(max_length=320, description="a dataset reference, like support@1")
+    config: SftConfig = Field(default_factory=SftConfig)
+    force: bool = Field(
+        default=False, description="train again although the same job is active or has succeeded"
+    )
+
+
+class ImportSubmit(BaseModel):
+    """Register a model that is on the server: `bundled:smollm2-135m` or `file:///directory`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(pattern=_NAME_PATTERN)
+    source: str = Field(max_length=4096)
+    force: bool = False
+
+
+class JobOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    kind: str
+    name: str
+    state: str
+    attempt: int
+    cancel_requested: bool
+    spec: dict[str, object]
+    progress: dict[str, object]
+    error: dict[str, object] | None
+    result: dict[str, object] | None
+    created_by: str
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class JobList(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    data: list[JobOut]
+    next_cursor: str | None
+
+
+class JobMetricOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    step: int
+    name: str
+    value: float
+    at: datetime
+
+
+class JobMetricList(BaseModel):
+    data: list[JobMetricOut]
+
+
+class JobLogOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    seq: int
+    text: str
+    at: datetime
+
+
+class JobLogList(BaseModel):
+    data: list[JobLogOut]

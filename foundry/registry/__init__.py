@@ -1,0 +1,1 @@
+"""Models, their versions, lineage, files and aliases."""
