@@ -1,0 +1,276 @@
+"""Make `.venv`: the builds that fit this machine, pinned by the lock of its accelerator.
+
+Runs on a bare Python 3.11 or newer; a second run finds its stamp and does nothing.
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from foundry.infra.hardware import detect
+from foundry.install.failures import InstallError, explain, lacks_package, unreachable
+from foundry.install.sources import (
+    has_wheelhouse,
+    offline,
+    pip_configuration,
+    uv_environment,
+    venv_python,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+_UV = "uv==0.13.8"
+_STAMP = ".foundry-lock"
+_FREE_GB = {"light": 2, "full": 8}
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What one accelerator gets, from builds.toml; `lock` is a file under locks/."""
+
+    accelerator: str
+    torch: str | None
+    engine: tuple[str, ...]
+    index: str | None
+    lock: Path | None
+    python: tuple[int, int] | None
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="bootstrap.py", description=__doc__)
+    parser.add_argument("--light", action="store_true", help="SDK, CLI and control plane only")
+    parser.add_argument("--venv", type=Path, default=ROOT / ".venv")
+    parser.add_argument("--accelerator", help="skip detection: cpu, nvidia, amd, intel")
+    options = parser.parse_args(arguments)
+    try:
+        install(options.venv.absolute(), light=options.light, accelerator=options.accelerator)
+    except InstallError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("error: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def install(venv: Path, *, light: bool, accelerator: str | None = None) -> None:
+    """Make or repair the environment at `venv`.
+
+    Raises:
+        InstallError: one sentence that says what to do.
+    """
+    build = light_build() if light else choose_build(accelerator or detect().accelerator)
+    stamp = stamp_text(build)
+    if read_stamp(venv) == stamp:
+        return
+    began = time.monotonic()
+    require_space(venv.parent, _FREE_GB["light" if light else "full"])
+    python = base_python(build)
+    say(f"installing for {build.accelerator} into {venv} with {python}")
+    Installation(venv, build, python).run()
+    (venv / _STAMP).write_text(stamp)
+    say(f"installed in {time.monotonic() - began:.0f} s")
+
+
+class Installation:
+    """One attempt; every step can be repeated."""
+
+    def __init__(self, venv: Path, build: Build, python: str) -> None:
+        self._venv, self._build, self._python = venv, build, python
+        self._environment = dict(os.environ)
+        self._no_index = False
+
+    def run(self) -> None:
+        (self._venv / _STAMP).unlink(missing_ok=True)
+        self._make_venv()
+        pip = pip_configuration([str(venv_python(self._venv)), "-m", "pip"], os.environ)
+        self._environment |= uv_environment(pip, os.environ)
+        self._environment |= {"VIRTUAL_ENV": str(self._venv)}
+        self._no_index = offline(pip, os.environ)
+        self._install_uv()
+        if self._build.torch is not None:
+            self._install_torch(f"torch=={self._build.torch}")
+        self._install_rest()
+        say("installing foundry itself")
+        self._uv("--no-deps", "--no-build-isolation", "--no-index", "--editable", str(ROOT))
+
+    def _make_venv(self) -> None:
+        ready = (
+            subprocess.run(
+                [venv_python(self._venv), "-m", "pip", "--version"],
+                capture_output=True,
+                check=False,
+            )
+            if venv_python(self._venv).exists()
+            else None
+        )
+        if ready is not None and ready.returncode == 0:
+            return
+        result = subprocess.run(
+            [self._python, "-m", "venv", "--clear", str(self._venv)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if result.returncode != 0:
+            output = result.stdout + result.stderr
+            if "ensurepip" in output:
+                raise InstallError(
+                    f"{self._python} cannot make virtual environments: install its venv package "
+                    "(Debian: apt-get install python3-venv) and run the command again"
+                )
+            raise InstallError(explain(output, f"making {self._venv}"))
+
+    def _install_uv(self) -> None:
+        if self._uv_path().exists():
+            return
+        command = [str(venv_python(self._venv)), "-m", "pip", "install", "--quiet", _UV]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            raise InstallError(explain(result.stdout + result.stderr, f"installing {_UV}"))
+
+    def _install_torch(self, torch: str) -> None:
+        """From the user's own sources; PyTorch's index is asked only if they lack it."""
+        say(f"installing {torch}")
+        try:
+            self._uv("--no-deps", torch)
+        except InstallError as error:
+            if self._no_index or not lacks_package(error.output):
+                raise
+            self._install_torch_from_index(torch, str(self._build.index))
+
+    def _install_torch_from_index(self, torch: str, index: str) -> None:
+        say(f"your package sources lack {torch}: asking {index}")
+        try:
+            self._uv("--no-deps", "--index", index, torch)
+        except InstallError as error:
+            if unreachable(error.output):
+                raise InstallError(
+                    f"{torch} is in none of your package sources and {index} cannot be reached: "
+                    "allow that address, or set PIP_FIND_LINKS to a folder that has the wheel"
+                ) from error
+            raise InstallError(
+                f"{torch} does not exist for Python {sys.version_info[0]}.{sys.version_info[1]} on "
+                f"this machine, neither in your package sources nor at {index}: "
+                "use the Python version named in the README"
+            ) from error
+
+    def _install_rest(self) -> None:
+        lock = self._build.lock
+        if lock is None:
+            say(f"no lock for {self._build.accelerator}: resolving")
+            self._uv(
+                "--overrides", self._overrides(), f"{ROOT}[engine,bundled,dev]", *self._build.engine
+            )
+            return
+        say(f"installing locks/{lock.name}")
+        self._uv("--no-deps", "--require-hashes", "--requirements", str(lock))
+
+    def _overrides(self) -> str:
+        """A file with the project's overrides, which uv reads only when it resolves the project."""
+        settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]
+        path = self._venv / ".foundry-overrides"
+        path.write_text("\n".join(settings["override-dependencies"]))
+        return str(path)
+
+    def _uv(self, *arguments: str) -> None:
+        try:
+            self._uv_once(*arguments)
+        except InstallError as error:
+            # A wheelhouse is enough: uv stops at an unreachable index even if it would not need it.
+            alone = has_wheelhouse(self._environment) and not self._no_index
+            if not alone or not unreachable(error.output) or "--index" in arguments:
+                raise
+            try:
+                self._uv_once("--no-index", *arguments)
+            except InstallError:
+                raise error from None
+
+    def _uv_once(self, *arguments: str) -> None:
+        flags = ["--no-index"] if self._no_index and "--no-index" not in arguments else []
+        result = subprocess.run(
+            [self._uv_path(), "pip", "install", "--quiet", *flags, *arguments],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if result.returncode != 0:
+            output = result.stdout + result.stderr
+            raise InstallError(explain(output, f"installing {arguments[-1]}"), output)
+
+    def _uv_path(self) -> Path:
+        return self._venv / "bin" / "uv"
+
+
+def choose_build(accelerator: str) -> Build:
+    table = tomllib.loads((ROOT / "foundry/install/builds.toml").read_text())
+    row = table.get(accelerator)
+    if row is None:
+        raise InstallError(f"no build for {accelerator!r}: choose from {', '.join(table)}")
+    if "refused" in row:
+        raise InstallError(row["refused"])
+    major, _, minor = row.get("python", "").partition(".")
+    return Build(
+        accelerator,
+        row["torch"],
+        tuple(row["engine"]),
+        row["index"],
+        ROOT / "locks" / row["lock"] if "lock" in row else None,
+        (int(major), int(minor)) if minor else None,
+    )
+
+
+def light_build() -> Build:
+    return Build("light", None, (), None, ROOT / "locks" / "light.txt", None)
+
+
+def base_python(build: Build) -> str:
+    """The interpreter for the environment: this one, or the version that the lock is for."""
+    if build.python is None or sys.version_info[:2] == build.python:
+        return sys.executable
+    wanted = ".".join(map(str, build.python))
+    if found := shutil.which(f"python{wanted}"):
+        return found
+    raise InstallError(
+        f"the builds for {build.accelerator} are for Python {wanted} and this is "
+        f"{sys.version_info[0]}.{sys.version_info[1]}: install python{wanted} beside it "
+        "and run the command again"
+    )
+
+
+def require_space(folder: Path, gigabytes: int) -> None:
+    free = shutil.disk_usage(folder).free / 2**30
+    if free < gigabytes:
+        raise InstallError(
+            f"{folder} has {free:.1f} GiB free and the installation needs {gigabytes}: "
+            "free some space, or install elsewhere with --venv"
+        )
+
+
+def stamp_text(build: Build) -> str:
+    """Changes when anything that decides the environment changes."""
+    files = [ROOT / "pyproject.toml", ROOT / "foundry/install/builds.toml"]
+    files += [build.lock] if build.lock is not None else []
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.read_bytes())
+    return f"{build.accelerator} {digest.hexdigest()}\n"
+
+
+def read_stamp(venv: Path) -> str:
+    try:
+        return (venv / _STAMP).read_text()
+    except OSError:
+        return ""
+
+
+def say(text: str) -> None:
+    print(f"foundry: {text}", flush=True)
