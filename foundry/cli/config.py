@@ -6,7 +6,7 @@ from pydantic import SecretStr
 from foundry.cli.console import Output, OutputOption, print_rows, stdout
 from foundry.config import load_settings, variable_names
 
-app = typer.Typer(no_args_is_help=True, help="Show or check the settings")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Show or check the settings")
 
 
 @app.command()

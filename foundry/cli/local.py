@@ -16,11 +16,11 @@ from foundry.infra.embedded import postgres, stack
 from foundry.infra.embedded.paths import runtime_dir
 from foundry.infra.embedded.state import StackState
 
-up_app = typer.Typer()
-down_app = typer.Typer()
-status_app = typer.Typer()
-logs_app = typer.Typer()
-env_app = typer.Typer()
+up_app = typer.Typer(add_completion=False)
+down_app = typer.Typer(add_completion=False)
+status_app = typer.Typer(add_completion=False)
+logs_app = typer.Typer(add_completion=False)
+env_app = typer.Typer(add_completion=False)
 
 _FOLLOW_POLL_S = 0.3
 _PARTIAL = (

@@ -43,6 +43,10 @@ COMMANDS: Mapping[str, _Entry] = {
 }
 
 
+# A command of ours is no program of its own, so it installs no shell completion.
+_COMPLETION = ("install_completion", "show_completion")
+
+
 class _LazyGroup(TyperGroup):
     """A group that knows its commands by name and loads only the one that runs."""
 
@@ -58,6 +62,7 @@ class _LazyGroup(TyperGroup):
         app: typer.Typer = getattr(import_module(entry.module), entry.app)
         command = get_command(app)
         command.help = command.help or entry.help
+        command.params = [item for item in command.params if item.name not in _COMPLETION]
         return args[0], command, args[1:]
 
 

@@ -9,7 +9,7 @@ MINIMUM = (3, 11)
 def main():  # type: () -> int
     if sys.version_info < MINIMUM:
         sys.stderr.write(
-            "error: Foundry needs Python 3.11 or newer and this is {0}.{1}: install python3.11 "
+            "error: Foundry needs Python 3.11 or newer and this is {}.{}: install python3.11 "
             "(apt-get install python3.11, dnf install python3.11, brew install python@3.11) and run"
             " the command again\n".format(*sys.version_info)
         )

@@ -47,6 +47,9 @@ def uv_environment(pip: Mapping[str, str], environment: Mapping[str, str]) -> di
             # uv separates find-links by commas and indexes by spaces; pip both by white space.
             words = value.replace(",", " ").split() if name in _SPLIT else [value]
             added[variable] = ("," if name == "find-links" else " ").join(words)
+    if "UV_INDEX" in added:
+        # pip takes the best of all indexes, uv the first that knows the name; hashes keep it safe.
+        added["UV_INDEX_STRATEGY"] = environment.get("UV_INDEX_STRATEGY", "unsafe-best-match")
     return added
 
 

@@ -1,0 +1,206 @@
+"""`foundry doctor`: evidence about this machine, and whether Foundry can run on it."""
+
+import asyncio
+import os
+import shutil
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from foundry.cli.console import Output, OutputOption, print_json, stdout
+from foundry.config import Settings, load_settings
+from foundry.errors import FoundryError
+from foundry.infra.embedded import ray, stack
+from foundry.infra.embedded.health import PartStatus
+from foundry.infra.embedded.ports import is_free
+from foundry.infra.hardware import DetectionReport, detect
+from foundry.infra.wiring import open_database
+
+app = typer.Typer(add_completion=False)
+
+_MIN_PYTHON = (3, 11)
+_MIN_FREE_GB, _MIN_MEMORY_GB = 5.0, 6.0
+_GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that must hold; `next_step` is empty if it does."""
+
+    name: str
+    ok: bool
+    detail: str
+    next_step: str = ""
+
+
+@app.command()
+def doctor(output: OutputOption = Output.TABLE) -> None:
+    """Print what was found, what contradicts it, and what to do. Exits with 1 on a failed check."""
+    settings = load_settings()
+    report = detect()
+    checks = list(_checks(settings, report))
+    build = chosen_build(report.accelerator)
+    if output is Output.JSON:
+        print_json(
+            {
+                **asdict(report),
+                "evidence": [
+                    {**asdict(item), "strength": item.strength.name.lower()}
+                    for item in report.evidence
+                ],
+                "build": build,
+                "checks": [asdict(check) for check in checks],
+            }
+        )
+    else:
+        _print_machine(report, build)
+        _print_checks(checks)
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)
+
+
+def chosen_build(accelerator: str) -> dict[str, object]:
+    """What the installer takes for an accelerator, and what is installed."""
+    table = Path(__file__).parents[1] / "install" / "builds.toml"
+    row = tomllib.loads(table.read_text())[accelerator]
+    wanted = {key: row[key] for key in ("torch", "engine", "refused") if key in row}
+    return {**wanted, "installed_torch": _installed("torch"), "installed_ray": _installed("ray")}
+
+
+def _checks(settings: Settings, report: DetectionReport) -> Iterator[Check]:
+    python = ".".join(map(str, sys.version_info[:3]))
+    yield _check("python", sys.version_info >= _MIN_PYTHON, python, "install Python 3.11 or newer")
+    memory_gb = report.machine.memory_bytes / _GIB
+    yield _check(
+        "memory",
+        memory_gb >= _MIN_MEMORY_GB,
+        f"{memory_gb:.1f} GiB",
+        f"a served model needs {_MIN_MEMORY_GB:.0f} GiB: use a larger machine",
+    )
+    yield from _home_checks(settings.home)
+    parts = stack.status(settings)
+    external = settings.database.url is not None or settings.ray.address is not None
+    running = external or any(part.pid is not None for part in parts)
+    if running:
+        yield from _running_checks(settings, parts)
+    else:
+        yield from _port_checks(settings)
+        yield Check("stack", True, "not started yet: `foundry up`")
+
+
+def _running_checks(settings: Settings, parts: list[PartStatus]) -> Iterator[Check]:
+    yield asyncio.run(_database_check(settings))
+    ray_part = next(part for part in parts if part.part == "ray")
+    yield _check("ray", ray_part.healthy, ray_part.detail, "start it with `foundry up`")
+    yield _token_check(settings)
+
+
+def _home_checks(home: Path) -> Iterator[Check]:
+    existing = next(path for path in (home, *home.parents) if path.exists())
+    yield _check(
+        "home",
+        os.access(existing, os.W_OK),
+        str(home),
+        "set FOUNDRY_HOME to a folder that you can write",
+    )
+    free_gb = shutil.disk_usage(existing).free / _GIB
+    yield _check(
+        "disk",
+        free_gb >= _MIN_FREE_GB,
+        f"{free_gb:.1f} GiB free",
+        f"free {_MIN_FREE_GB:.0f} GiB, or set FOUNDRY_HOME to another disk",
+    )
+
+
+def _port_checks(settings: Settings) -> Iterator[Check]:
+    ports = [(settings.http.host, settings.http.port, "FOUNDRY_HTTP__PORT")]
+    if settings.ray.address is None:
+        ports += [
+            ("127.0.0.1", settings.ray.port, "FOUNDRY_RAY__PORT"),
+            (
+                settings.ray.dashboard_host,
+                settings.ray.dashboard_port,
+                "FOUNDRY_RAY__DASHBOARD_PORT",
+            ),
+        ]
+    for host, port, variable in ports:
+        free = is_free(host, port)
+        detail = f"{port} is free" if free else f"{port} is taken"
+        yield _check("port", free, detail, f"stop the program that has it, or set {variable}")
+
+
+async def _database_check(settings: Settings) -> Check:
+    where = "external" if settings.database.url is not None else "embedded"
+    try:
+        async with open_database(settings) as database:
+            await database.ping()
+    except FoundryError as error:
+        step = (
+            "start it with `foundry up`"
+            if settings.database.url is None
+            else "check FOUNDRY_DATABASE__URL and that the server runs"
+        )
+        return Check("postgres", False, f"{where}, {error.code}", step)
+    return Check("postgres", True, f"{where}, answers")
+
+
+def _token_check(settings: Settings) -> Check:
+    """Without the token anybody who reaches a replica's port runs code there."""
+    if settings.ray.address is not None:
+        return Check("ray token", True, "the external cluster's own; see its RAY_AUTH_MODE")
+    path = ray.token_file(settings.home)
+    private = path.is_file() and path.stat().st_mode & 0o077 == 0
+    detail = "on, readable by its owner only" if private else "missing or readable by others"
+    return _check("ray token", private, detail, f"`foundry up` makes it; chmod 400 {path}")
+
+
+def _check(name: str, ok: bool, detail: str, next_step: str) -> Check:
+    return Check(name, ok, detail, "" if ok else next_step)
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _print_machine(report: DetectionReport, build: dict[str, object]) -> None:
+    machine, console = report.machine, stdout()
+    features = " ".join(machine.cpu_features) or "no vector extensions known here"
+    console.print(f"accelerator  {report.accelerator}", style="bold", markup=False)
+    console.print(f"system       {machine.system}, {machine.architecture}", markup=False)
+    console.print(
+        f"processor    {machine.cpu_model}, {machine.cores} cores, {features}", markup=False
+    )
+    chosen = build.get("refused") or f"torch {build['torch']}, {build['engine']}"
+    console.print(f"build        {chosen}", markup=False)
+    console.print(
+        f"installed    torch {build['installed_torch']}, ray {build['installed_ray']}", markup=False
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("evidence", "strength", "vendor"):
+        table.add_column(column, overflow="fold")
+    for item in report.evidence:
+        table.add_row(item.detail, item.strength.name.lower(), item.vendor)
+    if report.evidence:
+        Console(highlight=False).print(table)
+    else:
+        console.print("evidence     no accelerator: PCI, device nodes, drivers and tools are empty")
+    for text in report.contradictions:
+        console.print(f"contradiction: {text}", style="yellow", markup=False)
+
+
+def _print_checks(checks: list[Check]) -> None:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for check in checks:
+        mark = "[green]ok[/]" if check.ok else "[red]no[/]"
+        table.add_row(mark, check.name, check.detail, check.next_step)
+    Console(highlight=False).print(table)
