@@ -9,7 +9,6 @@ import hashlib
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,10 +20,17 @@ from foundry.training import lora
 from foundry.training.chat import ChatTokenizer, Example, Prepared, Row, prepare
 from foundry.training.checkpoint import Checkpoint, Checkpoints, RunState
 from foundry.training.config import Lora, SftConfig
-from foundry.training.files import whole_directory
+from foundry.training.files import remove_partial, whole_directory
 from foundry.training.losses import cross_entropy_sum
 from foundry.training.model import Llama
 from foundry.training.packing import Batch, collate
+from foundry.training.progress import (
+    Clock,
+    SftResult,
+    TrainEvent,
+    record_result,
+    recorded_result,
+)
 from foundry.training.sampler import Cursor, Item, Sampler
 from foundry.training.schedule import learning_rate
 from foundry.training.weights import export_model, load_model
@@ -33,45 +39,6 @@ T = TypeVar("T")
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _OPTIMISER_STATE = ("step", "exp_avg", "exp_avg_sq")
-
-
-@dataclass(frozen=True, slots=True)
-class TrainEvent:
-    """What happened up to and including one optimiser step.
-
-    Attributes:
-        loss: mean over the trained tokens of the step, nats.
-        grad_norm: before clipping.
-        tokens_total: tokens processed since the run began, trained or not.
-        tokens_per_second: over the steps since the last event.
-        eval_loss: set when this step was followed by an evaluation.
-        checkpoint_seconds: set when it was followed by a checkpoint.
-    """
-
-    step: int
-    total_steps: int
-    loss: float
-    grad_norm: float
-    lr: float
-    tokens_total: int
-    tokens_per_second: float
-    step_seconds: float
-    eval_loss: float | None = None
-    checkpoint_seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SftResult:
-    """The outcome. `adapter_dir` (LoRA) or `model_dir` (full) is ready to be served;
-    both are unset when the run was stopped: it can be resumed."""
-
-    steps: int
-    total_steps: int
-    tokens: int
-    metrics: dict[str, float] = field(default_factory=dict)
-    adapter_dir: Path | None = None
-    model_dir: Path | None = None
-    stopped: bool = False
 
 
 def run_sft(
@@ -101,7 +68,11 @@ def run_sft(
     )
     if not train.examples:
         raise InvalidDataset("no row is left to train on: none has a reply that fits max_seq_len")
-    run = _Run(config, model_dir, train, evaluation, work_dir, device or _default_device())
+    remove_partial(work_dir)
+    digest = _run_digest(config, model_dir, train.examples)
+    if (result := recorded_result(work_dir, digest)) is not None:
+        return result
+    run = _Run(config, model_dir, train, evaluation, work_dir, device or _default_device(), digest)
     run.resume()
     return run.train(on_event, should_stop)
 
@@ -121,6 +92,7 @@ class _Run:
         evaluation: Prepared,
         work_dir: Path,
         device: str,
+        digest: str,
     ) -> None:
         self._config = config
         self._model_dir = model_dir
@@ -141,7 +113,7 @@ class _Run:
         self._optimiser = torch.optim.AdamW(
             self._parameters.values(), lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
-        self._digest = _run_digest(config, model_dir, train.examples)
+        self._digest = digest
         self._step = self._tokens = self._trained_tokens = 0
         self._cursor = Cursor()
         self._metrics: dict[str, float] = {}
@@ -165,11 +137,11 @@ class _Run:
     def train(
         self, on_event: Callable[[TrainEvent], None], should_stop: Callable[[], bool]
     ) -> SftResult:
-        clock = _Clock(self._tokens)
+        clock = Clock(self._tokens)
         while self._step < self._total_steps:
             if should_stop():
                 self._save()
-                return self._result(stopped=True)
+                return self._result(None)
             loss, grad_norm, rate = self._optimiser_step()
             last = self._step == self._total_steps
             eval_loss = self._evaluate() if self._due(self._config.eval_every, last) else None
@@ -301,19 +273,21 @@ class _Run:
 
     def _export(self) -> SftResult:
         method = self._config.method
-        if isinstance(method, Lora):
-            target = self._work_dir / "adapter"
-            with whole_directory(target) as staging:
+        target = self._work_dir / ("adapter" if isinstance(method, Lora) else "model")
+        with whole_directory(target) as staging:
+            if isinstance(method, Lora):
                 lora.export_adapter(self._model, method, staging)
-        else:
-            target = self._work_dir / "model"
-            with whole_directory(target) as staging:
-                export_model(self._model, self._model_dir, staging, _DTYPES[self._config.precision])
+            else:
+                dtype = _DTYPES[self._config.precision]
+                export_model(self._model, self._model_dir, staging, dtype)
+        result = self._result(target)
+        record_result(self._work_dir, self._digest, result)
         # The result supersedes them, and a full model's are three times its size.
         shutil.rmtree(self._work_dir / "checkpoints", ignore_errors=True)
-        return self._result(target=target)
+        return result
 
-    def _result(self, *, target: Path | None = None, stopped: bool = False) -> SftResult:
+    def _result(self, target: Path | None) -> SftResult:
+        """`target`: what was exported; nothing, if the run was stopped."""
         is_lora = isinstance(self._config.method, Lora)
         self._metrics.update(
             trained_tokens=self._trained_tokens,
@@ -328,29 +302,8 @@ class _Run:
             metrics=dict(self._metrics),
             adapter_dir=target if is_lora else None,
             model_dir=None if is_lora else target,
-            stopped=stopped,
+            stopped=target is None,
         )
-
-
-class _Clock:
-    """Speed since the last lap and since the start."""
-
-    def __init__(self, tokens: int) -> None:
-        self._start = self._last = time.perf_counter()
-        self._first_tokens = self._tokens = tokens
-        self._step: int | None = None
-
-    def lap(self, step: int, tokens: int) -> tuple[float, float]:
-        """Seconds per step and tokens per second since the last lap."""
-        now = time.perf_counter()
-        seconds = now - self._last
-        speed = (tokens - self._tokens) / seconds
-        per_step = seconds / max(1, step - self._step) if self._step is not None else seconds
-        self._last, self._tokens, self._step = now, tokens, step
-        return per_step, speed
-
-    def overall(self, tokens: int) -> float:
-        return (tokens - self._first_tokens) / (time.perf_counter() - self._start)
 
 
 def _chunks(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
