@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from foundry.errors import DiskFull, SetupError
@@ -30,7 +31,8 @@ def ensure_runtime_dir(home: Path) -> Path:
         SetupError: the path exists and is not our own directory.
     """
     path = runtime_dir(home)
-    path.mkdir(mode=_SEARCHABLE, exist_ok=True)
+    with suppress(FileExistsError):
+        path.mkdir(mode=_SEARCHABLE)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise SetupError(

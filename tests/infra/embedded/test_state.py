@@ -1,0 +1,108 @@
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from foundry.config import DatabaseSettings, HttpSettings, Settings, environment_of
+from foundry.errors import AlreadyRunning, DiskFull, SetupError
+from foundry.infra.embedded import paths, ports, ray, state
+from foundry.infra.embedded.paths import ensure_home, ensure_runtime_dir, runtime_dir
+from foundry.infra.embedded.state import StackState
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    ensure_home(tmp_path / "home")
+    ensure_runtime_dir(tmp_path / "home")
+    yield tmp_path / "home"
+    shutil.rmtree(runtime_dir(tmp_path / "home"), ignore_errors=True)
+
+
+def test_the_state_survives_a_deleted_home(home: Path) -> None:
+    kept = StackState("http://127.0.0.1:1", ports={"a": 1}, environment={"B": "2"})
+    state.save(home, kept.with_process("ray", 7, 1.5))
+    shutil.rmtree(home)
+    found = state.load(home)
+    assert found == kept.with_process("ray", 7, 1.5)
+
+
+def test_a_torn_state_file_is_no_state(home: Path) -> None:
+    for path in (home / "run" / "stack.json", runtime_dir(home) / "stack.json"):
+        path.write_text('{"url": ')
+    assert state.load(home) is None
+
+
+def test_the_second_command_is_told_who_is_at_work(home: Path) -> None:
+    with (
+        state.exclusive(home, "foundry up"),
+        pytest.raises(AlreadyRunning, match=r"foundry up \(pid \d+\) is at work in .*: wait until"),
+        state.exclusive(home, "foundry down"),
+    ):
+        pass
+    with state.exclusive(home, "foundry down"):
+        pass
+
+
+def test_the_home_is_private_and_its_socket_path_short(home: Path) -> None:
+    assert (home / "secrets").stat().st_mode & 0o777 == 0o700
+    assert len(str(runtime_dir(Path("/" + "x" * 200)) / "pg" / ".s.PGSQL.5432")) < 100
+    assert runtime_dir(home) != runtime_dir(home / "other")
+
+
+def test_a_runtime_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    squatted = runtime_dir(tmp_path)
+    squatted.symlink_to(tmp_path)
+    try:
+        with pytest.raises(SetupError, match="belongs to another user"):
+            ensure_runtime_dir(tmp_path)
+    finally:
+        squatted.unlink()
+
+
+def test_a_nearly_full_disk_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "_MIN_FREE_BYTES", 2**62)
+    with pytest.raises(DiskFull, match="free at least 5 GiB there or set FOUNDRY_HOME"):
+        ensure_home(tmp_path / "home")
+
+
+def test_a_home_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SetupError, match="set FOUNDRY_HOME to a folder of yours"):
+        ensure_home(tmp_path / "file" / "home")
+
+
+def test_two_stacks_get_different_ports(home: Path, tmp_path: Path) -> None:
+    first, second = ray.pick_ports(home), ray.pick_ports(tmp_path / "second")
+    assert set(first) == set(second)
+    assert not {first[name] for name in first} & {second[name] for name in second} or (
+        first["ingress_http"] == second["ingress_http"]
+    )
+    assert all(ports.is_free("127.0.0.1", port) for port in first.values())
+
+
+def test_the_environment_is_hardened_and_rebuilds_the_settings(home: Path) -> None:
+    settings = Settings(home=home, http=HttpSettings(port=8123))
+    found = ray.environment(settings, ray.pick_ports(home))
+    assert found["RAY_AUTH_MODE"] == "token"
+    assert found["RAY_SERVE_ENABLE_HA_PROXY"] == found["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
+    assert found["RAY_SERVE_HAPROXY_SOCKET_PATH"].startswith(str(runtime_dir(home)))
+    assert found["FOUNDRY_STACK_ID"] == state.stack_id(home)
+    assert environment_of(settings)["FOUNDRY_HTTP__PORT"] == "8123"
+
+
+def test_the_token_is_made_once_and_private(home: Path) -> None:
+    ray.ensure_token(home)
+    first = ray.token_file(home).read_text()
+    ray.ensure_token(home)
+    assert ray.token_file(home).read_text() == first
+    assert len(first) == 64
+    assert ray.token_file(home).stat().st_mode & 0o777 == 0o400
+
+
+def test_secrets_of_settings_reach_children_only() -> None:
+    settings = Settings(database=DatabaseSettings(url=SecretStr("postgresql+asyncpg://u:p@h/d")))
+    assert environment_of(settings)["FOUNDRY_DATABASE__URL"] == "postgresql+asyncpg://u:p@h/d"
