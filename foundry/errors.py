@@ -14,6 +14,9 @@ FoundryError                internal_error
 ├── Conflict                conflict
 │   ├── VersionExists       version_exists
 │   ├── AliasMoved          alias_moved
+│   ├── AliasInUse          alias_in_use              an alias points at what is to be deleted
+│   ├── VersionInUse        version_in_use            something else needs what is to be deleted
+│   ├── LeaseLost           lease_lost                another holder has taken the work over
 │   └── AlreadyRunning      already_running
 ├── Unavailable             unavailable               try again later; a dependency is down
 │   ├── DatabaseUnavailable database_unavailable
@@ -94,6 +97,18 @@ class VersionExists(Conflict):
 
 class AliasMoved(Conflict):
     code = "alias_moved"
+
+
+class AliasInUse(Conflict):
+    code = "alias_in_use"
+
+
+class VersionInUse(Conflict):
+    code = "version_in_use"
+
+
+class LeaseLost(Conflict):
+    code = "lease_lost"
 
 
 class AlreadyRunning(Conflict):

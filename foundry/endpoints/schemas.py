@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 
 class EngineConfig(BaseModel):
@@ -39,7 +39,11 @@ class EndpointOut(BaseModel):
 
     id: UUID
     name: str
-    model: str = Field(validation_alias="model_reference", description="the base, name@version")
+    # The row calls it model_reference, the wire calls it model; clients read what the wire says.
+    model: str = Field(
+        validation_alias=AliasChoices("model_reference", "model"),
+        description="the base, name@version",
+    )
     model_version_id: UUID
     desired: str
     state: str

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Annotated, Protocol
+from uuid import UUID
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -73,6 +74,12 @@ def error_response(error: FoundryError) -> JSONResponse:
 
 class Principal(Protocol):
     """Who is asking; built by the auth stage only."""
+
+    @property
+    def tenant_id(self) -> UUID: ...
+
+    @property
+    def project_id(self) -> UUID: ...
 
     def allows(self, permission: str) -> bool: ...
 

@@ -1,7 +1,7 @@
 """Routes of jobs."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -45,7 +45,9 @@ JobsDep = Annotated[Jobs, Depends(_jobs)]
 SubmissionsDep = Annotated[Submissions, Depends(_submissions)]
 _READ = [Depends(require("jobs:read"))]
 _WRITE = [Depends(require("jobs:write"))]
-_SAME = {200: {"description": "the same job is active or has succeeded already"}}
+_SAME: dict[int | str, dict[str, Any]] = {
+    200: {"description": "the same job is active or has succeeded already"}
+}
 
 
 @router.post(

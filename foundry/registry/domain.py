@@ -77,10 +77,10 @@ class Version:
                 f"{text!r} is not a version: use MAJOR.MINOR.PATCH[-pre], like 1.4.0 or 2.0.0-rc.1",
                 param="version",
             )
-        numbers = [int(part) for part in match.group(1, 2, 3)]
-        if max(numbers) > MAX_PART:
+        major, minor, patch = (int(part) for part in match.group(1, 2, 3))
+        if max(major, minor, patch) > MAX_PART:
             raise InvalidRequest(f"a part of {text!r} exceeds {MAX_PART}", param="version")
-        return cls(*numbers, pre=match.group(4) or "", build=match.group(5) or "")
+        return cls(major, minor, patch, match.group(4) or "", match.group(5) or "")
 
     def __str__(self) -> str:
         pre = f"-{self.pre}" if self.pre else ""

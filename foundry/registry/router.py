@@ -39,7 +39,7 @@ router = APIRouter(prefix="/models", tags=["models"])
 def _registry(request: Request, db: Db) -> Registry:
     principal = request.state.principal
     audit = AuditTrail(db, principal, request.state.request_id)
-    guards = (EndpointUse(db, principal.tenant_id),)
+    guards = (EndpointUse(db, principal.tenant_id, principal.project_id),)
     return Registry(db, request.app.state.objects, audit, principal, guards)
 
 

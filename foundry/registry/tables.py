@@ -3,7 +3,16 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Text, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Identity,
+    Index,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from foundry.infra.database import Base, utcnow
@@ -209,7 +218,8 @@ class AliasEvent(Base):
     __tablename__ = "alias_events"
     __table_args__ = (Index("ix_alias_events_listing", "model_id", "alias", "id"),)
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    # Drawn under the alias's row lock, so its order is the order of the moves.
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     tenant_id: Mapped[UUID]
     model_id: Mapped[UUID] = mapped_column(ForeignKey("models.id", ondelete="RESTRICT"))
     alias: Mapped[str] = mapped_column(Text)

@@ -1,0 +1,128 @@
+"""The safetensors header, checked against the file before any library maps it into memory."""
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from foundry.errors import InvalidArtifact
+
+_MAX_HEADER_BYTES = 100_000_000
+_LENGTH_BYTES = 8
+_METADATA = "__metadata__"
+_BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4,
+    "U16": 16, "I16": 16, "F16": 16, "BF16": 16,
+    "U32": 32, "I32": 32, "F32": 32,
+    "U64": 64, "I64": 64, "F64": 64,
+}  # fmt: skip
+_BF16_EXPONENT = 0x7F80
+_FLOATS = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Where a tensor lies. `begin` and `end` count from the first byte of the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+
+def read_header(path: Path) -> dict[str, Tensor]:
+    """Tensors by name.
+
+    Raises:
+        InvalidArtifact: header and file contradict each other; the message says where.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(_LENGTH_BYTES)
+        if len(prefix) < _LENGTH_BYTES:
+            raise _bad(path, f"it has only {size} bytes: it is not a safetensors file")
+        (length,) = struct.unpack("<Q", prefix)
+        if length > min(_MAX_HEADER_BYTES, size - _LENGTH_BYTES):
+            raise _bad(path, f"its header claims {length} bytes, the file has {size}")
+        raw = file.read(length)
+    header = _parse(path, raw)
+    header.pop(_METADATA, None)
+    start = _LENGTH_BYTES + length
+    tensors = {name: _tensor(path, name, entry, start) for name, entry in header.items()}
+    _check_tiling(path, tensors, start, size)
+    return tensors
+
+
+def first_non_finite(path: Path, tensors: dict[str, Tensor]) -> str | None:
+    """The name of a floating-point tensor with an infinity or NaN."""
+    data = np.memmap(path, dtype=np.uint8, mode="r")
+    for name, tensor in tensors.items():
+        raw = data[tensor.begin : tensor.end]
+        if tensor.dtype == "BF16":
+            finite = bool(np.all((raw.view("<u2") & _BF16_EXPONENT) != _BF16_EXPONENT))
+        elif tensor.dtype in _FLOATS:
+            finite = bool(np.isfinite(raw.view(_FLOATS[tensor.dtype])).all())
+        else:
+            continue
+        if not finite:
+            return name
+    return None
+
+
+def _parse(path: Path, raw: bytes) -> dict[str, object]:
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        if len({key for key, _ in pairs}) != len(pairs):
+            raise ValueError("duplicate key")
+        return dict(pairs)
+
+    try:
+        header = json.loads(raw, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise _bad(path, "its header is not valid JSON") from error
+    if not isinstance(header, dict):
+        raise _bad(path, "its header is not a JSON object")
+    return header
+
+
+def _tensor(path: Path, name: str, entry: object, start: int) -> Tensor:
+    try:
+        fields = entry if isinstance(entry, dict) else {}
+        dtype, shape = fields["dtype"], fields["shape"]
+        begin, end = fields["data_offsets"]
+        bits = _BITS[dtype]
+    except (KeyError, TypeError, ValueError) as error:
+        raise _bad(path, f"tensor {name[:200]} lacks a known dtype, shape or offsets") from error
+    numbers = [begin, end, *shape] if isinstance(shape, list) else [None]
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise _bad(path, f"tensor {name[:200]} has a shape or offset that is no natural number")
+    if (end - begin) * 8 != math.prod(shape) * bits:
+        raise _bad(
+            path,
+            f"tensor {name[:200]} holds {end - begin} bytes, its shape {shape} and dtype {dtype} "
+            f"need {math.prod(shape) * bits // 8}",
+        )
+    return Tensor(dtype, tuple(shape), start + begin, start + end)
+
+
+def _check_tiling(path: Path, tensors: dict[str, Tensor], start: int, size: int) -> None:
+    """The tensors cover the data exactly: no gap hides bytes, none overlaps."""
+    place = start
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if tensor.begin != place:
+            raise _bad(path, f"tensor {name[:200]} does not start where the one before it ends")
+        place = tensor.end
+    if place != size:
+        raise _bad(path, f"its header describes {place} bytes, the file has {size}")
+
+
+def _bad(path: Path, reason: str) -> InvalidArtifact:
+    return InvalidArtifact(
+        f"{path.name} is damaged: {reason}; create or download it again", path=path.name
+    )
