@@ -5,9 +5,9 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Depends, Request, Response
 
+from foundry.endpoints.domain import ServedModel
 from foundry.errors import ModelNotFound
 from foundry.gateway.plane import Plane
-from foundry.gateway.ports import ServedModel
 from foundry.infra.http import require
 
 router = APIRouter(dependencies=[Depends(require("inference:invoke"))])
@@ -51,7 +51,7 @@ def _card(model: ServedModel) -> dict[str, Any]:
         "id": model.id,
         "object": "model",
         "created": model.created,
-        "owned_by": model.owned_by,
+        "owned_by": "foundry",
         "parent": model.parent,
         "context_length": model.context_length,
     }

@@ -1,50 +1,12 @@
-"""What the gateway needs of others, as Protocols: routing, engines, metering."""
+"""What the gateway needs of others: routing, engines, metering."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
-from uuid import UUID
 
+from foundry.endpoints.domain import ServedModel, Target
 from foundry.infra.frames import CallContext, Frame, Operation, Tail
 from foundry.infra.http import Principal
-
-
-class Target(Protocol):
-    """What one request resolved to; authorisation, billing and retries use only this."""
-
-    @property
-    def model_version_id(self) -> UUID: ...
-
-    @property
-    def model_name(self) -> str: ...
-
-    @property
-    def version(self) -> str: ...
-
-    @property
-    def adapter_uid(self) -> str | None: ...
-
-    @property
-    def app_name(self) -> str: ...
-
-
-class ServedModel(Protocol):
-    """One entry of `GET /v1/models`."""
-
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def created(self) -> int: ...
-
-    @property
-    def owned_by(self) -> str: ...
-
-    @property
-    def parent(self) -> str | None: ...
-
-    @property
-    def context_length(self) -> int | None: ...
 
 
 class Routing(Protocol):

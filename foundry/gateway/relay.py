@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Literal
 
+from foundry.endpoints.domain import Target
 from foundry.errors import (
     DeadlineExceeded,
     EngineFailed,
@@ -19,7 +20,7 @@ from foundry.errors import (
     NoHealthyUpstream,
     Overloaded,
 )
-from foundry.gateway.ports import Meter, Settlement, Target, Upstream
+from foundry.gateway.ports import Meter, Settlement, Upstream
 from foundry.infra.frames import CallContext, Frame, Head, Kind, Operation, Tail
 from foundry.infra.http import Principal
 

@@ -5,6 +5,7 @@ streams; these classes only wrap `receive` and `send`.
 """
 
 import logging
+import math
 import re
 import time
 from collections.abc import Collection
@@ -61,6 +62,9 @@ def request_id(scope: Scope) -> str:
 
 def http_error(error: FoundryError) -> JSONResponse:
     response = error_response(error)
+    cooldown = error.details.get("retry_after_s")
+    if isinstance(cooldown, float | int):
+        response.headers["retry-after"] = str(max(1, math.ceil(cooldown)))
     if isinstance(error, Unauthenticated):
         response.headers["www-authenticate"] = "Bearer"
     return response

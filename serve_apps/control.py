@@ -1,0 +1,43 @@
+"""The control plane's Serve application, mounted at `/api`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from foundry.control.app import create_control
+from ray import serve
+from ray.serve import Application
+
+from foundry.config import Settings, load_settings
+from foundry.infra.wiring import open_database, open_objects
+from serve_apps.security import open_authenticator
+
+
+def create(settings: Settings) -> FastAPI:
+    database = open_database(settings)
+    return create_control(
+        database=database,
+        objects=open_objects(settings),
+        authenticator=open_authenticator(settings, database),
+        settings=settings,
+    )
+
+
+@serve.ingress(lambda: create(load_settings()))
+class Control:
+    """Built inside the replica: pools do not travel."""
+
+
+def build(args: Mapping[str, Any]) -> Application:
+    """Args: `replicas` (1)."""
+    settings = load_settings()
+    deployment = serve.deployment(
+        name="control",
+        num_replicas=int(args.get("replicas", 1)),
+        max_ongoing_requests=settings.http.max_in_flight,
+        graceful_shutdown_timeout_s=10.0,
+        health_check_period_s=10.0,
+        health_check_timeout_s=5.0,
+        ray_actor_options={"num_cpus": 0.1},
+    )
+    return deployment(Control).bind()

@@ -1,0 +1,53 @@
+"""The data plane's Serve application, mounted at `/v1`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from foundry.endpoints.service import Routing
+from ray import serve
+from ray.serve import Application
+
+from foundry.config import Settings, load_settings
+from foundry.gateway.app import create_gateway
+from foundry.infra.wiring import open_database
+from foundry.serving.upstream import HandleUpstream
+from serve_apps.engine import DEPLOYMENT
+from serve_apps.metrics import RayMeter
+from serve_apps.security import open_authenticator
+
+# Work beyond the application's own limit is refused by it with OpenAI's body; Serve's own refusal,
+# text of HAProxy, must never come first.
+_HEADROOM = 64
+
+
+def create(settings: Settings) -> FastAPI:
+    database = open_database(settings)
+    return create_gateway(
+        database=database,
+        authenticator=open_authenticator(settings, database),
+        routing=Routing(database),
+        upstream=HandleUpstream(DEPLOYMENT),
+        meter=RayMeter(),
+        settings=settings.http,
+    )
+
+
+@serve.ingress(lambda: create(load_settings()))
+class Gateway:
+    """Built inside the replica: pools and handles do not travel."""
+
+
+def build(args: Mapping[str, Any]) -> Application:
+    """Args: `replicas` (1)."""
+    settings = load_settings()
+    deployment = serve.deployment(
+        name="gateway",
+        num_replicas=int(args.get("replicas", 1)),
+        max_ongoing_requests=settings.http.max_in_flight + _HEADROOM,
+        graceful_shutdown_timeout_s=30.0,
+        health_check_period_s=10.0,
+        health_check_timeout_s=5.0,
+        ray_actor_options={"num_cpus": 0.1},
+    )
+    return deployment(Gateway).bind()

@@ -1,0 +1,36 @@
+"""The gateway's settlements as Ray metrics, which every node's agent exports to Prometheus."""
+
+from ray.util.metrics import Counter, Histogram
+
+from foundry.gateway.ports import Settlement
+
+_TTFT_S = [0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 30.0]
+
+
+class RayMeter:
+    def __init__(self) -> None:
+        labels = ("model", "operation")
+        self._requests = Counter(
+            "foundry_requests_total", "Requests by how they ended", (*labels, "outcome")
+        )
+        self._tokens = Counter(
+            "foundry_tokens_total", "Tokens settled, prompt or completion", (*labels, "kind")
+        )
+        self._ttft = Histogram(
+            "foundry_ttft_seconds", "Arrival to the engine's first token", _TTFT_S, labels
+        )
+
+    def settle(self, settlement: Settlement) -> None:
+        labels = {"model": settlement.target.model_name, "operation": settlement.operation}
+        self._requests.inc(1, labels | {"outcome": settlement.outcome})
+        if settlement.ttft_s is not None:
+            self._ttft.observe(settlement.ttft_s, labels)
+        if settlement.tail is None:
+            return
+        usage = settlement.tail.usage
+        for kind, count in (
+            ("prompt", usage.prompt_tokens),
+            ("completion", usage.completion_tokens),
+        ):
+            if count:
+                self._tokens.inc(count, labels | {"kind": kind})

@@ -1,0 +1,146 @@
+"""A gateway over fakes: scripted engine, two models, two keys."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from foundry.config import HttpSettings
+from foundry.endpoints.domain import ServedModel, Target
+from foundry.errors import DatabaseUnavailable, ModelNotFound, NoHealthyUpstream, Unauthenticated
+from foundry.gateway.app import create_gateway
+from foundry.gateway.ports import Settlement
+from foundry.infra.http import Principal
+from tests.fakes.engine import FakeEngine, FakeUpstream
+
+BASE_ID = UUID("00000000-0000-7000-8000-000000000001")
+ADAPTER_ID = UUID("00000000-0000-7000-8000-000000000002")
+ADAPTER_UID = "a" + "0" * 24
+GOOD = {"authorization": "Bearer good"}
+
+
+@dataclass(frozen=True)
+class Caller:
+    permissions: frozenset[str]
+    tenant_id: UUID = BASE_ID
+    project_id: UUID = BASE_ID
+
+    def allows(self, permission: str) -> bool:
+        return permission in self.permissions
+
+
+@dataclass
+class FakeAuthenticator:
+    down: bool = False
+    asked: int = 0
+
+    async def authenticate(self, authorization: str | None) -> Principal:
+        self.asked += 1
+        if self.down:
+            raise DatabaseUnavailable("PostgreSQL cannot be reached")
+        if authorization == "Bearer good":
+            return Caller(frozenset({"inference:invoke"}))
+        if authorization == "Bearer weak":
+            return Caller(frozenset())
+        raise Unauthenticated("the API key is missing or wrong")
+
+
+def target(reference: str, adapter_uid: str | None = None) -> Target:
+    return Target(
+        endpoint_id=BASE_ID,
+        model_version_id=ADAPTER_ID if adapter_uid else BASE_ID,
+        model_name="support-bot" if adapter_uid else "smollm2",
+        version="0.1.0",
+        adapter_uid=adapter_uid,
+        base_version_id=BASE_ID,
+        app_name="engine-00000000-r1",
+        context_length=2048,
+        reference=reference,
+    )
+
+
+class FakeRouting:
+    async def resolve(self, principal: Principal, model: str) -> Target:
+        if model == "smollm2":
+            return target(model)
+        if model == "support-bot@production":
+            return target(model, ADAPTER_UID)
+        if model == "stopped":
+            raise NoHealthyUpstream("stopped is not running: foundry deploy stopped")
+        raise ModelNotFound(f"the model {model!r} does not exist", param="model")
+
+    async def list_models(self, principal: Principal) -> list[ServedModel]:
+        return [
+            ServedModel("smollm2", 1_700_000_000, None, 2048),
+            ServedModel("org/support-bot@production", 1_700_000_001, "smollm2", 2048),
+        ]
+
+
+@dataclass
+class RecordingMeter:
+    settled: list[Settlement] = field(default_factory=list)
+
+    def settle(self, settlement: Settlement) -> None:
+        self.settled.append(settlement)
+
+
+@dataclass
+class FakeDatabase:
+    down: bool = False
+
+    async def ping(self) -> None:
+        if self.down:
+            raise DatabaseUnavailable("PostgreSQL cannot be reached")
+
+
+@dataclass
+class Stand:
+    """A gateway and the fakes around it."""
+
+    engine: FakeEngine
+    upstream: FakeUpstream
+    authenticator: FakeAuthenticator
+    database: FakeDatabase
+    meter: RecordingMeter
+    app: FastAPI
+
+    def client(self, headers: dict[str, str] | None = None) -> httpx.AsyncClient:
+        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+        return httpx.AsyncClient(
+            transport=transport,
+            base_url="http://gateway",
+            headers=GOOD if headers is None else headers,
+        )
+
+
+@pytest.fixture
+def make_stand() -> Callable[..., Stand]:
+    def make(engine: FakeEngine | None = None, **http: float) -> Stand:
+        engine = engine or FakeEngine()
+        upstream, meter = FakeUpstream(engine), RecordingMeter()
+        authenticator, database = FakeAuthenticator(), FakeDatabase()
+        app = create_gateway(
+            database=database,
+            authenticator=authenticator,
+            routing=FakeRouting(),
+            upstream=upstream,
+            meter=meter,
+            settings=HttpSettings.model_validate(http),
+        )
+        return Stand(engine, upstream, authenticator, database, meter, app)
+
+    return make
+
+
+@pytest.fixture
+def stand(make_stand: Callable[..., Stand]) -> Stand:
+    return make_stand()
+
+
+@pytest.fixture
+async def client(stand: Stand) -> AsyncIterator[httpx.AsyncClient]:
+    async with stand.client() as client:
+        yield client

@@ -1,0 +1,200 @@
+"""Order of the stages, error bodies, models, probes."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from foundry.gateway.app import MIDDLEWARE_ORDER
+from foundry.infra.asgi import Authenticate, LoadShed, RequestId, SizeLimit
+from tests.gateway.conftest import Stand
+
+CHAT = "/chat/completions"
+
+
+def error(answer: httpx.Response) -> tuple[int, str, str]:
+    body = answer.json()
+    assert set(body["error"]) >= {"message", "type", "param", "code"}
+    assert len(answer.headers["x-request-id"]) == 36
+    return answer.status_code, body["error"]["type"], body["error"]["code"]
+
+
+def test_order() -> None:
+    assert (RequestId, SizeLimit, LoadShed, Authenticate) == MIDDLEWARE_ORDER
+
+
+def test_order_is_the_applications(stand: Stand) -> None:
+    stages: list[object] = [stage.cls for stage in stand.app.user_middleware]
+    assert stages == list(MIDDLEWARE_ORDER)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"{", (400, "invalid_request_error", "invalid_value")),
+        (b"[]", (400, "invalid_request_error", "invalid_value")),
+        (b"{}", (400, "invalid_request_error", "invalid_value")),
+        (b'{"model":7}', (400, "invalid_request_error", "invalid_value")),
+        (b'{"model":"smollm2","stream":"yes"}', (400, "invalid_request_error", "invalid_value")),
+        (b'{"model":"nope"}', (404, "invalid_request_error", "model_not_found")),
+        (b'{"model":"stopped"}', (503, "server_error", "no_healthy_upstream")),
+        (
+            b'{"model":"smollm2","x":' + b"[" * 65 + b"]" * 65 + b"}",
+            (400, "invalid_request_error", "invalid_value"),
+        ),
+        (
+            b'{"model":"smollm2","messages":[{"role":"user","content":'
+            b'[{"type":"image_url","image_url":{"url":"http://169.254.169.254/"}}]}]}',
+            (400, "invalid_request_error", "unsupported"),
+        ),
+    ],
+)
+async def test_refused_bodies(
+    stand: Stand, client: httpx.AsyncClient, body: bytes, expected: tuple[int, str, str]
+) -> None:
+    assert error(await client.post(CHAT, content=body)) == expected
+    assert stand.engine.calls == []
+    assert stand.meter.settled == []
+
+
+async def test_many_brackets_side_by_side_are_not_deep(client: httpx.AsyncClient) -> None:
+    body = {"model": "smollm2", "logit_bias": [[] for _ in range(200)]}
+    assert (await client.post(CHAT, json=body)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "expected"),
+    [
+        ("GET", "/nope", (404, "invalid_request_error", "not_found")),
+        ("GET", CHAT, (405, "invalid_request_error", "method_not_allowed")),
+        ("GET", "/models/nope", (404, "invalid_request_error", "model_not_found")),
+    ],
+)
+async def test_framework_errors_have_openais_body(
+    client: httpx.AsyncClient, method: str, path: str, expected: tuple[int, str, str]
+) -> None:
+    assert error(await client.request(method, path)) == expected
+
+
+async def test_an_unforeseen_error_has_openais_body(
+    stand: Stand, client: httpx.AsyncClient
+) -> None:
+    stand.app.state.plane = None
+    answer = await client.post(CHAT, json={"model": "smollm2"})
+    assert error(answer) == (500, "server_error", "internal_error")
+    assert answer.headers["x-request-id"] in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("key", [None, "Bearer wrong", "Basic Z29vZA=="])
+async def test_unauthenticated(stand: Stand, key: str | None) -> None:
+    async with stand.client({"authorization": key} if key else {}) as client:
+        answer = await client.post(CHAT, json={"model": "smollm2"})
+    assert error(answer) == (401, "authentication_error", "invalid_api_key")
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+async def test_two_authorization_headers_are_none(stand: Stand) -> None:
+    async with stand.client({}) as client:
+        twice = [("authorization", "Bearer good"), ("authorization", "Bearer good")]
+        answer = await client.get("/models", headers=twice)
+    assert answer.status_code == 401
+
+
+async def test_unauthenticated_body_is_not_read(stand: Stand) -> None:
+    read = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal read
+        read += 1
+        yield b"{}"
+
+    async with stand.client({}) as client:
+        answer = await client.post(CHAT, content=body())
+    assert answer.status_code == 401
+    assert read == 0
+
+
+async def test_missing_permission(stand: Stand) -> None:
+    async with stand.client({"authorization": "Bearer weak"}) as client:
+        answer = await client.post(CHAT, json={"model": "smollm2"})
+    assert error(answer) == (403, "permission_error", "permission_denied")
+
+
+async def test_database_down_refuses(stand: Stand, client: httpx.AsyncClient) -> None:
+    stand.authenticator.down = stand.database.down = True
+    assert error(await client.get("/models")) == (503, "server_error", "database_unavailable")
+    assert error(await client.get("/ready")) == (503, "server_error", "database_unavailable")
+    assert (await client.get("/health")).json() == {"status": "ok"}
+    stand.authenticator.down = stand.database.down = False
+    assert (await client.get("/ready")).json() == {"status": "ready"}
+
+
+async def test_probes_need_no_key(stand: Stand) -> None:
+    async with stand.client({}) as client:
+        assert (await client.get("/health")).status_code == 200
+        assert (await client.get("/ready")).status_code == 200
+    assert stand.authenticator.asked == 0
+
+
+async def test_body_limit_declared_and_streamed(make_stand: Callable[..., Stand]) -> None:
+    stand = make_stand(max_body_bytes=1024)
+
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(5):
+            yield b" " * 512
+
+    expected = (413, "invalid_request_error", "body_too_large")
+    async with stand.client() as client:
+        assert error(await client.post(CHAT, content=b" " * 1025)) == expected
+        assert error(await client.post(CHAT, content=parts())) == expected
+    # The declared one never reached authentication.
+    assert stand.authenticator.asked == 1
+
+
+@pytest.mark.parametrize("headers", [{f"x-{n}": "1" for n in range(70)}, {"x-large": "1" * 16_384}])
+async def test_header_limits(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    answer = await client.get("/models", headers=headers)
+    assert error(answer) == (400, "invalid_request_error", "invalid_value")
+
+
+async def test_load_is_shed_before_authentication(make_stand: Callable[..., Stand]) -> None:
+    stand = make_stand(max_in_flight=1)
+    inner: list[httpx.Response] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        inner.append(await client.get("/models"))
+        inner.append(await client.get("/health"))
+        yield b'{"model":"smollm2"}'
+
+    async with stand.client() as client:
+        outer = await client.post(CHAT, content=body())
+    assert outer.status_code == 200
+    assert error(inner[0]) == (503, "server_error", "overloaded")
+    assert inner[0].headers["retry-after"] == "1"
+    assert inner[1].status_code == 200
+    assert stand.authenticator.asked == 1
+
+
+async def test_request_id_is_ours(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/health", headers={"x-request-id": "theirs"})
+    assert answer.headers["x-request-id"] != "theirs"
+    assert answer.headers["x-request-id"][14] == "7"
+
+
+async def test_models(client: httpx.AsyncClient) -> None:
+    base: dict[str, Any] = {
+        "id": "smollm2",
+        "object": "model",
+        "created": 1_700_000_000,
+        "owned_by": "foundry",
+        "parent": None,
+        "context_length": 2048,
+    }
+    adapter = base | {
+        "id": "org/support-bot@production",
+        "created": 1_700_000_001,
+        "parent": "smollm2",
+    }
+    assert (await client.get("/models")).json() == {"object": "list", "data": [base, adapter]}
+    assert (await client.get("/models/org/support-bot@production")).json() == adapter
