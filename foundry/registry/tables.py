@@ -23,14 +23,8 @@ from foundry.registry.domain import Stage, Version
 class Model(Base):
     __tablename__ = "models"
     __table_args__ = (
-        # text_pattern_ops: the same index serves prefix search.
-        Index("uq_models_tenant_id", "tenant_id", "name", unique=True),
-        Index(
-            "ix_models_prefix",
-            "tenant_id",
-            "name",
-            postgresql_ops={"name": "text_pattern_ops"},
-        ),
+        # Under collation C this index also serves prefix search.
+        UniqueConstraint("tenant_id", "name"),
         CheckConstraint("kind IN ('base', 'adapter', 'merged')", name="kind"),
         CheckConstraint("name ~ '^[a-z0-9][a-z0-9._-]{0,127}$'", name="name"),
     )

@@ -1,0 +1,51 @@
+"""The schema's history, applied over the application's own driver."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from foundry.errors import DatabaseUnavailable
+from foundry.infra.database import unreachable
+
+# Any constant will do, as long as every release uses the same one.
+_LOCK = 0x666F756E647279
+
+
+async def upgrade(url: str, revision: str = "head") -> None:
+    """Bring the schema to `revision`; concurrent callers wait for the first. Idempotent."""
+    await _run(url, lambda config: command.upgrade(config, revision))
+
+
+async def downgrade(url: str, revision: str) -> None:
+    await _run(url, lambda config: command.downgrade(config, revision))
+
+
+async def _run(url: str, action: Callable[[Config], None]) -> None:
+    engine = create_async_engine(url, poolclass=NullPool)
+    try:
+        async with engine.connect() as connection:
+            await connection.execute(text(f"SELECT pg_advisory_lock({_LOCK})"))
+            await connection.commit()
+            await connection.run_sync(_apply, action)
+            await connection.execute(text(f"SELECT pg_advisory_unlock({_LOCK})"))
+            await connection.commit()
+    except (DBAPIError, OSError) as error:
+        if not unreachable(error):
+            raise
+        raise DatabaseUnavailable("PostgreSQL cannot be reached: see `foundry status`") from error
+    finally:
+        await engine.dispose()
+
+
+def _apply(connection: Connection, action: Callable[[Config], None]) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    action(config)

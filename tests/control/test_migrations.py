@@ -1,0 +1,100 @@
+"""The schema's history, on a real server."""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+import foundry
+from foundry.infra.database import Base
+from foundry.infra.migrations import downgrade, upgrade
+from tests.postgres import Server
+
+pytestmark = pytest.mark.postgres
+
+
+def _slices_with_tables() -> Iterator[str]:
+    for module in pkgutil.iter_modules(foundry.__path__, "foundry."):
+        name = f"{module.name}.tables"
+        if module.ispkg and importlib.util.find_spec(name):
+            yield name
+
+
+def _differences(connection: Connection) -> list[object]:
+    for name in _slices_with_tables():
+        importlib.import_module(name)
+    context = MigrationContext.configure(
+        connection, opts={"compare_type": True, "compare_server_default": True}
+    )
+    return list(compare_metadata(context, Base.metadata))
+
+
+async def _inspect(url: str) -> list[object]:
+    engine = create_async_engine(url, poolclass=NullPool)
+    async with engine.connect() as connection:
+        found = await connection.run_sync(_differences)
+    await engine.dispose()
+    return found
+
+
+async def _objects(url: str) -> list[str]:
+    engine = create_async_engine(url, poolclass=NullPool)
+    async with engine.connect() as connection:
+        rows = await connection.execute(
+            text(
+                "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace "
+                "UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+            )
+        )
+        names = sorted(str(row[0]) for row in rows)
+    await engine.dispose()
+    return names
+
+
+async def test_up_down_up_ends_where_it_began(postgres_server: Server) -> None:
+    async with postgres_server.empty() as url:
+        await upgrade(url)
+        first = await _objects(url)
+        assert "model_versions" in first
+        await upgrade(url)
+        assert await _objects(url) == first
+        await downgrade(url, "base")
+        assert await _objects(url) == ["alembic_version", "alembic_version_pkc"]
+        await upgrade(url)
+        assert await _objects(url) == first
+
+
+async def test_the_rows_describe_the_migrated_schema(postgres_server: Server) -> None:
+    async with postgres_server.migrated() as url:
+        assert await _inspect(url) == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE audit_events SET action = 'x'",
+        "DELETE FROM audit_events",
+        "TRUNCATE audit_events",
+    ],
+)
+async def test_the_audit_trail_only_grows(postgres_server: Server, statement: str) -> None:
+    async with postgres_server.migrated() as url:
+        engine = create_async_engine(url, poolclass=NullPool)
+        async with engine.begin() as connection:
+            await connection.execute(
+                text(
+                    "INSERT INTO audit_events VALUES (gen_random_uuid(), gen_random_uuid(), null, "
+                    "now(), 'user', 'u', 'k', 'model.create', 'model', 'm', 'success', 'r')"
+                )
+            )
+        with pytest.raises(DBAPIError, match="append-only"):
+            async with engine.begin() as connection:
+                await connection.execute(text(statement))
+        await engine.dispose()
