@@ -14,7 +14,8 @@ from foundry.config import Settings, load_settings
 from foundry.errors import FoundryError, NotFound
 from foundry.infra.embedded import postgres, stack
 from foundry.infra.embedded.paths import runtime_dir
-from foundry.infra.embedded.state import StackState
+from foundry.infra.embedded.processes import members
+from foundry.infra.embedded.state import StackState, stack_id
 
 up_app = typer.Typer(add_completion=False)
 down_app = typer.Typer(add_completion=False)
@@ -37,7 +38,7 @@ def up(output: OutputOption = Output.TABLE) -> None:
         try:
             state = stack.up(settings, progress)
         except FoundryError as error:
-            if _anything_runs(settings):
+            if members(stack_id(settings.home)):
                 raise type(error)(f"{error.message}; {_PARTIAL}") from error
             raise
     _print_started(settings, state, time.monotonic() - before, output)
@@ -89,10 +90,6 @@ def env() -> None:
     """Print shell exports for `ray job submit` and friends: eval "$(foundry env)"."""
     for name, value in stack.client_environment(load_settings()).items():
         typer.echo(f"export {name}={shlex.quote(value)}")
-
-
-def _anything_runs(settings: Settings) -> bool:
-    return any(part.pid is not None for part in stack.status(settings))
 
 
 def _print_started(settings: Settings, state: StackState, took_s: float, output: Output) -> None:
