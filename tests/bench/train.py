@@ -32,7 +32,7 @@ from foundry.training.weights import load_model
 
 PEERS = Path(__file__).parent / "peers"
 ROUNDS = 3
-STEPS = 8
+STEPS = 6
 THREADS = 2
 METHOD = Lora(rank=16, alpha=32)
 CONFIG = SftConfig(
@@ -213,7 +213,7 @@ def compare(cache: Path, scratch: Path) -> dict[str, float]:
         print(
             f"round {number + 1}: foundry {ours[-1].tokens_per_s:.0f} tokens/s "
             f"{ours[-1].peak_bytes / 2**20:.0f} MiB, trl {theirs[-1].tokens_per_s:.0f} tokens/s "
-            f"{theirs[-1].peak_bytes / 2**20:.0f} MiB",
+            f"{theirs[-1].peak_bytes / 2**20:.0f} MiB; losses {ours[-1].losses} {theirs[-1].losses}",
             file=sys.stderr,
             flush=True,
         )
