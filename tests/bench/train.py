@@ -218,7 +218,8 @@ def compare(cache: Path, scratch: Path) -> dict[str, float]:
         print(
             f"round {number + 1}: foundry {ours[-1].tokens_per_s:.0f} tokens/s "
             f"{ours[-1].peak_bytes / 2**20:.0f} MiB, trl {theirs[-1].tokens_per_s:.0f} tokens/s "
-            f"{theirs[-1].peak_bytes / 2**20:.0f} MiB, loss gap {loss_gap(ours[-1], theirs[-1]):.1e}",
+            f"{theirs[-1].peak_bytes / 2**20:.0f} MiB, "
+            f"loss gap {loss_gap(ours[-1], theirs[-1]):.1e}",
             file=sys.stderr,
             flush=True,
         )
