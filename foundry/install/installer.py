@@ -6,6 +6,7 @@ Runs on a bare Python 3.11 or newer; a second run finds its stamp and does nothi
 import argparse
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from foundry.install.sources import (
 ROOT = Path(__file__).resolve().parents[2]
 _UV = "uv==0.13.8"
 _STAMP = ".foundry-lock"
+_INSTALLED = ".foundry-installed.txt"
 _FREE_GB = {"light": 2, "full": 8}
 
 
@@ -172,6 +174,16 @@ class Installation:
             return
         say(f"installing locks/{lock.name}")
         self._uv("--no-deps", "--require-hashes", "--requirements", str(lock))
+        self._remove_dropped(lock)
+
+    def _remove_dropped(self, lock: Path) -> None:
+        """Uninstall what the lock of the previous run had and this one has not."""
+        installed = self._venv / _INSTALLED
+        before = locked_names(installed.read_text()) if installed.exists() else set()
+        if dropped := sorted(before - locked_names(lock.read_text())):
+            command = [str(self._uv_path()), "pip", "uninstall", "--quiet", *dropped]
+            subprocess.run(command, env=self._environment, check=False)
+        shutil.copyfile(lock, installed)
 
     def _overrides(self) -> str:
         """A file with the project's overrides, which uv reads only when it resolves the project."""
@@ -255,13 +267,17 @@ def require_space(folder: Path, gigabytes: int) -> None:
         )
 
 
+def locked_names(lock: str) -> set[str]:
+    return {
+        line.partition("==")[0] for line in lock.splitlines() if re.match(r"[a-z0-9].*==", line)
+    }
+
+
 def stamp_text(build: Build) -> str:
     """Changes when anything that decides the environment changes."""
-    files = [ROOT / "pyproject.toml", ROOT / "foundry/install/builds.toml"]
-    files += [build.lock] if build.lock is not None else []
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.read_bytes())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    digest = hashlib.sha256(repr((project["build-system"], project["project"], build)).encode())
+    digest.update(build.lock.read_bytes() if build.lock is not None else b"")
     return f"{build.accelerator} {digest.hexdigest()}\n"
 
 

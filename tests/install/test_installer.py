@@ -133,6 +133,13 @@ def test_a_finished_environment_is_left_alone(
     installer.install(tmp_path, light=True)
 
 
+def test_names_are_read_from_a_lock() -> None:
+    lock = (
+        "# comment\nrich==15.0 \\\n    --hash=sha256:aa==\nuv==0.13.8 ; python_version > '3' \\\n"
+    )
+    assert installer.locked_names(lock) == {"rich", "uv"}
+
+
 def test_too_little_space_is_refused_first(tmp_path: Path) -> None:
     with pytest.raises(InstallError, match=r"GiB free and the installation needs 1000000000"):
         installer.require_space(tmp_path, 10**9)

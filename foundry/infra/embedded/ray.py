@@ -6,13 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 
 import foundry
 from foundry.config import Settings, child_environment
-from foundry.errors import Unavailable
+from foundry.errors import SetupError, Unavailable
 from foundry.infra.embedded.paths import runtime_dir
 from foundry.infra.embedded.ports import free_ports, listens
 from foundry.infra.embedded.processes import alive
@@ -108,7 +109,16 @@ def ensure_token(home: Path) -> None:
 
 
 def start(settings: Settings, extra: Mapping[str, str], ports: Mapping[str, int]) -> psutil.Process:
-    """Start the head node in its own session; `wait_ready` tells when it can be used."""
+    """Start the head node in its own session; `wait_ready` tells when it can be used.
+
+    Raises:
+        SetupError: this is a light install, without Ray.
+    """
+    if find_spec("ray") is None:
+        raise SetupError(
+            "this installation has no Ray: run the installer without --light, "
+            "or set FOUNDRY_RAY__ADDRESS to a cluster"
+        )
     serve_files = runtime_dir(settings.home) / "serve"
     serve_files.mkdir(mode=0o700, exist_ok=True)
     with (settings.home / "logs" / "ray.log").open("ab") as log:
