@@ -6,15 +6,9 @@ from uuid import UUID
 
 from ray import serve
 from ray.serve import Application
-from starlette.requests import Request
-from starlette.responses import JSONResponse
 
 from foundry.config import ServingSettings, load_settings
-from foundry.errors import NotFound
-from foundry.infra.http import error_body
-from foundry.serving.server import EngineSpec, FoundryLLMServer
-
-DEPLOYMENT = "llm"
+from foundry.serving.deployment import DEPLOYMENT, Closed, EngineReplica, EngineSpec
 
 _HEALTH = {"health_check_period_s": 10.0, "health_check_timeout_s": 5.0}
 
@@ -30,16 +24,6 @@ _ENVIRONMENT = {
 }
 
 
-class Closed:
-    """The application's ingress. Ray gives it an HTTP port of its own, so it answers 404."""
-
-    def __init__(self, llm: object) -> None:
-        self._llm = llm
-
-    async def __call__(self, request: Request) -> JSONResponse:
-        return JSONResponse(error_body(NotFound("ask the gateway, under /v1")), status_code=404)
-
-
 def build(args: Mapping[str, Any]) -> Application:
     """An engine application.
 
@@ -52,11 +36,11 @@ def build(args: Mapping[str, Any]) -> Application:
     serving = ServingSettings(**(settings.serving.model_dump() | overrides))
     spec = EngineSpec(UUID(str(args["base_version_id"])), str(args["app_name"]), serving)
     replicas = int(args.get("replicas", 1))
-    return bind(FoundryLLMServer, spec, replicas=replicas, gpus=float(args.get("gpus", 0)))
+    return bind(EngineReplica, spec, replicas=replicas, gpus=float(args.get("gpus", 0)))
 
 
 def bind(
-    server: type[FoundryLLMServer], spec: EngineSpec, *, replicas: int, gpus: float
+    server: type[EngineReplica], spec: EngineSpec, *, replicas: int, gpus: float
 ) -> Application:
     """Deployments of `spec`. Twice the batch may wait in a replica, as much again in the handle."""
     waiting = 2 * spec.serving.max_num_seqs

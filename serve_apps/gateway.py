@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
-from foundry.endpoints.service import Routing
 from ray import serve
 from ray.serve import Application
 
 from foundry.config import Settings, load_settings
+from foundry.endpoints.service import Routing
 from foundry.gateway.app import create_gateway
 from foundry.infra.wiring import open_database
+from foundry.serving.deployment import DEPLOYMENT
 from foundry.serving.upstream import HandleUpstream
-from serve_apps.engine import DEPLOYMENT
 from serve_apps.metrics import RayMeter
 from serve_apps.security import open_authenticator
 

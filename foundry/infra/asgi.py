@@ -8,7 +8,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Protocol
 
 from fastapi import FastAPI, Request
@@ -31,6 +31,9 @@ from foundry.infra.ids import uuid7
 MAX_HEADERS = 64
 MAX_HEADER_BYTES = 16 * 1024
 
+Header = tuple[bytes, bytes]
+
+_REQUEST_ID = b"x-request-id"
 _INBOUND_ID = re.compile(rb"[A-Za-z0-9-]{1,64}")
 
 _log = logging.getLogger(__name__)
@@ -74,7 +77,8 @@ class RequestId:
     """Gives each request our own UUIDv7 and its arrival on the monotonic clock.
 
     A well-formed id of the caller is logged next to ours and never passed on: two callers may
-    send the same one.
+    send the same one. The server around the application may run this stage too; then it decides,
+    and the id that the server itself adds to answers gives way.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -84,21 +88,31 @@ class RequestId:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        own = str(uuid7())
         state = scope.setdefault("state", {})
-        state["request_id"] = own
-        state["received_at"] = time.monotonic()
-        for name, value in scope["headers"]:
-            if name == b"x-request-id" and _INBOUND_ID.fullmatch(value):
-                _log.info("request %s is the caller's %s", own, value.decode())
-        header = (b"x-request-id", own.encode())
+        if "request_id" not in state:
+            state["request_id"] = str(uuid7())
+            state["received_at"] = time.monotonic()
+            _log_inbound(scope, state["request_id"])
+        header = (_REQUEST_ID, state["request_id"].encode())
+        scope["headers"] = _with(scope["headers"], header)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), header]
+                message["headers"] = _with(message.get("headers", ()), header)
             await send(message)
 
         await self._app(scope, receive, send_with_id)
+
+
+def _log_inbound(scope: Scope, own: str) -> None:
+    for name, value in scope["headers"]:
+        if name == _REQUEST_ID and _INBOUND_ID.fullmatch(value):
+            _log.info("request %s is the caller's %s", own, value.decode())
+
+
+def _with(headers: Iterable[Header], header: Header) -> list[Header]:
+    """`headers` with `header` in place of any of its name."""
+    return [*(known for known in headers if known[0].lower() != header[0]), header]
 
 
 class SizeLimit:

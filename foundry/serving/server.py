@@ -1,9 +1,8 @@
 """The replica of an engine application: Ray's LLMServer with our loader and our frames."""
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 import torch
@@ -18,24 +17,11 @@ from foundry.registry.domain import Manifest
 from foundry.registry.service import load_manifest
 from foundry.serving.adapter_files import RegistryAdapters
 from foundry.serving.adapters import AdapterManager, AdapterSource
+from foundry.serving.deployment import EngineSpec
 from foundry.serving.replica import Replica
 from foundry.serving.vllm_engine import VllmEngine
 
 _GIB = 2**30
-
-
-@dataclass(frozen=True, slots=True)
-class EngineSpec:
-    """What an engine application serves; ids only.
-
-    Attributes:
-        base_version_id: registry version of the base model.
-        app_name: of the Serve application, for messages.
-    """
-
-    base_version_id: UUID
-    app_name: str
-    serving: ServingSettings
 
 
 def engine_kwargs(serving: ServingSettings, *, on_cpu: bool) -> dict[str, Any]:
@@ -57,7 +43,14 @@ def engine_kwargs(serving: ServingSettings, *, on_cpu: bool) -> dict[str, Any]:
 
 
 class FoundryLLMServer(LLMServer):  # type: ignore[misc]
-    """Shell around `Replica`: resolves ids, starts the engine, streams bytes."""
+    """Resolves ids, starts the engine, streams bytes."""
+
+    @classmethod
+    async def started(cls, spec: EngineSpec) -> Self:
+        """Ray's way to construct a server whose constructor is a coroutine."""
+        server = cls.__new__(cls)
+        await server.__init__(spec)  # type: ignore[misc]
+        return server
 
     async def __init__(self, spec: EngineSpec) -> None:  # type: ignore[misc]
         base, base_dir, source = await self._resolve(spec)

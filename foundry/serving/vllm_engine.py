@@ -1,6 +1,7 @@
 """vLLM in this process, with its own OpenAI layer, behind the `Engine` protocol."""
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ from foundry.infra.frames import CallContext, Operation, Usage
 from foundry.serving.engine import Body, EventStream
 
 _REQUESTS = {"chat": ChatCompletionRequest, "completions": CompletionRequest}
+_ENGINE_SUFFIX = re.compile(r" \(parameter=\w+(, value=.*)?\)$", re.DOTALL)
+_PARAMS = {"input_tokens": "messages", "input_text": "messages"}
 _TOO_LONG = ("maximum context length", "max_model_len", "maximum model length")
 
 
@@ -193,6 +196,7 @@ def _reported(result: ErrorResponse) -> FoundryError:
 
 
 def _client_fault(message: str, param: str | None) -> FoundryError:
+    message = _ENGINE_SUFFIX.sub("", message)
     if any(words in message for words in _TOO_LONG):
-        return ContextLengthExceeded(message, param="messages")
+        return ContextLengthExceeded(message, param=_PARAMS.get(param or "", param))
     return InvalidRequest(message, param=param)
