@@ -175,7 +175,7 @@ def raw_server(model_dir: Path, serving: ServingSettings, log: Path) -> Iterator
     ):
         try:
             _await_health(f"http://127.0.0.1:{port}/health", process)
-            yield Side("raw", f"http://127.0.0.1:{port}/v1", "", "raw")
+            yield Side("raw", f"http://127.0.0.1:{port}/v1", "none", "raw")
         finally:
             process.terminate()
 

@@ -21,4 +21,4 @@ def test_building_an_engine_application_loads_no_engine() -> None:
 async def test_the_stub_ingress_answers_404_in_openais_shape() -> None:
     answer = await Closed(None)(Request({"type": "http"}))
     assert answer.status_code == 404
-    assert json.loads(answer.body)["error"]["code"] == "not_found"
+    assert json.loads(bytes(answer.body))["error"]["code"] == "not_found"
