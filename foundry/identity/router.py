@@ -15,9 +15,9 @@ router = APIRouter(tags=["identity"])
 
 
 def _keys(request: Request, db: Db) -> KeyRing:
-    state, principal = request.app.state, request.state.principal
+    authenticator, principal = request.app.state.authenticator, request.state.principal
     audit = AuditTrail(db, principal, request.state.request_id)
-    return KeyRing(db, audit, principal, state.pepper, state.security)
+    return KeyRing(db, audit, principal, authenticator.pepper, authenticator.settings)
 
 
 KeyRingDep = Annotated[KeyRing, Depends(_keys)]

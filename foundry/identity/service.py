@@ -7,6 +7,7 @@ from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import cast
+from uuid import UUID
 
 import bcrypt
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -21,8 +22,8 @@ from foundry.errors import (
     Unauthenticated,
 )
 from foundry.identity.domain import Principal, Role
-from foundry.identity.keys import Token, bearer, mint, prefilter, verdict_key
-from foundry.identity.repository import Keys, find_key
+from foundry.identity.keys import Token, bearer, mint, parse, prefilter, verdict_key
+from foundry.identity.repository import Keys, ensure_project, ensure_tenant, find_key
 from foundry.identity.tables import ApiKey
 from foundry.infra.cursors import DEFAULT_LIMIT, Page, decode, page_of
 from foundry.infra.database import Database
@@ -77,6 +78,14 @@ class Authenticator:
         self._running: dict[bytes, asyncio.Task[bool]] = {}
         self._threads = ThreadPoolExecutor(_BCRYPT_THREADS, thread_name_prefix="bcrypt")
 
+    @property
+    def pepper(self) -> bytes:
+        return self._pepper
+
+    @property
+    def settings(self) -> SecuritySettings:
+        return self._settings
+
     async def authenticate(self, authorization: str | None) -> Principal:
         """Raises Unauthenticated (one message for every cause), DatabaseUnavailable, Overloaded."""
         token = bearer(authorization)
@@ -84,9 +93,7 @@ class Authenticator:
             raise _refused()
         async with self._database.begin() as db:
             row = await find_key(db, token.id)
-        if row is None or not hmac.compare_digest(prefilter(self._pepper, token), row.prefilter):
-            raise _refused()
-        if row.revoked_at is not None or row.expires_at <= datetime.now(UTC):
+        if row is None or not _passes(row, token, self._pepper):
             raise _refused()
         if not await self._secret_fits(token, row.hash):
             raise _refused()
@@ -128,6 +135,31 @@ class Authenticator:
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+async def verified_key(db: AsyncSession, pepper: bytes, text: str) -> ApiKey | None:
+    """The row of a key that works now, checked without any cache; None: it does not."""
+    token = parse(text)
+    row = await find_key(db, token.id) if token else None
+    if token is None or row is None or not _passes(row, token, pepper):
+        return None
+    fits = await asyncio.to_thread(bcrypt.checkpw, token.secret.encode(), row.hash.encode())
+    return row if fits else None
+
+
+async def ensure_home_project(db: AsyncSession, tenant: str, project: str) -> tuple[UUID, UUID]:
+    """The ids of a tenant and one of its projects, made if they are not there."""
+    tenant_id = await ensure_tenant(db, tenant)
+    return tenant_id, await ensure_project(db, tenant_id, project)
+
+
+def _passes(row: ApiKey, token: Token, pepper: bytes) -> bool:
+    """Everything but bcrypt: what costs nothing comes first."""
+    return (
+        hmac.compare_digest(prefilter(pepper, token), row.prefilter)
+        and row.revoked_at is None
+        and row.expires_at > datetime.now(UTC)
+    )
 
 
 class KeyRing:

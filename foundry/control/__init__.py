@@ -1,0 +1,1 @@
+"""The control plane: one FastAPI application over every slice."""

@@ -1,0 +1,114 @@
+"""The control plane: every slice's routes behind one set of stages."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from starlette.middleware import Middleware
+
+from foundry import __version__
+from foundry.audit.router import router as audit
+from foundry.config import HttpSettings
+from foundry.control.capabilities import Capability, capabilities
+from foundry.datasets.router import router as datasets
+from foundry.endpoints.router import router as endpoints
+from foundry.identity.router import router as identity
+from foundry.identity.service import Authenticator
+from foundry.infra.asgi import (
+    Authenticate,
+    LoadShed,
+    RequestId,
+    SizeLimit,
+    install_error_handlers,
+)
+from foundry.infra.database import Database
+from foundry.infra.http import declared_permissions, public, require
+from foundry.infra.objects import ObjectStore
+from foundry.jobs.router import router as jobs
+from foundry.registry.router import router as registry
+
+PUBLIC_PATHS = ("/health", "/openapi.json")
+_UPLOAD_PATHS = ("/datasets/",)
+
+
+class ControlSettings(Protocol):
+    """The section of the settings that the routes read."""
+
+    @property
+    def http(self) -> HttpSettings: ...
+
+
+_own = APIRouter(tags=["control"])
+
+
+@_own.get("/health", operation_id="health", dependencies=[Depends(public)])
+async def health(request: Request) -> dict[str, str]:
+    """200 when requests can be answered; else 503, whose error says what is down."""
+    await request.app.state.database.ping()
+    return {"status": "ok", "version": __version__}
+
+
+@_own.get(
+    "/capabilities",
+    operation_id="capabilities",
+    dependencies=[Depends(require("capabilities:read"))],
+)
+async def list_capabilities() -> dict[str, dict[str, Capability]]:
+    return {"data": capabilities()}
+
+
+def create_control(
+    *,
+    database: Database,
+    objects: ObjectStore,
+    authenticator: Authenticator,
+    settings: ControlSettings,
+) -> FastAPI:
+    """The application, to be mounted at `/api`.
+
+    Raises:
+        SetupError: a route declares no permission.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        authenticator.close()
+        await database.close()
+
+    app = FastAPI(
+        title="Foundry control plane",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        servers=[{"url": "/api"}],
+        root_path_in_servers=False,
+        redirect_slashes=False,
+        middleware=_stages(authenticator, settings.http),
+        lifespan=lifespan,
+    )
+    app.state.database = database
+    app.state.objects = objects
+    app.state.authenticator = authenticator
+    app.state.http = settings.http
+    for router in (_own, identity, audit, registry, datasets, jobs, endpoints):
+        app.include_router(router)
+    install_error_handlers(app)
+    declared_permissions(app)
+    return app
+
+
+def _stages(authenticator: Authenticator, http: HttpSettings) -> list[Middleware]:
+    """Outermost first. Size before load: a refused body costs nothing; both before the database."""
+    return [
+        Middleware(RequestId),
+        Middleware(
+            SizeLimit,
+            body_bytes=http.max_body_bytes,
+            upload_bytes=http.max_upload_bytes,
+            upload_paths=_UPLOAD_PATHS,
+        ),
+        Middleware(LoadShed, max_in_flight=http.max_in_flight, exempt_paths=PUBLIC_PATHS),
+        Middleware(Authenticate, authenticator=authenticator, public_paths=PUBLIC_PATHS),
+    ]

@@ -1,0 +1,112 @@
+"""First start: the schema, one tenant, one project and the administrator's key.
+
+Run as `python -m foundry.control.bootstrap`; prints one JSON line, `{"api_key": "fk_live_…"}`, or
+null when `credentials.json` holds an administrator's key that still works.
+"""
+
+import asyncio
+import json
+import sys
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from foundry.audit.service import AuditTrail
+from foundry.config import Settings, load_settings
+from foundry.errors import FoundryError
+from foundry.identity.domain import EVERYTHING, Principal, Role
+from foundry.identity.pepper import ensure_pepper, pepper_path
+from foundry.identity.service import KeyRing, ensure_home_project, verified_key
+from foundry.infra.ids import uuid7
+from foundry.infra.migrations import upgrade
+from foundry.infra.wiring import database_url, open_database
+
+_TENANT, _PROJECT = "default", "default"
+_KEY_NAME = "first administrator"
+_KEY_DAYS = 90
+# A key about to expire is replaced on `up`, so that it does not stop working in between.
+_RENEW_BEFORE = timedelta(days=7)
+_LOCK = 0x626F6F74
+
+
+@dataclass(frozen=True, slots=True)
+class FirstKey:
+    """Shown once; the caller stores it in credentials.json."""
+
+    id: str
+    api_key: str = field(repr=False)
+
+
+async def initialise(settings: Settings) -> FirstKey | None:
+    """Make a home usable; idempotent, and safe to run from several processes at once.
+
+    Returns:
+        A new administrator's key, or None: the stored one works.
+
+    Raises:
+        DatabaseUnavailable: PostgreSQL cannot be reached.
+        SetupError: the pepper cannot be used.
+    """
+    pepper = ensure_pepper(pepper_path(settings.home, settings.security.pepper_file))
+    await upgrade(database_url(settings))
+    async with open_database(settings) as database, database.begin() as db:
+        await db.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+        if await _has_working_key(db, settings, pepper):
+            return None
+        return await _create(db, settings, pepper)
+
+
+async def _has_working_key(db: AsyncSession, settings: Settings, pepper: bytes) -> bool:
+    stored = stored_key(settings.home)
+    if stored is None:
+        return False
+    key = await verified_key(db, pepper, stored)
+    return (
+        key is not None
+        and key.role == Role.ADMIN
+        and key.expires_at > datetime.now(UTC) + _RENEW_BEFORE
+    )
+
+
+async def _create(db: AsyncSession, settings: Settings, pepper: bytes) -> FirstKey:
+    tenant_id, project_id = await ensure_home_project(db, _TENANT, _PROJECT)
+    principal = Principal(
+        tenant_id=tenant_id,
+        project_id=project_id,
+        subject="admin",
+        subject_type="user",
+        credential_id="bootstrap",
+        role=Role.ADMIN,
+    )
+    audit = AuditTrail(db, principal, str(uuid7()))
+    keys = KeyRing(db, audit, principal, pepper, settings.security)
+    row, plain = await keys.create(
+        name=_KEY_NAME, role=Role.ADMIN, scopes=EVERYTHING, expires_in_days=_KEY_DAYS
+    )
+    return FirstKey(row.id, plain)
+
+
+def stored_key(home: Path) -> str | None:
+    """The key in credentials.json; None: there is none to be read."""
+    try:
+        document = json.loads((home / "credentials.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    key = document.get("api_key") if isinstance(document, dict) else None
+    return key if isinstance(key, str) else None
+
+
+def main() -> None:
+    try:
+        first = asyncio.run(initialise(load_settings()))
+    except FoundryError as error:
+        sys.stderr.write(f"{error.message}\n")
+        sys.exit(1)
+    sys.stdout.write(json.dumps({"api_key": first.api_key if first else None}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

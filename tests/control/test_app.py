@@ -1,0 +1,356 @@
+"""The control plane over HTTP, against a real PostgreSQL."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from foundry.config import HttpSettings
+from foundry.identity.domain import Role
+from foundry.infra.database import Database
+from foundry.infra.embedded import postgres
+from foundry.registry.domain import VersionSpec
+from foundry.registry.service import ModelVersion, Registry
+from tests.control.client import Control, new_key, running_control
+from tests.postgres import Server
+from tests.registry.files import adapter_dir, base_dir
+
+pytestmark = pytest.mark.postgres
+
+ROWS = "".join(f'{{"prompt": "say {i}", "completion": "{i}"}}\n' for i in range(40)).encode()
+
+
+@pytest.fixture
+async def control(database: Database, tmp_path: Path) -> AsyncIterator[Control]:
+    http = HttpSettings(max_body_bytes=4096, max_upload_bytes=64 * 1024)
+    async with running_control(database, tmp_path / "objects", http) as running:
+        yield running
+
+
+async def register(control: Control, spec: VersionSpec, folder: Path) -> ModelVersion:
+    async with control.database.begin() as db:
+        registry = Registry(db, control.objects, control.audit(db), control.principal)
+        return await registry.register(spec, folder)
+
+
+async def with_models(control: Control, folder: Path) -> tuple[ModelVersion, ModelVersion]:
+    base = await register(control, VersionSpec("smol", "base", "import"), base_dir(folder / "b"))
+    spec = VersionSpec(
+        "support-bot",
+        "adapter",
+        "sft",
+        base_version_id=base.id,
+        parent_version_id=base.id,
+        metrics={"eval_loss": 0.25},
+    )
+    return base, await register(control, spec, adapter_dir(folder / "a"))
+
+
+async def test_health_names_what_fails_and_recovers(
+    control: Control, postgres_server: Server
+) -> None:
+    assert (await control.client.get("/health")).json()["status"] == "ok"
+    postgres.stop(postgres_server.home)
+    try:
+        answers = await asyncio.gather(control.client.get("/health"), control.client.get("/models"))
+        for answer in answers:
+            assert answer.status_code == 503
+            assert answer.json()["error"]["code"] == "database_unavailable"
+            assert "PostgreSQL cannot be reached" in answer.json()["error"]["message"]
+    finally:
+        postgres.start(postgres_server.home)
+    assert (await control.client.get("/health")).status_code == 200
+    assert (await control.client.get("/models")).json() == {"data": [], "next_cursor": None}
+
+
+@pytest.mark.parametrize("header", ["", "Bearer nonsense", "Bearer fk_live_short"])
+async def test_a_request_without_a_key_is_401(control: Control, header: str) -> None:
+    answer = await control.client.get("/models", headers={"authorization": header})
+    assert answer.status_code == 401
+    assert answer.json()["error"]["code"] == "invalid_api_key"
+
+
+async def test_a_viewer_reads_and_writes_nothing(control: Control) -> None:
+    _, key = await new_key(control.database, control.principal, Role.VIEWER)
+    headers = {"authorization": f"Bearer {key}"}
+    assert (await control.client.get("/models", headers=headers)).status_code == 200
+    refused = await control.client.post("/endpoints", json={"model": "x"}, headers=headers)
+    assert refused.status_code == 403
+    assert refused.json()["error"]["details"] == {"permission": "endpoints:write"}
+    assert (await control.client.get("/audit", headers=headers)).status_code == 403
+
+
+async def test_keys_are_made_listed_and_revoked_at_once(control: Control) -> None:
+    made = await control.client.post("/keys", json={"name": "ci", "role": "member"})
+    assert made.status_code == 201
+    secret = made.json()["key"]
+    mine = {"authorization": f"Bearer {secret}"}
+    assert (await control.client.get("/whoami", headers=mine)).json()["role"] == "member"
+    listed = (await control.client.get("/keys")).json()["data"]
+    assert made.json()["id"] in {row["id"] for row in listed}
+    assert all("key" not in row and "hash" not in row for row in listed)
+    revoked = await control.client.delete(f"/keys/{made.json()['id']}")
+    assert revoked.status_code == 200
+    assert (await control.client.get("/whoami", headers=mine)).status_code == 401
+
+
+async def test_a_dataset_is_added_once(control: Control) -> None:
+    first = await control.client.post(
+        "/datasets/support/versions?filename=t.jsonl&eval_fraction=0.25", content=ROWS
+    )
+    assert first.status_code == 201, first.text
+    body = first.json()
+    assert body["reference"] == "support@1"
+    assert body["train_rows"] + body["eval_rows"] == 40
+    assert body["kind"] == "prompt_completion"
+    again = await control.client.post(
+        "/datasets/support/versions?filename=t.jsonl&eval_fraction=0.25", content=ROWS
+    )
+    assert again.status_code == 200
+    assert again.json()["id"] == body["id"]
+    got = await control.client.get("/datasets/support/versions/latest")
+    assert got.json()["digest"] == body["digest"]
+    rows = await control.client.get("/datasets/support/versions/1/rows?split=eval&limit=2")
+    assert len(rows.json()["data"]) == 2
+
+
+async def test_a_broken_row_is_named(control: Control) -> None:
+    content = ROWS + b'{"prompt": "only"}\n'
+    answer = await control.client.post("/datasets/d/versions?filename=t.jsonl", content=content)
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["code"] == "invalid_dataset"
+    assert "row 41: completion: missing_field" in error["message"]
+    assert error["details"]["errors"] == [
+        {
+            "row": 41,
+            "path": "completion",
+            "code": "missing_field",
+            "message": "a prompt/completion row needs it",
+        }
+    ]
+    assert (await control.client.get("/datasets")).json()["data"] == []
+
+
+async def test_bodies_are_limited_and_uploads_more_generously(control: Control) -> None:
+    large = await control.client.post("/keys", content=b" " * 5000)
+    assert large.status_code == 413
+    upload = await control.client.post(
+        "/datasets/d/versions?filename=t.jsonl", content=b" " * (65 * 1024)
+    )
+    assert upload.status_code == 413
+    assert upload.json()["error"]["code"] == "body_too_large"
+
+
+async def test_the_registry_reads_back_what_was_registered(
+    control: Control, tmp_path: Path
+) -> None:
+    base, adapter = await with_models(control, tmp_path)
+    models = (await control.client.get("/models")).json()["data"]
+    assert [model["name"] for model in models] == ["smol", "support-bot"]
+    version = (await control.client.get("/models/support-bot/versions/latest")).json()
+    assert version["reference"] == "support-bot@0.1.0"
+    assert version["base_version_id"] == str(base.id)
+    assert version["lora_rank"] == 2
+    lineage = (await control.client.get("/models/support-bot/versions/0.1.0/lineage")).json()
+    assert {v["reference"] for v in lineage["versions"]} == {"smol@0.1.0", "support-bot@0.1.0"}
+    assert [edge["relation"] for edge in lineage["edges"]] == ["base", "sft"]
+    metrics = (await control.client.get("/models/support-bot/versions/0.1.0/metrics")).json()
+    assert [(m["name"], m["value"]) for m in metrics["data"]] == [("eval_loss", 0.25)]
+    files = (await control.client.get("/models/support-bot/versions/0.1.0/artifacts")).json()
+    assert [f["path"] for f in files["data"]] == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    compared = (await control.client.get("/models/support-bot/compare?versions=0.1.0")).json()
+    assert compared["data"][0]["metrics"] == {"eval_loss": 0.25}
+    assert compared["data"][0]["version"]["id"] == str(adapter.id)
+
+
+async def test_aliases_move_by_compare_and_set(control: Control, tmp_path: Path) -> None:
+    _, adapter = await with_models(control, tmp_path)
+    path = "/models/support-bot/aliases/production"
+    body = {"version": "0.1.0", "expected_version_id": None}
+    made = await control.client.put(path, json=body)
+    assert made.status_code == 200, made.text
+    assert made.json()["protected"] is True
+    stale = await control.client.put(path, json=body)
+    assert stale.status_code == 409
+    assert stale.json()["error"]["code"] == "alias_moved"
+    assert stale.json()["error"]["details"]["current_version_id"] == str(adapter.id)
+    detail = (await control.client.get("/models/support-bot")).json()
+    assert detail["latest_version"] == "0.1.0"
+    assert [alias["name"] for alias in detail["aliases"]] == ["production"]
+    used = await control.client.delete("/models/support-bot/versions/0.1.0")
+    assert (used.status_code, used.json()["error"]["code"]) == (409, "alias_in_use")
+    gone = await control.client.delete(f"{path}?expected_version_id={adapter.id}")
+    assert gone.status_code == 204
+    assert (await control.client.delete("/models/support-bot/versions/0.1.0")).status_code == 204
+    assert (await control.client.get("/models/support-bot")).json()["latest_version"] is None
+
+
+async def test_a_job_is_submitted_once_and_pins_its_inputs(
+    control: Control, tmp_path: Path
+) -> None:
+    await with_models(control, tmp_path)
+    await control.client.post("/datasets/support/versions?filename=t.jsonl", content=ROWS)
+    body = {
+        "name": "bot",
+        "base": "smol",
+        "dataset": "support",
+        "config": {"max_seq_len": 64, "max_steps": 2},
+    }
+    first = await control.client.post("/jobs/sft", json=body)
+    assert first.status_code == 201, first.text
+    assert first.json()["state"] == "QUEUED"
+    assert first.json()["spec"]["base"] == "smol@0.1.0"
+    assert first.json()["spec"]["dataset"] == "support@1"
+    same = await control.client.post("/jobs/sft", json=body)
+    assert (same.status_code, same.json()["id"]) == (200, first.json()["id"])
+    forced = await control.client.post("/jobs/sft", json={**body, "force": True})
+    assert forced.status_code == 201
+    cancelled = await control.client.post(f"/jobs/{first.json()['id']}/cancel")
+    assert cancelled.json()["state"] == "CANCELLED"
+    resumed = await control.client.post(f"/jobs/{first.json()['id']}/resume")
+    assert resumed.json()["state"] == "QUEUED"
+    listed = (await control.client.get("/jobs?state=QUEUED&limit=1")).json()
+    assert len(listed["data"]) == 1
+    rest = (
+        await control.client.get(f"/jobs?state=QUEUED&limit=1&cursor={listed['next_cursor']}")
+    ).json()
+    assert {listed["data"][0]["id"], rest["data"][0]["id"]} == {
+        first.json()["id"],
+        forced.json()["id"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "says"),
+    [
+        ({"base": "nope"}, 404, "the model nope does not exist"),
+        ({"dataset": "nope@3"}, 404, "the dataset nope@3 does not exist"),
+        ({"base": "support-bot"}, 400, "is an adapter"),
+        ({"config": {"max_seq_len": 4096}}, 400, "reads 512 tokens at most"),
+        ({"config": {"lr": -1}}, 400, "config.lr"),
+        ({"config": {"leraning_rate": 1}}, 400, "Extra inputs are not permitted"),
+        ({"name": "Bad Name"}, 400, "name"),
+        ({"name": "smol"}, 409, "holds versions of kind base"),
+    ],
+)
+async def test_a_job_that_cannot_run_is_refused_at_once(
+    control: Control, tmp_path: Path, change: dict[str, object], status: int, says: str
+) -> None:
+    await with_models(control, tmp_path)
+    await control.client.post("/datasets/support/versions?filename=t.jsonl", content=ROWS)
+    body = {
+        "name": "bot",
+        "base": "smol",
+        "dataset": "support",
+        "config": {"max_seq_len": 64},
+        **change,
+    }
+    answer = await control.client.post("/jobs/sft", json=body)
+    assert answer.status_code == status, answer.text
+    assert says in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("source", ["http://x/y", "/etc", "file:///a/../b", "bundled:other"])
+async def test_an_import_from_elsewhere_is_refused(control: Control, source: str) -> None:
+    answer = await control.client.post("/jobs/import", json={"name": "m", "source": source})
+    assert answer.status_code == 400
+    assert "cannot be imported" in answer.json()["error"]["message"]
+
+
+async def test_an_import_is_queued(control: Control) -> None:
+    body = {"name": "smollm2-135m", "source": "bundled:smollm2-135m"}
+    answer = await control.client.post("/jobs/import", json=body)
+    assert (answer.status_code, answer.json()["kind"]) == (201, "import")
+
+
+async def test_an_adapter_gets_its_bases_endpoint(control: Control, tmp_path: Path) -> None:
+    base, _ = await with_models(control, tmp_path)
+    made = await control.client.post("/endpoints", json={"model": "support-bot", "deploy": True})
+    assert made.status_code == 201, made.text
+    endpoint = made.json()
+    assert endpoint["model"] == "smol@0.1.0"
+    assert endpoint["state"] == "PENDING"
+    assert endpoint["app_name"] == f"engine-{base.digest[:8]}-r1"
+    again = await control.client.post("/endpoints", json={"model": "smol"})
+    assert (again.status_code, again.json()["id"]) == (200, endpoint["id"])
+    used = await control.client.delete("/models/support-bot/versions/0.1.0")
+    assert used.status_code == 204
+    used = await control.client.delete("/models/smol/versions/0.1.0")
+    assert (used.status_code, used.json()["error"]["code"]) == (409, "version_in_use")
+    stopped = await control.client.post(f"/endpoints/{endpoint['id']}/stop")
+    assert (stopped.status_code, stopped.json()["state"]) == (202, "STOPPING")
+    deleted = await control.client.delete(f"/endpoints/{endpoint['id']}")
+    assert deleted.json()["state"] == "DELETING"
+
+
+async def test_every_mutation_leaves_an_audit_row(control: Control, tmp_path: Path) -> None:
+    await with_models(control, tmp_path)
+    answer = await control.client.put(
+        "/models/support-bot/aliases/staging",
+        json={"version": "latest", "expected_version_id": None, "reason": "release 4"},
+    )
+    events = (await control.client.get("/audit?resource_type=model_alias")).json()["data"]
+    assert [(e["action"], e["reason"]) for e in events] == [("alias.set", "release 4")]
+    assert events[0]["request_id"] == answer.headers["x-request-id"]
+    actions = {e["action"] for e in (await control.client.get("/audit?limit=200")).json()["data"]}
+    assert {"key.create", "model.create", "version.create", "alias.set"} <= actions
+
+
+async def test_another_tenants_names_are_404(
+    control: Control, database: Database, tmp_path: Path
+) -> None:
+    await with_models(control, tmp_path)
+    await control.client.post("/datasets/support/versions?filename=t.jsonl", content=ROWS)
+    job = (
+        await control.client.post(
+            "/jobs/import", json={"name": "m", "source": "bundled:smollm2-135m"}
+        )
+    ).json()["id"]
+    endpoint = (await control.client.post("/endpoints", json={"model": "smol"})).json()["id"]
+    async with running_control(database, tmp_path / "objects") as stranger:
+        for path in (
+            "/models/smol",
+            "/models/smol/versions",
+            "/models/smol/versions/0.1.0",
+            "/models/smol/versions/0.1.0/artifacts",
+            "/datasets/support/versions",
+            "/datasets/support/versions/1",
+            "/datasets/support/versions/1/rows",
+            f"/jobs/{job}",
+            f"/jobs/{job}/metrics",
+            f"/jobs/{job}/logs",
+            f"/endpoints/{endpoint}",
+        ):
+            assert (await stranger.client.get(path)).status_code == 404, path
+        for path in (f"/jobs/{job}/cancel", f"/endpoints/{endpoint}/deploy"):
+            assert (await stranger.client.post(path)).status_code == 404, path
+        assert (await stranger.client.delete(f"/endpoints/{endpoint}")).status_code == 404
+        for path in ("/models", "/datasets", "/jobs", "/endpoints"):
+            assert (await stranger.client.get(path)).json()["data"] == [], path
+
+
+@pytest.mark.parametrize("path", ["/models", "/datasets", "/jobs", "/endpoints", "/keys", "/audit"])
+@pytest.mark.parametrize("cursor", ["x", "bm90IGpzb24", "WyIiLCJhIl0", "AAAA", "%00"])
+async def test_a_forged_cursor_is_a_400(control: Control, path: str, cursor: str) -> None:
+    answer = await control.client.get(f"{path}?cursor={cursor}")
+    assert answer.status_code == 400
+    assert "cursor" in answer.json()["error"]["message"]
+
+
+async def test_unknown_routes_and_ids_have_the_error_body(control: Control) -> None:
+    for path in ("/nope", f"/jobs/{uuid4()}", f"/endpoints/{uuid4()}", "/models/none"):
+        answer: httpx.Response = await control.client.get(path)
+        assert answer.status_code == 404
+        assert set(answer.json()["error"]) >= {"message", "type", "param", "code"}
+
+
+async def test_openapi_is_public_and_says_where_it_is_mounted(control: Control) -> None:
+    answer = await control.client.get("/openapi.json", headers={"authorization": ""})
+    assert answer.json()["servers"] == [{"url": "/api"}]
