@@ -1,6 +1,7 @@
 """The data plane's Serve application, mounted at `/v1`."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
@@ -23,13 +24,22 @@ _HEADROOM = 64
 
 def create(settings: Settings) -> FastAPI:
     database = open_database(settings)
+    authenticator = open_authenticator(settings, database)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        authenticator.close()
+        await database.close()
+
     return create_gateway(
         database=database,
-        authenticator=open_authenticator(settings, database),
+        authenticator=authenticator,
         routing=Routing(database),
         upstream=HandleUpstream(DEPLOYMENT),
         meter=RayMeter(),
         settings=settings.http,
+        lifespan=lifespan,
     )
 
 

@@ -4,6 +4,7 @@ from typing import Final
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.types import Lifespan
 
 from foundry.config import HttpSettings
 from foundry.gateway import openai, probes
@@ -31,8 +32,12 @@ def create_gateway(
     upstream: Upstream,
     meter: Meter,
     settings: HttpSettings,
+    lifespan: Lifespan[FastAPI] | None = None,
 ) -> FastAPI:
     """Build the application; routes are relative to its mount point, `/v1`.
+
+    Args:
+        lifespan: closes at the end what the caller opened.
 
     Raises:
         SetupError: a route declares no permission.
@@ -47,6 +52,7 @@ def create_gateway(
         title="Foundry data plane",
         openapi_url=None,
         redirect_slashes=False,
+        lifespan=lifespan,
         middleware=[Middleware(stage, **options[stage]) for stage in MIDDLEWARE_ORDER],
     )
     app.state.database = database

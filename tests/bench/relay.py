@@ -11,6 +11,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -19,7 +20,8 @@ from pathlib import Path
 
 import httpx
 
-from foundry.config import ServingSettings, child_environment
+from foundry.config import ServingSettings, child_environment, load_settings
+from foundry.training.gguf_import import bundled_gguf, convert_gguf
 
 ROUNDS = 5
 MAX_TOKENS = 32
@@ -174,7 +176,7 @@ def raw_server(model_dir: Path, serving: ServingSettings, log: Path) -> Iterator
         ) as process,
     ):
         try:
-            _await_health(f"http://127.0.0.1:{port}/health", process)
+            _await_health(f"http://127.0.0.1:{port}/health", process, log)
             yield Side("raw", f"http://127.0.0.1:{port}/v1", "none", "raw")
         finally:
             process.terminate()
@@ -187,11 +189,13 @@ def _free_port() -> int:
         return port
 
 
-def _await_health(url: str, process: subprocess.Popen[bytes], timeout_s: float = 300) -> None:
+def _await_health(
+    url: str, process: subprocess.Popen[bytes], log: Path, timeout_s: float = 300
+) -> None:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise SystemExit("vLLM's server did not start")
+            raise SystemExit(f"vLLM's server did not start: {log.read_text()[-2000:]}")
         try:
             if httpx.get(url, timeout=2, trust_env=False).status_code == 200:
                 return
@@ -200,22 +204,41 @@ def _await_health(url: str, process: subprocess.Popen[bytes], timeout_s: float =
     raise SystemExit("vLLM's server was not ready in time")
 
 
+def running_stack() -> Side:
+    """The stack of FOUNDRY_HOME, as `make demo` leaves it: its first base."""
+    settings = load_settings()
+    path = settings.home / "credentials.json"
+    if not path.is_file():
+        raise SystemExit(f"no stack under {settings.home}: run `make demo` first, or pass --url")
+    found = json.loads(path.read_text())
+    url, key = f"{found['url']}/v1", found["api_key"]
+    headers = {"authorization": f"Bearer {key}"}
+    models = httpx.get(f"{url}/models", headers=headers, trust_env=False).json()["data"]
+    base = next((model["id"] for model in models if model["parent"] is None), None)
+    if base is None:
+        raise SystemExit("no base is running: `foundry deploy` one first")
+    return Side("foundry", url, key, base)
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--url", required=True, help="Foundry's base URL, with /v1")
-    parser.add_argument("--key", required=True)
-    parser.add_argument("--model", required=True, help="name of the served base")
-    parser.add_argument("--model-dir", type=Path, required=True, help="the same base on disk")
+    parser.add_argument("--url", help="base URL with /v1; unset: the stack of FOUNDRY_HOME")
+    parser.add_argument("--key", default="")
+    parser.add_argument("--model", default="", help="name of the served base")
+    parser.add_argument("--model-dir", type=Path, help="that base on disk; unset: the bundled one")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--log", type=Path, default=Path("raw.log"))
     return parser.parse_args()
 
 
 def main() -> None:
     args = arguments()
-    foundry = Side("foundry", args.url, args.key, args.model)
-    with raw_server(args.model_dir, ServingSettings(), args.log) as raw:
-        metrics = asyncio.run(compare(foundry, raw, args.rounds))
+    foundry = Side("foundry", args.url, args.key, args.model) if args.url else running_stack()
+    with tempfile.TemporaryDirectory(prefix="relay-") as scratch:
+        model_dir = args.model_dir or Path(scratch) / "base"
+        if args.model_dir is None:
+            convert_gguf(bundled_gguf(), model_dir)
+        with raw_server(model_dir, ServingSettings(), Path(scratch) / "raw.log") as raw:
+            metrics = asyncio.run(compare(foundry, raw, args.rounds))
     print(json.dumps({"bench": "relay", "metrics": metrics}))
 
 
