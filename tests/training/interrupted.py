@@ -62,6 +62,8 @@ def train(model_dir: Path, rows: Path, work_dir: Path, kind: str, count: int) ->
 
 
 def main(model_dir: str, rows: str, *specs: str) -> None:
+    # torch imports its compiler when the first optimiser is built: once here, not in every fork.
+    torch.optim.AdamW([torch.zeros(1)])
     codes = []
     for spec in specs:
         work_dir, kind, count = spec.split(":")
