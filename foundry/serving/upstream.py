@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
+from grpc.aio import AioRpcError  # type: ignore[import-untyped]
 from ray import serve
 from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import (
@@ -65,7 +66,8 @@ class HandleUpstream:
             return
         except TimeoutError as error:
             raise _unavailable(app_name) from error
-        except (RayError, RayServeException) as error:
+        # Ray translates only gRPC's UNAVAILABLE; a killed replica can also reset the stream.
+        except (RayError, RayServeException, AioRpcError) as error:
             raise _translated(app_name, error) from error
         finally:
             call.cancel()
@@ -95,6 +97,6 @@ def _translated(app_name: str, error: Exception) -> FoundryError:
     cause = getattr(error, "cause", None)
     if isinstance(cause, FoundryError):
         return cause
-    if isinstance(error, RayActorError | RequestCancelledError):
+    if isinstance(error, RayActorError | RequestCancelledError | AioRpcError):
         return EngineFailed("the engine's replica died; a new one is being started")
     return EngineFailed(f"the engine broke its answer: {type(error).__name__}")
