@@ -133,7 +133,11 @@ def _require_ports(settings: Settings) -> None:
 
 
 def _environment(settings: Settings, state: StackState) -> dict[str, str]:
-    return {**environment_of(settings), **state.environment}
+    return {
+        **state.environment,
+        **environment_of(settings),
+        "FOUNDRY_STACK_ID": stack_id(settings.home),
+    }
 
 
 def _ray_head(settings: Settings, state: StackState | None) -> psutil.Process | None:
