@@ -1,6 +1,7 @@
 """What the driver of a job may write while it holds the lease."""
 
 import math
+from collections.abc import Iterator
 from uuid import UUID
 
 from sqlalchemy import func
@@ -123,8 +124,14 @@ class JobLease:
         )
 
 
-def _chunks(text: str) -> list[str]:
-    """Pieces of at most 16 KiB in UTF-8."""
-    # Four bytes is the most that a character takes.
-    size = MAX_LOG_CHUNK_BYTES // 4
-    return [text[start : start + size] for start in range(0, len(text), size)]
+def _chunks(text: str) -> Iterator[str]:
+    """Pieces of at most 16 KiB in UTF-8, never cut inside a character."""
+    # A lone surrogate, from undecodable output, cannot be stored.
+    data = text.encode("utf-8", errors="replace")
+    start = 0
+    while start < len(data):
+        end = min(start + MAX_LOG_CHUNK_BYTES, len(data))
+        while end < len(data) and data[end] & 0xC0 == 0x80:
+            end -= 1
+        yield data[start:end].decode()
+        start = end

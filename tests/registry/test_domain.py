@@ -42,14 +42,14 @@ def reference_compare(left: Version, right: Version) -> int:
     if not left.pre or not right.pre:
         return bool(right.pre) - bool(left.pre)
     ours, theirs = left.pre.split("."), right.pre.split(".")
-    for a, b in zip(ours, theirs, strict=False):
-        if a == b:
+    for mine, its in zip(ours, theirs, strict=False):
+        if mine == its:
             continue
-        if a.isdigit() and b.isdigit():
-            return -1 if int(a) < int(b) else 1
-        if a.isdigit() != b.isdigit():
-            return -1 if a.isdigit() else 1
-        return -1 if a.encode() < b.encode() else 1
+        if mine.isdigit() and its.isdigit():
+            return -1 if int(mine) < int(its) else 1
+        if mine.isdigit() != its.isdigit():
+            return -1 if mine.isdigit() else 1
+        return -1 if mine.encode() < its.encode() else 1
     return (len(ours) > len(theirs)) - (len(ours) < len(theirs))
 
 
