@@ -2,6 +2,7 @@
 
 import time
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -11,7 +12,6 @@ from foundry.endpoints.repository import EndpointRows
 from foundry.endpoints.tables import Endpoint
 from foundry.errors import InvalidRequest, ModelNotFound, NoHealthyUpstream
 from foundry.infra.database import Database
-from foundry.infra.http import Principal
 from foundry.registry.domain import adapter_uid
 from foundry.registry.service import (
     ModelVersion,
@@ -19,6 +19,9 @@ from foundry.registry.service import (
     resolve_version,
     served_adapters,
 )
+
+if TYPE_CHECKING:
+    from foundry.infra.http import Principal
 
 _TTL_S = 1.0
 _CAPACITY = 4096
@@ -37,7 +40,7 @@ class Routing:
         self._database = database
         self._targets: OrderedDict[tuple[UUID, UUID, str], tuple[float, Target]] = OrderedDict()
 
-    async def resolve(self, principal: Principal, model: str) -> Target:
+    async def resolve(self, principal: "Principal", model: str) -> Target:
         """Raises ModelNotFound, NoHealthyUpstream (its base is not running)."""
         key = (principal.tenant_id, principal.project_id, model)
         known = self._targets.get(key)
@@ -51,7 +54,7 @@ class Routing:
             self._targets.popitem(last=False)
         return target
 
-    async def list_models(self, principal: Principal) -> list[ServedModel]:
+    async def list_models(self, principal: "Principal") -> list[ServedModel]:
         """What a request may name now: running bases and the adapters on them."""
         async with self._database.begin() as db:
             rows = EndpointRows(db, principal.tenant_id, principal.project_id)
@@ -74,7 +77,7 @@ class Routing:
         return [models[name] for name in sorted(models)][:_MAX_MODELS]
 
 
-async def _resolve(db: AsyncSession, principal: Principal, model: str) -> Target:
+async def _resolve(db: AsyncSession, principal: "Principal", model: str) -> Target:
     rows = EndpointRows(db, principal.tenant_id, principal.project_id)
     version, endpoint = await _named_endpoint(db, rows, principal.tenant_id, model)
     if version is None:

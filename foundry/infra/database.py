@@ -10,6 +10,7 @@ from uuid import UUID
 from asyncpg.exceptions import (
     CannotConnectNowError,
     ConnectionDoesNotExistError,
+    DataError,
     PostgresConnectionError,
     TooManyConnectionsError,
 )
@@ -26,7 +27,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import DeclarativeBase
 
 from foundry.config import DatabaseSettings
-from foundry.errors import DatabaseUnavailable
+from foundry.errors import DatabaseUnavailable, InvalidRequest
 
 _UNREACHABLE = (
     CannotConnectNowError,
@@ -72,6 +73,12 @@ def unreachable(error: BaseException) -> bool:
     return isinstance(error, _UNREACHABLE)
 
 
+def unstorable(error: BaseException) -> bool:
+    """Whether PostgreSQL refused a value: NUL, half a surrogate pair, a number too large."""
+    cause = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig else None
+    return isinstance(cause, DataError)
+
+
 class Database:
     """One process's connection pool."""
 
@@ -99,11 +106,16 @@ class Database:
 
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be reached; nothing was committed.
+            InvalidRequest: a value cannot be stored; nothing was committed.
         """
         try:
             async with self._sessions.begin() as session:
                 yield session
         except (DBAPIError, PoolTimeout, OSError, PostgresConnectionError) as error:
+            if unstorable(error):
+                raise InvalidRequest(
+                    "a value holds characters or numbers that cannot be stored (such as NUL)"
+                ) from error
             if not unreachable(error):
                 raise
             raise DatabaseUnavailable(

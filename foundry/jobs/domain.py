@@ -11,7 +11,10 @@ JobKind = Literal["sft", "import"]
 BUNDLED = "bundled:smollm2-135m"
 MAX_LOG_CHUNK_BYTES = 16 * 1024
 MAX_LOG_BYTES = 4 * 2**20
+# A driver that holds the lease is dead after this much silence.
 LEASE_S = 30.0
+# One that was submitted may first have to wait for a node and load its libraries.
+START_S = 300.0
 
 _FILE_SOURCE = re.compile(r"file:///[^\0]+")
 

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import func
 
 from foundry.infra.database import Database
-from foundry.jobs.domain import ACTIVE, LEASE_S, STARTABLE, JobState, submission_id
+from foundry.jobs.domain import ACTIVE, LEASE_S, START_S, STARTABLE, JobState, submission_id
 from foundry.jobs.repository import Leases
 from foundry.jobs.tables import Job
 
@@ -50,10 +50,12 @@ async def stopping(database: Database, limit: int = _BATCH) -> list[Job]:
         return list(await Leases(db).stopping(limit))
 
 
-async def expire_leases(database: Database, older_than_s: float = LEASE_S) -> list[Job]:
+async def expire_leases(
+    database: Database, older_than_s: float = LEASE_S, starting_s: float = START_S
+) -> list[Job]:
     """Mark the jobs of silent drivers STALLED and return them; their drivers lose the lease."""
     async with database.begin() as db:
-        return list(await Leases(db).expire(older_than_s))
+        return list(await Leases(db).expire(older_than_s, starting_s))
 
 
 async def mark_failed(database: Database, job_id: UUID, code: str, message: str) -> Job | None:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -124,9 +124,13 @@ class Leases:
         )
         return found.scalar()
 
-    async def expire(self, older_than_s: float) -> Sequence[Job]:
+    async def expire(self, older_than_s: float, starting_s: float) -> Sequence[Job]:
         """Mark jobs STALLED whose driver has been silent, by the database's clock."""
-        silent = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, older_than_s)
+        allowed = case(
+            (Job.state == JobState.STARTING, starting_s),
+            else_=older_than_s,
+        )
+        silent = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, allowed)
         statement = (
             update(Job)
             .where(Job.state.in_(LEASED), Job.heartbeat_at < silent)

@@ -17,6 +17,9 @@ from foundry.identity.domain import EVERYTHING, Principal, Role
 from foundry.identity.service import Authenticator, KeyRing, ensure_home_project
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
+from foundry.registry.domain import VersionSpec
+from foundry.registry.service import ModelVersion, Registry
+from tests.registry.files import adapter_dir, base_dir
 
 PEPPER = bytes(range(32))
 # The cheapest bcrypt there is: these tests are about routes.
@@ -83,3 +86,25 @@ async def running_control(
     ) as client:
         yield Control(app, client, caller, objects, database)
     authenticator.close()
+
+
+ROWS = "".join(f'{{"prompt": "say {i}", "completion": "{i}"}}\n' for i in range(40)).encode()
+
+
+async def register(control: Control, spec: VersionSpec, folder: Path) -> ModelVersion:
+    async with control.database.begin() as db:
+        registry = Registry(db, control.objects, control.audit(db), control.principal)
+        return await registry.register(spec, folder)
+
+
+async def with_models(control: Control, folder: Path) -> tuple[ModelVersion, ModelVersion]:
+    base = await register(control, VersionSpec("smol", "base", "import"), base_dir(folder / "b"))
+    spec = VersionSpec(
+        "support-bot",
+        "adapter",
+        "sft",
+        base_version_id=base.id,
+        parent_version_id=base.id,
+        metrics={"eval_loss": 0.25},
+    )
+    return base, await register(control, spec, adapter_dir(folder / "a"))

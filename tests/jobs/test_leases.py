@@ -151,6 +151,15 @@ async def test_a_silent_driver_is_found_and_the_job_goes_on(database: Database) 
     await lease.finish({})
 
 
+async def test_a_driver_may_take_longer_to_start_than_to_answer(database: Database) -> None:
+    job = await submit(database)
+    await mark_starting(database, job.id)
+    await asyncio.sleep(0.02)
+    assert await expire_leases(database, older_than_s=0.01) == []
+    found = await expire_leases(database, older_than_s=60, starting_s=0.01)
+    assert [each.id for each in found] == [job.id]
+
+
 async def test_cancelling(database: Database) -> None:
     queued = await submit(database, "a")
     assert (await cancel(database, queued.id)).state == "CANCELLED"
