@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
-from foundry.control.app import create_control
 from ray import serve
 from ray.serve import Application
 
 from foundry.config import Settings, load_settings
+from foundry.control.app import create_control
 from foundry.infra.wiring import open_database, open_objects
 from serve_apps.security import open_authenticator
 
