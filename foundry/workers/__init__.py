@@ -1,0 +1,1 @@
+"""Ray actors and jobs: shells around plain classes that hold all logic."""

@@ -1,0 +1,51 @@
+"""Bring up Foundry's applications on the cluster at RAY_ADDRESS; safe to repeat.
+
+`python -m serve_apps.start`: the last step of `foundry up`, and all there is to do on a cluster
+that somebody else runs.
+"""
+
+import logging
+import sys
+
+import ray
+from ray import serve
+from ray.serve.config import HTTPOptions
+
+from foundry.config import Settings, load_settings
+from foundry.errors import SetupError
+from serve_apps import control, gateway
+from serve_apps.supervisor import NAMESPACE, ensure_supervisor
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"progress: {text}\n")
+    sys.stdout.flush()
+
+
+def start(settings: Settings) -> None:
+    ray.init(
+        address="auto", namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING
+    )
+    _say("starting Ray Serve")
+    serve.start(http_options=HTTPOptions(host=settings.http.host, port=settings.http.port))
+    _say("starting the gateway and the control API")
+    serve.run_many(
+        [
+            serve.RunTarget(target=gateway.build({}), name="gateway", route_prefix="/v1"),
+            serve.RunTarget(target=control.build({}), name="control", route_prefix="/api"),
+        ]
+    )
+    _say("starting the supervisor")
+    ensure_supervisor()
+
+
+def main() -> None:
+    try:
+        start(load_settings())
+    except SetupError as error:
+        sys.stderr.write(error.message + "\n")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
