@@ -1,0 +1,287 @@
+"""How one operation becomes a request and an answer becomes a value, for both clients.
+
+An operation is written once, as the function that builds its `Call`. Reached through a resource
+of `Foundry` it sends and returns the value; through one of `AsyncFoundry`, an awaitable of it.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from functools import wraps
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from urllib.parse import quote
+
+import httpx
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from foundry import __version__
+from foundry.errors import FoundryError, InvalidRequest, NotFound, Unauthenticated
+from foundry.sdk._errors import from_response, from_transport
+
+P = ParamSpec("P")
+T = TypeVar("T")
+S_co = TypeVar("S_co", bound="SyncSender | AsyncSender", covariant=True)
+
+Query = Mapping[str, str | int | float | bool | None]
+
+_RETRY_PAUSES_S = (0.1, 0.4)
+_CONNECT_TIMEOUT_S = 5.0
+# The server reads and checks a whole upload before it answers.
+_SLOW_TIMEOUT_S = 900.0
+_CHUNK_BYTES = 2**20
+_LOST = (httpx.ConnectError, httpx.ConnectTimeout)
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One request, and the type of its answer.
+
+    Attributes:
+        returns: what the body is parsed as; `NoneType`: there is none.
+        body: a model is sent as JSON, bytes and files as they are.
+        slow: the answer may take far longer than usual.
+    """
+
+    method: str
+    path: str
+    returns: type[T]
+    query: Query = field(default_factory=dict)
+    body: BaseModel | bytes | Path | None = None
+    slow: bool = False
+
+
+def path(*parts: object) -> str:
+    """A path of literal segments.
+
+    Raises:
+        InvalidRequest: a segment would change which route is meant.
+    """
+    texts = [str(part) for part in parts]
+    if any(text in ("", ".", "..") for text in texts):
+        raise InvalidRequest("a name is empty, or consists of dots only")
+    return "/" + "/".join(quote(text, safe="@") for text in texts)
+
+
+def parse(call: Call[T], response: httpx.Response) -> T:
+    if not response.is_success:
+        raise from_response(response)
+    if call.returns is type(None):
+        return None
+    try:
+        return TypeAdapter(call.returns).validate_json(response.content)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise FoundryError(
+            f"{response.url.copy_with(query=None)} answered something this client does not "
+            f"understand ({'.'.join(map(str, problem['loc']))}: {problem['msg']}): "
+            f"is it a Foundry {__version__}?"
+        ) from error
+
+
+class _Sender:
+    """What both senders share: where requests go, and how they look."""
+
+    def __init__(self, url: str, api_key: str | None, timeout_s: float) -> None:
+        self.url = url.rstrip("/")
+        self._timeout = httpx.Timeout(timeout_s, connect=min(_CONNECT_TIMEOUT_S, timeout_s))
+        self._slow = httpx.Timeout(
+            max(timeout_s, _SLOW_TIMEOUT_S), connect=min(_CONNECT_TIMEOUT_S, timeout_s)
+        )
+        self._headers = {"user-agent": f"foundry-sdk/{__version__}"}
+        if api_key:
+            if not (api_key.isascii() and api_key.isprintable()):
+                raise Unauthenticated("the API key holds characters that no key has")
+            self._headers["authorization"] = f"Bearer {api_key}"
+
+    def _options(self, call: Call[Any]) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "method": call.method,
+            "url": f"{self.url}/api{call.path}",
+            "params": {name: value for name, value in call.query.items() if value is not None},
+            "headers": dict(self._headers),
+            "timeout": self._slow if call.slow else self._timeout,
+        }
+        if isinstance(call.body, BaseModel):
+            options["content"] = call.body.model_dump_json().encode()
+            options["headers"]["content-type"] = "application/json"
+        elif call.body is not None:
+            options["content"] = call.body
+            options["headers"]["content-type"] = "application/octet-stream"
+        return options
+
+    def _stream_options(self, route: str, document: object) -> dict[str, Any]:
+        return {
+            "method": "POST",
+            "url": f"{self.url}{route}",
+            "json": document,
+            "headers": self._headers,
+            "timeout": self._slow,
+        }
+
+    def _pauses(self, call: Call[Any]) -> list[float | None]:
+        """Before each further attempt; None: the last, whose failure counts."""
+        return [*_RETRY_PAUSES_S, None] if call.method == "GET" else [None]
+
+
+class SyncSender(_Sender):
+    def __init__(
+        self, url: str, api_key: str | None, timeout_s: float, transport: httpx.BaseTransport | None
+    ) -> None:
+        super().__init__(url, api_key, timeout_s)
+        self._client = httpx.Client(transport=transport)
+
+    def send(self, call: Call[T]) -> T:
+        options = self._options(call)
+        for pause_s in self._pauses(call):
+            try:
+                with _sync_body(call.body) as content:
+                    replaced = {} if content is None else {"content": content}
+                    return parse(call, self._client.request(**options | replaced))
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                if pause_s is None or not isinstance(error, _LOST):
+                    raise from_transport(error, self.url) from error
+                time.sleep(pause_s)
+        raise AssertionError("unreachable")
+
+    @contextmanager
+    def lines(self, route: str, document: object) -> Iterator[Iterator[str]]:
+        """The lines of a streamed answer."""
+        try:
+            with self._client.stream(**self._stream_options(route, document)) as response:
+                if not response.is_success:
+                    response.read()
+                    raise from_response(response)
+                yield response.iter_lines()
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise from_transport(error, self.url) from error
+
+    def close(self) -> None:
+        self._client.close()
+
+
+class AsyncSender(_Sender):
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None,
+        timeout_s: float,
+        transport: httpx.AsyncBaseTransport | None,
+    ) -> None:
+        super().__init__(url, api_key, timeout_s)
+        self._client = httpx.AsyncClient(transport=transport)
+
+    async def send(self, call: Call[T]) -> T:
+        options = self._options(call)
+        if isinstance(call.body, Path):
+            options["content"] = _chunks(call.body)
+        for pause_s in self._pauses(call):
+            try:
+                return parse(call, await self._client.request(**options))
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                if pause_s is None or not isinstance(error, _LOST):
+                    raise from_transport(error, self.url) from error
+                await asyncio.sleep(pause_s)
+        raise AssertionError("unreachable")
+
+    @asynccontextmanager
+    async def lines(self, route: str, document: object) -> AsyncIterator[AsyncIterator[str]]:
+        """The lines of a streamed answer."""
+        try:
+            async with self._client.stream(**self._stream_options(route, document)) as response:
+                if not response.is_success:
+                    await response.aread()
+                    raise from_response(response)
+                yield response.aiter_lines()
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise from_transport(error, self.url) from error
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+@contextmanager
+def _sync_body(body: object) -> Iterator[object]:
+    """An open file for a body that is one; None: the body is no file."""
+    if not isinstance(body, Path):
+        yield None
+        return
+    with _opened(body) as reader:
+        yield reader
+
+
+async def _chunks(file: Path) -> AsyncIterator[bytes]:
+    reader = await asyncio.to_thread(_opened, file)
+    try:
+        while chunk := await asyncio.to_thread(reader.read, _CHUNK_BYTES):
+            yield chunk
+    finally:
+        reader.close()
+
+
+def _opened(file: Path) -> BufferedReader:
+    try:
+        return file.open("rb")
+    except FileNotFoundError as error:
+        raise NotFound(f"there is no file {file}") from error
+    except OSError as error:
+        raise InvalidRequest(f"{file} cannot be read: {error.strerror}") from error
+
+
+class Resource(Generic[S_co]):
+    """A group of operations that belongs to one client."""
+
+    def __init__(self, sender: S_co) -> None:
+        self.sender = sender
+
+
+class Operation(Generic[P, T]):
+    """A method of a resource, whose class decides between waiting and awaiting."""
+
+    def __init__(self, operation_id: str, build: Callable[Concatenate[Any, P], Call[T]]) -> None:
+        self.operation_id = operation_id
+        self.build = build
+        self.__doc__ = build.__doc__
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> "Operation[P, T]": ...
+
+    @overload
+    def __get__(self, instance: Resource[SyncSender], owner: type) -> Callable[P, T]: ...
+
+    @overload
+    def __get__(
+        self, instance: Resource[AsyncSender], owner: type
+    ) -> Callable[P, Awaitable[T]]: ...
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+
+        @wraps(self.build)
+        def call(*args: P.args, **kwargs: P.kwargs) -> Any:
+            return instance.sender.send(self._built(instance, *args, **kwargs))
+
+        return call
+
+    def _built(self, instance: Any, *args: P.args, **kwargs: P.kwargs) -> Call[T]:
+        try:
+            return self.build(instance, *args, **kwargs)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(map(str, problem["loc"]))
+            raise InvalidRequest(f"{where}: {problem['msg']}", param=where) from error
+
+
+def operation(
+    operation_id: str,
+) -> Callable[[Callable[Concatenate[Any, P], Call[T]]], Operation[P, T]]:
+    """Marks the builder of the control plane's operation of that id."""
+
+    def mark(build: Callable[Concatenate[Any, P], Call[T]]) -> Operation[P, T]:
+        return Operation(operation_id, build)
+
+    return mark

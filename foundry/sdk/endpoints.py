@@ -1,0 +1,115 @@
+"""Endpoints: which bases are served, and which should be."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from uuid import UUID
+
+from foundry.endpoints.domain import RESTING, EndpointState
+from foundry.endpoints.schemas import EndpointCreate, EndpointList, EndpointOut, EngineConfig
+from foundry.errors import NotFound, Unavailable
+from foundry.sdk._transport import AsyncSender, Call, Resource, S_co, SyncSender, operation, path
+from foundry.sdk._waiting import POLL_S, Patience
+
+_SETTLED = RESTING | {EndpointState.RUNNING, EndpointState.DEGRADED, EndpointState.FAILED}
+
+
+class Endpoints(Resource[S_co]):
+    @operation("endpoints_create")
+    def create(
+        self,
+        model: str,
+        *,
+        name: str | None = None,
+        config: EngineConfig | None = None,
+        deploy: bool = False,
+    ) -> Call[EndpointOut]:
+        """The endpoint of a model's base, made if there is none; `deploy` also starts it."""
+        body = EndpointCreate(
+            model=model, name=name, config=config or EngineConfig(), deploy=deploy
+        )
+        return Call("POST", path("endpoints"), EndpointOut, body=body)
+
+    @operation("endpoints_list")
+    def list(self, *, cursor: str | None = None, limit: int = 50) -> Call[EndpointList]:
+        return Call("GET", path("endpoints"), EndpointList, {"cursor": cursor, "limit": limit})
+
+    @operation("endpoints_get")
+    def get(self, endpoint_id: UUID | str) -> Call[EndpointOut]:
+        return Call("GET", path("endpoints", endpoint_id), EndpointOut)
+
+    @operation("endpoints_deploy")
+    def deploy(self, endpoint_id: UUID | str) -> Call[EndpointOut]:
+        """Ask for it to run."""
+        return Call("POST", path("endpoints", endpoint_id, "deploy"), EndpointOut)
+
+    @operation("endpoints_stop")
+    def stop(self, endpoint_id: UUID | str) -> Call[EndpointOut]:
+        """Ask for it to drain and stop."""
+        return Call("POST", path("endpoints", endpoint_id, "stop"), EndpointOut)
+
+    @operation("endpoints_delete")
+    def delete(self, endpoint_id: UUID | str) -> Call[EndpointOut]:
+        """Ask for it to stop and be forgotten."""
+        return Call("DELETE", path("endpoints", endpoint_id), EndpointOut)
+
+
+class SyncEndpoints(Endpoints[SyncSender]):
+    def wait(
+        self,
+        endpoint_id: UUID | str,
+        on_update: Callable[[EndpointOut], None] | None = None,
+        *,
+        poll_s: float = POLL_S,
+        timeout_s: float | None = None,
+    ) -> EndpointOut:
+        """The endpoint once it runs, rests or has failed; one that is gone as it was last seen.
+
+        Raises DeadlineExceeded: `timeout_s` have passed.
+        """
+        patience, last = Patience(f"endpoint {endpoint_id}", timeout_s), None
+        while True:
+            try:
+                last = self.get(endpoint_id)
+            except NotFound:
+                if last is None:
+                    raise
+                return last
+            except Unavailable as error:
+                patience.failed(error)
+            else:
+                patience.answered()
+                if on_update is not None:
+                    on_update(last)
+                if last.state in _SETTLED:
+                    return last
+            time.sleep(patience.pause(poll_s))
+
+
+class AsyncEndpoints(Endpoints[AsyncSender]):
+    async def wait(
+        self,
+        endpoint_id: UUID | str,
+        on_update: Callable[[EndpointOut], None] | None = None,
+        *,
+        poll_s: float = POLL_S,
+        timeout_s: float | None = None,
+    ) -> EndpointOut:
+        """As `SyncEndpoints.wait`."""
+        patience, last = Patience(f"endpoint {endpoint_id}", timeout_s), None
+        while True:
+            try:
+                last = await self.get(endpoint_id)
+            except NotFound:
+                if last is None:
+                    raise
+                return last
+            except Unavailable as error:
+                patience.failed(error)
+            else:
+                patience.answered()
+                if on_update is not None:
+                    on_update(last)
+                if last.state in _SETTLED:
+                    return last
+            await asyncio.sleep(patience.pause(poll_s))

@@ -1,0 +1,141 @@
+"""Jobs: fine-tuning and importing."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from uuid import UUID
+
+from foundry.errors import Unavailable
+from foundry.jobs.domain import ENDED
+from foundry.jobs.schemas import (
+    ImportSubmit,
+    JobList,
+    JobLogList,
+    JobMetricList,
+    JobOut,
+    SftSubmit,
+)
+from foundry.sdk._transport import AsyncSender, Call, Resource, S_co, SyncSender, operation, path
+from foundry.sdk._waiting import POLL_S, Patience
+from foundry.training.config import SftConfig
+
+
+class Jobs(Resource[S_co]):
+    @operation("jobs_submit_sft")
+    def submit_sft(
+        self,
+        name: str,
+        base: str,
+        dataset: str,
+        config: SftConfig | None = None,
+        *,
+        force: bool = False,
+    ) -> Call[JobOut]:
+        """Fine-tune `base` on `dataset` into a new version of the model `name`.
+
+        The same job is not run twice; `force` runs it again.
+        """
+        body = SftSubmit(
+            name=name, base=base, dataset=dataset, config=config or SftConfig(), force=force
+        )
+        return Call("POST", path("jobs", "sft"), JobOut, body=body)
+
+    @operation("jobs_submit_import")
+    def submit_import(self, name: str, source: str, *, force: bool = False) -> Call[JobOut]:
+        """Register `bundled:smollm2-135m` or `file:///directory` (of the server) as `name`."""
+        body = ImportSubmit(name=name, source=source, force=force)
+        return Call("POST", path("jobs", "import"), JobOut, body=body)
+
+    @operation("jobs_list")
+    def list(
+        self, *, state: str | None = None, cursor: str | None = None, limit: int = 50
+    ) -> Call[JobList]:
+        """One page, newest first."""
+        query = {"state": state, "cursor": cursor, "limit": limit}
+        return Call("GET", path("jobs"), JobList, query)
+
+    @operation("jobs_get")
+    def get(self, job_id: UUID | str) -> Call[JobOut]:
+        return Call("GET", path("jobs", job_id), JobOut)
+
+    @operation("jobs_metrics")
+    def metrics(
+        self, job_id: UUID | str, *, after: int = -1, limit: int = 2000
+    ) -> Call[JobMetricList]:
+        """Metrics of the steps above `after`."""
+        query = {"after": after, "limit": limit}
+        return Call("GET", path("jobs", job_id, "metrics"), JobMetricList, query)
+
+    @operation("jobs_logs")
+    def logs(self, job_id: UUID | str, *, after: int = 0, limit: int = 50) -> Call[JobLogList]:
+        """Chunks of output with numbers above `after`."""
+        query = {"after": after, "limit": limit}
+        return Call("GET", path("jobs", job_id, "logs"), JobLogList, query)
+
+    @operation("jobs_cancel")
+    def cancel(self, job_id: UUID | str) -> Call[JobOut]:
+        return Call("POST", path("jobs", job_id, "cancel"), JobOut)
+
+    @operation("jobs_resume")
+    def resume(self, job_id: UUID | str) -> Call[JobOut]:
+        """Continue a failed or cancelled job from its newest checkpoint."""
+        return Call("POST", path("jobs", job_id, "resume"), JobOut)
+
+
+def _ended(job: JobOut) -> bool:
+    return job.state in ENDED
+
+
+class SyncJobs(Jobs[SyncSender]):
+    def wait(
+        self,
+        job_id: UUID | str,
+        on_update: Callable[[JobOut], None] | None = None,
+        *,
+        poll_s: float = POLL_S,
+        timeout_s: float | None = None,
+    ) -> JobOut:
+        """The job once it has ended, in whatever state. Outlasts a server that restarts.
+
+        Args:
+            on_update: called after every look at the job.
+        Raises DeadlineExceeded: `timeout_s` have passed; the job goes on.
+        """
+        patience = Patience(f"job {job_id}", timeout_s)
+        while True:
+            try:
+                job = self.get(job_id)
+            except Unavailable as error:
+                patience.failed(error)
+            else:
+                patience.answered()
+                if on_update is not None:
+                    on_update(job)
+                if _ended(job):
+                    return job
+            time.sleep(patience.pause(poll_s))
+
+
+class AsyncJobs(Jobs[AsyncSender]):
+    async def wait(
+        self,
+        job_id: UUID | str,
+        on_update: Callable[[JobOut], None] | None = None,
+        *,
+        poll_s: float = POLL_S,
+        timeout_s: float | None = None,
+    ) -> JobOut:
+        """As `SyncJobs.wait`."""
+        patience = Patience(f"job {job_id}", timeout_s)
+        while True:
+            try:
+                job = await self.get(job_id)
+            except Unavailable as error:
+                patience.failed(error)
+            else:
+                patience.answered()
+                if on_update is not None:
+                    on_update(job)
+                if _ended(job):
+                    return job
+            await asyncio.sleep(patience.pause(poll_s))
