@@ -1,0 +1,236 @@
+"""`make demo`: from nothing to a fine-tuned adapter that answers over the OpenAI API.
+
+Every step finds what an earlier run left and goes on from there, so it may be stopped and repeated.
+"""
+
+import json
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import openai
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from foundry.config import Settings, load_settings
+from foundry.errors import FoundryError
+from foundry.infra.embedded import stack
+from foundry.infra.embedded.state import exclusive
+from foundry.jobs.domain import BUNDLED
+from foundry.jobs.schemas import JobOut
+from foundry.sdk import Foundry
+from foundry.training.config import SftConfig
+
+BASE = "smollm2-135m"
+DATASET = "support"
+MODEL = "support-bot"
+ALIAS = "production"
+CONFIG = SftConfig(
+    max_steps=70, batch_size=8, micro_batch_size=8, lr=2e-3, warmup_ratio=0.05, max_seq_len=256
+)
+_DATA = Path(__file__).parent / "demo_data" / "support_commands.jsonl"
+_MAX_TOKENS = 48
+_CONCURRENCY = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Exact matches on the held-out prompts, both asked through `/v1`."""
+
+    model: str
+    matches: int
+    prompts: int
+    seconds: float
+
+    @property
+    def share(self) -> float:
+        return self.matches / self.prompts
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the demo made and measured."""
+
+    base: Score
+    adapter: Score
+    seconds: float
+
+
+class Demo:
+    def __init__(self, settings: Settings, console: Console) -> None:
+        self._settings = settings
+        self._console = console
+
+    def run(self) -> Outcome:
+        """Bring up, fine-tune, deploy and compare.
+
+        Raises:
+            FoundryError: a step failed; repeating the demo goes on from there.
+        """
+        began = time.monotonic()
+        self._step(1, "Start PostgreSQL, Ray and the HTTP applications")
+        stack.up(self._settings, self._note)
+        with Foundry.from_settings(self._settings) as client:
+            self._step(2, f"Import {BASE}, the bundled base model")
+            self._finish(client, client.jobs.submit_import(name=BASE, source=BUNDLED))
+            self._step(3, f"Add the dataset {DATASET}: free text → strict JSON commands")
+            dataset = client.datasets.add(DATASET, _DATA)
+            self._note(f"{dataset.train_rows} rows to train on, {dataset.eval_rows} held out")
+            self._step(4, f"Fine-tune a LoRA of {BASE} as a Ray job")
+            job = client.jobs.submit_sft(
+                name=MODEL, base=BASE, dataset=dataset.reference, config=CONFIG
+            )
+            made = self._finish(client, job)
+            self._step(5, f"Deploy {BASE} with vLLM; {MODEL}@{ALIAS} is served by the same engine")
+            self._promote(client, str((made.result or {})["version_id"]))
+            self._deploy(client)
+            rows = client.datasets.rows(dataset.reference, split="eval", limit=100)
+        self._step(6, f"Ask both the {len(rows)} held-out prompts through /v1")
+        base, adapter = self._score(BASE, rows), self._score(f"{MODEL}@{ALIAS}", rows)
+        return Outcome(base, adapter, time.monotonic() - began)
+
+    def _step(self, number: int, text: str) -> None:
+        self._console.print(f"[bold cyan]{number}/6[/] [bold]{text}[/]")
+
+    def _note(self, text: str) -> None:
+        self._console.print(f"    {text}", style="dim", highlight=False)
+
+    def _finish(self, client: Foundry, job: JobOut) -> JobOut:
+        """Follow a job with a progress bar until it has succeeded."""
+        columns = (
+            TextColumn("    {task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[facts]}"),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self._console, transient=True) as bar:
+            task = bar.add_task(job.state.lower(), total=None, facts="")
+
+            def show(update: JobOut) -> None:
+                progress = update.progress
+                total = progress.get("total_steps") or None
+                facts = ""
+                if "loss" in progress:
+                    facts = (
+                        f"step {progress['step']}/{total}  loss {progress['loss']:.3f}  "
+                        f"{progress['tokens_per_second']:.0f} tokens/s"
+                    )
+                phase = str(progress.get("phase") or update.state.lower())
+                bar.update(
+                    task,
+                    description=phase,
+                    total=total,
+                    completed=progress.get("step", 0),
+                    facts=facts,
+                )
+
+            ended = client.jobs.wait(job.id, on_update=show)
+        if ended.state != "SUCCEEDED":
+            reason = (ended.error or {}).get("message", ended.state.lower())
+            raise FoundryError(f"job {ended.id} did not succeed: {reason}")
+        self._note(f"{(ended.result or {}).get('model')} is in the registry (job {ended.id})")
+        return ended
+
+    def _promote(self, client: Foundry, version_id: str) -> None:
+        """Point @production at the version, whatever it pointed at before."""
+        model = client.models.get(MODEL)
+        current = {alias.name: str(alias.version_id) for alias in model.aliases}.get(ALIAS)
+        if current == version_id:
+            return
+        versions = {str(row.id): row.version for row in client.models.versions(MODEL).data}
+        client.models.set_alias(
+            MODEL,
+            ALIAS,
+            version=versions[version_id],
+            expected_version_id=current,
+            reason="make demo",
+        )
+
+    def _deploy(self, client: Foundry) -> None:
+        endpoint = client.endpoints.create(model=f"{MODEL}@{ALIAS}", deploy=True)
+        with self._console.status("    the engine starts (a minute or two on CPU)"):
+            endpoint = client.endpoints.wait(endpoint.id)
+        if endpoint.state != "RUNNING":
+            raise FoundryError(f"endpoint {endpoint.name}: {endpoint.last_error}")
+        self._note(f"endpoint {endpoint.name} is RUNNING")
+
+    def _score(self, model: str, rows: list[dict[str, object]]) -> Score:
+        client = openai.OpenAI(
+            base_url=f"{self._settings.base_url}/v1", api_key=api_key(self._settings)
+        )
+        began = time.monotonic()
+        with client, ThreadPoolExecutor(_CONCURRENCY) as pool:
+            matches = sum(pool.map(lambda row: _matches(client, model, row), rows))
+        score = Score(model, matches, len(rows), time.monotonic() - began)
+        self._note(f"{model}: {score.matches} of {score.prompts} in {score.seconds:.0f} s")
+        return score
+
+
+def _matches(client: openai.OpenAI, model: str, row: dict[str, object]) -> bool:
+    messages = row["messages"]
+    assert isinstance(messages, list)
+    answer = client.chat.completions.create(
+        model=model, messages=messages[:-1], max_tokens=_MAX_TOKENS, temperature=0
+    )
+    return (answer.choices[0].message.content or "").strip() == messages[-1]["content"]
+
+
+def api_key(settings: Settings) -> str:
+    document = json.loads(stack.credentials_file(settings.home).read_text())
+    return str(document["api_key"])
+
+
+def report(console: Console, settings: Settings, outcome: Outcome) -> None:
+    table = Table(title="Exact match on held-out prompts")
+    table.add_column("model")
+    table.add_column("exact match", justify="right")
+    table.add_column("share", justify="right")
+    for score in (outcome.base, outcome.adapter):
+        table.add_row(score.model, f"{score.matches} / {score.prompts}", f"{score.share:.2f}")
+    console.print(table)
+    url, key = settings.base_url, api_key(settings)
+    dashboard = f"http://{settings.ray.dashboard_host}:{settings.ray.dashboard_port}"
+    lines = (
+        f"Done in {outcome.seconds / 60:.1f} minutes.",
+        "",
+        f"URL        {url}/v1",
+        f"API key    {key}",
+        f"Dashboard  {dashboard}",
+        "",
+        f"curl {url}/v1/chat/completions -H 'Authorization: Bearer {key}' \\",
+        "  -H 'Content-Type: application/json' \\",
+        f'  -d \'{{"model": "{MODEL}@{ALIAS}", "messages": [{{"role": "user", '
+        '"content": "Unlock the account of Mei Tanaka."}]}\'',
+        "",
+        "Next:  . .venv/bin/activate",
+        f'       foundry chat {MODEL}@{ALIAS} "Refund 12 euros on order 4711."',
+        f"       foundry models lineage {MODEL}@{ALIAS}",
+        "       foundry jobs list",
+        "       make down",
+    )
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def main() -> None:
+    console = Console()
+    try:
+        settings = load_settings()
+        with exclusive(settings.home, "make demo", name="demo"):
+            outcome = Demo(settings, console).run()
+        report(console, settings, outcome)
+    except FoundryError as error:
+        Console(stderr=True).print(f"error: {error.message}", style="red", soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        Console(stderr=True).print(
+            "stopped; what was finished is kept. `make demo` goes on, `make down` stops all"
+        )
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
