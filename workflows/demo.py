@@ -6,6 +6,7 @@ Every step finds what an earlier run left and goes on from there, so it may be s
 import json
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,7 @@ class Demo:
             self._step(5, f"Deploy {BASE} with vLLM; {MODEL}@{ALIAS} is served by the same engine")
             self._promote(client, str((made.result or {})["version_id"]))
             self._deploy(client)
-            rows = client.datasets.rows(dataset.reference, split="eval", limit=100)
+            rows = client.datasets.rows(DATASET, dataset.number, split="eval", limit=100).data
         self._step(6, f"Ask both the {len(rows)} held-out prompts through /v1")
         base, adapter = self._score(BASE, rows), self._score(f"{MODEL}@{ALIAS}", rows)
         return Outcome(base, adapter, time.monotonic() - began)
@@ -137,8 +138,8 @@ class Demo:
     def _promote(self, client: Foundry, version_id: str) -> None:
         """Point @production at the version, whatever it pointed at before."""
         model = client.models.get(MODEL)
-        current = {alias.name: str(alias.version_id) for alias in model.aliases}.get(ALIAS)
-        if current == version_id:
+        current = {alias.name: alias.version_id for alias in model.aliases}.get(ALIAS)
+        if str(current) == version_id:
             return
         versions = {str(row.id): row.version for row in client.models.versions(MODEL).data}
         client.models.set_alias(
@@ -157,7 +158,7 @@ class Demo:
             raise FoundryError(f"endpoint {endpoint.name}: {endpoint.last_error}")
         self._note(f"endpoint {endpoint.name} is RUNNING")
 
-    def _score(self, model: str, rows: list[dict[str, object]]) -> Score:
+    def _score(self, model: str, rows: Sequence[Mapping[str, object]]) -> Score:
         client = openai.OpenAI(
             base_url=f"{self._settings.base_url}/v1", api_key=api_key(self._settings)
         )
@@ -169,7 +170,7 @@ class Demo:
         return score
 
 
-def _matches(client: openai.OpenAI, model: str, row: dict[str, object]) -> bool:
+def _matches(client: openai.OpenAI, model: str, row: Mapping[str, object]) -> bool:
     messages = row["messages"]
     assert isinstance(messages, list)
     answer = client.chat.completions.create(
