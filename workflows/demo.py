@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import openai
 from rich.console import Console
@@ -111,22 +112,7 @@ class Demo:
             task = bar.add_task(job.state.lower(), total=None, facts="")
 
             def show(update: JobOut) -> None:
-                progress = update.progress
-                total = progress.get("total_steps") or None
-                facts = ""
-                if "loss" in progress:
-                    facts = (
-                        f"step {progress['step']}/{total}  loss {progress['loss']:.3f}  "
-                        f"{progress['tokens_per_second']:.0f} tokens/s"
-                    )
-                phase = str(progress.get("phase") or update.state.lower())
-                bar.update(
-                    task,
-                    description=phase,
-                    total=total,
-                    completed=progress.get("step", 0),
-                    facts=facts,
-                )
+                bar.update(task, **_shown(update))
 
             ended = client.jobs.wait(job.id, on_update=show)
         if ended.state != "SUCCEEDED":
@@ -170,13 +156,31 @@ class Demo:
         return score
 
 
+def _shown(job: JobOut) -> dict[str, Any]:
+    """What the progress bar says of a job."""
+    progress: dict[str, Any] = job.progress
+    facts = ""
+    if "loss" in progress:
+        facts = (
+            f"step {progress['step']}/{progress['total_steps']}  loss {progress['loss']:.3f}  "
+            f"{progress['tokens_per_second']:.0f} tokens/s"
+        )
+    return {
+        "description": progress.get("phase") or job.state.lower(),
+        "total": progress.get("total_steps") or None,
+        "completed": progress.get("step", 0),
+        "facts": facts,
+    }
+
+
 def _matches(client: openai.OpenAI, model: str, row: Mapping[str, object]) -> bool:
     messages = row["messages"]
     assert isinstance(messages, list)
     answer = client.chat.completions.create(
         model=model, messages=messages[:-1], max_tokens=_MAX_TOKENS, temperature=0
     )
-    return (answer.choices[0].message.content or "").strip() == messages[-1]["content"]
+    expected: str = messages[-1]["content"]
+    return (answer.choices[0].message.content or "").strip() == expected
 
 
 def api_key(settings: Settings) -> str:
