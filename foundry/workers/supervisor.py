@@ -156,6 +156,8 @@ class Supervisor:
             except DatabaseUnavailable:
                 raise
             except FoundryError as error:
+                # A failed revision holds nothing: the next deploy starts a new one.
+                await self._engines.delete(endpoint.app_name)
                 await self._observe(endpoint, _S.FAILED, error.message)
 
     async def _reconcile(self, endpoint: EndpointSnapshot) -> None:
@@ -177,7 +179,6 @@ class Supervisor:
             # The cluster was lost: build it again from the row.
             await self._observe(endpoint, _S.PENDING)
         elif seen.status == "failed":
-            await self._engines.delete(endpoint.app_name)
             raise EngineFailed(f"the engine did not start: {seen.message}")
         elif seen.status == "running":
             await self._running(endpoint)
@@ -199,7 +200,6 @@ class Supervisor:
         began = self._watch.starting_since.setdefault(endpoint.id, self._clock())
         waited = self._clock() - began
         if waited > self._engine_start_timeout_s:
-            await self._engines.delete(endpoint.app_name)
             raise EngineFailed(
                 f"the engine was not ready after {waited:.0f} s: see `foundry logs serve`; "
                 "raise FOUNDRY_SERVING__ENGINE_START_TIMEOUT_S if it only needs longer"

@@ -1,0 +1,162 @@
+"""The supervisor's decisions, on a real PostgreSQL and a scripted cluster."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from foundry.endpoints.domain import EndpointState as S
+from foundry.endpoints.tables import Endpoint
+from foundry.infra.database import Database
+from foundry.jobs.domain import JobState
+from foundry.jobs.service import JobLease, load
+from foundry.workers.supervisor import (
+    MAX_ATTEMPTS,
+    STOP_GRACE_S,
+    EngineObservation,
+    Supervisor,
+)
+from tests.endpoints.test_service import Floor
+from tests.fakes.cluster import FakeEngines, FakeLauncher
+from tests.identity.principals import principal
+from tests.jobs.test_leases import cancel, submit
+
+pytestmark = pytest.mark.postgres
+
+
+class Watchtower:
+    """A supervisor, its scripted cluster and a clock that a test moves."""
+
+    def __init__(self, database: Database) -> None:
+        self.launcher, self.engines = FakeLauncher(), FakeEngines()
+        self.now = 1000.0
+        self.supervisor = Supervisor(
+            database, self.launcher, self.engines, 60.0, clock=lambda: self.now
+        )
+
+
+async def reread(database: Database, endpoint: Endpoint) -> tuple[str, str | None]:
+    async with database.begin() as db:
+        row = await db.get_one(Endpoint, endpoint.id)
+        return row.state, row.last_error
+
+
+async def silence(database: Database) -> None:
+    """Let every lease look as if its driver had died an hour ago."""
+    async with database.begin() as db:
+        await db.execute(text("UPDATE jobs SET heartbeat_at = now() - interval '1 hour'"))
+
+
+async def test_a_queued_job_is_submitted_once(database: Database) -> None:
+    tower, job = Watchtower(database), await submit(database)
+    await tower.supervisor.reconcile_jobs()
+    await tower.supervisor.reconcile_jobs()
+    assert tower.launcher.submitted == [(f"fj-{job.id}-1", job.id)]
+
+
+async def test_a_dead_driver_is_replaced_until_the_third_death(database: Database) -> None:
+    tower, job = Watchtower(database), await submit(database)
+    for _ in range(MAX_ATTEMPTS):
+        await tower.supervisor.reconcile_jobs()
+        await JobLease.claim(database, job.id)
+        await silence(database)
+        await tower.supervisor.reconcile_jobs()
+    await tower.supervisor.reconcile_jobs()
+    ended = await load(database, job.id)
+    assert ended is not None
+    assert (ended.state, ended.attempt) == (JobState.FAILED, MAX_ATTEMPTS)
+    assert ended.error is not None
+    assert "died 3 times" in str(ended.error["message"])
+    assert [name for name, _ in tower.launcher.submitted] == [
+        f"fj-{job.id}-{attempt}" for attempt in (1, 2, 3)
+    ]
+
+
+async def test_a_driver_that_ignores_a_cancel_is_ended_after_the_grace(database: Database) -> None:
+    tower, job = Watchtower(database), await submit(database)
+    await tower.supervisor.reconcile_jobs()
+    await JobLease.claim(database, job.id)
+    await cancel(database, job.id)
+    await tower.supervisor.reconcile_jobs()
+    assert tower.launcher.stopped == []
+    tower.now += STOP_GRACE_S
+    await tower.supervisor.reconcile_jobs()
+    ended = await load(database, job.id)
+    assert ended is not None
+    assert ended.state == JobState.CANCELLED
+    assert tower.launcher.stopped == [f"fj-{job.id}-1"]
+
+
+async def test_an_endpoint_from_pending_to_running(database: Database, tmp_path: Path) -> None:
+    tower, floor = Watchtower(database), Floor(database, tmp_path, principal())
+    await floor.models()
+    endpoint = await floor.deployed("smol")
+    await tower.supervisor.reconcile_endpoints()
+    assert await reread(database, endpoint) == (S.DEPLOYING, None)
+    tower.engines.applications[endpoint.app_name] = EngineObservation("running")
+    await tower.supervisor.reconcile_endpoints()
+    assert await reread(database, endpoint) == (S.VERIFYING, None)
+    await tower.supervisor.reconcile_endpoints()
+    assert await reread(database, endpoint) == (S.RUNNING, None)
+    assert tower.engines.verified == [endpoint.app_name]
+
+
+async def test_a_lost_cluster_is_built_again(database: Database, tmp_path: Path) -> None:
+    tower, floor = Watchtower(database), Floor(database, tmp_path, principal())
+    await floor.models()
+    endpoint = await floor.deployed("smol")
+    await floor.run(endpoint)
+    await tower.supervisor.reconcile_endpoints()
+    assert (await reread(database, endpoint))[0] == S.PENDING
+    await tower.supervisor.reconcile_endpoints()
+    assert tower.engines.applications[endpoint.app_name].status == "starting"
+
+
+async def test_an_engine_that_restarts_is_degraded_meanwhile(
+    database: Database, tmp_path: Path
+) -> None:
+    tower, floor = Watchtower(database), Floor(database, tmp_path, principal())
+    await floor.models()
+    endpoint = await floor.deployed("smol")
+    await floor.run(endpoint)
+    tower.engines.applications[endpoint.app_name] = EngineObservation("starting", "replica died")
+    await tower.supervisor.reconcile_endpoints()
+    assert await reread(database, endpoint) == (S.DEGRADED, "replica died")
+    tower.engines.applications[endpoint.app_name] = EngineObservation("running")
+    await tower.supervisor.reconcile_endpoints()
+    assert await reread(database, endpoint) == (S.RUNNING, None)
+
+
+@pytest.mark.parametrize("how", ["failed", "late", "mute"])
+async def test_an_engine_that_does_not_come_up_fails_with_its_reason(
+    database: Database, tmp_path: Path, how: str
+) -> None:
+    tower, floor = Watchtower(database), Floor(database, tmp_path, principal())
+    await floor.models()
+    endpoint = await floor.deployed("smol")
+    await tower.supervisor.reconcile_endpoints()
+    if how == "failed":
+        tower.engines.applications[endpoint.app_name] = EngineObservation("failed", "no memory")
+    elif how == "mute":
+        tower.engines.applications[endpoint.app_name] = EngineObservation("running")
+        tower.engines.fault = "it answers nothing"
+        await tower.supervisor.reconcile_endpoints()
+    else:
+        tower.now += 61
+    await tower.supervisor.reconcile_endpoints()
+    state, error = await reread(database, endpoint)
+    assert state == S.FAILED
+    expected = {"failed": "no memory", "late": "not ready after 61 s", "mute": "answers nothing"}
+    assert expected[how] in str(error)
+    assert tower.engines.deleted == [endpoint.app_name]
+
+
+async def test_a_stopped_endpoint_releases_its_engine(database: Database, tmp_path: Path) -> None:
+    tower, floor = Watchtower(database), Floor(database, tmp_path, principal())
+    await floor.models()
+    endpoint = await floor.deployed("smol")
+    await floor.run(endpoint)
+    await floor.call(lambda e: e.stop(endpoint.id))
+    await tower.supervisor.reconcile_endpoints()
+    assert (await reread(database, endpoint))[0] == S.STOPPED
+    assert tower.engines.deleted == [endpoint.app_name]
