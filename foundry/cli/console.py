@@ -34,6 +34,13 @@ _EXIT_CODES: Mapping[type[FoundryError], int] = {
 }
 
 
+class Detached(SystemExit):
+    """Ends a command that was interrupted and has said what goes on without it."""
+
+    def __init__(self) -> None:
+        super().__init__(INTERRUPTED)
+
+
 class Output(StrEnum):
     TABLE = "table"
     JSON = "json"
@@ -46,6 +53,11 @@ OutputOption = Annotated[
 
 def stdout() -> Console:
     return Console(soft_wrap=True, highlight=False)
+
+
+def _plain() -> Console:
+    # Cells are data: a bracket in a prompt or an error is no markup.
+    return Console(highlight=False, markup=False)
 
 
 def stderr() -> Console:
@@ -86,7 +98,7 @@ def print_rows(
         table.add_column(name.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row.get(name)) for name in shown))
-    Console(highlight=False).print(table)
+    _plain().print(table)
 
 
 def print_record(record: Mapping[str, object], output: Output) -> None:
@@ -98,7 +110,7 @@ def print_record(record: Mapping[str, object], output: Output) -> None:
     table.add_column(overflow="fold")
     for name, value in record.items():
         table.add_row(name.replace("_", " "), _cell(value))
-    Console(highlight=False).print(table)
+    _plain().print(table)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from foundry import __version__
-from foundry.cli.console import INTERRUPTED, exit_code, print_error
+from foundry.cli.console import INTERRUPTED, Detached, exit_code, print_error
 from foundry.errors import FoundryError
 
 
@@ -100,7 +100,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return exit_code(error)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0
-        if code == INTERRUPTED:
+        if code == INTERRUPTED and not isinstance(end, Detached):
             print_error("interrupted; what was started keeps running: see `foundry status`")
         return code
     return 0

@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Mapping
 
 import httpx
+from pydantic import ValidationError
 
 from foundry import errors
 from foundry.errors import (
     DeadlineExceeded,
     FoundryError,
+    InvalidRequest,
     NotFound,
     PermissionDenied,
     SetupError,
@@ -88,3 +90,10 @@ def from_transport(error: httpx.HTTPError | httpx.InvalidURL, url: str) -> Found
     if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
         return SetupError(f"{url!r} is not an address of Foundry: http://host:port is")
     return Unavailable(f"the connection to {url} broke: {error or type(error).__name__}")
+
+
+def from_validation(error: ValidationError) -> InvalidRequest:
+    """What is wrong with an argument, before anything was sent."""
+    problem = error.errors()[0]
+    where = ".".join(map(str, problem["loc"]))
+    return InvalidRequest(f"{where}: {problem['msg']}", param=where)

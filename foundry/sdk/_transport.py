@@ -20,7 +20,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from foundry import __version__
 from foundry.errors import FoundryError, InvalidRequest, NotFound, Unauthenticated
-from foundry.sdk._errors import from_response, from_transport
+from foundry.sdk._errors import from_response, from_transport, from_validation
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -271,9 +271,7 @@ class Operation(Generic[P, T]):
         try:
             return self.build(instance, *args, **kwargs)
         except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(map(str, problem["loc"]))
-            raise InvalidRequest(f"{where}: {problem['msg']}", param=where) from error
+            raise from_validation(error) from error
 
 
 def operation(

@@ -1,0 +1,210 @@
+"""`foundry endpoints` and `foundry deploy`: what is served, and what should be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Literal
+from uuid import UUID
+
+import typer
+
+from foundry.cli import session
+from foundry.cli.console import (
+    Detached,
+    Output,
+    OutputOption,
+    activity,
+    print_record,
+    print_rows,
+    stderr,
+)
+from foundry.errors import EngineFailed, NotFound
+
+if TYPE_CHECKING:
+    from foundry.endpoints.schemas import EndpointOut
+    from foundry.sdk import Foundry
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+deploy_app = typer.Typer(add_completion=False)
+
+_COLUMNS = ("name", "model", "state", "desired", "revision", "last_error", "updated_at")
+Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="its name or id")]
+Model = Annotated[str, typer.Argument(help="a base, or an adapter: then its base is served")]
+NameOption = Annotated[str | None, typer.Option(help="default: the base's name")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="return at once")]
+Dtype = Annotated[Literal["auto", "float32", "bfloat16", "float16"] | None, typer.Option()]
+Timeout = Annotated[float | None, typer.Option(min=0.0, help="stop waiting after so many seconds")]
+
+
+@app.command("list", epilog="Example: foundry endpoints list")
+def list_endpoints(
+    limit: session.LimitOption = session.DEFAULT_LIMIT, output: OutputOption = Output.TABLE
+) -> None:
+    """List endpoints."""
+    with session.client() as client:
+        rows = session.fetched(
+            lambda cursor, size: client.endpoints.list(cursor=cursor, limit=size), limit
+        )
+    print_rows(rows, output, columns=_COLUMNS, empty="no endpoints yet: foundry deploy MODEL")
+
+
+@app.command(epilog="Example: foundry endpoints show smollm2-135m")
+def show(endpoint: Endpoint, output: OutputOption = Output.TABLE) -> None:
+    """Show an endpoint."""
+    with session.client() as client:
+        print_record(session.record(_found(client, endpoint)), output)
+
+
+@app.command(epilog="Example: foundry endpoints create smollm2-135m --max-model-len 1024")
+def create(
+    model: Model,
+    name: NameOption = None,
+    dtype: Dtype = None,
+    max_model_len: int | None = None,
+    max_num_seqs: int | None = None,
+    max_loras: int | None = None,
+    max_lora_rank: int | None = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Make an endpoint without starting it."""
+    config = {
+        "dtype": dtype,
+        "max_model_len": max_model_len,
+        "max_num_seqs": max_num_seqs,
+        "max_loras": max_loras,
+        "max_lora_rank": max_lora_rank,
+    }
+    with session.client() as client:
+        endpoint = _created(client, model, name, config, deploy=False)
+    print_record(session.record(endpoint), output)
+
+
+@app.command(epilog="Example: foundry endpoints stop smollm2-135m")
+def stop(
+    endpoint: Endpoint,
+    no_wait: NoWait = False,
+    timeout_s: Timeout = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Let an endpoint finish its requests and release its accelerator."""
+    with session.client() as client:
+        found = client.endpoints.stop(_found(client, endpoint).id)
+        _settle(client, found, None if no_wait else "stopping", timeout_s, output)
+
+
+@app.command(epilog="Example: foundry endpoints delete smollm2-135m --yes")
+def delete(
+    endpoint: Endpoint,
+    yes: session.YesOption = False,
+    no_wait: NoWait = False,
+    timeout_s: Timeout = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Stop an endpoint and forget it. Its model stays."""
+    with session.client() as client:
+        found = _found(client, endpoint)
+        session.confirm(f"delete endpoint {found.name} ({found.model})", yes)
+        found = client.endpoints.delete(found.id)
+        _settle(client, found, None if no_wait else "deleting", timeout_s, output)
+
+
+@deploy_app.command(epilog="Example: foundry deploy support-bot@production")
+def deploy(
+    model: Model,
+    name: NameOption = None,
+    dtype: Dtype = None,
+    max_model_len: int | None = None,
+    max_num_seqs: int | None = None,
+    max_loras: int | None = None,
+    max_lora_rank: int | None = None,
+    no_wait: NoWait = False,
+    timeout_s: Timeout = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Serve a model, and wait until it answers. Adapters of a running base need no deploy."""
+    config = {
+        "dtype": dtype,
+        "max_model_len": max_model_len,
+        "max_num_seqs": max_num_seqs,
+        "max_loras": max_loras,
+        "max_lora_rank": max_lora_rank,
+    }
+    with session.client() as client:
+        endpoint = _created(client, model, name, config, deploy=True)
+        _settle(client, endpoint, None if no_wait else "deploying", timeout_s, output)
+    if output is Output.TABLE:
+        stderr().print(f'next: foundry chat {model} "Hello"', markup=False)
+
+
+def _created(
+    client: Foundry,
+    model: str,
+    name: str | None,
+    options: Mapping[str, str | int | None],
+    *,
+    deploy: bool,
+) -> EndpointOut:
+    from foundry.endpoints.schemas import EngineConfig
+    from foundry.sdk.errors import checked
+
+    wanted = {option: value for option, value in options.items() if value is not None}
+    config = checked(EngineConfig, wanted)
+    endpoint = client.endpoints.create(model, name=name, config=config, deploy=deploy)
+    if any(endpoint.config.get(option) != value for option, value in wanted.items()):
+        stderr().print(
+            f"endpoint {endpoint.name} existed and keeps its options; "
+            "delete it first to change them",
+            style="yellow",
+            markup=False,
+        )
+    return endpoint
+
+
+def _found(client: Foundry, text: str) -> EndpointOut:
+    from foundry.sdk import each
+
+    try:
+        return client.endpoints.get(UUID(text))
+    except ValueError:
+        pass
+    for endpoint in each(lambda cursor: client.endpoints.list(cursor=cursor, limit=200)):
+        if endpoint.name == text:
+            return endpoint
+    raise NotFound(f"there is no endpoint {text}: `foundry endpoints list` shows yours")
+
+
+def _settle(
+    client: Foundry,
+    endpoint: EndpointOut,
+    doing: str | None,
+    timeout_s: float | None,
+    output: Output,
+) -> None:
+    """Wait for the end of what was asked (`doing`; None: do not), and print the endpoint.
+
+    Raises:
+        EngineFailed: it did not start.
+        Detached: the user has interrupted.
+    """
+    if doing is not None:
+        try:
+            with activity(f"{doing} {endpoint.model}") as say:
+                endpoint = client.endpoints.wait(
+                    endpoint.id, lambda seen: say(_words(seen)), timeout_s=timeout_s
+                )
+        except KeyboardInterrupt:
+            stderr().print(
+                f"\ndetached; {doing} goes on: foundry endpoints show {endpoint.name}", markup=False
+            )
+            raise Detached from None
+    record = session.record(endpoint)
+    shown = record if output is Output.JSON else {name: record[name] for name in _COLUMNS}
+    print_record(shown, output)
+    if doing is not None and endpoint.state == "FAILED":
+        raise EngineFailed(f"{endpoint.model} did not start: {endpoint.last_error or 'no reason'}")
+
+
+def _words(endpoint: EndpointOut) -> str:
+    detail = endpoint.progress.get("phase") or endpoint.progress.get("message")
+    state = f"{endpoint.model}: {endpoint.state.lower()}"
+    return f"{state}, {detail}" if detail else state

@@ -1,0 +1,255 @@
+"""`foundry models`: versions, aliases, lineage."""
+
+from collections.abc import Iterable
+from typing import Annotated, Literal, Protocol
+from uuid import UUID
+
+import typer
+
+from foundry.cli import session
+from foundry.cli.console import (
+    Output,
+    OutputOption,
+    print_json,
+    print_record,
+    print_rows,
+    stderr,
+)
+from foundry.errors import NotFound
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+alias_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Move aliases")
+app.add_typer(alias_app, name="alias")
+
+_VERSION = ("reference", "kind", "stage", "relation", "size_bytes", "created_at", "digest")
+Reference = Annotated[str, typer.Argument(metavar="NAME[@VERSION|@ALIAS]")]
+Alias = Annotated[str, typer.Argument(help="like production or staging")]
+
+
+@app.command("list", epilog="Example: foundry models list --kind adapter")
+def list_models(
+    prefix: Annotated[str | None, typer.Option(help="names that begin so")] = None,
+    kind: Annotated[str | None, typer.Option(help="base, adapter or merged")] = None,
+    limit: session.LimitOption = session.DEFAULT_LIMIT,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List models."""
+    with session.client() as client:
+        rows = session.fetched(
+            lambda cursor, size: client.models.list(
+                prefix=prefix, kind=kind, cursor=cursor, limit=size
+            ),
+            limit,
+        )
+    print_rows(
+        rows,
+        output,
+        columns=("name", "kind", "architecture", "parameter_count", "created_at"),
+        empty="no models yet: foundry models import smollm2-135m bundled:smollm2-135m",
+    )
+
+
+@app.command(epilog="Example: foundry models show support-bot@production")
+def show(model: Reference, output: OutputOption = Output.TABLE) -> None:
+    """Show a model with its aliases, or one version of it."""
+    name, selector = session.reference(model)
+    with session.client() as client:
+        if "@" in model:
+            print_record(session.record(client.models.version(name, selector)), output)
+            return
+        found = session.record(client.models.get(name))
+    if output is Output.TABLE:
+        aliases = found["aliases"]
+        assert isinstance(aliases, list)
+        found["aliases"] = [f"{alias['name']} → {alias['version']}" for alias in aliases]
+    print_record(found, output)
+
+
+@app.command(epilog="Example: foundry models versions support-bot")
+def versions(
+    name: str,
+    limit: session.LimitOption = session.DEFAULT_LIMIT,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List a model's versions, newest first."""
+    with session.client() as client:
+        rows = session.fetched(
+            lambda cursor, size: client.models.versions(name, cursor=cursor, limit=size), limit
+        )
+    print_rows(rows, output, columns=_VERSION)
+
+
+@app.command(epilog="Example: foundry models artifacts support-bot@0.1.0")
+def artifacts(model: Reference, output: OutputOption = Output.TABLE) -> None:
+    """List the files of a version."""
+    with session.client() as client:
+        rows = client.models.artifacts(*session.reference(model)).data
+    session.show_rows(rows, output, ("path", "size", "sha256"))
+
+
+@app.command(epilog="Example: foundry models metrics support-bot@0.1.0")
+def metrics(model: Reference, output: OutputOption = Output.TABLE) -> None:
+    """List what was measured of a version."""
+    with session.client() as client:
+        rows = client.models.metrics(*session.reference(model)).data
+    session.show_rows(rows, output, ("name", "step", "value"), "nothing was measured")
+
+
+@app.command(epilog="Example: foundry models lineage support-bot@0.1.0 --direction up")
+def lineage(
+    model: Reference,
+    direction: Annotated[Literal["up", "down"], typer.Option(help="ancestors, or heirs")] = "up",
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show what a version was made from, or what was made from it."""
+    with session.client() as client:
+        found = client.models.lineage(*session.reference(model), direction=direction)
+    if output is Output.JSON:
+        print_json(session.record(found))
+        return
+    names = {version.id: version.reference for version in found.versions}
+    rows = [
+        {
+            "version": names.get(edge.child_id, edge.child_id),
+            "relation": edge.relation,
+            "parent": names.get(edge.parent_id, edge.parent_id),
+        }
+        for edge in found.edges
+    ]
+    print_rows(rows, output, empty=f"nothing lies {direction} of {model}")
+
+
+@app.command(epilog="Example: foundry models compare support-bot 0.1.0 0.2.0")
+def compare(
+    name: str,
+    version: Annotated[list[str], typer.Argument(help="two to eight versions or aliases")],
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Put the metrics of versions side by side."""
+    with session.client() as client:
+        data = client.models.compare(name, version).data
+    if output is Output.JSON:
+        print_json(session.records(data))
+        return
+    names = sorted({metric for column in data for metric in column.metrics})
+    rows = [
+        {"metric": metric} | {column.version.version: column.metrics.get(metric) for column in data}
+        for metric in names
+    ]
+    print_rows(rows, output, empty="nothing was measured of these versions")
+
+
+@app.command("import", epilog="Example: foundry models import smollm2-135m bundled:smollm2-135m")
+def import_model(
+    name: str,
+    source: Annotated[
+        str, typer.Argument(help="bundled:smollm2-135m, or file:///directory on the server")
+    ],
+    force: Annotated[bool, typer.Option("--force", help="import again")] = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="submit and return")] = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Register a model that lies on the server, and follow the job."""
+    from foundry.cli.following import follow
+
+    with session.client() as client:
+        job = client.models.import_(name, source, force=force)
+        if detach:
+            print_record(session.record(job), output)
+        else:
+            follow(client, job, output)
+
+
+@app.command(epilog="Example: foundry models deprecate support-bot@0.1.0")
+def deprecate(
+    model: Reference,
+    undo: Annotated[bool, typer.Option("--undo", help="bring it back")] = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Hide a version from @latest; it stays usable by number."""
+    with session.client() as client:
+        version = client.models.set_stage(*session.reference(model), deprecated=not undo)
+    print_record(session.record(version), output)
+
+
+@app.command(epilog="Example: foundry models delete support-bot@0.1.0 --yes")
+def delete(
+    model: Reference,
+    reason: session.ReasonOption = None,
+    yes: session.YesOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Delete one version. Its number is never used again."""
+    name, selector = session.reference(model)
+    with session.client() as client:
+        version = client.models.version(name, selector)
+        session.confirm(f"delete {version.reference} ({version.digest[:12]})", yes)
+        # By number: an alias may have moved while the question was open.
+        client.models.delete_version(name, version.version, reason=reason)
+    print_record({"deleted": version.reference}, output)
+
+
+@alias_app.command("set", epilog="Example: foundry models alias set support-bot production 0.2.0")
+def set_alias(
+    name: str,
+    alias: Alias,
+    version: str,
+    reason: session.ReasonOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Point an alias at a version."""
+    with session.client() as client:
+        before = {a.name: a for a in client.models.get(name).aliases}.get(alias)
+        after = client.models.set_alias(
+            name,
+            alias,
+            version,
+            expected_version_id=before.version_id if before else None,
+            reason=reason,
+        )
+    if before is not None and output is Output.TABLE:
+        stderr().print(f"it pointed at {before.version}", style="dim", markup=False)
+    print_record(session.record(after), output)
+
+
+@alias_app.command(epilog="Example: foundry models alias rollback support-bot production")
+def rollback(
+    name: str,
+    alias: Alias,
+    reason: session.ReasonOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Point an alias where it pointed before its last move."""
+    with session.client() as client:
+        expected = _alias(client.models.get(name).aliases, alias)
+        moved = client.models.rollback_alias(
+            name, alias, expected_version_id=expected, reason=reason
+        )
+    print_record(session.record(moved), output)
+
+
+@alias_app.command("delete", epilog="Example: foundry models alias delete support-bot staging -y")
+def delete_alias(
+    name: str, alias: Alias, yes: session.YesOption = False, output: OutputOption = Output.TABLE
+) -> None:
+    """Remove an alias; its version stays."""
+    with session.client() as client:
+        expected = _alias(client.models.get(name).aliases, alias)
+        session.confirm(f"delete the alias {name}@{alias}", yes)
+        client.models.delete_alias(name, alias, expected_version_id=expected)
+    print_record({"deleted": f"{name}@{alias}"}, output)
+
+
+class _Alias(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version_id(self) -> UUID: ...
+
+
+def _alias(aliases: Iterable[_Alias], name: str) -> UUID:
+    for alias in aliases:
+        if alias.name == name:
+            return alias.version_id
+    raise NotFound(f"there is no alias {name}: `foundry models show` lists them")

@@ -1,0 +1,72 @@
+"""The client behind every command that talks to a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from foundry.cli.console import Output, print_rows, stderr
+from foundry.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from foundry.sdk import Foundry, Page
+
+LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="at most so many")]
+ReasonOption = Annotated[str | None, typer.Option(help="kept in the audit trail")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
+
+DEFAULT_LIMIT = 100
+_PAGE = 200
+
+
+def client() -> Foundry:
+    """Of FOUNDRY_CLIENT__URL and FOUNDRY_CLIENT__API_KEY, else of the local stack."""
+    # The SDK loads every schema: only a command that runs pays for it.
+    from foundry.config import load_settings
+    from foundry.sdk import Foundry
+
+    return Foundry.from_settings(load_settings())
+
+
+def fetched(fetch: Callable[[str | None, int], Page[Any]], limit: int) -> list[dict[str, object]]:
+    """The first rows of a list; says on standard error that there are more."""
+    from foundry.sdk import each
+
+    size = min(limit + 1, _PAGE)
+    found = list(islice(each(lambda cursor: fetch(cursor, size)), limit + 1))
+    if len(found) > limit:
+        stderr().print(f"only the first {limit}: --limit shows more", style="dim", markup=False)
+    return records(found[:limit])
+
+
+def record(model: BaseModel) -> dict[str, object]:
+    return model.model_dump(mode="json")
+
+
+def records(models: Iterable[BaseModel]) -> list[dict[str, object]]:
+    return [record(model) for model in models]
+
+
+def show_rows(
+    rows: Iterable[BaseModel], output: Output, columns: tuple[str, ...], empty: str = "nothing yet"
+) -> None:
+    print_rows(records(rows), output, columns=columns, empty=empty)
+
+
+def reference(text: str) -> tuple[str, str]:
+    """`name`, `name@alias` or `name@1.2.3` → the name and the selector."""
+    name, separator, selector = text.partition("@")
+    if not name or (separator and not selector):
+        raise InvalidRequest(f"{text!r} is not a reference: use name, name@alias or name@1.2.3")
+    return name, selector or "latest"
+
+
+def confirm(what: str, yes: bool) -> None:
+    """Ask before something is lost."""
+    if not yes and not typer.confirm(f"{what}?", err=True):
+        raise typer.Exit(1)
