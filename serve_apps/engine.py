@@ -20,7 +20,7 @@ _ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_MAX_N_SEQUENCES": "16",
     "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_PLUGINS": "",
+    "VLLM_PLUGINS": "foundry",
 }
 
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import os
 import sys
+import threading
 from typing import Any
 from uuid import UUID
 
@@ -34,6 +36,8 @@ _STATUS: dict[ApplicationStatus, EngineStatus] = {
     ApplicationStatus.DEPLOY_FAILED: "failed",
     ApplicationStatus.DELETING: "absent",
 }
+log = logging.getLogger(__name__)
+
 _MESSAGE_CHARS = 2000
 _VERIFY_TIMEOUT_S = 120.0
 
@@ -126,30 +130,34 @@ def _probe(model: str) -> bytes:
 
 
 class SupervisorActor:
-    """Shell around `Supervisor`; it begins at once and is restarted by Ray when it dies."""
+    """Shell around `Supervisor`. Ray restarts it when it dies, with nobody left to call it, so the
+    work begins by itself."""
 
     def __init__(self) -> None:
         logging.basicConfig(level=logging.INFO)
-        settings = load_settings()
-        self._supervisor = Supervisor(
-            open_database(settings),
-            RayJobs(settings),
-            ServeEngines(),
-            settings.serving.engine_start_timeout_s,
-        )
+        threading.Thread(target=_supervise, args=(load_settings(),), daemon=True).start()
 
-    async def run(self) -> None:
-        await self._supervisor.run()
-
-    async def ready(self) -> bool:
+    def ready(self) -> bool:
         return True
+
+
+def _supervise(settings: Settings) -> None:
+    supervisor = Supervisor(
+        open_database(settings),
+        RayJobs(settings),
+        ServeEngines(),
+        settings.serving.engine_start_timeout_s,
+    )
+    try:
+        asyncio.run(supervisor.run())
+    except BaseException:
+        log.exception("the supervisor ended")
+    # A process without its loop would look alive for ever; Ray starts a new one.
+    os._exit(1)
 
 
 def ensure_supervisor() -> None:
     """Start the cluster's supervisor unless it lives."""
-    actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, lifetime="detached")(
-        SupervisorActor
-    )
+    actor: Any = ray.remote(num_cpus=0, max_restarts=-1, lifetime="detached")(SupervisorActor)
     handle = actor.options(name=NAME, namespace=NAMESPACE, get_if_exists=True).remote()
     ray.get(handle.ready.remote())
-    handle.run.remote()

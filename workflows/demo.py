@@ -34,7 +34,7 @@ CONFIG = SftConfig(
     max_steps=70, batch_size=8, micro_batch_size=8, lr=2e-3, warmup_ratio=0.05, max_seq_len=256
 )
 _DATA = Path(__file__).parent / "demo_data" / "support_commands.jsonl"
-_MAX_TOKENS = 48
+_MAX_TOKENS = 40
 _CONCURRENCY = 8
 
 

@@ -40,6 +40,9 @@ _PICKED = (
 _HARDENED = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Workers are Foundry itself, gateway and engines included: not work to be done in the gaps.
+    "RAY_worker_niceness": "0",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_apps.edge:stages",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "930",
@@ -50,7 +53,7 @@ _HARDENED = {
     "TRANSFORMERS_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
-    "VLLM_PLUGINS": "",
+    "VLLM_PLUGINS": "foundry",
     "VLLM_MAX_N_SEQUENCES": "16",
     "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
     "VLLM_HOST_IP": _LOOPBACK,
@@ -59,8 +62,12 @@ _HARDENED = {
 }
 
 
-def pick_ports(home: Path) -> dict[str, int]:
-    ports = dict(zip(_PICKED, free_ports(str(home)), strict=False))
+def pick_ports(settings: Settings) -> dict[str, int]:
+    """Ports for Ray's many listeners, none of them one that the settings name."""
+    home = settings.home
+    named = {settings.http.port, settings.ray.port, settings.ray.dashboard_port}
+    unnamed = (port for port in free_ports(str(home)) if port not in named)
+    ports = dict(zip(_PICKED, unnamed, strict=False))
     part = int(stack_id(home)[:4], 16) % _SLICES
     return {
         **ports,

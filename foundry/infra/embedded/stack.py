@@ -104,7 +104,7 @@ def client_environment(settings: Settings) -> dict[str, str]:
     """Variables with which a user's own shell reaches this stack's Ray."""
     names = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_USAGE_STATS_ENABLED")
     state = load(settings.home)
-    ports = state.ports if state is not None else ray.pick_ports(settings.home)
+    ports = state.ports if state is not None else ray.pick_ports(settings)
     found = ray.environment(settings, ports)
     return {"FOUNDRY_HOME": str(settings.home), **{name: found[name] for name in names}}
 
@@ -117,7 +117,7 @@ def _begin(settings: Settings, state: StackState | None) -> StackState:
     else:
         stop_all(_not_postgres(settings.home), _STOP_GRACE_S)
         _require_ports(settings)
-    ports = ray.pick_ports(settings.home)
+    ports = ray.pick_ports(settings)
     environment = {**environment_of(settings), **ray.environment(settings, ports)}
     secret = {name for name in environment if name.endswith(("_KEY", "_KEY_ID", "DATABASE__URL"))}
     public = {name: value for name, value in environment.items() if name not in secret}

@@ -76,7 +76,8 @@ def test_a_home_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_two_stacks_get_different_ports(home: Path, tmp_path: Path) -> None:
-    first, second = ray.pick_ports(home), ray.pick_ports(tmp_path / "second")
+    first = ray.pick_ports(Settings(home=home))
+    second = ray.pick_ports(Settings(home=tmp_path / "second"))
     assert set(first) == set(second)
     assert not {first[name] for name in first} & {second[name] for name in second} or (
         first["ingress_http"] == second["ingress_http"]
@@ -84,9 +85,15 @@ def test_two_stacks_get_different_ports(home: Path, tmp_path: Path) -> None:
     assert all(ports.is_free("127.0.0.1", port) for port in first.values())
 
 
+def test_picked_ports_leave_those_of_the_settings_alone(home: Path) -> None:
+    named = ray.pick_ports(Settings(home=home))["haproxy_metrics"]
+    settings = Settings(home=home, http=HttpSettings(port=named))
+    assert named not in ray.pick_ports(settings).values()
+
+
 def test_the_environment_is_hardened_and_rebuilds_the_settings(home: Path) -> None:
     settings = Settings(home=home, http=HttpSettings(port=8123))
-    found = ray.environment(settings, ray.pick_ports(home))
+    found = ray.environment(settings, ray.pick_ports(settings))
     assert found["RAY_AUTH_MODE"] == "token"
     assert found["RAY_SERVE_ENABLE_HA_PROXY"] == found["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
     assert found["RAY_SERVE_HAPROXY_SOCKET_PATH"].startswith(str(runtime_dir(home)))
