@@ -5,6 +5,7 @@ Settings are built in entry points and handed down by section. Variables are
 `FOUNDRY_*` variable is an error: a misspelled one would otherwise be ignored in silence.
 """
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -28,7 +29,7 @@ class DatabaseSettings(_Section):
         description="postgresql+asyncpg://… of an external server; unset: embedded PostgreSQL",
     )
     pool_size: int = Field(default=5, ge=1, le=100, description="connections per process")
-    connect_timeout_s: float = Field(default=5.0, gt=0)
+    connect_timeout_s: float = Field(default=10.0, gt=0)
     statement_timeout_s: float = Field(default=30.0, gt=0)
 
 
@@ -168,3 +169,12 @@ def environment_of(settings: Settings) -> dict[str, str]:
 def child_environment(**overrides: str) -> dict[str, str]:
     """This process's environment for a child, with `overrides` on top."""
     return {**os.environ, **overrides}
+
+
+def ray_submission_id() -> str | None:
+    """Name of the Ray job whose driver this process is; None outside of one."""
+    try:
+        found = json.loads(os.environ["RAY_JOB_CONFIG_JSON_ENV_VAR"])
+        return str(found["metadata"]["job_submission_id"])
+    except (KeyError, ValueError):
+        return None

@@ -1,5 +1,6 @@
 """PostgreSQL: the only source of truth."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -28,6 +29,8 @@ from sqlalchemy.orm import DeclarativeBase
 
 from foundry.config import DatabaseSettings
 from foundry.errors import DatabaseUnavailable, InvalidRequest
+
+log = logging.getLogger(__name__)
 
 _UNREACHABLE = (
     CannotConnectNowError,
@@ -79,6 +82,14 @@ def unstorable(error: BaseException) -> bool:
     return isinstance(cause, DataError)
 
 
+def _unavailable(cause: BaseException) -> DatabaseUnavailable:
+    log.warning("PostgreSQL cannot be reached: %r", cause)
+    return DatabaseUnavailable(
+        "PostgreSQL cannot be reached; the request changed nothing. "
+        "It recovers by itself when the database is back: see `foundry status`"
+    )
+
+
 class Database:
     """One process's connection pool."""
 
@@ -110,18 +121,23 @@ class Database:
         """
         try:
             async with self._sessions.begin() as session:
+                await self._connect(session)
                 yield session
-        except (DBAPIError, PoolTimeout, OSError, PostgresConnectionError) as error:
+        except (DBAPIError, PostgresConnectionError, ConnectionError) as error:
             if unstorable(error):
                 raise InvalidRequest(
                     "a value holds characters or numbers that cannot be stored (such as NUL)"
                 ) from error
             if not unreachable(error):
                 raise
-            raise DatabaseUnavailable(
-                "PostgreSQL cannot be reached; the request changed nothing. "
-                "It recovers by itself when the database is back: see `foundry status`"
-            ) from error
+            raise _unavailable(error) from error
+
+    async def _connect(self, session: AsyncSession) -> None:
+        """Apart from the block, whose own files and deadlines may raise OSError too."""
+        try:
+            await session.connection()
+        except (PoolTimeout, OSError) as error:
+            raise _unavailable(error) from error
 
     async def ping(self) -> None:
         async with self.begin() as session:

@@ -60,7 +60,12 @@ _SAME: dict[int | str, dict[str, Any]] = {
 )
 async def submit_sft(body: SftSubmit, response: Response, submissions: SubmissionsDep) -> Job:
     job, created = await submissions.sft(
-        body.name, body.base, body.dataset, body.config, force=body.force
+        body.name,
+        body.base,
+        body.dataset,
+        body.config,
+        force=body.force,
+        submission_id=body.submission_id,
     )
     response.status_code = 201 if created else 200
     return job

@@ -22,6 +22,11 @@ class SftSubmit(BaseModel):
     force: bool = Field(
         default=False, description="train again although the same job is active or has succeeded"
     )
+    submission_id: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9._-]{1,128}$",
+        description="the Ray job that asks and will be the driver itself; unset: one is started",
+    )
 
 
 class ImportSubmit(BaseModel):
@@ -42,6 +47,7 @@ class JobOut(BaseModel):
     name: str
     state: str
     attempt: int
+    submission_id: str | None
     cancel_requested: bool
     spec: dict[str, object]
     progress: dict[str, object]

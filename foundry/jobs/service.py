@@ -28,6 +28,7 @@ from foundry.jobs.repository import JobRows
 from foundry.jobs.tables import Job, JobLog, JobMetric
 
 __all__ = [
+    "Job",
     "JobLease",
     "Jobs",
     "due",
@@ -57,11 +58,13 @@ class Jobs:
         *,
         identity: dict[str, object] | None = None,
         force: bool = False,
+        submission_id: str | None = None,
     ) -> tuple[Job, bool]:
         """Queue a job, or find the same one. Returns it and whether it is new.
 
         Args:
             identity: what makes two submissions the same; default: the whole spec.
+            submission_id: of a Ray job that is the first attempt's driver already.
         """
         fingerprint = _fingerprint(kind, name, spec if identity is None else identity)
         await self._rows.serialise(fingerprint)
@@ -76,6 +79,9 @@ class Jobs:
             fingerprint=fingerprint,
             created_by=self._principal.subject,
         )
+        if submission_id is not None:
+            job.state, job.attempt = JobState.STARTING.value, 1
+            job.submission_id, job.heartbeat_at = submission_id, utcnow()
         await self._rows.add(job)
         await self._audit.record("job.submit", "job", str(job.id), after={"kind": kind, **spec})
         return job, True

@@ -19,9 +19,19 @@ class Submissions:
         self._datasets = datasets
 
     async def sft(
-        self, name: str, base: str, dataset: str, config: SftConfig, *, force: bool = False
+        self,
+        name: str,
+        base: str,
+        dataset: str,
+        config: SftConfig,
+        *,
+        force: bool = False,
+        submission_id: str | None = None,
     ) -> tuple[Job, bool]:
         """Queue a fine-tuning job. Returns it and whether it is new.
+
+        Args:
+            submission_id: of a Ray job that is the driver already, for a job submitted by hand.
 
         Raises:
             ModelNotFound, NotFound: base or dataset do not exist.
@@ -55,7 +65,9 @@ class Submissions:
             "dataset": data.digest,
             "config": config.digest(),
         }
-        return await self._jobs.submit("sft", name, spec, identity=identity, force=force)
+        return await self._jobs.submit(
+            "sft", name, spec, identity=identity, force=force, submission_id=submission_id
+        )
 
     async def import_model(
         self, name: str, source: str, *, force: bool = False

@@ -30,13 +30,20 @@ class Jobs(Resource[S_co]):
         config: SftConfig | None = None,
         *,
         force: bool = False,
+        submission_id: str | None = None,
     ) -> Call[JobOut]:
         """Fine-tune `base` on `dataset` into a new version of the model `name`.
 
-        The same job is not run twice; `force` runs it again.
+        The same job is not run twice; `force` runs it again. A Ray job that means to run the
+        fine-tuning itself gives its `submission_id`.
         """
         body = SftSubmit(
-            name=name, base=base, dataset=dataset, config=config or SftConfig(), force=force
+            name=name,
+            base=base,
+            dataset=dataset,
+            config=config or SftConfig(),
+            force=force,
+            submission_id=submission_id,
         )
         return Call("POST", path("jobs", "sft"), JobOut, body=body)
 

@@ -71,4 +71,3 @@ def group_rows(slots: torch.Tensor) -> list[tuple[int, Rows]]:
         first, last = int(rows[0]), int(rows[-1]) + 1
         groups.append((slot, slice(first, last) if last - first == len(rows) else rows))
     return groups
-

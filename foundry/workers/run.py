@@ -26,8 +26,7 @@ from foundry.errors import (
 )
 from foundry.infra.database import Database
 from foundry.infra.wiring import open_database
-from foundry.jobs.service import JobLease
-from foundry.jobs.tables import Job
+from foundry.jobs.service import Job, JobLease
 from foundry.registry.domain import VersionSpec
 from foundry.registry.service import load_manifest
 from foundry.training.config import Lora, SftConfig
@@ -89,7 +88,9 @@ class Driver:
             Inputs(dataset.digest, dataset.files),
             config,
         )
-        worker = _actor(SftWorker, self._settings)
+        worker = await self._place(SftWorker)
+        if worker is None:
+            return
         if (result := await self._follow(worker, worker.run.remote(task))) is None:
             await self._lease.cancelled()
             return
@@ -118,7 +119,9 @@ class Driver:
                 model=str(spec["model"]), kind="base", relation="import", job_id=self._job.id
             )
         )
-        worker = _actor(ImportWorker, self._settings)
+        worker = await self._place(ImportWorker)
+        if worker is None:
+            return
         published = await self._follow(
             worker, worker.run.remote(str(spec["source"]), publication), silent=True
         )
@@ -126,6 +129,33 @@ class Driver:
             await self._lease.cancelled()
             return
         await self._finish(published, {})
+
+    async def _place(self, worker: type) -> Any | None:
+        """A worker once the cluster has room for it; None: the job was cancelled meanwhile.
+
+        Raises:
+            ResourceExhausted: the cluster has nothing that it could ever run on.
+        """
+        kind = _accelerator(worker)
+        options = {"num_cpus": 1, "num_gpus": 1 if kind == "GPU" else 0}
+        remote: Any = ray.remote(max_restarts=0, **options)(worker)
+        actor = remote.remote(self._settings)
+        ready = asyncio.ensure_future(_result(actor.__ray_ready__.remote()))
+        while not (await asyncio.wait({ready}, timeout=POLL_S))[0]:
+            if await self._waits_in_vain(f"waiting for a free {kind}"):
+                ready.cancel()
+                ray.kill(actor)
+                await self._lease.cancelled()
+                return None
+        ready.result()
+        return actor
+
+    async def _waits_in_vain(self, phase: str) -> bool:
+        """Show what the job waits for. Returns whether it shall be cancelled."""
+        try:
+            return await self._lease.heartbeat({"phase": phase})
+        except DatabaseUnavailable:
+            return False
 
     def _publication(self, spec: VersionSpec) -> Publication:
         return Publication(self._job.tenant_id, self._job.project_id, self._job.id, spec)
@@ -192,21 +222,18 @@ def _shown(report: Progress) -> dict[str, object]:
     }
 
 
-def _actor(worker: type, settings: Settings) -> Any:
-    """A worker actor on an accelerator if the cluster has one, else on a CPU.
+def _accelerator(worker: type) -> str:
+    """What of the cluster the worker needs one whole of.
 
     Raises:
-        ResourceExhausted: the cluster has neither.
+        ResourceExhausted: the cluster has no node with it.
     """
     resources = ray.cluster_resources()
     if worker is SftWorker and resources.get("GPU", 0) >= 1:
-        options = {"num_cpus": 1, "num_gpus": 1}
-    elif resources.get("CPU", 0) >= 1:
-        options = {"num_cpus": 1, "num_gpus": 0}
-    else:
-        raise ResourceExhausted("the cluster has no whole CPU for a worker: add a node")
-    remote: Any = ray.remote(max_restarts=0, **options)(worker)
-    return remote.remote(settings)
+        return "GPU"
+    if resources.get("CPU", 0) >= 1:
+        return "CPU"
+    raise ResourceExhausted("the cluster has no whole CPU for a worker: add a node")
 
 
 async def execute(job_id: UUID, settings: Settings) -> bool:

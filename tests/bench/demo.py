@@ -1,30 +1,19 @@
 """`make bench NAME=demo`: the demo in a fresh home, from a stopped machine to the comparison."""
 
 import json
-import shutil
-import tempfile
 import time
-from pathlib import Path
 
 from rich.console import Console
 
-from foundry.config import load_settings
-from foundry.infra.embedded import stack
-from foundry.infra.embedded.paths import runtime_dir
+from tests.bench.stack import fresh_home
 from workflows.demo import Demo
 
 
 def main() -> None:
-    home = Path(tempfile.mkdtemp(prefix="fdry-bench-"))
-    settings = load_settings().model_copy(update={"home": home})
-    began = time.monotonic()
-    try:
+    with fresh_home() as settings:
+        began = time.monotonic()
         outcome = Demo(settings, Console(stderr=True)).run()
         seconds = time.monotonic() - began
-    finally:
-        stack.down(home, lambda text: None)
-        shutil.rmtree(home, ignore_errors=True)
-        shutil.rmtree(runtime_dir(home), ignore_errors=True)
     metrics = {
         "base_exact_match": round(outcome.base.share, 4),
         "adapter_exact_match": round(outcome.adapter.share, 4),

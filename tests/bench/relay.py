@@ -4,7 +4,6 @@ Same model, engine arguments, prompts and client; the two sides take turns, one 
 medians over the rounds are reported. Both engines stay up, so neither is measured cold.
 """
 
-import argparse
 import asyncio
 import json
 import socket
@@ -20,8 +19,13 @@ from pathlib import Path
 
 import httpx
 
-from foundry.config import ServingSettings, child_environment, load_settings
+from foundry.config import ServingSettings, child_environment
+from foundry.infra.embedded import stack
+from foundry.jobs.domain import BUNDLED
+from foundry.sdk import Foundry
 from foundry.training.gguf_import import bundled_gguf, convert_gguf
+from tests.bench.stack import fresh_home
+from workflows.demo import BASE, api_key
 
 ROUNDS = 5
 MAX_TOKENS = 32
@@ -121,7 +125,7 @@ async def compare(foundry: Side, raw: Side, rounds: int) -> dict[str, float]:
             for client, side in pairs if number % 2 == 0 else pairs[::-1]:
                 result = await measure(client, side, f"round {number}")
                 results[side.name].append(result)
-                print(number, side.name, result, flush=True)
+                _say(f"{number} {side.name} {result}")
     return _metrics(results[foundry.name], results[raw.name])
 
 
@@ -204,41 +208,34 @@ def _await_health(
     raise SystemExit("vLLM's server was not ready in time")
 
 
-def running_stack() -> Side:
-    """The stack of FOUNDRY_HOME, as `make demo` leaves it: its first base."""
-    settings = load_settings()
-    path = settings.home / "credentials.json"
-    if not path.is_file():
-        raise SystemExit(f"no stack under {settings.home}: run `make demo` first, or pass --url")
-    found = json.loads(path.read_text())
-    url, key = f"{found['url']}/v1", found["api_key"]
-    headers = {"authorization": f"Bearer {key}"}
-    models = httpx.get(f"{url}/models", headers=headers, trust_env=False).json()["data"]
-    base = next((model["id"] for model in models if model["parent"] is None), None)
-    if base is None:
-        raise SystemExit("no base is running: `foundry deploy` one first")
-    return Side("foundry", url, key, base)
+@contextmanager
+def foundry_stack() -> Iterator[Side]:
+    """A stack that serves the demo's base as the demo does, with room for adapters."""
+    with fresh_home() as settings:
+        stack.up(settings, _say)
+        with Foundry.from_settings(settings) as client:
+            imported = client.jobs.wait(client.jobs.submit_import(name=BASE, source=BUNDLED).id)
+            if imported.state != "SUCCEEDED":
+                raise SystemExit(f"the import failed: {imported.error}")
+            endpoint = client.endpoints.wait(client.endpoints.create(model=BASE, deploy=True).id)
+            if endpoint.state != "RUNNING":
+                raise SystemExit(f"{BASE} was not deployed: {endpoint.last_error}")
+        yield Side("foundry", f"{settings.base_url}/v1", api_key(settings), BASE)
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--url", help="base URL with /v1; unset: the stack of FOUNDRY_HOME")
-    parser.add_argument("--key", default="")
-    parser.add_argument("--model", default="", help="name of the served base")
-    parser.add_argument("--model-dir", type=Path, help="that base on disk; unset: the bundled one")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    return parser.parse_args()
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:
-    args = arguments()
-    foundry = Side("foundry", args.url, args.key, args.model) if args.url else running_stack()
-    with tempfile.TemporaryDirectory(prefix="relay-") as scratch:
-        model_dir = args.model_dir or Path(scratch) / "base"
-        if args.model_dir is None:
-            convert_gguf(bundled_gguf(), model_dir)
+    with (
+        tempfile.TemporaryDirectory(prefix="relay-") as scratch,
+        foundry_stack() as foundry,
+    ):
+        model_dir = Path(scratch) / "base"
+        convert_gguf(bundled_gguf(), model_dir)
         with raw_server(model_dir, ServingSettings(), Path(scratch) / "raw.log") as raw:
-            metrics = asyncio.run(compare(foundry, raw, args.rounds))
+            metrics = asyncio.run(compare(foundry, raw, ROUNDS))
     print(json.dumps({"bench": "relay", "metrics": metrics}))
 
 

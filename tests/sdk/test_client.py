@@ -1,3 +1,5 @@
+import json
+from operator import attrgetter
 from pathlib import Path
 
 import httpx
@@ -24,7 +26,31 @@ from foundry.sdk._errors import BY_CODE
 from tests.architecture.surface import error_tree
 from tests.sdk.answers import JOB_ID, client, endpoint, failure, job
 
-PUBLIC = ["AsyncChat", "AsyncEndpoints", "AsyncFoundry", "AsyncJobs", "Audit", "Capabilities", "Capability", "Datasets", "Endpoints", "Foundry", "Full", "Health", "Jobs", "Keys", "Lora", "Models", "Page", "SftConfig", "SyncChat", "SyncEndpoints", "SyncJobs", "each", "each_async"]
+PUBLIC = [
+    "AsyncChat",
+    "AsyncEndpoints",
+    "AsyncFoundry",
+    "AsyncJobs",
+    "Audit",
+    "Capabilities",
+    "Capability",
+    "Datasets",
+    "Endpoints",
+    "Foundry",
+    "Full",
+    "Health",
+    "Jobs",
+    "Keys",
+    "Lora",
+    "Models",
+    "Page",
+    "SftConfig",
+    "SyncChat",
+    "SyncEndpoints",
+    "SyncJobs",
+    "each",
+    "each_async",
+]
 
 
 def test_the_public_names() -> None:
@@ -37,7 +63,7 @@ def test_every_error_of_ours_has_its_code() -> None:
     assert BY_CODE["disk_full"] is errors.DiskFull
 
 
-@pytest.mark.parametrize("kind", sorted(error_tree(), key=lambda kind: kind.code))
+@pytest.mark.parametrize("kind", sorted(error_tree(), key=attrgetter("code")))
 def test_an_error_comes_back_as_it_left(kind: type[FoundryError], tmp_path: Path) -> None:
     answer = failure(418, kind.code, "what happened", param="x", details={"row": 3, "message": 1})
     with client(lambda request: answer, tmp_path) as foundry, pytest.raises(kind) as raised:
@@ -93,7 +119,7 @@ def test_reads_are_tried_three_times_and_writes_once(tmp_path: Path) -> None:
         raise httpx.ConnectError("refused")
 
     with client(refuse, tmp_path) as foundry:
-        with pytest.raises(Unavailable, match="nothing answers at http://foundry.test; start it"):
+        with pytest.raises(Unavailable, match=r"nothing answers at http://foundry\.test; start it"):
             foundry.models.list()
         assert seen == ["GET"] * 3
         seen.clear()
@@ -227,7 +253,7 @@ def test_waiting_ends_in_time(tmp_path: Path) -> None:
     running = httpx.Response(200, json=job("RUNNING"))
     with (
         client(lambda request: running, tmp_path) as foundry,
-        pytest.raises(DeadlineExceeded, match="was not done within 0.05 s"),
+        pytest.raises(DeadlineExceeded, match=r"was not done within 0\.05 s"),
     ):
         foundry.jobs.wait(JOB_ID, poll_s=0.01, timeout_s=0.05)
 
@@ -245,7 +271,7 @@ def _events(*events: str) -> bytes:
 
 
 def _piece(text: str) -> str:
-    return '{"choices": [{"delta": {"content": "%s"}}]}' % text
+    return json.dumps({"choices": [{"delta": {"content": text}}]})
 
 
 def test_chat_streams_pieces(tmp_path: Path) -> None:
