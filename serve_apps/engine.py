@@ -17,6 +17,8 @@ _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "0",
     "TOKENIZERS_PARALLELISM": "false",
+    # vLLM keeps one core for processes that spin; ours sleep (see foundry.serving.cpu_platform).
+    "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_MAX_N_SEQUENCES": "16",
     "VLLM_NO_USAGE_STATS": "1",

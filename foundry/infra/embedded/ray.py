@@ -21,6 +21,7 @@ from foundry.infra.embedded.state import stack_id, write_private
 
 _LOOPBACK = "127.0.0.1"
 _POLL_S = 0.2
+_TICK_S = 5.0
 # Serve's replicas search their own slice of the documented ranges, so that stacks do not collide.
 _SLICES, _SLICE = 20, 50
 _INGRESS_HTTP, _INGRESS_GRPC = 30000, 40000
@@ -150,6 +151,7 @@ def wait_ready(settings: Settings, head: psutil.Process, tick: Callable[[float],
     """
     log = settings.home / "logs" / "ray.log"
     began = time.monotonic()
+    told = began
     needed = (settings.ray.port, settings.ray.dashboard_port)
     while not all(listens(_LOOPBACK, port) for port in needed):
         waited = time.monotonic() - began
@@ -160,7 +162,9 @@ def wait_ready(settings: Settings, head: psutil.Process, tick: Callable[[float],
                 f"Ray was not ready after {settings.ray.start_timeout_s:.0f} s (log: {log}): "
                 "try again, or raise FOUNDRY_RAY__START_TIMEOUT_S on a slow machine"
             )
-        tick(waited)
+        if time.monotonic() - told >= _TICK_S:
+            told = time.monotonic()
+            tick(waited)
         time.sleep(_POLL_S)
 
 
