@@ -1,7 +1,8 @@
 """LoRA on CPUs at the cost of a few small matrix products.
 
 vLLM's own CPU path gathers a copy of both weights for every token, which made an adapter's answers
-four times slower than its base's. Here the tokens of one adapter share one product.
+four times slower than its base's, and in a batch with adapters it applies the last slot's to the
+base's tokens. Here the tokens of one adapter share one product, and the base's take part in none.
 """
 
 from typing import TYPE_CHECKING, Any

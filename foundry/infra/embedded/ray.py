@@ -84,6 +84,8 @@ def environment(settings: Settings, ports: Mapping[str, int]) -> dict[str, str]:
         **_HARDENED,
         "FOUNDRY_STACK_ID": stack_id(home),
         "PYTHONPATH": str(Path(foundry.__file__).parent.parent),
+        # In a job's entry point, `python` is this installation's.
+        "PATH": f"{Path(sys.executable).parent}:{child_environment().get('PATH', os.defpath)}",
         "VLLM_CACHE_ROOT": str(home / "cache" / "vllm"),
         "RAY_ADDRESS": settings.ray.address or f"{_LOOPBACK}:{settings.ray.port}",
         "RAY_AUTH_TOKEN_PATH": str(token_file(home)),

@@ -1,0 +1,82 @@
+"""What `make demo` promises, and every command that it and the README show."""
+
+import json
+import re
+
+import pytest
+
+from foundry.install.installer import ROOT
+from tests.integration.conftest import Stack
+from workflows.demo import BASE, MODEL
+
+pytestmark = pytest.mark.engine
+
+
+def test_the_adapter_beats_its_base_on_held_out_prompts(stack: Stack) -> None:
+    base, prompts = stack.matches(BASE)
+    adapter, _ = stack.matches(f"{MODEL}@production")
+    assert prompts == 63
+    assert adapter / prompts >= 0.85
+    assert (adapter - base) / prompts >= 0.5
+    assert stack.seconds <= 900
+
+
+def test_the_printed_curl_line_answers_a_command(stack: Stack) -> None:
+    curl = stack.printed[stack.printed.index("curl ") : stack.printed.index("Next:")]
+    answered = stack.shell(curl.replace("curl ", "curl -sS ", 1))
+    assert answered.returncode == 0, answered.stderr
+    text = json.loads(answered.stdout)["choices"][0]["message"]["content"]
+    assert json.loads(text)["user"] == "mei.tanaka"
+
+
+def test_the_printed_next_commands_work(stack: Stack) -> None:
+    shown = stack.printed[stack.printed.index("Next:") :].splitlines()[1:]
+    commands = [line.strip() for line in shown if line.strip().startswith("foundry ")]
+    assert len(commands) == 3
+    printed = [stack.shell(command) for command in commands]
+    assert [done.returncode for done in printed] == [0, 0, 0], [done.stderr for done in printed]
+    chat, lineage, jobs = (done.stdout for done in printed)
+    assert json.loads(chat)["action"] == "refund"
+    assert BASE in lineage
+    assert "SUCCEEDED" in jobs
+
+
+def test_a_second_demo_finds_everything_done(stack: Stack) -> None:
+    before = json.loads(stack.run("foundry.cli.main", "jobs", "list", "--output", "json").stdout)
+    again = stack.run("workflows.demo")
+    assert again.returncode == 0, again.stderr
+    after = json.loads(stack.run("foundry.cli.main", "jobs", "list", "--output", "json").stdout)
+    assert {job["id"] for job in after} == {job["id"] for job in before}
+    assert re.findall(r"(\d+) / 63", again.stdout) == re.findall(r"(\d+) / 63", stack.printed)
+
+
+def _blocks(language: str) -> list[str]:
+    """The README's blocks after its first one, which is `make demo` and `make test` themselves."""
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def _of(stack: Stack, block: str) -> str:
+    """A block with this stack's address and key where the README has its examples."""
+    return block.replace("http://127.0.0.1:8000", stack.url).replace("fk_live_…", stack.api_key)
+
+
+def test_the_readme_says_the_two_commands_first() -> None:
+    first = [line.split("#")[0].strip() for line in _blocks("bash")[0].splitlines()]
+    assert first == ["make demo", "make test"]
+
+
+@pytest.mark.parametrize("number", range(1, len(_blocks("bash"))))
+def test_a_command_block_of_the_readme(stack: Stack, number: int) -> None:
+    block = _of(stack, _blocks("bash")[number])
+    if "make " in block:
+        pytest.fail("blocks with make end this stack or start another: show them in text")
+    done = stack.shell(block)
+    assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("number", range(len(_blocks("python"))))
+def test_a_python_block_of_the_readme(stack: Stack, number: int) -> None:
+    block = _of(stack, _blocks("python")[number])
+    done = stack.shell(f"python - <<'END'\n{block}\nEND")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()

@@ -1,0 +1,113 @@
+"""Fine-tuning as users start it, and what a kill, a full cluster and bad data do to it."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from foundry.infra.embedded.processes import members
+from foundry.infra.embedded.state import stack_id
+from foundry.jobs.schemas import JobOut
+from foundry.sdk import Foundry, SftConfig
+from tests.integration.conftest import Stack
+from workflows.demo import BASE, DATASET
+
+pytestmark = pytest.mark.engine
+
+SHORT = SftConfig(
+    max_steps=6, batch_size=2, micro_batch_size=2, max_seq_len=256, checkpoint_every=2
+)
+
+
+def _file_digest(client: Foundry, job: JobOut) -> str:
+    """Of the adapter's weights that the job registered."""
+    assert job.state == "SUCCEEDED", job.error
+    name, version = str((job.result or {})["model"]).split("@")
+    files = {file.path: file for file in client.models.artifacts(name, version).data}
+    return files["adapter_model.safetensors"].sha256
+
+
+def _sft_worker(stack: Stack) -> psutil.Process | None:
+    for process in members(stack_id(stack.home)):
+        if "SftWorker" in "".join(process.cmdline()[:1]):
+            return process
+    return None
+
+
+def test_killed_in_the_midst_it_ends_with_the_same_bytes(stack: Stack) -> None:
+    with stack.client() as client:
+        whole = client.jobs.submit_sft("whole", BASE, DATASET, SHORT, force=True)
+        expected = _file_digest(client, client.jobs.wait(whole.id, timeout_s=300))
+        job = client.jobs.submit_sft("killed", BASE, DATASET, SHORT, force=True)
+
+        def kill_once(update: JobOut) -> None:
+            step: Any = update.progress.get("step", 0)
+            if update.attempt == 1 and step >= 3 and (worker := _sft_worker(stack)) is not None:
+                worker.kill()
+
+        ended = client.jobs.wait(job.id, kill_once, poll_s=0.1, timeout_s=400)
+        assert ended.attempt == 2
+        assert _file_digest(client, ended) == expected
+
+
+def test_submitted_by_hand_it_is_its_own_ray_job(stack: Stack) -> None:
+    config = json.dumps({**SHORT.model_dump(mode="json", exclude={"method"}), "max_steps": 2})
+    done = stack.shell(
+        'eval "$(foundry env)"\n'
+        "ray job submit --submission-id by-hand -- python -m workflows.train "
+        f"--base {BASE} --dataset {DATASET} --name by-hand --lora-rank 8 --config '{config}'"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "by-hand@0.1.0 is in the registry" in done.stdout
+    with stack.client() as client:
+        job = next(row for row in client.jobs.list().data if row.name == "by-hand")
+    assert (job.state, job.attempt, job.submission_id) == ("SUCCEEDED", 1, "by-hand")
+
+
+def test_by_hand_outside_of_a_ray_job_says_how(stack: Stack) -> None:
+    done = stack.run("workflows.train", "--base", BASE, "--dataset", DATASET, "--name", "x")
+    assert done.returncode == 1
+    assert "ray job submit -- python -m workflows.train" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_a_free_processor_it_waits_and_can_be_cancelled(stack: Stack) -> None:
+    slow = SftConfig(max_steps=500, batch_size=2, micro_batch_size=2, max_seq_len=256)
+    with stack.client() as client:
+        busy = [
+            client.jobs.submit_sft(f"busy-{number}", BASE, DATASET, slow, force=True)
+            for number in range(psutil.cpu_count() or 1)
+        ]
+        deadline = time.monotonic() + 120
+        phases: dict[str, str] = {}
+        while "waiting for a free CPU" not in phases.values():
+            assert time.monotonic() < deadline, phases
+            time.sleep(0.5)
+            phases = {j.name: str(client.jobs.get(j.id).progress.get("phase")) for j in busy}
+        for job in busy:
+            client.jobs.cancel(job.id)
+        ended = [client.jobs.wait(job.id, timeout_s=120).state for job in busy]
+    assert set(ended) == {"CANCELLED"}
+
+
+def test_a_broken_line_is_named(stack: Stack, tmp_path: Path) -> None:
+    path = tmp_path / "broken.jsonl"
+    path.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a", "completion": 7}\n')
+    done = stack.run("foundry.cli.main", "datasets", "add", "broken", str(path))
+    assert done.returncode != 0
+    assert "line 2" in done.stderr
+    assert "completion" in done.stderr
+
+
+def test_a_corrupt_adapter_is_refused_and_harms_nobody(stack: Stack, tmp_path: Path) -> None:
+    config = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"\x10" * 512)
+    with stack.client() as client:
+        job = client.jobs.submit_import("corrupt", f"file://{tmp_path}")
+        ended = client.jobs.wait(job.id, timeout_s=120)
+    assert ended.state == "FAILED"
+    assert "Traceback" not in json.dumps(ended.error)
