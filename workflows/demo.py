@@ -25,6 +25,7 @@ from foundry.jobs.domain import BUNDLED
 from foundry.jobs.schemas import JobOut
 from foundry.sdk import Foundry
 from foundry.training.config import SftConfig
+from workflows.demo_data.make import SYSTEM
 
 BASE = "smollm2-135m"
 DATASET = "support"
@@ -197,6 +198,13 @@ def report(console: Console, settings: Settings, outcome: Outcome) -> None:
         table.add_row(score.model, f"{score.matches} / {score.prompts}", f"{score.share:.2f}")
     console.print(table)
     url, key = settings.base_url, api_key(settings)
+    question = {
+        "model": f"{MODEL}@{ALIAS}",
+        "messages": [
+            {"role": "system", "content": SYSTEM},
+            {"role": "user", "content": "Unlock the account of Mei Tanaka."},
+        ],
+    }
     dashboard = f"http://{settings.ray.dashboard_host}:{settings.ray.dashboard_port}"
     lines = (
         f"Done in {outcome.seconds / 60:.1f} minutes.",
@@ -207,11 +215,10 @@ def report(console: Console, settings: Settings, outcome: Outcome) -> None:
         "",
         f"curl {url}/v1/chat/completions -H 'Authorization: Bearer {key}' \\",
         "  -H 'Content-Type: application/json' \\",
-        f'  -d \'{{"model": "{MODEL}@{ALIAS}", "messages": [{{"role": "user", '
-        '"content": "Unlock the account of Mei Tanaka."}]}\'',
+        f"  -d '{json.dumps(question)}'",
         "",
         "Next:  . .venv/bin/activate",
-        f'       foundry chat {MODEL}@{ALIAS} "Refund 12 euros on order 4711."',
+        f'       foundry chat {MODEL}@{ALIAS} --system "{SYSTEM}" "Refund 12 euros on order 4711."',
         f"       foundry models lineage {MODEL}@{ALIAS}",
         "       foundry jobs list",
         "       make down",

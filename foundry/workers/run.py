@@ -198,7 +198,7 @@ class Driver:
 
     async def _report(self, worker: Any, *, silent: bool) -> bool:
         if silent:
-            return await self._lease.heartbeat()
+            return await self._lease.heartbeat({"phase": "reading the files"})
         reports: list[Progress] = await worker.progress.remote(self._told)
         for report in reports:
             if report.metrics:

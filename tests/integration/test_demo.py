@@ -36,7 +36,7 @@ def test_the_printed_next_commands_work(stack: Stack) -> None:
     printed = [stack.shell(command) for command in commands]
     assert [done.returncode for done in printed] == [0, 0, 0], [done.stderr for done in printed]
     chat, lineage, jobs = (done.stdout for done in printed)
-    assert json.loads(chat)["action"] == "refund"
+    assert json.loads(chat) == {"action": "refund_order", "order": 4711, "amount": 12}
     assert BASE in lineage
     assert "SUCCEEDED" in jobs
 
