@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from foundry.cli.console import exit_code, print_error
 from foundry.config import Settings, load_settings
 from foundry.errors import FoundryError
 from foundry.infra.embedded import stack
@@ -235,8 +236,8 @@ def main() -> None:
             outcome = Demo(settings, console).run()
         report(console, settings, outcome)
     except FoundryError as error:
-        Console(stderr=True).print(f"error: {error.message}", style="red", soft_wrap=True)
-        sys.exit(1)
+        print_error(error.message)
+        sys.exit(exit_code(error))
     except KeyboardInterrupt:
         Console(stderr=True).print(
             "stopped; what was finished is kept. `make demo` goes on, `make down` stops all"

@@ -23,6 +23,16 @@ SHORT = SftConfig(
 )
 
 
+@pytest.fixture(scope="module")
+def numbers(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A dataset of which a few steps take seconds."""
+    path = tmp_path_factory.mktemp("data") / "numbers.jsonl"
+    rows = [{"prompt": f"What follows {n}?", "completion": str(n + 1)} for n in range(40)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with stack.client() as client:
+        return client.datasets.add("numbers", path).reference
+
+
 def _file_digest(client: Foundry, job: JobOut) -> str:
     """Of the adapter's weights that the job registered."""
     assert job.state == "SUCCEEDED", job.error
@@ -39,11 +49,11 @@ def _sft_worker(stack: Stack) -> psutil.Process | None:
     return None
 
 
-def test_killed_in_the_midst_it_ends_with_the_same_bytes(stack: Stack) -> None:
+def test_killed_in_the_midst_it_ends_with_the_same_bytes(stack: Stack, numbers: str) -> None:
     with stack.client() as client:
-        whole = client.jobs.submit_sft("whole", BASE, DATASET, SHORT, force=True)
+        whole = client.jobs.submit_sft("whole", BASE, numbers, SHORT, force=True)
         expected = _file_digest(client, client.jobs.wait(whole.id, timeout_s=300))
-        job = client.jobs.submit_sft("killed", BASE, DATASET, SHORT, force=True)
+        job = client.jobs.submit_sft("killed", BASE, numbers, SHORT, force=True)
 
         def kill_once(update: JobOut) -> None:
             step: Any = update.progress.get("step", 0)
@@ -55,12 +65,12 @@ def test_killed_in_the_midst_it_ends_with_the_same_bytes(stack: Stack) -> None:
         assert _file_digest(client, ended) == expected
 
 
-def test_submitted_by_hand_it_is_its_own_ray_job(stack: Stack) -> None:
+def test_submitted_by_hand_it_is_its_own_ray_job(stack: Stack, numbers: str) -> None:
     config = json.dumps({**SHORT.model_dump(mode="json", exclude={"method"}), "max_steps": 2})
     done = stack.shell(
         'eval "$(foundry env)"\n'
         "ray job submit --submission-id by-hand -- python -m workflows.train "
-        f"--base {BASE} --dataset {DATASET} --name by-hand --lora-rank 8 --config '{config}'"
+        f"--base {BASE} --dataset {numbers} --name by-hand --lora-rank 8 --config '{config}'"
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "by-hand@0.1.0 is in the registry" in done.stdout

@@ -105,8 +105,15 @@ def test_2_a_wrong_model_name(stack: RunningStack) -> None:
 
 
 def test_3_a_second_demo_while_one_runs(home: Path) -> None:
-    with exclusive(home, "make demo"):
-        result = foundry("up", home=home)
+    with exclusive(home, "make demo", name="demo"):
+        result = subprocess.run(
+            [sys.executable, "-m", "workflows.demo"],
+            env=child_environment(FOUNDRY_HOME=str(home)),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert result.returncode == 6
     assert_one_sentence(result.stderr, "make demo (pid", "wait until it ends", "FOUNDRY_HOME")
 
