@@ -142,7 +142,7 @@ class Driver:
         actor = remote.remote(self._settings)
         ready = asyncio.ensure_future(_result(actor.__ray_ready__.remote()))
         while not (await asyncio.wait({ready}, timeout=POLL_S))[0]:
-            if await self._waits_in_vain(f"waiting for a free {kind}"):
+            if await self._cancelled_while(f"waiting for a free {kind}"):
                 ready.cancel()
                 ray.kill(actor)
                 await self._lease.cancelled()
@@ -150,8 +150,8 @@ class Driver:
         ready.result()
         return actor
 
-    async def _waits_in_vain(self, phase: str) -> bool:
-        """Show what the job waits for. Returns whether it shall be cancelled."""
+    async def _cancelled_while(self, phase: str) -> bool:
+        """Show the phase. Returns whether the job shall be cancelled."""
         try:
             return await self._lease.heartbeat({"phase": phase})
         except DatabaseUnavailable:
