@@ -28,10 +28,10 @@ pytestmark = pytest.mark.postgres
 CALLER = principal()
 
 
-async def submit(database: Database, name: str = "bot") -> Job:
+async def submit(database: Database, name: str = "bot", submission_id: str | None = None) -> Job:
     async with database.begin() as db:
         jobs = Jobs(db, AuditTrail(db, CALLER, "test"), CALLER)
-        job, created = await jobs.submit("sft", name, {"model": name})
+        job, created = await jobs.submit("sft", name, {"model": name}, submission_id=submission_id)
         assert created
         return job
 

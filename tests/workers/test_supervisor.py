@@ -54,6 +54,20 @@ async def test_a_queued_job_is_submitted_once(database: Database) -> None:
     assert tower.launcher.submitted == [(f"fj-{job.id}-1", job.id)]
 
 
+async def test_a_driver_that_came_by_itself_is_replaced_only_when_it_dies(
+    database: Database,
+) -> None:
+    tower, job = Watchtower(database), await submit(database, submission_id="by-hand")
+    assert (job.state, job.attempt) == (JobState.STARTING, 1)
+    await tower.supervisor.reconcile_jobs()
+    assert tower.launcher.submitted == []
+    await JobLease.claim(database, job.id)
+    await silence(database)
+    await tower.supervisor.reconcile_jobs()
+    await tower.supervisor.reconcile_jobs()
+    assert tower.launcher.submitted == [(f"fj-{job.id}-2", job.id)]
+
+
 async def test_a_dead_driver_is_replaced_until_the_third_death(database: Database) -> None:
     tower, job = Watchtower(database), await submit(database)
     for _ in range(MAX_ATTEMPTS):

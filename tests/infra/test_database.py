@@ -1,0 +1,38 @@
+"""Which errors mean that PostgreSQL is away, and which are somebody else's."""
+
+import socket
+
+import pytest
+from sqlalchemy import text
+
+from foundry.config import DatabaseSettings
+from foundry.errors import DatabaseUnavailable, InvalidRequest
+from foundry.infra.database import Database
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("error", [FileNotFoundError("a file"), TimeoutError("a deadline")])
+async def test_the_blocks_own_errors_stay_what_they_are(
+    database: Database, error: Exception
+) -> None:
+    with pytest.raises(type(error), match=str(error)):
+        async with database.begin():
+            raise error
+
+
+@pytest.mark.postgres
+async def test_a_value_that_cannot_be_stored_is_the_requests_fault(database: Database) -> None:
+    with pytest.raises(InvalidRequest, match="cannot be stored"):
+        async with database.begin() as session:
+            await session.execute(text("SELECT CAST(:value AS text)"), {"value": "a\0b"})
+
+
+async def test_a_server_that_is_away_is_called_that() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    async with Database(
+        f"postgresql+asyncpg://nobody@127.0.0.1:{port}/none", DatabaseSettings()
+    ) as database:
+        with pytest.raises(DatabaseUnavailable, match="recovers by itself"):
+            await database.ping()
