@@ -31,6 +31,7 @@ def job(state: str, **fields: object) -> dict[str, object]:
         "name": "support-bot",
         "state": state,
         "attempt": 1,
+        "submission_id": None,
         "cancel_requested": False,
         "spec": {},
         "progress": {},

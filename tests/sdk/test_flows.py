@@ -64,8 +64,9 @@ async def test_a_dataset_is_added_once_and_read_back(foundry: AsyncFoundry, tmp_
 
 
 async def test_a_bad_row_is_named(foundry: AsyncFoundry) -> None:
-    with pytest.raises(InvalidDataset, match="2"):
-        await foundry.datasets.add("bad", ROWS[:36] + b'{"prompt": 1}\n', filename="x.jsonl")
+    rows = ROWS.splitlines(keepends=True)[0] + b'{"prompt": 1, "completion": "b"}\n'
+    with pytest.raises(InvalidDataset, match="row 2: prompt"):
+        await foundry.datasets.add("bad", rows, filename="x.jsonl")
 
 
 async def test_aliases_move_only_from_where_they_were_seen(
@@ -103,8 +104,10 @@ async def test_aliases_move_only_from_where_they_were_seen(
     hidden = await models.set_stage("support-bot", version.version, deprecated=True)
     assert hidden.stage != version.stage
     await models.delete_version("support-bot", version.version, reason="test")
+    # The row stays for lineage; nothing can use it.
+    assert (await models.version("support-bot", version.version)).stage == "tombstoned"
     with pytest.raises(ModelNotFound):
-        await models.version("support-bot", version.version)
+        await models.version("support-bot", "latest")
 
 
 async def test_a_job_is_submitted_cancelled_and_resumed(
@@ -112,7 +115,7 @@ async def test_a_job_is_submitted_cancelled_and_resumed(
 ) -> None:
     await with_models(control, tmp_path)
     await foundry.datasets.add("support", ROWS, filename="rows.jsonl")
-    config = SftConfig(method=Lora(rank=8), epochs=1)
+    config = SftConfig(method=Lora(rank=8), epochs=1, max_seq_len=128)
     job = await foundry.jobs.submit_sft("bot", "smol", "support@1", config)
     assert (await foundry.jobs.submit_sft("bot", "smol", "support@1", config)).id == job.id
     assert job.state == "QUEUED"
