@@ -66,8 +66,8 @@ def up(settings: Settings, progress: Progress) -> StackState:
         if state is not None and all(part.healthy for part in inspect(settings, state)):
             progress("everything is running already")
             return state
-        ensure_runtime_dir(settings.home)
         state = _begin(settings, state)
+        ensure_runtime_dir(settings.home)
         state, head = _start_ray(settings, state, progress)
         state = _start_postgres(settings, state, progress)
         _write_credentials(settings, _bootstrap(settings, state, progress))
