@@ -142,13 +142,13 @@ class SupervisorActor:
 
 
 def _supervise(settings: Settings) -> None:
-    supervisor = Supervisor(
-        open_database(settings),
-        RayJobs(settings),
-        ServeEngines(),
-        settings.serving.engine_start_timeout_s,
-    )
     try:
+        supervisor = Supervisor(
+            open_database(settings),
+            RayJobs(settings),
+            ServeEngines(),
+            settings.serving.engine_start_timeout_s,
+        )
         asyncio.run(supervisor.run())
     except BaseException:
         log.exception("the supervisor ended")

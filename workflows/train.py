@@ -14,7 +14,7 @@ import ray
 from pydantic import ValidationError
 
 from foundry.config import Settings, load_settings, ray_submission_id
-from foundry.errors import FoundryError, LeaseLost, SetupError
+from foundry.errors import FoundryError, SetupError
 from foundry.jobs.schemas import JobOut
 from foundry.sdk import Foundry
 from foundry.training.config import Lora, SftConfig
@@ -82,7 +82,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO)
     try:
         job = run(options, load_settings())
-    except (FoundryError, LeaseLost) as error:
+    except FoundryError as error:
         sys.exit(f"error: {error.message}")
     if job.state != "SUCCEEDED":
         sys.exit(f"job {job.id} is {job.state}: see `foundry jobs show {job.id}`")
