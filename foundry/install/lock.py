@@ -41,7 +41,10 @@ def compile_lock(uv: str, name: str, extras: Iterable[str], pins: Iterable[str])
 def main() -> int:
     uv = str(Path(sys.executable).with_name("uv"))
     builds = tomllib.loads((_ROOT / "foundry/install/builds.toml").read_text())
-    locks = {"light": ((), ()), "cpu": (("engine", "bundled", "dev"), _pins(builds["cpu"]))}
+    locks = {
+        "light": ((), ()),
+        "cpu": (("engine", "budsim", "bundled", "dev"), _pins(builds["cpu"])),
+    }
     for name, (extras, pins) in locks.items():
         (_ROOT / "locks" / f"{name}.txt").write_text(compile_lock(uv, name, extras, pins))
         print(f"locks/{name}.txt")
