@@ -84,6 +84,18 @@ class SecuritySettings(_Section):
     bcrypt_cost: int = Field(default=12, ge=4, le=16)
 
 
+class OutcomeSettings(_Section):
+    window_s: float = Field(default=900.0, gt=0, description="of measured endpoint windows")
+    flush_s: float = Field(default=5.0, gt=0, description="between a gateway's writes of them")
+    close_s: float = Field(default=60.0, gt=0, description="between looks at finished windows")
+    min_requests: int = Field(
+        default=200, ge=5, description="streamed requests below which a window is no outcome"
+    )
+    review_s: float = Field(
+        default=86_400.0, gt=0, description="between searches for better configurations"
+    )
+
+
 class ClientSettings(_Section):
     url: str | None = Field(default=None, description="a cluster's base URL, for CLI and SDK")
     api_key: SecretStr | None = None
@@ -107,6 +119,11 @@ class Settings(BaseSettings):
     http: HttpSettings = HttpSettings()
     serving: ServingSettings = ServingSettings()
     security: SecuritySettings = SecuritySettings()
+    budsim_data: Path | None = Field(
+        default=None,
+        description="folder that holds serving-benchmarks and traces, for `foundry budsim fit`",
+    )
+    outcomes: OutcomeSettings = OutcomeSettings()
     client: ClientSettings = ClientSettings()
 
     @property

@@ -4,6 +4,7 @@ FoundryError                internal_error
 ├── InvalidRequest          invalid_value             the caller can fix it
 │   ├── InvalidDataset      invalid_dataset           names the line and the field
 │   ├── InvalidArtifact     invalid_artifact          a weights file is not what it claims
+│   ├── InvalidConfiguration  invalid_configuration   each violation: JSON path and reason
 │   ├── ContextLengthExceeded  context_length_exceeded
 │   ├── BodyTooLarge        body_too_large
 │   └── UnsupportedFeature  unsupported
@@ -57,6 +58,10 @@ class InvalidDataset(InvalidRequest):
 
 class InvalidArtifact(InvalidRequest):
     code = "invalid_artifact"
+
+
+class InvalidConfiguration(InvalidRequest):
+    code = "invalid_configuration"
 
 
 class ContextLengthExceeded(InvalidRequest):

@@ -10,16 +10,26 @@ from ray.serve import Application
 from foundry.config import Settings, load_settings
 from foundry.control.app import create_control
 from foundry.infra.wiring import open_database, open_objects
+from foundry.outcomes.forecasting import PredictorForecasts
+from foundry.workers.search import RayCluster, RaySearcher
+from serve_apps.metrics import RaySearchMeter
 from serve_apps.security import open_authenticator
+from serve_apps.versions import engine_version
 
 
 def create(settings: Settings) -> FastAPI:
-    database = open_database(settings)
+    database, objects, cluster = open_database(settings), open_objects(settings), RayCluster()
     return create_control(
         database=database,
-        objects=open_objects(settings),
+        objects=objects,
         authenticator=open_authenticator(settings, database),
         settings=settings,
+        searcher=RaySearcher(),
+        live=cluster,
+        meter=RaySearchMeter(),
+        forecasts=PredictorForecasts(
+            database, objects, settings.serving, engine_version(), cluster
+        ),
     )
 
 

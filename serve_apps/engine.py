@@ -7,8 +7,9 @@ from uuid import UUID
 from ray import serve
 from ray.serve import Application
 
-from foundry.config import ServingSettings, load_settings
+from foundry.config import load_settings
 from foundry.serving.deployment import DEPLOYMENT, Closed, EngineReplica, EngineSpec
+from foundry.serving.options import EngineOptions, serving_of
 
 _HEALTH = {"health_check_period_s": 10.0, "health_check_timeout_s": 5.0}
 
@@ -30,19 +31,36 @@ def build(args: Mapping[str, Any]) -> Application:
     """An engine application.
 
     Args:
-        args: `base_version_id`, `app_name`, `replicas` (1), `gpus` per replica (0), and `serving`,
-            which overrides fields of the settings' serving section.
+        args: `base_version_id`, `app_name`, `on_cpu` (True), `accelerators` (from catalogue id to
+            Ray's accelerator type), and `config`: of the endpoint, which overrides fields of the
+            settings' serving section and holds the engine's options.
+    Raises:
+        UnsupportedFeature: engines of this cluster cannot be configured so.
     """
     settings = load_settings()
-    overrides = dict(args.get("serving") or {})
-    serving = ServingSettings(**(settings.serving.model_dump() | overrides))
-    spec = EngineSpec(UUID(str(args["base_version_id"])), str(args["app_name"]), serving)
-    replicas = int(args.get("replicas", 1))
-    return bind(EngineReplica, spec, replicas=replicas, gpus=float(args.get("gpus", 0)))
+    config, on_cpu = dict(args.get("config") or {}), bool(args.get("on_cpu", True))
+    options = EngineOptions.of(config)
+    options.check(on_cpu=on_cpu)
+    serving = serving_of(settings.serving, config)
+    spec = EngineSpec(UUID(str(args["base_version_id"])), str(args["app_name"]), serving, options)
+    if on_cpu:
+        return bind(EngineReplica, spec, replicas=options.replicas, gpus=0.0)
+    return bind(
+        EngineReplica,
+        spec,
+        replicas=options.replicas,
+        gpus=float(options.gpus),
+        accelerator=options.accelerator(dict(args.get("accelerators") or {})),
+    )
 
 
 def bind(
-    server: type[EngineReplica], spec: EngineSpec, *, replicas: int, gpus: float
+    server: type[EngineReplica],
+    spec: EngineSpec,
+    *,
+    replicas: int,
+    gpus: float,
+    accelerator: str | None = None,
 ) -> Application:
     """Deployments of `spec`. Twice the batch may wait in a replica, as much again in the handle."""
     waiting = 2 * spec.serving.max_num_seqs
@@ -56,6 +74,7 @@ def bind(
             # Work runs in vLLM's own processes; this only lets Ray place the replica.
             "num_cpus": 1.0 if gpus else 0.5,
             "num_gpus": gpus,
+            **({"accelerator_type": accelerator} if accelerator else {}),
             "runtime_env": {"env_vars": _ENVIRONMENT},
         },
         **_HEALTH,

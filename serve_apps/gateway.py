@@ -11,11 +11,14 @@ from ray.serve import Application
 from foundry.config import Settings, load_settings
 from foundry.endpoints.service import Routing
 from foundry.gateway.app import create_gateway
+from foundry.gateway.measurement import Measurement
 from foundry.infra.wiring import open_database
+from foundry.outcomes.service import GatewayWindows
 from foundry.serving.deployment import DEPLOYMENT
 from foundry.serving.upstream import HandleUpstream
 from serve_apps.metrics import RayMeter
 from serve_apps.security import open_authenticator
+from serve_apps.versions import engine_version
 
 # Work beyond the application's own limit is refused by it with OpenAI's body; Serve's own refusal,
 # text of HAProxy, must never come first.
@@ -25,10 +28,18 @@ _HEADROOM = 64
 def create(settings: Settings) -> FastAPI:
     database = open_database(settings)
     authenticator = open_authenticator(settings, database)
+    measurement = Measurement(
+        RayMeter(),
+        GatewayWindows(database),
+        engine_version=engine_version(),
+        window_s=settings.outcomes.window_s,
+        flush_s=settings.outcomes.flush_s,
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with measurement.running():
+            yield
         authenticator.close()
         await database.close()
 
@@ -37,7 +48,7 @@ def create(settings: Settings) -> FastAPI:
         authenticator=authenticator,
         routing=Routing(database),
         upstream=HandleUpstream(DEPLOYMENT),
-        meter=RayMeter(),
+        meter=measurement,
         settings=settings.http,
         lifespan=lifespan,
     )

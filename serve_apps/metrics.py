@@ -1,13 +1,16 @@
-"""The gateway's settlements as Ray metrics, which every node's agent exports to Prometheus."""
+"""What services count, as Ray metrics, which every node's agent exports to Prometheus."""
 
 from ray.util.metrics import Counter, Histogram
 
 from foundry.gateway.ports import Settlement
 
 _TTFT_S = [0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 30.0]
+_SEARCH_S = [0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0]
 
 
 class RayMeter:
+    """The gateway's settlements."""
+
     def __init__(self) -> None:
         labels = ("model", "operation")
         self._requests = Counter(
@@ -34,3 +37,21 @@ class RayMeter:
         ):
             if count:
                 self._tokens.inc(count, labels | {"kind": kind})
+
+
+class RaySearchMeter:
+    """budsim's searches and predictions."""
+
+    def __init__(self) -> None:
+        self._searches = Histogram(
+            "foundry_budsim_search_seconds", "Length of searches", _SEARCH_S, ("outcome",)
+        )
+        self._predictions = Counter(
+            "foundry_budsim_predictions_total", "Configurations predicted on request"
+        )
+
+    def searched(self, seconds: float, outcome: str) -> None:
+        self._searches.observe(seconds, {"outcome": outcome})
+
+    def predicted(self, count: int) -> None:
+        self._predictions.inc(count)

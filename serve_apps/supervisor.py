@@ -22,8 +22,10 @@ from foundry.infra.frames import CallContext, Head, Kind
 from foundry.infra.wiring import open_database
 from foundry.serving.deployment import DEPLOYMENT
 from foundry.serving.upstream import HandleUpstream
+from foundry.workers.search import accelerators
 from foundry.workers.supervisor import EngineObservation, EngineStatus, Supervisor
 from serve_apps import engine
+from serve_apps.outcomes import outcome_chores
 
 NAME = "supervisor"
 NAMESPACE = "foundry"
@@ -77,13 +79,14 @@ class ServeEngines:
         self._upstream = HandleUpstream(DEPLOYMENT)
 
     async def deploy(self, endpoint: EndpointSnapshot) -> None:
-        gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+        resources = ray.cluster_resources()
         application = engine.build(
             {
                 "base_version_id": str(endpoint.model_version_id),
                 "app_name": endpoint.app_name,
-                "serving": endpoint.config,
-                "gpus": gpus,
+                "config": endpoint.config,
+                "on_cpu": resources.get("GPU", 0) < 1,
+                "accelerators": accelerators(resources),
             }
         )
         target = RunTarget(target=application, name=endpoint.app_name, route_prefix=None)
@@ -143,11 +146,13 @@ class SupervisorActor:
 
 def _supervise(settings: Settings) -> None:
     try:
+        database = open_database(settings)
         supervisor = Supervisor(
-            open_database(settings),
+            database,
             RayJobs(settings),
             ServeEngines(),
             settings.serving.engine_start_timeout_s,
+            chores=outcome_chores(settings, database),
         )
         asyncio.run(supervisor.run())
     except BaseException:

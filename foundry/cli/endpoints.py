@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 from uuid import UUID
 
@@ -79,6 +80,28 @@ def create(
     print_record(session.record(endpoint), output)
 
 
+@app.command(epilog="Example: foundry endpoints configure smollm2-135m targets.yaml")
+def configure(
+    endpoint: Endpoint,
+    file: Annotated[
+        Path, typer.Argument(help="YAML: options, or performance_targets{...} and workload{...}")
+    ],
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Say how the next deploy is to serve an endpoint, or what it must achieve."""
+    from foundry.cli.budsim_inputs import mapping
+    from foundry.endpoints.schemas import EndpointConfigure
+    from foundry.sdk.errors import checked
+
+    wanted = checked(EndpointConfigure, mapping(file))
+    with session.client() as client:
+        found = client.endpoints.configure(_found(client, endpoint).id, wanted)
+    print_record(session.record(found), output)
+    if found.recommendation_id is not None and output is Output.TABLE:
+        stderr().print(f"review: foundry budsim explain {found.recommendation_id}", markup=False)
+    stderr().print(f"then: foundry deploy {found.model}", markup=False)
+
+
 @app.command(epilog="Example: foundry endpoints stop smollm2-135m")
 def stop(
     endpoint: Endpoint,
@@ -153,7 +176,7 @@ def _created(
     if any(endpoint.config.get(option) != value for option, value in wanted.items()):
         stderr().print(
             f"endpoint {endpoint.name} existed and keeps its options; "
-            "delete it first to change them",
+            f"foundry endpoints configure {endpoint.name} FILE changes them",
             style="yellow",
             markup=False,
         )

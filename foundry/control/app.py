@@ -26,6 +26,13 @@ from foundry.infra.database import Database
 from foundry.infra.http import declared_permissions, public, require
 from foundry.infra.objects import ObjectStore
 from foundry.jobs.router import router as jobs
+from foundry.outcomes.closing import current_learnt
+from foundry.outcomes.domain import Forecasts
+from foundry.outcomes.forecasting import PredictorForecasts
+from foundry.outcomes.router import router as outcomes
+from foundry.recommendations.router import router as budsim
+from foundry.recommendations.running import Searches
+from foundry.recommendations.searching import CurrentLearnt, LiveCluster, Meter, Searcher
 from foundry.registry.router import router as registry
 
 PUBLIC_PATHS = ("/health", "/openapi.json")
@@ -64,16 +71,30 @@ def create_control(
     objects: ObjectStore,
     authenticator: Authenticator,
     settings: ControlSettings,
+    searcher: Searcher | None = None,
+    live: LiveCluster | None = None,
+    meter: Meter | None = None,
+    learnt: CurrentLearnt = current_learnt,
+    forecasts: Forecasts | None = None,
 ) -> FastAPI:
     """The application, to be mounted at `/api`.
 
+    Args:
+        searcher: finds recommended configurations; None: this process does.
+        live: the cluster that questions mean which name none.
+        meter: counts searches.
+        learnt: reads what deployments taught.
+        forecasts: predict what runs; None: with the server's defaults.
     Raises:
         SetupError: a route declares no permission.
     """
 
+    searches = Searches(database, objects, searcher=searcher, live=live, meter=meter, learnt=learnt)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
+        await searches.close()
         authenticator.close()
         await database.close()
 
@@ -91,8 +112,10 @@ def create_control(
     app.state.database = database
     app.state.objects = objects
     app.state.authenticator = authenticator
+    app.state.searches = searches
+    app.state.forecasts = forecasts or PredictorForecasts(database, objects, live=live)
     app.state.http = settings.http
-    for router in (_own, identity, audit, registry, datasets, jobs, endpoints):
+    for router in (_own, identity, audit, registry, datasets, jobs, endpoints, budsim, outcomes):
         app.include_router(router)
     install_error_handlers(app)
     declared_permissions(app)

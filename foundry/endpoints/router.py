@@ -3,14 +3,16 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Depends, Query, Request, Response
 
 from foundry.audit.service import AuditTrail
-from foundry.endpoints.schemas import EndpointCreate, EndpointList, EndpointOut
+from foundry.endpoints.schemas import EndpointConfigure, EndpointCreate, EndpointList, EndpointOut
 from foundry.endpoints.service import Endpoints
 from foundry.endpoints.tables import Endpoint
 from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
 from foundry.infra.http import Db, require
+from foundry.recommendations.running import Searches
+from foundry.recommendations.service import Recommendations
 from foundry.registry.service import Registry
 
 router = APIRouter(prefix="/endpoints", tags=["endpoints"])
@@ -20,9 +22,24 @@ def _endpoints(request: Request, db: Db) -> Endpoints:
     principal = request.state.principal
     audit = AuditTrail(db, principal, request.state.request_id)
     registry = Registry(db, request.app.state.objects, audit, principal)
-    return Endpoints(db, audit, principal, registry)
+    searches: Searches = request.app.state.searches
+    return Endpoints(db, audit, principal, registry, searches.learnt)
 
 
+def _recommendations(request: Request, db: Db) -> Recommendations:
+    principal = request.state.principal
+    audit = AuditTrail(db, principal, request.state.request_id)
+    searches: Searches = request.app.state.searches
+    return searches.service(db, audit, principal)
+
+
+def _searches(request: Request) -> Searches:
+    searches: Searches = request.app.state.searches
+    return searches
+
+
+RecommendationsDep = Annotated[Recommendations, Depends(_recommendations)]
+SearchesDep = Annotated[Searches, Depends(_searches)]
 EndpointsDep = Annotated[Endpoints, Depends(_endpoints)]
 _READ = [Depends(require("endpoints:read"))]
 _WRITE = [Depends(require("endpoints:write"))]
@@ -59,6 +76,27 @@ async def get_endpoint(endpoint_id: UUID, endpoints: EndpointsDep) -> Endpoint:
     return await endpoints.get(endpoint_id)
 
 
+@router.put(
+    "/{endpoint_id}/config",
+    response_model=EndpointOut,
+    operation_id="endpoints_configure",
+    dependencies=_WRITE,
+)
+async def configure(
+    endpoint_id: UUID,
+    body: EndpointConfigure,
+    endpoints: EndpointsDep,
+    recommendations: RecommendationsDep,
+    searches: SearchesDep,
+    afterwards: BackgroundTasks,
+) -> Endpoint:
+    endpoint = await endpoints.configure(endpoint_id, body, recommendations)
+    if endpoint.recommendation_id is not None:
+        # After the commit: before it, no other transaction could see the row.
+        afterwards.add_task(searches.begin, endpoint.recommendation_id)
+    return endpoint
+
+
 @router.post(
     "/{endpoint_id}/deploy",
     status_code=202,
@@ -66,8 +104,14 @@ async def get_endpoint(endpoint_id: UUID, endpoints: EndpointsDep) -> Endpoint:
     operation_id="endpoints_deploy",
     dependencies=_WRITE,
 )
-async def deploy(endpoint_id: UUID, endpoints: EndpointsDep) -> Endpoint:
-    return await endpoints.deploy(endpoint_id)
+async def deploy(
+    endpoint_id: UUID,
+    endpoints: EndpointsDep,
+    recommendation_id: Annotated[
+        UUID | None, Query(description="the one that was reviewed; refuse to apply any other")
+    ] = None,
+) -> Endpoint:
+    return await endpoints.deploy(endpoint_id, recommendation_id)
 
 
 @router.post(

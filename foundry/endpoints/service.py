@@ -6,6 +6,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from foundry.audit.service import AuditTrail
+from foundry.endpoints.configuring import Change, Configuring, change_of
 from foundry.endpoints.domain import (
     SERVING,
     STARTING,
@@ -18,12 +19,20 @@ from foundry.endpoints.domain import (
 )
 from foundry.endpoints.repository import EndpointRows
 from foundry.endpoints.routing import Routing
+from foundry.endpoints.schemas import EndpointConfigure
 from foundry.endpoints.supervision import observe, snapshot, unsettled
 from foundry.endpoints.tables import Endpoint
 from foundry.errors import Conflict, NotFound
 from foundry.identity.domain import Principal
 from foundry.infra.cursors import DEFAULT_LIMIT, Page, decode, page_of
 from foundry.infra.database import utcnow
+from foundry.recommendations.searching import CurrentLearnt, nothing_learnt
+from foundry.recommendations.service import (
+    Approved,
+    Recommendations,
+    predicted,
+    record_prediction,
+)
 from foundry.registry.service import ModelVersion, Registry
 
 __all__ = [
@@ -43,9 +52,15 @@ class Endpoints:
     """Endpoints of the principal's project: this writes what is desired, never what is."""
 
     def __init__(
-        self, db: AsyncSession, audit: AuditTrail, principal: Principal, registry: Registry
+        self,
+        db: AsyncSession,
+        audit: AuditTrail,
+        principal: Principal,
+        registry: Registry,
+        learnt: CurrentLearnt = nothing_learnt,
     ) -> None:
         self._db = db
+        self._learnt = learnt
         self._audit = audit
         self._principal = principal
         self._registry = registry
@@ -93,28 +108,46 @@ class Endpoints:
         rows = await self._rows.page(cast(UUID, after[0]) if after else None, limit + 1)
         return page_of(rows, limit, lambda endpoint: (endpoint.id,))
 
-    async def deploy(self, endpoint_id: UUID) -> Endpoint:
-        """Ask for it to run; one that runs or starts is left alone.
+    async def configure(
+        self, endpoint_id: UUID, wanted: EndpointConfigure, recommendations: Recommendations
+    ) -> Endpoint:
+        """Store how the next deploy is to serve it. See `Configuring.configure`."""
+        endpoint = _found(await self._rows.get(endpoint_id, lock=True), endpoint_id)
+        configuring = Configuring(self._db, self._audit, recommendations)
+        return await configuring.configure(endpoint, wanted)
 
+    async def deploy(self, endpoint_id: UUID, reviewed: UUID | None = None) -> Endpoint:
+        """Ask for it to run with what was configured last; one that runs so is left alone.
+
+        Args:
+            reviewed: the recommendation that the caller approves; None: the stored one.
         Raises:
-            Conflict: it is being stopped or deleted.
+            Conflict: it is being stopped or deleted, or its recommendation cannot be applied.
             ModelNotFound: its model was deleted.
         """
         endpoint = _found(await self._rows.get(endpoint_id), endpoint_id)
         await self._rows.serialise(endpoint.base_digest)
         endpoint = _found(await self._rows.get(endpoint_id, lock=True), endpoint_id)
-        if endpoint.state in STARTING | SERVING:
+        change = await change_of(self._db, self._principal, endpoint, reviewed, self._learnt)
+        runs = endpoint.state in STARTING | SERVING
+        if change is None and runs:
             return endpoint
         await self._registry.hold(endpoint.model_version_id)
+        prediction = await self._prediction(endpoint, change)
         revision = await self._rows.next_revision(endpoint.base_digest)
         endpoint.last_error = None
-        return await self._desire(
+        endpoint = await self._desire(
             endpoint,
             "running",
             EndpointState.PENDING,
             revision=revision,
             app_name=app_name(endpoint.base_digest, revision),
+            previous_app_name=endpoint.app_name if runs else None,
+            **_applied(endpoint, change),
         )
+        if prediction is not None:
+            await record_prediction(self._db, endpoint.tenant_id, endpoint.id, revision, prediction)
+        return endpoint
 
     async def stop(self, endpoint_id: UUID) -> Endpoint:
         """Ask for it to drain and release what it holds; one that rests is left alone."""
@@ -150,6 +183,21 @@ class Endpoints:
         )
         return endpoint
 
+    async def _prediction(self, endpoint: Endpoint, change: Change | None) -> Approved | None:
+        """Of the next revision: an unchanged configuration keeps what was predicted of it."""
+        if change is not None:
+            return change.prediction
+        row = await predicted(self._db, endpoint.id, endpoint.revision)
+        if row is None:
+            return None
+        return Approved(
+            recommendation_id=row.recommendation_id,
+            configuration=row.configuration,
+            workload=row.workload,
+            predicted=row.predicted,
+            model_version=row.model_version,
+        )
+
     async def _base_of(self, model: str) -> ModelVersion:
         version = await self._registry.resolve(model)
         if version.kind == "adapter" and version.base_version_id is not None:
@@ -175,6 +223,17 @@ class EndpointUse:
     async def user_of(self, version_id: UUID) -> str | None:
         endpoint = await self._rows.of_version(version_id)
         return f"the endpoint {endpoint.name}" if endpoint else None
+
+
+def _applied(endpoint: Endpoint, change: Change | None) -> dict[str, object]:
+    if change is None:
+        return {}
+    return {
+        "config": change.config,
+        "config_generation": endpoint.config_generation + 1,
+        "next_config": None,
+        "recommendation_id": None,
+    }
 
 
 def _found(endpoint: Endpoint | None, endpoint_id: UUID) -> Endpoint:

@@ -73,6 +73,7 @@ def snapshot(endpoint: Endpoint) -> EndpointSnapshot:
         revision=endpoint.revision,
         config=dict(endpoint.config),
         config_generation=endpoint.config_generation,
+        previous_app_name=endpoint.previous_app_name,
     )
 
 

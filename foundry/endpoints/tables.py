@@ -53,6 +53,11 @@ class Endpoint(Base):
     revision: Mapped[int] = mapped_column(default=0)
     config: Mapped[dict[str, object]] = mapped_column(default=dict)
     config_generation: Mapped[int] = mapped_column(BigInteger, default=1)
+    optimization: Mapped[dict[str, object] | None]
+    recommendation_id: Mapped[UUID | None]
+    next_config: Mapped[dict[str, object] | None]
+    # The engine that the current revision replaces, until the supervisor has removed it.
+    previous_app_name: Mapped[str | None] = mapped_column(Text)
     last_error: Mapped[str | None] = mapped_column(Text)
     progress: Mapped[dict[str, object]] = mapped_column(default=dict)
     created_by: Mapped[str] = mapped_column(Text)

@@ -38,6 +38,7 @@ class Settlement:
     Attributes:
         tail: None when the answer was refused, cut or cancelled.
         outcome: `ok`, `cancelled`, `truncated` or the error's code.
+        streamed: only then is `ttft_s` the first token's; otherwise it is the whole answer's.
         ttft_s: arrival to the first bytes of the answer; None when there were none.
         duration_s: arrival to the end.
     """
@@ -48,6 +49,7 @@ class Settlement:
     operation: Operation
     tail: Tail | None
     outcome: str
+    streamed: bool
     attempts: int
     ttft_s: float | None
     duration_s: float

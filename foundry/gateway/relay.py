@@ -163,6 +163,7 @@ class Call:
                     operation=request.operation,
                     tail=self._tail,
                     outcome=self._outcome or outcome,
+                    streamed=self.streaming,
                     attempts=self.attempts,
                     ttft_s=self._first_at and self._first_at - request.received_at,
                     duration_s=time.monotonic() - request.received_at,

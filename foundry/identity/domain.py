@@ -20,6 +20,7 @@ _MEMBER = _VIEWER | {
     "datasets:*",
     "registry:write",
     "endpoints:write",
+    "budsim:run",
     "feedback:write",
 }
 _ADMIN = _MEMBER | {
@@ -30,6 +31,7 @@ _ADMIN = _MEMBER | {
     "registry:promote",
     "registry:import",
     "routes:*",
+    "budsim:*",
     "audit:read",
     "audit:export",
     "maintenance:*",

@@ -15,6 +15,7 @@ from foundry.errors import (
     DeadlineExceeded,
     EngineFailed,
     FoundryError,
+    InvalidConfiguration,
     InvalidRequest,
     NotFound,
     PermissionDenied,
@@ -26,6 +27,7 @@ from foundry.errors import (
 
 STATUS: dict[type[FoundryError], int] = {
     BodyTooLarge: 413,
+    InvalidConfiguration: 422,
     InvalidRequest: 400,
     Unauthenticated: 401,
     PermissionDenied: 403,

@@ -19,12 +19,14 @@ from foundry.sdk._transport import (
     path,
 )
 from foundry.sdk.audit import Audit
+from foundry.sdk.budsim import AsyncBudsim, SyncBudsim
 from foundry.sdk.chat import AsyncChat, SyncChat
 from foundry.sdk.datasets import Datasets
 from foundry.sdk.endpoints import AsyncEndpoints, SyncEndpoints
 from foundry.sdk.jobs import AsyncJobs, SyncJobs
 from foundry.sdk.keys import Keys
 from foundry.sdk.models import Models
+from foundry.sdk.outcomes import Outcomes
 
 
 # The control plane's own two answers belong to no slice, so clients keep their shapes here.
@@ -88,6 +90,8 @@ class Foundry(_Client[SyncSender]):
         self.datasets = Datasets(self.sender)
         self.jobs = SyncJobs(self.sender)
         self.endpoints = SyncEndpoints(self.sender)
+        self.budsim = SyncBudsim(self.sender)
+        self.outcomes = Outcomes(self.sender)
         self.keys = Keys(self.sender)
         self.audit = Audit(self.sender)
         self.chat = SyncChat(self.sender)
@@ -131,6 +135,8 @@ class AsyncFoundry(_Client[AsyncSender]):
         self.datasets = Datasets(self.sender)
         self.jobs = AsyncJobs(self.sender)
         self.endpoints = AsyncEndpoints(self.sender)
+        self.budsim = AsyncBudsim(self.sender)
+        self.outcomes = Outcomes(self.sender)
         self.keys = Keys(self.sender)
         self.audit = Audit(self.sender)
         self.chat = AsyncChat(self.sender)

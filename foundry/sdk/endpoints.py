@@ -2,11 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from uuid import UUID
 
 from foundry.endpoints.domain import RESTING, EndpointState
-from foundry.endpoints.schemas import EndpointCreate, EndpointList, EndpointOut, EngineConfig
+from foundry.endpoints.schemas import (
+    EndpointConfigure,
+    EndpointCreate,
+    EndpointList,
+    EndpointOut,
+    EngineConfig,
+)
 from foundry.errors import NotFound, Unavailable
 from foundry.sdk._transport import AsyncSender, Call, Resource, S_co, SyncSender, operation, path
 from foundry.sdk._waiting import POLL_S, Patience
@@ -38,10 +44,30 @@ class Endpoints(Resource[S_co]):
     def get(self, endpoint_id: UUID | str) -> Call[EndpointOut]:
         return Call("GET", path("endpoints", endpoint_id), EndpointOut)
 
+    @operation("endpoints_configure")
+    def configure(
+        self, endpoint_id: UUID | str, config: EndpointConfigure | Mapping[str, object]
+    ) -> Call[EndpointOut]:
+        """Store how the next deploy is to serve it.
+
+        Args:
+            config: a configuration, or targets from which one is found: then look at
+                `recommendation_id` of the answer before you deploy.
+        """
+        body = EndpointConfigure.model_validate(config)
+        return Call("PUT", path("endpoints", endpoint_id, "config"), EndpointOut, body=body)
+
     @operation("endpoints_deploy")
-    def deploy(self, endpoint_id: UUID | str) -> Call[EndpointOut]:
-        """Ask for it to run."""
-        return Call("POST", path("endpoints", endpoint_id, "deploy"), EndpointOut)
+    def deploy(
+        self, endpoint_id: UUID | str, *, recommendation_id: UUID | str | None = None
+    ) -> Call[EndpointOut]:
+        """Ask for it to run, as it was configured last.
+
+        Args:
+            recommendation_id: the one that was reviewed; if another is stored, Conflict.
+        """
+        query = {"recommendation_id": str(recommendation_id) if recommendation_id else None}
+        return Call("POST", path("endpoints", endpoint_id, "deploy"), EndpointOut, query)
 
     @operation("endpoints_stop")
     def stop(self, endpoint_id: UUID | str) -> Call[EndpointOut]:

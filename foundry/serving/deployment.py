@@ -1,7 +1,7 @@
 """What Ray Serve deploys. Light to import: vLLM is loaded by the engine's replica alone."""
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse
 
 from foundry.config import ServingSettings
 from foundry.infra.frames import CallContext, Operation
+from foundry.serving.options import EngineOptions
 
 if TYPE_CHECKING:
     from foundry.serving.server import FoundryLLMServer
@@ -37,6 +38,7 @@ class EngineSpec:
     base_version_id: UUID
     app_name: str
     serving: ServingSettings
+    options: EngineOptions = field(default_factory=EngineOptions)
 
 
 class EngineReplica:

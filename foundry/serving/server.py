@@ -87,7 +87,8 @@ def _llm_config(spec: EngineSpec, base_digest: str, base_dir: Path) -> LLMConfig
     on_cpu = not torch.cuda.is_available()
     return LLMConfig(
         model_loading_config={"model_id": f"m{base_digest[:24]}", "model_source": str(base_dir)},
-        engine_kwargs=engine_kwargs(spec.serving, on_cpu=on_cpu),
+        engine_kwargs=engine_kwargs(spec.serving, on_cpu=on_cpu)
+        | spec.options.arguments(on_cpu=on_cpu),
         accelerator_config={"kind": "cpu"} if on_cpu else None,
         log_engine_metrics=False,
     )

@@ -7,7 +7,7 @@ missed event, a restart or a second supervisor costs a pass and never a fact.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 from uuid import UUID
@@ -68,6 +68,14 @@ class EngineHost(Protocol):
     async def delete(self, app_name: str) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Chore:
+    """Work beside the reconciling, every so many seconds; a failure waits for the next turn."""
+
+    step: Callable[[], Awaitable[object]]
+    period_s: float
+
+
 @dataclass(slots=True)
 class _Watch:
     """What this process remembers between passes; losing it costs time only."""
@@ -87,12 +95,14 @@ class Supervisor:
         engines: EngineHost,
         engine_start_timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
+        chores: Sequence[Chore] = (),
     ) -> None:
         self._database = database
         self._launcher = launcher
         self._engines = engines
         self._engine_start_timeout_s = engine_start_timeout_s
         self._clock = clock
+        self._chores = chores
         self._watch = _Watch()
 
     async def run(self) -> None:
@@ -100,8 +110,12 @@ class Supervisor:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._forever(self.reconcile_jobs))
             group.create_task(self._forever(self.reconcile_endpoints))
+            for chore in self._chores:
+                group.create_task(self._forever(chore.step, chore.period_s))
 
-    async def _forever(self, step: Callable[[], Awaitable[None]]) -> None:
+    async def _forever(
+        self, step: Callable[[], Awaitable[object]], period_s: float = PERIOD_S
+    ) -> None:
         while True:
             try:
                 await step()
@@ -111,7 +125,7 @@ class Supervisor:
             except Exception:
                 # The loop outlives every fault of a pass: the next one starts from the facts again.
                 log.exception("a pass failed; trying again")
-            await asyncio.sleep(PERIOD_S)
+            await asyncio.sleep(period_s)
 
     async def reconcile_jobs(self) -> None:
         """Start drivers that are due, end those that must stop, notice those that died."""
@@ -162,15 +176,22 @@ class Supervisor:
 
     async def _reconcile(self, endpoint: EndpointSnapshot) -> None:
         if endpoint.desired != "running":
+            await self._remove_previous(endpoint)
             await self._engines.delete(endpoint.app_name)
             gone = _S.DELETED if endpoint.desired == "deleted" else _S.STOPPED
             await self._observe(endpoint, gone)
         elif endpoint.state in _NOT_YET_DEPLOYED:
             self._watch.starting_since[endpoint.id] = self._clock()
+            await self._remove_previous(endpoint)
             await self._engines.deploy(endpoint)
             await self._observe(endpoint, _S.DEPLOYING)
         else:
             await self._follow(endpoint)
+
+    async def _remove_previous(self, endpoint: EndpointSnapshot) -> None:
+        """Before the new engine: the accelerators may not do for both."""
+        if endpoint.previous_app_name is not None:
+            await self._engines.delete(endpoint.previous_app_name)
 
     async def _follow(self, endpoint: EndpointSnapshot) -> None:
         """Compare a deployed endpoint with its engine."""

@@ -17,6 +17,7 @@ from foundry.identity.domain import EVERYTHING, Principal, Role
 from foundry.identity.service import Authenticator, KeyRing, ensure_home_project
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
+from foundry.recommendations.searching import LiveCluster, Searcher
 from foundry.registry.domain import VersionSpec
 from foundry.registry.service import ModelVersion, Registry
 from tests.registry.files import adapter_dir, base_dir
@@ -66,7 +67,11 @@ async def new_key(
 
 @asynccontextmanager
 async def running_control(
-    database: Database, root: Path, http: HttpSettings | None = None
+    database: Database,
+    root: Path,
+    http: HttpSettings | None = None,
+    searcher: Searcher | None = None,
+    live: LiveCluster | None = None,
 ) -> AsyncIterator[Control]:
     caller = await administrator(database, f"tenant-{uuid4()}")
     _, key = await new_key(database, caller)
@@ -77,6 +82,8 @@ async def running_control(
         objects=objects,
         authenticator=authenticator,
         settings=Sections(http or HttpSettings()),
+        searcher=searcher,
+        live=live,
     )
     transport = httpx.ASGITransport(app, root_path="/api", raise_app_exceptions=False)
     async with httpx.AsyncClient(
@@ -85,6 +92,7 @@ async def running_control(
         headers={"authorization": f"Bearer {key}"},
     ) as client:
         yield Control(app, client, caller, objects, database)
+    await app.state.searches.close()
     authenticator.close()
 
 

@@ -86,6 +86,8 @@ async def test_another_tenants_names_are_404(
             f"/jobs/{job}/metrics",
             f"/jobs/{job}/logs",
             f"/endpoints/{endpoint}",
+            f"/budsim/recommendations/{uuid4()}",
+            f"/budsim/recommendations/{uuid4()}/pareto",
         ):
             assert (await stranger.client.get(path)).status_code == 404, path
         for path in (f"/jobs/{job}/cancel", f"/endpoints/{endpoint}/deploy"):
@@ -95,7 +97,10 @@ async def test_another_tenants_names_are_404(
             assert (await stranger.client.get(path)).json()["data"] == [], path
 
 
-@pytest.mark.parametrize("path", ["/models", "/datasets", "/jobs", "/endpoints", "/keys", "/audit"])
+@pytest.mark.parametrize(
+    "path",
+    ["/models", "/datasets", "/jobs", "/endpoints", "/keys", "/audit", "/budsim/recommendations"],
+)
 @pytest.mark.parametrize("cursor", ["x", "bm90IGpzb24", "WyIiLCJhIl0", "AAAA", "%00"])
 async def test_a_forged_cursor_is_a_400(control: Control, path: str, cursor: str) -> None:
     answer = await control.client.get(f"{path}?cursor={cursor}")

@@ -20,6 +20,13 @@ DELETE /keys/{key_id}                              keys:write          keys_revo
 DELETE /models/{name}/aliases/{alias}              registry:write      aliases_delete
 DELETE /models/{name}/versions/{version}           registry:write      versions_delete
 GET /audit                                         audit:read          audit_list
+GET /budsim/advice                                 budsim:read         budsim_advice
+GET /budsim/catalogue                              budsim:read         budsim_catalogue
+GET /budsim/models                                 budsim:read         budsim_models
+GET /budsim/outcomes                               budsim:read         budsim_outcomes
+GET /budsim/recommendations                        budsim:read         budsim_recommendations
+GET /budsim/recommendations/{recommendation_id}    budsim:read         budsim_recommendation
+GET /budsim/recommendations/{recommendation_id}/pareto    budsim:read         budsim_pareto
 GET /capabilities                                  capabilities:read   capabilities
 GET /datasets                                      datasets:read       datasets_list
 GET /datasets/{name}/versions                      datasets:read       datasets_versions
@@ -43,6 +50,15 @@ GET /models/{name}/versions/{version}/lineage      models:read         versions_
 GET /models/{name}/versions/{version}/metrics      models:read         versions_metrics
 GET /whoami                                        keys:read           identity_whoami
 PATCH /models/{name}/versions/{version}            registry:write      versions_set_stage
+POST /budsim/artifacts                             budsim:admin        budsim_upload_artifact
+POST /budsim/models                                budsim:admin        budsim_register_model
+POST /budsim/models/{version}/promote              budsim:admin        budsim_promote
+POST /budsim/predict                               budsim:run          budsim_predict
+POST /budsim/probe                                 budsim:admin        budsim_probe
+POST /budsim/recalibrate                           budsim:admin        budsim_recalibrate
+POST /budsim/recommendations                       budsim:run          budsim_recommend
+POST /budsim/simulate                              budsim:run          budsim_simulate
+POST /budsim/validate                              budsim:run          budsim_validate
 POST /datasets/{name}/versions                     datasets:write      datasets_add
 POST /endpoints                                    endpoints:write     endpoints_create
 POST /endpoints/{endpoint_id}/deploy               endpoints:write     endpoints_deploy
@@ -53,6 +69,8 @@ POST /jobs/{job_id}/cancel                         jobs:write          jobs_canc
 POST /jobs/{job_id}/resume                         jobs:write          jobs_resume
 POST /keys                                         keys:write          keys_create
 POST /models/{name}/aliases/{alias}/rollback       registry:write      aliases_rollback
+PUT /budsim/prices                                 budsim:admin        budsim_set_prices
+PUT /endpoints/{endpoint_id}/config                endpoints:write     endpoints_configure
 PUT /models/{name}/aliases/{alias}                 registry:write      aliases_set
 """
 

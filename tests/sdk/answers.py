@@ -13,6 +13,8 @@ AT = "2026-01-02T03:04:05Z"
 JOB_ID = "0198f3c2-0000-7000-8000-000000000001"
 VERSION_ID = "0198f3c2-0000-7000-8000-000000000002"
 ENDPOINT_ID = "0198f3c2-0000-7000-8000-000000000003"
+WORKLOAD: dict[str, object] = {"users": 4, "input": {"mean": 512}, "output": {"mean": 128}}
+CONFIGURATION: dict[str, object] = {"gpu": "nvidia-l4"}
 
 
 def client(answer: Answer, home: Path) -> Foundry:
@@ -56,6 +58,9 @@ def endpoint(state: str, **fields: object) -> dict[str, object]:
         "revision": 1,
         "config": {},
         "config_generation": 1,
+        "optimization": None,
+        "recommendation_id": None,
+        "next_config": None,
         "last_error": None,
         "progress": {},
         "created_by": "admin",

@@ -27,11 +27,13 @@ from tests.architecture.surface import error_tree
 from tests.sdk.answers import JOB_ID, client, endpoint, failure, job
 
 PUBLIC = [
+    "AsyncBudsim",
     "AsyncChat",
     "AsyncEndpoints",
     "AsyncFoundry",
     "AsyncJobs",
     "Audit",
+    "Budsim",
     "Capabilities",
     "Capability",
     "Datasets",
@@ -43,8 +45,10 @@ PUBLIC = [
     "Keys",
     "Lora",
     "Models",
+    "Outcomes",
     "Page",
     "SftConfig",
+    "SyncBudsim",
     "SyncChat",
     "SyncEndpoints",
     "SyncJobs",

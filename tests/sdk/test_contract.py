@@ -14,6 +14,7 @@ from foundry.identity.service import Authenticator
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
 from foundry.sdk import (
+    AsyncBudsim,
     AsyncEndpoints,
     AsyncFoundry,
     AsyncJobs,
@@ -22,12 +23,14 @@ from foundry.sdk import (
     Foundry,
     Keys,
     Models,
+    Outcomes,
+    SyncBudsim,
     SyncEndpoints,
     SyncJobs,
 )
 from foundry.sdk._transport import Call, Operation, Resource
 from tests.control.client import PEPPER, SECURITY, Sections
-from tests.sdk.answers import VERSION_ID
+from tests.sdk.answers import CONFIGURATION, VERSION_ID, WORKLOAD
 
 RESOURCES: tuple[type[Resource[Any]], ...] = (
     Foundry,
@@ -35,6 +38,8 @@ RESOURCES: tuple[type[Resource[Any]], ...] = (
     Datasets,
     SyncJobs,
     SyncEndpoints,
+    SyncBudsim,
+    Outcomes,
     Keys,
     Audit,
 )
@@ -49,7 +54,26 @@ SAMPLES: dict[str, Any] = {
     "direction": "down",
     "number": 3,
     "limit": 7,
+    "workload": WORKLOAD,
+    "cluster": None,
+    "targets": None,
+    "policy": None,
+    "trace": None,
+    "deployment": "deployment: {}",
+    "configuration": CONFIGURATION,
+    "configurations": [CONFIGURATION],
+    "checkpoint_bytes": None,
+    "prices": {"nvidia-l4": 0.7},
+    "expected_version": 0,
+    "load_test": None,
+    "digest": "0" * 64,
+    "cv": {"tpot/new GPU": 15.0},
+    "site_cv": {"endpoint": (20.0, 15.0)},
+    "recommendation_id": VERSION_ID,
 }
+
+
+CONFIGS: dict[str, dict[str, Any]] = {"endpoints_configure": {"config": {"replicas": 2}}}
 
 
 def _operations(*resources: type[Resource[Any]]) -> Iterator[Operation[..., Any]]:
@@ -66,7 +90,7 @@ def _sample(operation: Operation[..., Any]) -> Call[Any]:
         p.name: SAMPLES.get(p.name, "sample" if p.default in (None, p.empty) else p.default)
         for p in parameters
     }
-    return operation.build(None, **given)
+    return operation.build(None, **given | CONFIGS.get(operation.operation_id, {}))
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +140,7 @@ def test_both_clients_have_the_same_operations() -> None:
         (Foundry, AsyncFoundry),
         (SyncJobs, AsyncJobs),
         (SyncEndpoints, AsyncEndpoints),
+        (SyncBudsim, AsyncBudsim),
     ):
         names = [{o.operation_id for o in _operations(kind)} for kind in (one, other)]
         assert names[0] == names[1]

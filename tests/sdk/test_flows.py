@@ -18,13 +18,22 @@ from foundry.errors import (
 from foundry.infra.database import Database
 from foundry.sdk import AsyncFoundry, Lora, SftConfig, each_async
 from tests.control.client import ROWS, Control, running_control, with_models
+from tests.recommendations.questions import (
+    CLUSTER,
+    ENDPOINT_CONFIG,
+    LLAMA,
+    WORKLOAD,
+    FakeSearcher,
+    answer,
+)
 
 pytestmark = pytest.mark.postgres
 
 
 @pytest.fixture
 async def control(database: Database, tmp_path: Path) -> AsyncIterator[Control]:
-    async with running_control(database, tmp_path / "objects") as running:
+    searcher = FakeSearcher()
+    async with running_control(database, tmp_path / "objects", searcher=searcher) as running:
         yield running
 
 
@@ -157,3 +166,33 @@ async def test_a_revoked_key_is_refused_and_all_is_audited(
     assert created.id in {key.id for key in (await foundry.keys.list()).data}
     events = (await foundry.audit.list(resource_id=created.id)).data
     assert [event.resource_id for event in events] == [created.id] * 2
+
+
+async def test_a_recommendation_becomes_an_endpoints_configuration(
+    control: Control, foundry: AsyncFoundry, tmp_path: Path
+) -> None:
+    await with_models(control, tmp_path)
+    direct = await foundry.budsim.recommend(LLAMA, WORKLOAD, cluster=CLUSTER, targets={})
+    assert (direct.state, direct.result) == ("DONE", answer())
+    assert [row.id for row in (await foundry.budsim.recommendations()).data] == [direct.id]
+    assert len((await foundry.budsim.pareto(direct.id)).data) == 2
+    endpoint = await foundry.endpoints.create("smol")
+    asked = {"performance_targets": {"max_ttft_ms": 300}, "workload": WORKLOAD, "cluster": CLUSTER}
+    configured = await foundry.endpoints.configure(endpoint.id, asked)
+    assert configured.recommendation_id is not None
+    found = await foundry.budsim.wait(configured.recommendation_id, timeout_s=10)
+    assert found.request["targets"]["max_ttft_ms"] == 300  # type: ignore[index]
+    with pytest.raises(Conflict, match="look at it first"):
+        await foundry.endpoints.deploy(endpoint.id, recommendation_id=direct.id)
+    deployed = await foundry.endpoints.deploy(endpoint.id, recommendation_id=found.id)
+    assert deployed.config == ENDPOINT_CONFIG
+    manual = await foundry.endpoints.configure(endpoint.id, {"replicas": 4})
+    assert (manual.next_config, manual.recommendation_id) == ({"replicas": 4}, None)
+
+
+async def test_prices_change_for_everybody_of_the_tenant(foundry: AsyncFoundry) -> None:
+    row = await foundry.budsim.set_prices({"nvidia-l4-24gb": 0.5}, expected_version=0)
+    assert (row.version, row.prices) == (1, {"nvidia-l4-24gb": 0.5})
+    found = await foundry.budsim.catalogue()
+    prices = {gpu["id"]: gpu["price_per_hour"] for gpu in found.data}
+    assert (prices["nvidia-l4-24gb"], found.price_version) == (0.5, 1)

@@ -1,5 +1,6 @@
 """The supervisor's decisions, on a real PostgreSQL and a scripted cluster."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from foundry.jobs.service import JobLease, load
 from foundry.workers.supervisor import (
     MAX_ATTEMPTS,
     STOP_GRACE_S,
+    Chore,
     EngineObservation,
     Supervisor,
 )
+from tests.endpoints.test_configuring import Studio
 from tests.endpoints.test_service import Floor
 from tests.fakes.cluster import FakeEngines, FakeLauncher
 from tests.identity.principals import principal
@@ -174,3 +177,55 @@ async def test_a_stopped_endpoint_releases_its_engine(database: Database, tmp_pa
     await tower.supervisor.reconcile_endpoints()
     assert (await reread(database, endpoint))[0] == S.STOPPED
     assert tower.engines.deleted == [endpoint.app_name]
+
+
+async def test_a_new_configuration_replaces_the_engine(database: Database, tmp_path: Path) -> None:
+    tower, studio = Watchtower(database), Studio(database, tmp_path)
+    await studio.models()
+    first = await studio.deployed("smol")
+    await tower.supervisor.reconcile_endpoints()
+    await studio.run(first)
+    await studio.configure(first.id, replicas=2, optimization_method="MANUAL")
+    second = await studio.deploy(first.id)
+    await tower.supervisor.reconcile_endpoints()
+    assert tower.engines.deleted == [first.app_name]
+    assert list(tower.engines.applications) == [second.app_name]
+    assert (await reread(database, first))[0] == S.DEPLOYING
+
+
+async def test_an_endpoint_that_stops_meanwhile_leaves_neither_engine(
+    database: Database, tmp_path: Path
+) -> None:
+    tower, studio = Watchtower(database), Studio(database, tmp_path)
+    await studio.models()
+    first = await studio.deployed("smol")
+    await tower.supervisor.reconcile_endpoints()
+    await studio.run(first)
+    await studio.configure(first.id, replicas=2, optimization_method="MANUAL")
+    second = await studio.deploy(first.id)
+    await studio.call(lambda e: e.stop(first.id))
+    await tower.supervisor.reconcile_endpoints()
+    assert tower.engines.deleted == [first.app_name, second.app_name]
+    assert tower.engines.applications == {}
+
+
+async def test_a_chore_that_fails_is_done_again_and_stops_nothing(database: Database) -> None:
+    turns, done = 0, asyncio.Event()
+
+    async def work() -> int:
+        nonlocal turns
+        turns += 1
+        if turns == 1:
+            raise ValueError("a fault")
+        done.set()
+        return turns
+
+    supervisor = Supervisor(
+        database, FakeLauncher(), FakeEngines(), 60.0, chores=[Chore(work, 0.01)]
+    )
+    running = asyncio.create_task(supervisor.run())
+    await asyncio.wait_for(done.wait(), 10)
+    assert not running.done()
+    running.cancel()
+    await asyncio.wait({running})
+    assert turns >= 2

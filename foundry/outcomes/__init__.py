@@ -1,0 +1,1 @@
+"""What deployments really do, beside what was predicted of them."""

@@ -1,0 +1,1 @@
+"""Serving configurations that budsim recommends, and what it predicts of them."""
