@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from foundry.budsim.fitting.rows import Rows
+from foundry.budsim.fitting.rows import Rows, file_in
 from foundry.budsim.points import Column
 
 USERS = 200
@@ -141,5 +141,5 @@ def _groups(rows: Rows) -> dict[tuple[str, str], Sequence[int]]:
 
 def _prices(data: Path) -> dict[str, float]:
     """$ per hour by profile."""
-    with (data / _PRICES).open() as file:
+    with file_in(data, _PRICES).open() as file:
         return {row["GPU"]: float(row["price"]) for row in csv.DictReader(file)}

@@ -275,12 +275,12 @@ def _parallel(row: Row) -> _Measured:
 def digests(directory: Path) -> dict[str, str]:
     """sha256 of each file that training reads."""
     return {
-        name: hashlib.sha256(_path(directory, name).read_bytes()).hexdigest()
+        name: hashlib.sha256(file_in(directory, name).read_bytes()).hexdigest()
         for name in (SERVING, PILOT, STATIC, PARALLEL)
     }
 
 
-def _path(directory: Path, name: str) -> Path:
+def file_in(directory: Path, name: str) -> Path:
     """Raises InvalidRequest: the file is not there."""
     nested = directory / _FOLDER
     path = (nested if nested.is_dir() else directory) / name
@@ -293,7 +293,7 @@ def _path(directory: Path, name: str) -> Path:
 
 def _read(directory: Path, name: str) -> Iterator[Row]:
     """Raises InvalidRequest: the file is not there."""
-    path = _path(directory, name)
+    path = file_in(directory, name)
     content = path.read_bytes()
     text = gzip.decompress(content) if path.suffix == ".gz" else content
     yield from csv.DictReader(io.StringIO(text.decode()))

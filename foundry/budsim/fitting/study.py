@@ -26,8 +26,6 @@ _BOOSTING = {
     "colsample_bynode": 0.5,
     "min_child_weight": 2,
     "reg_lambda": 2.0,
-    # A split must pay: the trees are a third smaller and no less accurate.
-    "gamma": 0.003,
     "tree_method": "hist",
     "max_bin": 128,
     "nthread": 1,
@@ -50,13 +48,18 @@ class Extra:
 
 @dataclass(frozen=True, slots=True)
 class Trees:
-    """Size of the regressors: few rows carry few splits."""
+    """Size of the regressors: few rows carry few splits.
+
+    Attributes:
+        gamma: what a split must gain: deep trees become a third smaller and no less accurate.
+    """
 
     depth: int
     rounds: int
+    gamma: float = 0.0
 
 
-MANY_ROWS = Trees(depth=7, rounds=120)
+MANY_ROWS = Trees(depth=7, rounds=120, gamma=0.003)
 FEW_ROWS = Trees(depth=3, rounds=300)
 
 
@@ -142,7 +145,8 @@ def _boosted(member: Member, measured: _Measured, trees: Trees) -> "Booster":
         weights = measured.weight * (1.0 if weights is None else weights)
     # Rounded, so that the last bits of a logarithm on another machine move no split.
     data = xgboost.DMatrix(np.round(table, 6), np.round(wanted, 6), weight=weights)
-    return xgboost.train({**_BOOSTING, "max_depth": trees.depth}, data, trees.rounds)
+    sizes = {"max_depth": trees.depth, "gamma": trees.gamma}
+    return xgboost.train({**_BOOSTING, **sizes}, data, trees.rounds)
 
 
 def out_of_fold(study: Study, split: str, seed: int = 0) -> dict[str, Column]:
