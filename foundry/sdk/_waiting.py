@@ -1,12 +1,17 @@
 """How long to wait, and how much silence of the server to bear meanwhile."""
 
+import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
-from foundry.errors import DeadlineExceeded, Unavailable
+from foundry.errors import DeadlineExceeded, NotFound, Unavailable
 
 POLL_S = 0.5
 # Longer than a gateway or a database takes to restart.
 _SILENCE_S = 60.0
+
+T = TypeVar("T")
 
 
 class Patience:
@@ -38,3 +43,72 @@ class Patience:
         if left <= 0:
             raise DeadlineExceeded(f"{self.what} was not done within {self._timeout_s:g} s")
         return min(poll_s, left)
+
+
+def until(
+    look: Callable[[], T],
+    ended: Callable[[T], bool],
+    on_update: Callable[[T], None] | None,
+    patience: Patience,
+    poll_s: float,
+    *,
+    gone_ends: bool = False,
+) -> T:
+    """What `look` found once it has ended. Outlasts a server that restarts.
+
+    Args:
+        on_update: called after every look.
+        gone_ends: what is gone after a look has ended too, as it was last seen.
+    """
+    last: T | None = None
+    while True:
+        try:
+            last = look()
+        except NotFound:
+            if last is None or not gone_ends:
+                raise
+            return last
+        except Unavailable as error:
+            patience.failed(error)
+        else:
+            if _seen(last, ended, on_update, patience):
+                return last
+        time.sleep(patience.pause(poll_s))
+
+
+async def until_async(
+    look: Callable[[], Awaitable[T]],
+    ended: Callable[[T], bool],
+    on_update: Callable[[T], None] | None,
+    patience: Patience,
+    poll_s: float,
+    *,
+    gone_ends: bool = False,
+) -> T:
+    """As `until`."""
+    last: T | None = None
+    while True:
+        try:
+            last = await look()
+        except NotFound:
+            if last is None or not gone_ends:
+                raise
+            return last
+        except Unavailable as error:
+            patience.failed(error)
+        else:
+            if _seen(last, ended, on_update, patience):
+                return last
+        await asyncio.sleep(patience.pause(poll_s))
+
+
+def _seen(
+    found: T,
+    ended: Callable[[T], bool],
+    on_update: Callable[[T], None] | None,
+    patience: Patience,
+) -> bool:
+    patience.answered()
+    if on_update is not None:
+        on_update(found)
+    return ended(found)

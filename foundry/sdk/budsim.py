@@ -1,13 +1,10 @@
 """budsim: the configuration that meets the targets for the least money."""
 
-import asyncio
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from foundry.budsim.request import Method
-from foundry.errors import Unavailable
 from foundry.recommendations.domain import ENDED
 from foundry.recommendations.schemas import (
     CatalogueOut,
@@ -32,7 +29,7 @@ from foundry.recommendations.schemas import (
     WorkloadIn,
 )
 from foundry.sdk._transport import AsyncSender, Call, Resource, S_co, SyncSender, operation, path
-from foundry.sdk._waiting import POLL_S, Patience
+from foundry.sdk._waiting import POLL_S, Patience, until, until_async
 
 # A registry reference, or a `config.json` as it is.
 Model = str | Mapping[str, object]
@@ -207,6 +204,10 @@ class Budsim(Resource[S_co]):
         return Call("POST", path("budsim", "probe"), ProbedOut, slow=True)
 
 
+def _ended(found: RecommendationOut) -> bool:
+    return found.state in ENDED
+
+
 class SyncBudsim(Budsim[SyncSender]):
     def wait(
         self,
@@ -221,18 +222,9 @@ class SyncBudsim(Budsim[SyncSender]):
         Raises DeadlineExceeded: `timeout_s` have passed; the search goes on.
         """
         patience = Patience(f"recommendation {recommendation_id}", timeout_s)
-        while True:
-            try:
-                found = self.recommendation(recommendation_id)
-            except Unavailable as error:
-                patience.failed(error)
-            else:
-                patience.answered()
-                if on_update is not None:
-                    on_update(found)
-                if found.state in ENDED:
-                    return found
-            time.sleep(patience.pause(poll_s))
+        return until(
+            lambda: self.recommendation(recommendation_id), _ended, on_update, patience, poll_s
+        )
 
 
 class AsyncBudsim(Budsim[AsyncSender]):
@@ -246,15 +238,6 @@ class AsyncBudsim(Budsim[AsyncSender]):
     ) -> RecommendationOut:
         """As `SyncBudsim.wait`."""
         patience = Patience(f"recommendation {recommendation_id}", timeout_s)
-        while True:
-            try:
-                found = await self.recommendation(recommendation_id)
-            except Unavailable as error:
-                patience.failed(error)
-            else:
-                patience.answered()
-                if on_update is not None:
-                    on_update(found)
-                if found.state in ENDED:
-                    return found
-            await asyncio.sleep(patience.pause(poll_s))
+        return await until_async(
+            lambda: self.recommendation(recommendation_id), _ended, on_update, patience, poll_s
+        )

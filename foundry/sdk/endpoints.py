@@ -1,7 +1,5 @@
 """Endpoints: which bases are served, and which should be."""
 
-import asyncio
-import time
 from collections.abc import Callable, Mapping
 from uuid import UUID
 
@@ -13,9 +11,8 @@ from foundry.endpoints.schemas import (
     EndpointOut,
     EngineConfig,
 )
-from foundry.errors import NotFound, Unavailable
 from foundry.sdk._transport import AsyncSender, Call, Resource, S_co, SyncSender, operation, path
-from foundry.sdk._waiting import POLL_S, Patience
+from foundry.sdk._waiting import POLL_S, Patience, until, until_async
 
 _SETTLED = RESTING | {EndpointState.RUNNING, EndpointState.DEGRADED, EndpointState.FAILED}
 
@@ -80,6 +77,10 @@ class Endpoints(Resource[S_co]):
         return Call("DELETE", path("endpoints", endpoint_id), EndpointOut)
 
 
+def _settled(endpoint: EndpointOut) -> bool:
+    return endpoint.state in _SETTLED
+
+
 class SyncEndpoints(Endpoints[SyncSender]):
     def wait(
         self,
@@ -93,23 +94,10 @@ class SyncEndpoints(Endpoints[SyncSender]):
 
         Raises DeadlineExceeded: `timeout_s` have passed.
         """
-        patience, last = Patience(f"endpoint {endpoint_id}", timeout_s), None
-        while True:
-            try:
-                last = self.get(endpoint_id)
-            except NotFound:
-                if last is None:
-                    raise
-                return last
-            except Unavailable as error:
-                patience.failed(error)
-            else:
-                patience.answered()
-                if on_update is not None:
-                    on_update(last)
-                if last.state in _SETTLED:
-                    return last
-            time.sleep(patience.pause(poll_s))
+        patience = Patience(f"endpoint {endpoint_id}", timeout_s)
+        return until(
+            lambda: self.get(endpoint_id), _settled, on_update, patience, poll_s, gone_ends=True
+        )
 
 
 class AsyncEndpoints(Endpoints[AsyncSender]):
@@ -122,20 +110,7 @@ class AsyncEndpoints(Endpoints[AsyncSender]):
         timeout_s: float | None = None,
     ) -> EndpointOut:
         """As `SyncEndpoints.wait`."""
-        patience, last = Patience(f"endpoint {endpoint_id}", timeout_s), None
-        while True:
-            try:
-                last = await self.get(endpoint_id)
-            except NotFound:
-                if last is None:
-                    raise
-                return last
-            except Unavailable as error:
-                patience.failed(error)
-            else:
-                patience.answered()
-                if on_update is not None:
-                    on_update(last)
-                if last.state in _SETTLED:
-                    return last
-            await asyncio.sleep(patience.pause(poll_s))
+        patience = Patience(f"endpoint {endpoint_id}", timeout_s)
+        return await until_async(
+            lambda: self.get(endpoint_id), _settled, on_update, patience, poll_s, gone_ends=True
+        )

@@ -1,11 +1,8 @@
 """Jobs: fine-tuning and importing."""
 
-import asyncio
-import time
 from collections.abc import Callable
 from uuid import UUID
 
-from foundry.errors import Unavailable
 from foundry.jobs.domain import ENDED
 from foundry.jobs.schemas import (
     ImportSubmit,
@@ -16,7 +13,7 @@ from foundry.jobs.schemas import (
     SftSubmit,
 )
 from foundry.sdk._transport import AsyncSender, Call, Resource, S_co, SyncSender, operation, path
-from foundry.sdk._waiting import POLL_S, Patience
+from foundry.sdk._waiting import POLL_S, Patience, until, until_async
 from foundry.training.config import SftConfig
 
 
@@ -109,18 +106,7 @@ class SyncJobs(Jobs[SyncSender]):
         Raises DeadlineExceeded: `timeout_s` have passed; the job goes on.
         """
         patience = Patience(f"job {job_id}", timeout_s)
-        while True:
-            try:
-                job = self.get(job_id)
-            except Unavailable as error:
-                patience.failed(error)
-            else:
-                patience.answered()
-                if on_update is not None:
-                    on_update(job)
-                if _ended(job):
-                    return job
-            time.sleep(patience.pause(poll_s))
+        return until(lambda: self.get(job_id), _ended, on_update, patience, poll_s)
 
 
 class AsyncJobs(Jobs[AsyncSender]):
@@ -134,15 +120,4 @@ class AsyncJobs(Jobs[AsyncSender]):
     ) -> JobOut:
         """As `SyncJobs.wait`."""
         patience = Patience(f"job {job_id}", timeout_s)
-        while True:
-            try:
-                job = await self.get(job_id)
-            except Unavailable as error:
-                patience.failed(error)
-            else:
-                patience.answered()
-                if on_update is not None:
-                    on_update(job)
-                if _ended(job):
-                    return job
-            await asyncio.sleep(patience.pause(poll_s))
+        return await until_async(lambda: self.get(job_id), _ended, on_update, patience, poll_s)

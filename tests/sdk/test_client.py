@@ -24,7 +24,7 @@ from foundry.sdk import AsyncFoundry, Foundry, SftConfig, each
 from foundry.sdk._connection import connection
 from foundry.sdk._errors import BY_CODE
 from tests.architecture.surface import error_tree
-from tests.sdk.answers import JOB_ID, client, endpoint, failure, job
+from tests.sdk.answers import JOB_ID, client, failure, job
 
 PUBLIC = [
     "AsyncBudsim",
@@ -236,38 +236,6 @@ def test_each_follows_the_cursor(tmp_path: Path) -> None:
 
     with client(answer, tmp_path) as foundry:
         assert [row.name for row in each(lambda c: foundry.jobs.list(cursor=c))] == ["a", "b"]
-
-
-def test_waiting_outlasts_a_restart_and_reports_every_look(tmp_path: Path) -> None:
-    answers = iter(
-        [
-            httpx.Response(200, json=job("RUNNING")),
-            failure(503, "database_unavailable", "restarting"),
-            httpx.Response(200, json=job("SUCCEEDED")),
-        ]
-    )
-    seen: list[str] = []
-    with client(lambda request: next(answers), tmp_path) as foundry:
-        ended = foundry.jobs.wait(JOB_ID, lambda job: seen.append(job.state), poll_s=0)
-    assert ended.state == "SUCCEEDED"
-    assert seen == ["RUNNING", "SUCCEEDED"]
-
-
-def test_waiting_ends_in_time(tmp_path: Path) -> None:
-    running = httpx.Response(200, json=job("RUNNING"))
-    with (
-        client(lambda request: running, tmp_path) as foundry,
-        pytest.raises(DeadlineExceeded, match=r"was not done within 0\.05 s"),
-    ):
-        foundry.jobs.wait(JOB_ID, poll_s=0.01, timeout_s=0.05)
-
-
-def test_waiting_for_a_deletion_ends_when_the_endpoint_is_gone(tmp_path: Path) -> None:
-    answers = iter(
-        [httpx.Response(200, json=endpoint("DELETING")), failure(404, "not_found", "none")]
-    )
-    with client(lambda request: next(answers), tmp_path) as foundry:
-        assert foundry.endpoints.wait("x", poll_s=0).state == "DELETING"
 
 
 def _events(*events: str) -> bytes:
