@@ -67,6 +67,17 @@ class Gpu:
         }
         return peaks[compute] * 1e12
 
+    def arithmetic(self, weights: str) -> tuple[float, float]:
+        """Peak operations/s with weights of a format, and 1 where it runs in that format, else 0.
+
+        Weights without a unit of their own are widened to 16 bits first, as int4 always is.
+        """
+        wide = self.flops("bf16") or self.flops("fp16")
+        if weights in ("fp8", "int8", "fp4"):
+            peak = self.flops(weights)
+            return (peak, 1.0) if peak > 0 else (wide, 0.0)
+        return wide, float(weights != "int4")
+
 
 class Catalogue:
     """Accelerators by id. Immutable: changes give a new catalogue.

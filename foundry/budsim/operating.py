@@ -4,7 +4,7 @@ import numpy as np
 
 from foundry.budsim.architecture import ModelSpec
 from foundry.budsim.calibration import PRESENT_MONTH
-from foundry.budsim.catalogue import Catalogue, Gpu
+from foundry.budsim.catalogue import Catalogue
 from foundry.budsim.configuration import Configurations, Floats
 from foundry.budsim.memory import kv_element_bytes, nominal, weight_bytes
 from foundry.budsim.points import ENGINES, Points, model_columns
@@ -21,9 +21,8 @@ def points_of(
     def of_gpu(values: list[float]) -> Floats:
         return np.asarray(values, dtype=np.float64)[configurations.gpu]
 
-    compute = np.asarray(
-        [[_compute(gpu, spec, code) for code in range(len(QUANTIZATIONS))] for gpu in gpus]
-    )
+    formats = [spec.weight_format if name == "none" else name for name in QUANTIZATIONS]
+    compute = np.asarray([[gpu.arithmetic(name) for name in formats] for gpu in gpus])
     chosen = compute[configurations.gpu, configurations.quantization]
     engines = np.asarray([ENGINES.index(name) for name in RUNTIMES], dtype=np.float64)
     cached = workload.input.mean * workload.prefix_share
@@ -31,7 +30,7 @@ def points_of(
         **model_columns(spec, count),
         memory=of_gpu([gpu.memory_gb * 1e9 for gpu in gpus]),
         bandwidth=of_gpu([gpu.bandwidth_gbps * 1e9 * gpu.attained_bandwidth for gpu in gpus]),
-        flops=chosen[:, 0],
+        flops=chosen[:, 0] * of_gpu([gpu.attained_flops for gpu in gpus]),
         flops16=of_gpu([gpu.flops("fp16") * gpu.attained_flops for gpu in gpus]),
         link=of_gpu([gpu.link_gbps * 1e9 for gpu in gpus]),
         nvlink=of_gpu([float(gpu.link == "nvlink") for gpu in gpus]),
@@ -50,16 +49,3 @@ def points_of(
         engine=engines[configurations.runtime],
         month=np.full(count, PRESENT_MONTH),
     )
-
-
-def _compute(gpu: Gpu, spec: ModelSpec, quantization: int) -> tuple[float, float]:
-    """Operations/s of the arithmetic, and 1 where it runs in the weights' own format."""
-    name = QUANTIZATIONS[quantization]
-    wanted = spec.weight_format if name == "none" else name
-    wide = gpu.flops("bf16") or gpu.flops("fp16")
-    if wanted in ("fp8", "int8", "fp4"):
-        peak = gpu.flops(wanted)
-        found = (peak, 1.0) if peak > 0 else (wide, 0.0)
-    else:
-        found = (wide, float(wanted != "int4"))
-    return found[0] * gpu.attained_flops, found[1]

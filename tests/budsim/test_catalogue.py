@@ -42,6 +42,42 @@ def test_peaks_are_dense(name: str) -> None:
     assert (gpu.memory_gb, gpu.bandwidth_gbps, *peaks, gpu.link_gbps) == PEAKS[name]
 
 
+# Operations of 10¹²/s, and whether they run in the weights' own format.
+ARITHMETIC = {
+    ("nvidia-h100-80gb", "fp32"): (989, 1),
+    ("nvidia-h100-80gb", "bf16"): (989, 1),
+    ("nvidia-h100-80gb", "fp16"): (989, 1),
+    ("nvidia-h100-80gb", "fp8"): (1978, 1),
+    ("nvidia-h100-80gb", "int4"): (989, 0),
+    ("nvidia-h100-80gb", "fp4"): (989, 0),
+    ("nvidia-a100-80gb", "fp8"): (312, 0),
+    ("nvidia-a100-80gb", "int8"): (624, 1),
+    ("nvidia-b200-180gb", "fp4"): (9000, 1),
+    # Without a bf16 unit it runs as fp16, and is none the worse.
+    ("nvidia-t4-16gb", "bf16"): (65, 1),
+    ("nvidia-v100-32gb", "fp16"): (125, 1),
+    ("nvidia-v100-32gb", "fp8"): (125, 0),
+}
+
+
+@pytest.mark.parametrize(("name", "weights"), ARITHMETIC)
+def test_the_arithmetic_of_weights(name: str, weights: str) -> None:
+    peak, native = CATALOGUE.gpu(name).arithmetic(weights)
+    assert (peak / 1e12, native) == ARITHMETIC[name, weights]
+
+
+@pytest.mark.parametrize("name", CATALOGUE.ids)
+def test_arithmetic_is_of_its_unit_or_of_16_bits(name: str) -> None:
+    gpu = CATALOGUE.gpu(name)
+    wide = gpu.flops("fp16")
+    assert gpu.arithmetic("int4") == (wide, 0.0)
+    for weights in ("fp32", "bf16", "fp16"):
+        assert gpu.arithmetic(weights) == (wide, 1.0)
+    for weights in ("fp8", "int8", "fp4"):
+        own = gpu.flops(weights)
+        assert gpu.arithmetic(weights) == ((own, 1.0) if own else (wide, 0.0))
+
+
 def test_entries_are_consistent() -> None:
     for gpu in CATALOGUE:
         assert gpu.bf16_tflops in (0, gpu.fp16_tflops)

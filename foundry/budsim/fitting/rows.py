@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from foundry.budsim.catalogue import Catalogue, Gpu
+from foundry.budsim.catalogue import Catalogue
 from foundry.budsim.points import DEFAULT_CHUNK, ENGINES, Column, Points
 from foundry.errors import InvalidRequest
 
@@ -356,7 +356,7 @@ def _points(rows: Sequence[_Measured], months: Sequence[float], catalogue: Catal
     columns["memory"] = [gpu.memory_gb * 1e9 for gpu in gpus]
     columns["bandwidth"] = [gpu.bandwidth_gbps * 1e9 for gpu in gpus]
     columns["flops16"] = [gpu.flops("fp16") for gpu in gpus]
-    compute = [_compute(gpu, row.compute) for gpu, row in zip(gpus, rows, strict=True)]
+    compute = [gpu.arithmetic(row.compute) for gpu, row in zip(gpus, rows, strict=True)]
     columns["flops"] = [peak for peak, _ in compute]
     columns["native"] = [native for _, native in compute]
     columns["link"] = [gpu.link_gbps * 1e9 for gpu in gpus]
@@ -364,9 +364,3 @@ def _points(rows: Sequence[_Measured], months: Sequence[float], catalogue: Catal
     return Points(
         **{name: np.asarray(values, dtype=np.float64) for name, values in columns.items()}
     )
-
-
-def _compute(gpu: Gpu, wanted: str) -> tuple[float, float]:
-    """Operations/s, and 1 where the arithmetic runs in the weights' format."""
-    peak = 0.0 if wanted == "int4" else gpu.flops(wanted)
-    return (peak, 1.0) if peak > 0 else (gpu.flops("fp16"), 0.0)
