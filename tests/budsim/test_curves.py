@@ -11,7 +11,8 @@ from foundry.budsim.curves import FIELDS, GRID, TAIL_FEATURES, Curves, curves, t
 from foundry.budsim.points import DEFAULT_CHUNK
 from foundry.budsim.prediction import NOVELTIES
 from foundry.budsim.request import Method
-from tests.budsim.serving_cases import LLAMA_70B, points, random_points
+from tests.budsim.serving_cases import points, random_points
+from tests.fakes.models import LLAMA_70B
 
 ARTIFACT = load()
 SOME = replace(random_points(60), engine=np.tile([0.0, 1.0, 2.0], 20), dp=np.ones(60))

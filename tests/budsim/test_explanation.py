@@ -15,8 +15,9 @@ from foundry.budsim.search.evaluation import Evaluator
 from foundry.budsim.search.neighbours import neighbours
 from foundry.budsim.search.recommend import recommend
 from foundry.errors import InvalidRequest
+from tests.fakes.models import LLAMA_8B, LLAMA_70B
 from tests.fakes.predictor import FakePredictor
-from tests.fakes.questions import A100, CHAT, H100, L4, LLAMA_8B, LLAMA_70B
+from tests.fakes.questions import A100, CHAT, H100, L4
 
 CATALOGUE = Catalogue.shipped()
 REQUEST = Request(CHAT, ClusterSpec((H100, L4)), Targets(max_ttft_ms=800))

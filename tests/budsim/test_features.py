@@ -10,7 +10,8 @@ from foundry.budsim.features import full, lean, logarithm, matrix
 from foundry.budsim.fitting.rows import _shapes
 from foundry.budsim.physics import prior
 from foundry.budsim.points import ENGINES, Points
-from tests.budsim.serving_cases import MIXTRAL, points, random_points
+from tests.budsim.serving_cases import points, random_points
+from tests.fakes.models import MIXTRAL
 
 SOME = random_points(50)
 FULL = full(SOME, prior(SOME), np.zeros(50))

@@ -8,8 +8,9 @@ from foundry.budsim.configuration import Configuration
 from foundry.budsim.manual import Manual, check
 from foundry.budsim.request import ClusterSpec
 from foundry.errors import InvalidRequest
+from tests.fakes.models import LLAMA_8B, LLAMA_70B
 from tests.fakes.predictor import FakePredictor
-from tests.fakes.questions import A100, CHAT, H100, LLAMA_8B, LLAMA_70B
+from tests.fakes.questions import A100, CHAT, H100
 
 CATALOGUE = Catalogue.shipped()
 CLUSTER = ClusterSpec((H100, A100))

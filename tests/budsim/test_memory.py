@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from foundry.budsim.architecture import ModelSpec
 from foundry.budsim.catalogue import Catalogue
 from foundry.budsim.memory import memory_map, nominal, sequence_bytes, weight_bytes
-from tests.budsim.serving_cases import DEEPSEEK, GPT_OSS, LLAMA_8B, LLAMA_70B, MODELS, rows
+from tests.budsim.serving_cases import MODELS, rows
+from tests.fakes.models import DEEPSEEK, GPT_OSS, LLAMA_8B, LLAMA_70B
 
 CATALOGUE = Catalogue.shipped()
 GIB = 2.0**30

@@ -8,7 +8,8 @@ import pytest
 from foundry.budsim.novelty import Seen
 from foundry.budsim.points import Points
 from foundry.budsim.prediction import NOVELTIES
-from tests.budsim.serving_cases import LLAMA_8B, LLAMA_70B, MIXTRAL, points
+from tests.budsim.serving_cases import points
+from tests.fakes.models import LLAMA_8B, LLAMA_70B, MIXTRAL
 
 _H200 = {"memory": 141e9, "bandwidth": 4800e9}
 

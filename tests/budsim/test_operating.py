@@ -10,7 +10,8 @@ from foundry.budsim.configuration import Configuration, Configurations
 from foundry.budsim.operating import points_of
 from foundry.budsim.points import ENGINES, Points
 from foundry.budsim.request import Lengths, Workload
-from tests.budsim.serving_cases import LLAMA_8B, closed, rows
+from tests.budsim.serving_cases import closed, rows
+from tests.fakes.models import LLAMA_8B
 
 CATALOGUE = Catalogue.shipped()
 

@@ -17,15 +17,8 @@ from foundry.budsim.physics import (
     touched,
 )
 from foundry.budsim.points import Points
-from tests.budsim.serving_cases import (
-    DEEPSEEK,
-    LLAMA_8B,
-    LLAMA_70B,
-    MIXTRAL,
-    MODELS,
-    points,
-    random_points,
-)
+from tests.budsim.serving_cases import MODELS, points, random_points
+from tests.fakes.models import DEEPSEEK, LLAMA_8B, LLAMA_70B, MIXTRAL
 
 NONE = np.zeros(1)
 ONE = np.ones(1)

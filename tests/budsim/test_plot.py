@@ -11,8 +11,9 @@ from foundry.budsim.request import ClusterSpec, NodeGroup, Request, Targets
 from foundry.budsim.search.recommend import recommend
 from foundry.budsim.search.recommendation import Recommendation
 from foundry.errors import InvalidRequest
+from tests.fakes.models import LLAMA_8B, LLAMA_70B
 from tests.fakes.predictor import FakePredictor
-from tests.fakes.questions import CHAT, L4, LLAMA_8B, LLAMA_70B
+from tests.fakes.questions import CHAT, L4
 
 CATALOGUE = Catalogue.shipped()
 

@@ -24,8 +24,6 @@ from foundry.budsim.request import (
 )
 from tests.budsim.serving_cases import (
     CATALOGUE,
-    LLAMA_8B,
-    LLAMA_70B,
     MODELS,
     SHIPPED,
     arriving,
@@ -35,6 +33,7 @@ from tests.budsim.serving_cases import (
     closed,
     rows,
 )
+from tests.fakes.models import LLAMA_8B, LLAMA_70B
 
 H100, H200 = "nvidia-h100-80gb", "nvidia-h200-141gb"
 METHODS: tuple[Method, ...] = ("REGRESSOR", "PRIOR")

@@ -24,11 +24,6 @@ from foundry.budsim.request import (
 )
 from tests.budsim.serving_cases import (
     CATALOGUE,
-    DEEPSEEK,
-    GPT_OSS,
-    LLAMA_8B,
-    LLAMA_70B,
-    MIXTRAL,
     MODELS,
     SHIPPED,
     ask,
@@ -37,6 +32,7 @@ from tests.budsim.serving_cases import (
     closed,
     rows,
 )
+from tests.fakes.models import DEEPSEEK, GPT_OSS, LLAMA_8B, LLAMA_70B, MIXTRAL
 
 H100, H200 = "nvidia-h100-80gb", "nvidia-h200-141gb"
 METHODS: tuple[Method, ...] = ("REGRESSOR", "PRIOR")

@@ -1,5 +1,4 @@
 import math
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,6 @@ from foundry.budsim.traces import Trace, read_trace, synthetic_trace
 from foundry.errors import InvalidRequest
 from tests.budsim.batching_reference import serve
 from tests.budsim.queueing_reference import PerToken, queueing_error, single_token_trace
-
-_DATA = os.environ.get("FOUNDRY_BUDSIM_DATA")
-needs_data = pytest.mark.skipif(not _DATA, reason="FOUNDRY_BUDSIM_DATA is not set")
 
 
 @dataclass(frozen=True)
@@ -386,11 +382,9 @@ def test_twenty_thousand_requests_in_seconds() -> None:
     assert not run.saturated
 
 
-@needs_data
 @pytest.mark.parametrize(("name", "served"), [("code", 8_819), ("conv", 19_366)])
-def test_measured_traces_in_seconds(name: str, served: int) -> None:
-    assert _DATA is not None
-    trace = read_trace(Path(_DATA) / "traces" / f"splitwise_{name}.csv.gz")
+def test_measured_traces_in_seconds(traces: Path, name: str, served: int) -> None:
+    trace = read_trace(traces / f"splitwise_{name}.csv.gz")
     began = time.process_time()
     run = simulate(trace, Affine(), EngineLimits(256, 8192, 300_000, replicas=2))
     assert time.process_time() - began <= 5.0

@@ -1,20 +1,16 @@
 import gzip
 import json
 import math
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from foundry.budsim import traces
 from foundry.budsim.request import Lengths
 from foundry.budsim.traces import Trace, log_normal, read_trace, synthetic_trace
 from foundry.errors import InvalidRequest
 
 _HEADER = "arrived_at,num_prefill_tokens,num_decode_tokens\n"
-_DATA = os.environ.get("FOUNDRY_BUDSIM_DATA")
-needs_data = pytest.mark.skipif(not _DATA, reason="FOUNDRY_BUDSIM_DATA is not set")
 
 
 def _file(folder: Path, name: str, text: str) -> Path:
@@ -101,7 +97,7 @@ def test_files_that_are_no_trace(tmp_path: Path) -> None:
 
 
 def test_too_many_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(traces, "MAX_REQUESTS", 3)
+    monkeypatch.setattr("foundry.budsim.traces.MAX_REQUESTS", 3)
     assert len(read_trace(_file(tmp_path, "three.csv", _HEADER + "0,1,1\n" * 3))) == 3
     with pytest.raises(InvalidRequest, match="more than 3 requests"):
         read_trace(_file(tmp_path, "four.csv", _HEADER + "0,1,1\n" * 4))
@@ -179,16 +175,20 @@ def test_impossible_synthetic_traces(options: dict[str, float], message: str) ->
         synthetic_trace(**{**arguments, **options})  # type: ignore[arg-type]
 
 
-@needs_data
 @pytest.mark.parametrize(
     ("name", "requests", "rate", "prompt_p50", "output_p50", "longest"),
     [("code", 8_819, 2.57, 1_469, 13, 7_437), ("conv", 19_366, 5.53, 1_020, 129, 14_050)],
 )
 def test_the_measured_traces(
-    name: str, requests: int, rate: float, prompt_p50: int, output_p50: int, longest: int
+    traces: Path,
+    name: str,
+    requests: int,
+    rate: float,
+    prompt_p50: int,
+    output_p50: int,
+    longest: int,
 ) -> None:
-    assert _DATA is not None
-    trace = read_trace(Path(_DATA) / "traces" / f"splitwise_{name}.csv.gz")
+    trace = read_trace(traces / f"splitwise_{name}.csv.gz")
     assert len(trace) == requests
     assert trace.rate == pytest.approx(rate, abs=0.005)
     assert np.median(trace.prompt_tokens) == prompt_p50

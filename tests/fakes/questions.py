@@ -1,4 +1,4 @@
-"""Models, clusters and random questions for the search."""
+"""Clusters and random questions for the search."""
 
 import numpy as np
 
@@ -14,35 +14,8 @@ from foundry.budsim.request import (
     Targets,
     Workload,
 )
-
-LLAMA_8B = ModelSpec(
-    layers=32,
-    hidden=4096,
-    heads=32,
-    kv_heads=8,
-    head_dim=128,
-    kv_width=2 * 8 * 128,
-    ffn=14336,
-    vocabulary=128256,
-    parameters=8.03e9,
-    active_parameters=8.03e9,
-    full_layers=32,
-    max_length=8192,
-)
-LLAMA_70B = ModelSpec(
-    layers=80,
-    hidden=8192,
-    heads=64,
-    kv_heads=8,
-    head_dim=128,
-    kv_width=2 * 8 * 128,
-    ffn=28672,
-    vocabulary=128256,
-    parameters=70.6e9,
-    active_parameters=70.6e9,
-    full_layers=80,
-    max_length=131072,
-)
+from tests.fakes.models import LLAMA_8B as LLAMA_8B
+from tests.fakes.models import LLAMA_70B as LLAMA_70B
 
 H100 = NodeGroup("nvidia-h100-80gb", 8, 2)
 A100 = NodeGroup("nvidia-a100-80gb", 8, 2)

@@ -1,20 +1,10 @@
-"""The measured benchmarks, where this machine has them."""
+"""The measured benchmarks as rows."""
 
-import os
 from pathlib import Path
 
 import pytest
 
 from foundry.budsim.fitting.rows import Rows, pilot_rows, serving_rows, static_rows
-
-_DATA = os.environ.get("FOUNDRY_BUDSIM_DATA")
-
-
-@pytest.fixture(scope="session")
-def data() -> Path:
-    if not _DATA:
-        pytest.skip("FOUNDRY_BUDSIM_DATA is not set")
-    return Path(_DATA)
 
 
 @pytest.fixture(scope="session")

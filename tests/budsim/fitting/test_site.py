@@ -17,7 +17,7 @@ from foundry.budsim.prediction import NOVELTIES
 from foundry.budsim.request import Lengths, Workload
 from tests.budsim.fitting.synthetic import small_study, synthetic_rows
 from tests.budsim.serving_cases import random_points
-from tests.fakes.questions import LLAMA_8B
+from tests.fakes.models import LLAMA_8B
 
 NOW = 1_700_000_000.0
 SLOWER = 1.6

@@ -20,18 +20,9 @@ from foundry.budsim.search.evolution import (
 from foundry.budsim.search.exhaustive import exhaust
 from foundry.budsim.search.front import hypervolume_ratio, non_dominated
 from foundry.budsim.search.genome import Space, islands, space
+from tests.fakes.models import LLAMA_8B
 from tests.fakes.predictor import FakePredictor
-from tests.fakes.questions import (
-    A100,
-    CHAT,
-    H100,
-    L4,
-    L40S,
-    LLAMA_8B,
-    MIXED,
-    random_model,
-    random_request,
-)
+from tests.fakes.questions import A100, CHAT, H100, L4, L40S, MIXED, random_model, random_request
 
 CATALOGUE = Catalogue.shipped()
 GPUS = tuple(group.gpu for group in MIXED.groups)

@@ -14,16 +14,8 @@ from foundry.budsim.request import (
 )
 from foundry.budsim.search.genome import GENES, SEQUENCES, Island, Space, islands, space
 from foundry.budsim.search.rules import Ground, broken, memories, placements
-from tests.fakes.questions import (
-    CHAT,
-    H100,
-    L4,
-    LLAMA_8B,
-    LLAMA_70B,
-    MIXED,
-    random_model,
-    random_request,
-)
+from tests.fakes.models import LLAMA_8B, LLAMA_70B
+from tests.fakes.questions import CHAT, H100, L4, MIXED, random_model, random_request
 
 CATALOGUE = Catalogue.shipped()
 GPUS = (*(group.gpu for group in MIXED.groups), "nvidia-t4-16gb", "nvidia-v100-32gb")

@@ -9,8 +9,9 @@ from foundry.budsim.request import ClusterSpec, NodeGroup, Request, Targets
 from foundry.budsim.search.pricing import NOMINAL_NOTE, nominal, with_prices
 from foundry.budsim.search.recommend import recommend
 from foundry.errors import InvalidRequest
+from tests.fakes.models import LLAMA_8B
 from tests.fakes.predictor import FakePredictor
-from tests.fakes.questions import CHAT, H100, LLAMA_8B
+from tests.fakes.questions import CHAT, H100
 
 CATALOGUE = Catalogue.shipped()
 CPU = NodeGroup("cpu", 1, 4)

@@ -19,17 +19,9 @@ from foundry.budsim.search.recommend import merge, recommend, search_island
 from foundry.budsim.search.recommendation import Recommendation, resources
 from foundry.budsim.search.rules import valid
 from foundry.budsim.search.targets import judge
+from tests.fakes.models import LLAMA_8B, LLAMA_70B
 from tests.fakes.predictor import FakePredictor
-from tests.fakes.questions import (
-    CHAT,
-    H100,
-    L4,
-    LLAMA_8B,
-    LLAMA_70B,
-    MIXED,
-    random_model,
-    random_request,
-)
+from tests.fakes.questions import CHAT, H100, L4, MIXED, random_model, random_request
 
 CATALOGUE = Catalogue.shipped()
 GPUS = tuple(group.gpu for group in MIXED.groups)

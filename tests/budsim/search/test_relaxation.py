@@ -10,8 +10,9 @@ from foundry.budsim.search.evaluation import Evaluator, Scores
 from foundry.budsim.search.exhaustive import exhaust
 from foundry.budsim.search.genome import islands, space
 from foundry.budsim.search.relaxation import binding, relaxations, searched, slack
+from tests.fakes.models import LLAMA_8B
 from tests.fakes.predictor import FakePredictor
-from tests.fakes.questions import CHAT, H100, L4, LLAMA_8B
+from tests.fakes.questions import CHAT, H100, L4
 
 TARGETS = Targets(max_ttft_ms=100, min_throughput_tps=1000, max_cost_per_hour=10)
 # TTFT, throughput, $/h of four configurations; the last one's queue is not stable.

@@ -7,7 +7,7 @@ import pytest
 from foundry.budsim.catalogue import Catalogue
 from foundry.budsim.request import Quantization, Runtime
 from foundry.budsim.search.support import kv_problem, weight_format, weights_problem
-from tests.fakes.questions import LLAMA_8B
+from tests.fakes.models import LLAMA_8B
 
 CATALOGUE = Catalogue.shipped()
 

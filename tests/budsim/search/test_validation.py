@@ -12,8 +12,9 @@ from foundry.budsim.request import ClusterSpec, Lengths, NodeGroup, Policy, Requ
 from foundry.budsim.search.recommend import recommend
 from foundry.budsim.search.validation import model_length, validate
 from foundry.errors import InvalidRequest
+from tests.fakes.models import LLAMA_8B
 from tests.fakes.predictor import FakePredictor
-from tests.fakes.questions import CHAT, H100, LLAMA_8B
+from tests.fakes.questions import CHAT, H100
 
 CATALOGUE = Catalogue.shipped()
 GOOD = Request(CHAT, ClusterSpec((H100,)))
