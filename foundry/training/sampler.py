@@ -42,6 +42,13 @@ class Sampler:
             return items, Cursor(cursor.epoch, cursor.index + 1)
         return items, Cursor(cursor.epoch + 1, 0)
 
+    def items(self, number: int) -> list[Item]:
+        """The items of batch `number`, counted over the epochs."""
+        cursor = Cursor()
+        while number >= (size := self._batches(cursor.epoch)):
+            number, cursor = number - size, Cursor(cursor.epoch + 1)
+        return self.batch(Cursor(cursor.epoch, number))[0]
+
     def _batches(self, epoch: int) -> int:
         return -(-len(self._plan(epoch)) // self._config.batch_size)
 

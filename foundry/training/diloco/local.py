@@ -1,0 +1,80 @@
+"""A whole fleet in one process: the reference that the distributed one equals bit for bit."""
+
+from collections.abc import Callable, Sequence
+
+from foundry.training.diloco.config import OuterConfig
+from foundry.training.diloco.replica import Replica, Values
+from foundry.training.learner import Learner
+
+
+class LocalFleet:
+    """Workers that take turns, and exchange what a network would carry."""
+
+    def __init__(self, learners: Sequence[Learner], config: OuterConfig) -> None:
+        self._config = config
+        self.learners = learners
+        self.replicas = [Replica(learner.parameters, config) for learner in learners]
+        self.bytes_sent = 0
+        """By each worker, so far; it receives as many."""
+
+    @property
+    def scatters(self) -> bool:
+        return scatters(self._config, len(self.replicas))
+
+    def run(self, steps: int, train: Callable[[int, int], None]) -> None:
+        """Train `steps` inner steps and exchange on the way; the last round may be shorter.
+
+        Args:
+            train: takes one inner step: worker, number of the step.
+        """
+        interval, overlap = self._config.interval, self._config.overlap
+        pending: tuple[int, Values] | None = None
+        fragment = 0
+        for step in range(steps):
+            for worker in range(len(self.replicas)):
+                train(worker, step)
+            done = step + 1
+            if pending is not None and done % interval == overlap % interval:
+                self._commit(*pending)
+                pending = None
+            if done % interval == 0 or done == steps:
+                if pending is not None:
+                    self._commit(*pending)
+                pending = (fragment, self._exchange(fragment))
+                fragment = (fragment + 1) % self._config.fragments
+                if not overlap or done == steps:
+                    self._commit(*pending)
+                    pending = None
+
+    def _exchange(self, fragment: int) -> Values:
+        """The mean that all workers see; counts what it took."""
+        count = len(self.replicas)
+        parts = count if self.scatters else 1
+        weights = [1.0] * count
+        offers = [replica.offer(fragment, parts) for replica in self.replicas]
+        cuts = self.replicas[0].cuts(fragment, parts)
+        means = [
+            self.replicas[part].reduce(fragment, cut, [offer[part] for offer in offers], weights)
+            for part, cut in enumerate(cuts)
+        ]
+        if not self.scatters:
+            self.bytes_sent += (count - 1) * len(offers[0][0])
+            return means[0]
+        forwarded = [
+            self.replicas[part].forward(fragment, cut, mean)
+            for part, (cut, mean) in enumerate(zip(cuts, means, strict=True))
+        ]
+        sent = sum(len(p) for p in offers[0][1:]) + (count - 1) * len(forwarded[0])
+        self.bytes_sent += sent
+        return self.replicas[0].assemble(fragment, forwarded)
+
+    def _commit(self, fragment: int, delta: Values) -> None:
+        for replica in self.replicas:
+            replica.commit(fragment, delta)
+
+
+def scatters(config: OuterConfig, workers: int) -> bool:
+    """Whether parts are shared out: 2(N-1)/N payloads instead of N-1, at a second rounding."""
+    if config.exchange == "auto":
+        return workers > 2
+    return config.exchange == "scatter" and workers > 1
