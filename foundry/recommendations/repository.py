@@ -96,7 +96,8 @@ class Attempts:
         if taken is None:
             message = f"its search died {MAX_ATTEMPTS} times: ask again, or ask for less"
             error = {"code": "engine_failed", "message": message}
-            await self._move(mine, state=_S.FAILED, error=error, finished_at=utcnow())
+            worn_out = (*mine, Recommendation.attempt >= MAX_ATTEMPTS)
+            await self._move(worn_out, state=_S.FAILED, error=error, finished_at=utcnow())
         return taken
 
     async def finish(
