@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rich.console import RenderableType
 from rich.progress import (
     BarColumn,
     Progress,
@@ -16,7 +17,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from foundry.cli import fleets
 from foundry.cli.console import Detached, Output, print_json, print_record, stderr
+from foundry.cli.progress import number, written
 from foundry.errors import FoundryError
 
 if TYPE_CHECKING:
@@ -27,6 +30,11 @@ if TYPE_CHECKING:
 
 _LINE_EVERY_S = 5.0
 _REFRESH_PER_S = 4
+_NUMBERS = {
+    "loss": "loss {:.4f}",
+    "eval_loss": "eval {:.4f}",
+    "tokens_per_second": "{:,.0f} tokens/s",
+}
 
 
 def follow(client: Foundry, job: JobOut, output: Output) -> None:
@@ -37,7 +45,7 @@ def follow(client: Foundry, job: JobOut, output: Output) -> None:
         Detached: the user has interrupted; the job goes on.
     """
     try:
-        with _display(stderr()) as show:
+        with watching(stderr()) as show:
             ended = client.jobs.wait(job.id, show)
     except KeyboardInterrupt:
         stderr().print(
@@ -83,8 +91,29 @@ def _failure(job: JobOut) -> FoundryError:
     )
 
 
+class _View(Progress):
+    """A job's bar, and below it the workers of a fleet."""
+
+    _fleet: RenderableType | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self._fleet is not None:
+            yield self._fleet
+
+    def show(self, job: JobOut) -> None:
+        self._fleet = fleets.view(job.progress)
+        self.update(
+            self.task_ids[0],
+            description=_phase(job),
+            completed=number(job.progress, "step") or 0,
+            total=number(job.progress, "total_steps") or None,
+            numbers=_numbers(job),
+        )
+
+
 @contextmanager
-def _display(console: Console) -> Iterator[Callable[[JobOut], None]]:
+def watching(console: Console) -> Iterator[Callable[[JobOut], None]]:
     if not console.is_terminal:
         yield _lines(console)
         return
@@ -97,30 +126,20 @@ def _display(console: Console) -> Iterator[Callable[[JobOut], None]]:
         TextColumn("eta", markup=False),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, refresh_per_second=_REFRESH_PER_S) as progress:
-        bar = progress.add_task("waiting", total=None, numbers="")
-
-        def show(job: JobOut) -> None:
-            total = _number(job, "total_steps")
-            progress.update(
-                bar,
-                description=_phase(job),
-                completed=_number(job, "step") or 0,
-                total=total or None,
-                numbers=_numbers(job),
-            )
-
-        yield show
+    with _View(*columns, console=console, refresh_per_second=_REFRESH_PER_S) as view:
+        view.add_task("waiting", total=None, numbers="")
+        yield view.show
 
 
 def _lines(console: Console) -> Callable[[JobOut], None]:
     """For logs: each phase once, and a line of numbers every few seconds."""
-    last: tuple[str, str] = ("", "")
+    last: tuple[str, ...] = ("",)
     at = -_LINE_EVERY_S
 
     def show(job: JobOut) -> None:
         nonlocal last, at
-        now, shown = time.monotonic(), (_phase(job), _numbers(job))
+        now = time.monotonic()
+        shown = (_phase(job), _numbers(job), fleets.exchanged(job.progress))
         if shown == last or (shown[0] == last[0] and now - at < _LINE_EVERY_S):
             return
         last, at = shown, now
@@ -139,20 +158,11 @@ def _phase(job: JobOut) -> str:
 
 
 def _numbers(job: JobOut) -> str:
-    step, total = _number(job, "step"), _number(job, "total_steps")
+    """How far it is, in one line; empty before it trains."""
+    if job.kind == "diloco":
+        return fleets.numbers(job.progress)
+    total = number(job.progress, "total_steps")
     if not total:
         return ""
-    parts = [f"step {step or 0:.0f}/{total:.0f}"]
-    for name, form in (
-        ("loss", "loss {:.4f}"),
-        ("eval_loss", "eval {:.4f}"),
-        ("tokens_per_second", "{:,.0f} tokens/s"),
-    ):
-        if (value := _number(job, name)) is not None:
-            parts.append(form.format(value))
-    return "  ".join(parts)
-
-
-def _number(job: JobOut, name: str) -> float | None:
-    value = job.progress.get(name)
-    return float(value) if isinstance(value, int | float) else None
+    step = f"step {number(job.progress, 'step') or 0:.0f}/{total:.0f}"
+    return "  ".join([step, *written(job.progress, _NUMBERS)])

@@ -1,14 +1,22 @@
 """`foundry jobs`: what runs, what ran, and why it failed."""
 
+from __future__ import annotations
+
 import time
 from collections import defaultdict
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from foundry.cli import session
+from foundry.cli import fleets, session
 from foundry.cli.console import Output, OutputOption, print_json, print_record, print_rows
 from foundry.cli.terminal import printable
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+Row = TypeVar("Row", bound="BaseModel")
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -17,6 +25,21 @@ _FOLLOW_POLL_S = 1.0
 _ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
 _MOST_CHUNKS = 200
 _MOST_METRICS = 10_000
+_MOST_ROWS = 200
+_ROUNDS = (
+    "round",
+    "fragment",
+    "merged",
+    "batches",
+    "tokens",
+    "loss",
+    "eval_loss",
+    "aborts",
+    "seconds",
+    "sent",
+    "checkpointed",
+)
+_EVENTS = ("seq", "at", "round", "member", "kind", "detail")
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="as `foundry jobs list` shows it")]
 
@@ -105,6 +128,29 @@ def metrics(
     print_rows(table, output, columns=columns, empty="no metrics yet")
 
 
+@app.command(epilog="Example: foundry jobs rounds 0198f3c2-… --output json")
+def rounds(job_id: JobId, output: OutputOption = Output.TABLE) -> None:
+    """Print the committed rounds of a DiLoCo job."""
+    with session.client() as client:
+        found = _all(
+            lambda after: client.jobs.rounds(job_id, after=after, limit=_MOST_ROWS).data,
+            lambda row: row.round,
+        )
+    shown = found if output is Output.JSON else [row | fleets.totals(row) for row in found]
+    print_rows(shown, output, columns=_ROUNDS, empty="no rounds yet")
+
+
+@app.command(epilog="Example: foundry jobs members 0198f3c2-…")
+def members(job_id: JobId, output: OutputOption = Output.TABLE) -> None:
+    """Print what happened to the workers of a DiLoCo job: who joined, who was lost, and why."""
+    with session.client() as client:
+        found = _all(
+            lambda after: client.jobs.members(job_id, after=after, limit=_MOST_ROWS).data,
+            lambda row: row.seq,
+        )
+    print_rows(found, output, columns=_EVENTS, empty="nothing happened yet")
+
+
 @app.command(epilog="Example: foundry jobs cancel 0198f3c2-…")
 def cancel(job_id: JobId, output: OutputOption = Output.TABLE) -> None:
     """Stop a job at its next step; what it has checkpointed stays."""
@@ -127,6 +173,20 @@ def resume(
             _print(session.record(job), output)
         else:
             follow(client, job, output)
+
+
+def _all(
+    fetch: Callable[[int], Sequence[Row]], place: Callable[[Row], int]
+) -> list[dict[str, object]]:
+    """Every row, page by page.
+
+    Args:
+        fetch: the page of rows after a place.
+    """
+    rows: list[Row] = []
+    while page := fetch(place(rows[-1]) if rows else 0):
+        rows += page
+    return session.records(rows)
 
 
 def _print(job: dict[str, object], output: Output) -> None:

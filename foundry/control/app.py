@@ -13,6 +13,7 @@ from foundry.config import HttpSettings
 from foundry.control.capabilities import Capability, capabilities
 from foundry.datasets.router import router as datasets
 from foundry.endpoints.router import router as endpoints
+from foundry.fleets.router import router as fleets
 from foundry.identity.router import router as identity
 from foundry.identity.service import Authenticator
 from foundry.infra.asgi import (
@@ -37,6 +38,7 @@ from foundry.registry.router import router as registry
 
 PUBLIC_PATHS = ("/health", "/openapi.json")
 _UPLOAD_PATHS = ("/datasets/",)
+_SLICES = (identity, audit, registry, datasets, jobs, fleets, endpoints, budsim, outcomes)
 
 
 class ControlSettings(Protocol):
@@ -115,7 +117,7 @@ def create_control(
     app.state.searches = searches
     app.state.forecasts = forecasts or PredictorForecasts(database, objects, live=live)
     app.state.http = settings.http
-    for router in (_own, identity, audit, registry, datasets, jobs, endpoints, budsim, outcomes):
+    for router in (_own, *_SLICES):
         app.include_router(router)
     install_error_handlers(app)
     declared_permissions(app)

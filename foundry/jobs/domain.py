@@ -7,7 +7,7 @@ from uuid import UUID
 
 from foundry.errors import InvalidRequest
 
-JobKind = Literal["sft", "import"]
+JobKind = Literal["sft", "diloco", "import"]
 BUNDLED = "bundled:smollm2-135m"
 MAX_LOG_CHUNK_BYTES = 16 * 1024
 MAX_LOG_BYTES = 4 * 2**20

@@ -1,10 +1,11 @@
 """What the driver of a job may write while it holds the lease."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from uuid import UUID
 
 from sqlalchemy import func
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from foundry.errors import LeaseLost, NotFound
 from foundry.infra.database import Database
@@ -60,7 +61,7 @@ class JobLease:
         """Say that the driver lives. Returns whether the job shall be cancelled."""
         values: dict[str, object] = {"heartbeat_at": func.now()}
         if progress is not None:
-            values["progress"] = progress
+            values["progress"] = _storable(progress)
         job = await self._write(**values)
         return job.cancel_requested
 
@@ -68,16 +69,15 @@ class JobLease:
         """Store values of one step, the finite ones; the same step again replaces them."""
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         async with self._database.begin() as db:
-            leases = Leases(db)
-            job = await self._held(leases)
+            job = await hold(db, self._job_id, self._fence)
             if finite:
-                await leases.put_metrics(job, step, finite)
+                await Leases(db).put_metrics(job, step, finite)
 
     async def log(self, text: str) -> None:
         """Append to the job's log, in chunks of at most 16 KiB and 4 MiB in all."""
         async with self._database.begin() as db:
             leases = Leases(db)
-            job = await self._held(leases)
+            job = await hold(db, self._job_id, self._fence)
             seq, used = await leases.log_place(self._job_id)
             for chunk in _chunks(text.replace("\0", "")):
                 if used >= MAX_LOG_BYTES:
@@ -104,24 +104,40 @@ class JobLease:
     async def _end(self, state: JobState, **values: object) -> None:
         await self._write(state=state, finished_at=func.now(), **values)
 
-    async def _held(self, leases: Leases) -> Job:
-        job = await leases.move(self._job_id, LEASED, held=self._fence, heartbeat_at=func.now())
-        if job is None:
-            raise self._lost()
-        return job
-
     async def _write(self, **values: object) -> Job:
         async with self._database.begin() as db:
-            job = await Leases(db).move(self._job_id, LEASED, held=self._fence, **values)
-            if job is None:
-                raise self._lost()
-            return job
+            return await _held(db, self._job_id, self._fence, **values)
 
-    def _lost(self) -> LeaseLost:
-        return LeaseLost(
-            f"job {self._job_id}: another attempt has taken over or the job has ended; stop",
-            fence=self._fence,
+
+async def hold(db: AsyncSession, job_id: UUID, fence: int) -> Job:
+    """The job of a driver's lease, which is renewed; nobody takes over before the transaction ends.
+
+    Other slices call it before they write what belongs to the attempt.
+
+    Raises:
+        LeaseLost: another attempt has taken over.
+    """
+    return await _held(db, job_id, fence, heartbeat_at=func.now())
+
+
+async def _held(db: AsyncSession, job_id: UUID, fence: int, **values: object) -> Job:
+    job = await Leases(db).move(job_id, LEASED, held=fence, **values)
+    if job is None:
+        raise LeaseLost(
+            f"job {job_id}: another attempt has taken over or the job has ended; stop", fence=fence
         )
+    return job
+
+
+def _storable(value: object) -> object:
+    """The same document without NaN and infinity, which JSON does not know: null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _storable(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(each) for each in value]
+    return value
 
 
 def _chunks(text: str) -> Iterator[str]:

@@ -11,6 +11,7 @@ from foundry.datasets.service import Datasets
 from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
 from foundry.infra.http import Db, require
 from foundry.jobs.schemas import (
+    DilocoSubmit,
     ImportSubmit,
     JobList,
     JobLogList,
@@ -60,6 +61,27 @@ _SAME: dict[int | str, dict[str, Any]] = {
 )
 async def submit_sft(body: SftSubmit, response: Response, submissions: SubmissionsDep) -> Job:
     job, created = await submissions.sft(
+        body.name,
+        body.base,
+        body.dataset,
+        body.config,
+        force=body.force,
+        submission_id=body.submission_id,
+    )
+    response.status_code = 201 if created else 200
+    return job
+
+
+@router.post(
+    "/diloco",
+    status_code=201,
+    response_model=JobOut,
+    operation_id="jobs_submit_diloco",
+    dependencies=_WRITE,
+    responses=_SAME,
+)
+async def submit_diloco(body: DilocoSubmit, response: Response, submissions: SubmissionsDep) -> Job:
+    job, created = await submissions.diloco(
         body.name,
         body.base,
         body.dataset,

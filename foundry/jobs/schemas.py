@@ -6,19 +6,17 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from foundry.training.config import SftConfig
+from foundry.training.diloco.config import DilocoConfig
 
 _NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,127}$"
 
 
-class SftSubmit(BaseModel):
-    """Fine-tune `base` on `dataset`; the result becomes a version of the model `name`."""
-
+class _TrainingSubmit(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str = Field(pattern=_NAME_PATTERN, description="the model that gets a new version")
     base: str = Field(max_length=320, description="a model reference, like smollm2-135m")
     dataset: str = Field(max_length=320, description="a dataset reference, like support@1")
-    config: SftConfig = Field(default_factory=SftConfig)
     force: bool = Field(
         default=False, description="train again although the same job is active or has succeeded"
     )
@@ -27,6 +25,18 @@ class SftSubmit(BaseModel):
         pattern=r"^[A-Za-z0-9._-]{1,128}$",
         description="the Ray job that asks and will be the driver itself; unset: one is started",
     )
+
+
+class SftSubmit(_TrainingSubmit):
+    """Fine-tune `base` on `dataset`; the result becomes a version of the model `name`."""
+
+    config: SftConfig = Field(default_factory=SftConfig)
+
+
+class DilocoSubmit(_TrainingSubmit):
+    """As `SftSubmit`, by workers that train apart and synchronise now and then."""
+
+    config: DilocoConfig = Field(default_factory=DilocoConfig)
 
 
 class ImportSubmit(BaseModel):

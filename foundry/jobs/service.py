@@ -14,7 +14,7 @@ from foundry.identity.domain import Principal
 from foundry.infra.cursors import DEFAULT_LIMIT, Page, decode, page_of
 from foundry.infra.database import utcnow
 from foundry.jobs.domain import ENDED, STARTABLE, JobKind, JobState
-from foundry.jobs.leases import JobLease
+from foundry.jobs.leases import JobLease, hold
 from foundry.jobs.queue import (
     due,
     expire_leases,
@@ -33,6 +33,7 @@ __all__ = [
     "Jobs",
     "due",
     "expire_leases",
+    "hold",
     "load",
     "mark_cancelled",
     "mark_failed",

@@ -1,13 +1,33 @@
 """What is checked before a job is queued: a job that starts can finish."""
 
+from dataclasses import dataclass
+
 from foundry.datasets.service import Datasets
 from foundry.errors import InvalidRequest
-from foundry.jobs.domain import check_source
+from foundry.jobs.domain import JobKind, check_source
 from foundry.jobs.service import Jobs
 from foundry.jobs.tables import Job
 from foundry.registry.domain import Kind
-from foundry.registry.service import Registry
+from foundry.registry.service import ModelVersion, Registry
 from foundry.training.config import SftConfig
+from foundry.training.diloco.config import DilocoConfig
+
+
+@dataclass(frozen=True, slots=True)
+class _Training:
+    """What is asked for.
+
+    Attributes:
+        inner: the optimiser's part of `config`, which the request calls `where`.
+    """
+
+    job: JobKind
+    name: str
+    base: str
+    dataset: str
+    config: SftConfig | DilocoConfig
+    inner: SftConfig
+    where: str
 
 
 class Submissions:
@@ -37,36 +57,51 @@ class Submissions:
             ModelNotFound, NotFound: base or dataset do not exist.
             InvalidRequest: the base cannot be trained, or the sequences exceed its context.
         """
-        base_version = await self._registry.resolve(base)
-        data = await self._datasets.resolve(dataset)
-        if base_version.kind == "adapter":
-            raise InvalidRequest(
-                f"{base_version.reference} is an adapter: train from its base", param="base"
-            )
-        context = base_version.context_length
-        if context is not None and config.max_seq_len > context:
-            raise InvalidRequest(
-                f"config.max_seq_len is {config.max_seq_len}, but {base_version.reference} reads "
-                f"{context} tokens at most",
-                param="config.max_seq_len",
-            )
-        kind: Kind = "adapter" if config.method.kind == "lora" else "merged"
-        await self._registry.check_kind(name, kind)
+        asked = _Training("sft", name, base, dataset, config, config, "config")
+        return await self._train(asked, force=force, submission_id=submission_id)
+
+    async def diloco(
+        self,
+        name: str,
+        base: str,
+        dataset: str,
+        config: DilocoConfig,
+        *,
+        force: bool = False,
+        submission_id: str | None = None,
+    ) -> tuple[Job, bool]:
+        """As `sft`, by a fleet of workers."""
+        asked = _Training("diloco", name, base, dataset, config, config.inner, "config.inner")
+        return await self._train(asked, force=force, submission_id=submission_id)
+
+    async def _train(
+        self, asked: _Training, *, force: bool, submission_id: str | None
+    ) -> tuple[Job, bool]:
+        base = await self._registry.resolve(asked.base)
+        data = await self._datasets.resolve(asked.dataset)
+        _check_trainable(base, asked)
+        kind: Kind = "adapter" if asked.inner.method.kind == "lora" else "merged"
+        await self._registry.check_kind(asked.name, kind)
         spec: dict[str, object] = {
-            "model": name,
-            "base": base_version.reference,
-            "base_version_id": str(base_version.id),
+            "model": asked.name,
+            "base": base.reference,
+            "base_version_id": str(base.id),
             "dataset": data.reference,
             "dataset_version_id": str(data.id),
-            "config": config.model_dump(mode="json"),
+            "config": asked.config.model_dump(mode="json"),
         }
         identity: dict[str, object] = {
-            "base": base_version.digest,
+            "base": base.digest,
             "dataset": data.digest,
-            "config": config.digest(),
+            "config": asked.config.digest(),
         }
         return await self._jobs.submit(
-            "sft", name, spec, identity=identity, force=force, submission_id=submission_id
+            asked.job,
+            asked.name,
+            spec,
+            identity=identity,
+            force=force,
+            submission_id=submission_id,
         )
 
     async def import_model(
@@ -77,3 +112,15 @@ class Submissions:
         await self._registry.check_kind(name, "base")
         spec: dict[str, object] = {"model": name, "source": source}
         return await self._jobs.submit("import", name, spec, force=force)
+
+
+def _check_trainable(base: ModelVersion, asked: _Training) -> None:
+    if base.kind == "adapter":
+        raise InvalidRequest(f"{base.reference} is an adapter: train from its base", param="base")
+    context, length = base.context_length, asked.inner.max_seq_len
+    if context is not None and length > context:
+        raise InvalidRequest(
+            f"{asked.where}.max_seq_len is {length}, but {base.reference} reads {context} tokens "
+            "at most",
+            param=f"{asked.where}.max_seq_len",
+        )

@@ -19,6 +19,16 @@ from foundry.sdk.models import Models
 from foundry.sdk.outcomes import Outcomes
 from foundry.sdk.paging import Page, each, each_async
 from foundry.training.config import Full, Lora, SftConfig
+from foundry.training.diloco.config import (
+    Bf16,
+    DilocoConfig,
+    E3m0,
+    FleetConfig,
+    Fp32,
+    Int8,
+    OuterConfig,
+    TopK,
+)
 
 __all__ = [
     "AsyncBudsim",
@@ -27,25 +37,33 @@ __all__ = [
     "AsyncFoundry",
     "AsyncJobs",
     "Audit",
+    "Bf16",
     "Budsim",
     "Capabilities",
     "Capability",
     "Datasets",
+    "DilocoConfig",
+    "E3m0",
     "Endpoints",
+    "FleetConfig",
     "Foundry",
+    "Fp32",
     "Full",
     "Health",
+    "Int8",
     "Jobs",
     "Keys",
     "Lora",
     "Models",
     "Outcomes",
+    "OuterConfig",
     "Page",
     "SftConfig",
     "SyncBudsim",
     "SyncChat",
     "SyncEndpoints",
     "SyncJobs",
+    "TopK",
     "each",
     "each_async",
 ]

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from uuid import UUID
 
+from foundry.fleets.schemas import FleetEventList, RoundList
 from foundry.jobs.domain import ENDED
 from foundry.jobs.schemas import (
+    DilocoSubmit,
     ImportSubmit,
     JobList,
     JobLogList,
@@ -15,6 +17,7 @@ from foundry.jobs.schemas import (
 from foundry.sdk._transport import AsyncSender, Call, Resource, S_co, SyncSender, operation, path
 from foundry.sdk._waiting import POLL_S, Patience, until, until_async
 from foundry.training.config import SftConfig
+from foundry.training.diloco.config import DilocoConfig
 
 
 class Jobs(Resource[S_co]):
@@ -43,6 +46,28 @@ class Jobs(Resource[S_co]):
             submission_id=submission_id,
         )
         return Call("POST", path("jobs", "sft"), JobOut, body=body)
+
+    @operation("jobs_submit_diloco")
+    def submit_diloco(
+        self,
+        name: str,
+        base: str,
+        dataset: str,
+        config: DilocoConfig | None = None,
+        *,
+        force: bool = False,
+        submission_id: str | None = None,
+    ) -> Call[JobOut]:
+        """As `submit_sft`, by workers that train apart and synchronise now and then."""
+        body = DilocoSubmit(
+            name=name,
+            base=base,
+            dataset=dataset,
+            config=config or DilocoConfig(),
+            force=force,
+            submission_id=submission_id,
+        )
+        return Call("POST", path("jobs", "diloco"), JobOut, body=body)
 
     @operation("jobs_submit_import")
     def submit_import(self, name: str, source: str, *, force: bool = False) -> Call[JobOut]:
@@ -75,6 +100,20 @@ class Jobs(Resource[S_co]):
         """Chunks of output with numbers above `after`."""
         query = {"after": after, "limit": limit}
         return Call("GET", path("jobs", job_id, "logs"), JobLogList, query)
+
+    @operation("jobs_rounds")
+    def rounds(self, job_id: UUID | str, *, after: int = 0, limit: int = 50) -> Call[RoundList]:
+        """Committed rounds of a DiLoCo job above `after`, oldest first."""
+        query = {"after": after, "limit": limit}
+        return Call("GET", path("jobs", job_id, "rounds"), RoundList, query)
+
+    @operation("jobs_members")
+    def members(
+        self, job_id: UUID | str, *, after: int = 0, limit: int = 50
+    ) -> Call[FleetEventList]:
+        """What happened to the members of a DiLoCo job, numbers above `after`, oldest first."""
+        query = {"after": after, "limit": limit}
+        return Call("GET", path("jobs", job_id, "members"), FleetEventList, query)
 
     @operation("jobs_cancel")
     def cancel(self, job_id: UUID | str) -> Call[JobOut]:

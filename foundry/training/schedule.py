@@ -5,7 +5,7 @@ from typing import Literal
 
 
 def learning_rate(
-    step: int,
+    step: float,
     *,
     peak: float,
     total_steps: int,

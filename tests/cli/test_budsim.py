@@ -1,15 +1,13 @@
 """`foundry budsim` as a user types it, against a server that gives fixed answers."""
 
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
 from foundry.cli.main import run
+from tests.cli.conftest import Server
 from tests.recommendations.questions import LLAMA, WORKLOAD
 from tests.sdk.answers import AT, JOB_ID
 
@@ -97,48 +95,6 @@ def _row(**fields: object) -> dict[str, object]:
         "finished_at": AT,
         **fields,
     }
-
-
-class Server(ThreadingHTTPServer):
-    """Attributes: answers: by path below /api, status and body; asked: bodies that came."""
-
-    answers: ClassVar[dict[str, tuple[int, object]]] = {}
-    asked: ClassVar[list[tuple[str, Any]]] = []
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def _answer(self) -> None:
-        path = self.path.partition("?")[0].removeprefix("/api")
-        content = self.rfile.read(int(self.headers.get("content-length", 0)))
-        Server.asked.append((path, json.loads(content) if content else None))
-        status, body = Server.answers[path]
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    do_GET = do_POST = do_PUT = _answer
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[Server]]:
-    Server.answers, Server.asked = {}, []
-    running = Server(("127.0.0.1", 0), _Handler)
-    thread = threading.Thread(target=running.serve_forever)
-    thread.start()
-    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path))
-    monkeypatch.setenv("FOUNDRY_CLIENT__URL", f"http://127.0.0.1:{running.server_port}")
-    monkeypatch.setenv("FOUNDRY_CLIENT__API_KEY", "fk_test")
-    monkeypatch.setenv("COLUMNS", "200")
-    yield Server
-    running.shutdown()
-    running.server_close()
-    thread.join()
 
 
 def test_a_recommendation_is_shown_with_its_reason_and_alternatives(

@@ -38,7 +38,9 @@ GET /health                                        public              health
 GET /jobs                                          jobs:read           jobs_list
 GET /jobs/{job_id}                                 jobs:read           jobs_get
 GET /jobs/{job_id}/logs                            jobs:read           jobs_logs
+GET /jobs/{job_id}/members                         jobs:read           jobs_members
 GET /jobs/{job_id}/metrics                         jobs:read           jobs_metrics
+GET /jobs/{job_id}/rounds                          jobs:read           jobs_rounds
 GET /keys                                          keys:read           keys_list
 GET /models                                        models:read         models_list
 GET /models/{name}                                 models:read         models_get
@@ -63,6 +65,7 @@ POST /datasets/{name}/versions                     datasets:write      datasets_
 POST /endpoints                                    endpoints:write     endpoints_create
 POST /endpoints/{endpoint_id}/deploy               endpoints:write     endpoints_deploy
 POST /endpoints/{endpoint_id}/stop                 endpoints:write     endpoints_stop
+POST /jobs/diloco                                  jobs:write          jobs_submit_diloco
 POST /jobs/import                                  registry:import     jobs_submit_import
 POST /jobs/sft                                     jobs:write          jobs_submit_sft
 POST /jobs/{job_id}/cancel                         jobs:write          jobs_cancel

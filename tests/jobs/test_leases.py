@@ -96,6 +96,19 @@ async def test_a_job_from_queue_to_success(database: Database) -> None:
         await lease.heartbeat()
 
 
+async def test_progress_may_hold_numbers_that_json_does_not_know(database: Database) -> None:
+    job = await submit(database)
+    lease, _ = await JobLease.claim(database, job.id)
+    nan, inf = float("nan"), float("inf")
+    await lease.heartbeat({"loss": nan, "fleet": ({"loss": -inf, "round": 3}, {"loss": 2.5})})
+    found = await load(database, job.id)
+    assert found is not None
+    assert found.progress == {
+        "loss": None,
+        "fleet": [{"loss": None, "round": 3}, {"loss": 2.5}],
+    }
+
+
 async def test_one_of_many_supervisors_starts_a_job(database: Database) -> None:
     job = await submit(database)
     started = await asyncio.gather(*(mark_starting(database, job.id) for _ in range(8)))

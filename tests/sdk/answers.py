@@ -72,3 +72,43 @@ def endpoint(state: str, **fields: object) -> dict[str, object]:
 def failure(status: int, code: str, message: str, **body: object) -> httpx.Response:
     error = {"message": message, "type": "any", "param": None, "code": code} | body
     return httpx.Response(status, json={"error": error}, headers={"x-request-id": "req-1"})
+
+
+def fleet(**fields: object) -> dict[str, object]:
+    """Progress of a DiLoCo job with a worker that trains and one that heals."""
+    return {
+        "phase": "training",
+        "step": 24,
+        "total_steps": 160,
+        "loss": 2.34567,
+        "round": 3,
+        "workers": 2,
+        "quorum": 2,
+        "fleet": [
+            {
+                "member": "w0",
+                "node": "node-a",
+                "state": "training",
+                "round": 4,
+                "batches": 13,
+                "loss": 2.30004,
+                "tokens_per_second": 1834.6,
+                "sent": 12_300_000,
+                "received": 24_600_000,
+            },
+            {
+                "member": "w1",
+                "node": "[bold]node-b",
+                "state": "healing",
+                "round": 0,
+                "batches": 0,
+                "loss": None,
+                "tokens_per_second": 0.0,
+                "sent": 0,
+                "received": 999,
+            },
+        ],
+        "bytes": {"data": 36_900_999, "heal": 1_500},
+        "commits": 3,
+        "aborts": 1,
+    } | fields

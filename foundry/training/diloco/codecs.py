@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from foundry.errors import InvalidArtifact
 from foundry.training.diloco import config as cfg
+from foundry.training.diloco.payloads import require_finite, require_length
 from foundry.training.diloco.sparse import TopKCodec
 
 Values = NDArray[np.float32]
@@ -24,13 +24,18 @@ class Codec(Protocol):
     def feedback(self) -> float:
         """Share of the error that is added to the next vector; 0: it is forgotten."""
 
-    def encode(self, values: Values) -> bytes: ...
+    def encode(self, values: Values) -> bytes:
+        """Magnitudes up to 2^127 survive decoding, greater ones may not.
+
+        Raises:
+            InvalidArtifact: a value is not finite.
+        """
 
     def decode(self, payload: bytes, size: int) -> Values:
         """The vector that every reader sees.
 
         Raises:
-            InvalidArtifact: the payload is not one of `size` values.
+            InvalidArtifact: the payload is not one of `size` finite values.
         """
 
     def payload_bytes(self, size: int) -> int:
@@ -55,11 +60,11 @@ class Fp32Codec:
     feedback = 0.0
 
     def encode(self, values: Values) -> bytes:
-        return values.astype("<f4", copy=False).tobytes()
+        return require_finite(values).astype("<f4", copy=False).tobytes()
 
     def decode(self, payload: bytes, size: int) -> Values:
-        _check(payload, self.payload_bytes(size))
-        return np.frombuffer(payload, "<f4").astype(np.float32)
+        require_length(payload, self.payload_bytes(size))
+        return require_finite(np.frombuffer(payload, "<f4").astype(np.float32))
 
     def payload_bytes(self, size: int) -> int:
         return 4 * size
@@ -69,11 +74,11 @@ class Bf16Codec:
     feedback = 0.0
 
     def encode(self, values: Values) -> bytes:
-        return to_bf16(values).astype("<u2", copy=False).tobytes()
+        return to_bf16(require_finite(values)).astype("<u2", copy=False).tobytes()
 
     def decode(self, payload: bytes, size: int) -> Values:
-        _check(payload, self.payload_bytes(size))
-        return from_bf16(np.frombuffer(payload, "<u2"))
+        require_length(payload, self.payload_bytes(size))
+        return require_finite(from_bf16(np.frombuffer(payload, "<u2")))
 
     def payload_bytes(self, size: int) -> int:
         return 2 * size
@@ -86,17 +91,21 @@ class Int8Codec:
         self.feedback = feedback
 
     def encode(self, values: Values) -> bytes:
-        blocks = _blocks(values)
+        blocks = _blocks(require_finite(values))
         scales = (np.abs(blocks).max(axis=1) / np.float32(127)).astype(np.float32)
-        codes = np.rint(blocks / _divisors(scales)[:, None]).astype(np.int8)
-        return scales.astype("<f4").tobytes() + codes.reshape(-1)[: values.size].tobytes()
+        ratios = np.rint(blocks / _divisors(scales)[:, None])
+        # A subnormal scale is too coarse: the ratio may be far above 127.
+        codes = np.clip(ratios, -127, 127).astype(np.int8)
+        return b"".join(
+            (scales.astype("<f4").tobytes(), codes.reshape(-1)[: values.size].tobytes())
+        )
 
     def decode(self, payload: bytes, size: int) -> Values:
-        _check(payload, self.payload_bytes(size))
+        require_length(payload, self.payload_bytes(size))
         count = _block_count(size)
         scales = np.frombuffer(payload, "<f4", count)
         codes = np.frombuffer(payload, np.int8, size, 4 * count)
-        return _unblocked(_blocks(codes.astype(np.float32)) * scales[:, None], size)
+        return _scaled(codes.astype(np.float32), scales)
 
     def payload_bytes(self, size: int) -> int:
         return 4 * _block_count(size) + size
@@ -112,7 +121,7 @@ class E3m0Codec:
         self.feedback = feedback
 
     def encode(self, values: Values) -> bytes:
-        blocks = _blocks(values)
+        blocks = _blocks(require_finite(values))
         scales = _bf16_up(np.abs(blocks).max(axis=1))
         ratios = np.abs(blocks) / _divisors(from_bf16(scales))[:, None]
         # Level 0 is zero, level n is 2^(n-7); the thresholds are the midpoints.
@@ -120,16 +129,16 @@ class E3m0Codec:
         codes = levels | (np.signbit(blocks).reshape(-1).astype(np.uint8) << 3)
         packed = codes[0::2] | (codes[1::2] << 4)
         count = -(-values.size // 2)
-        return bytes(scales.astype("<u2").tobytes() + packed[:count].tobytes())
+        return b"".join((scales.astype("<u2").tobytes(), packed[:count].tobytes()))
 
     def decode(self, payload: bytes, size: int) -> Values:
-        _check(payload, self.payload_bytes(size))
+        require_length(payload, self.payload_bytes(size))
         count = _block_count(size)
         scales = from_bf16(np.frombuffer(payload, "<u2", count))
         packed = np.frombuffer(payload, np.uint8, -(-size // 2), 2 * count)
         codes = np.empty(2 * packed.size, np.uint8)
         codes[0::2], codes[1::2] = packed & 15, packed >> 4
-        return _unblocked(_blocks(_LEVELS[codes[:size]]) * scales[:, None], size)
+        return _scaled(_LEVELS[codes[:size]], scales)
 
     def payload_bytes(self, size: int) -> int:
         return 2 * _block_count(size) + -(-size // 2)
@@ -173,12 +182,8 @@ def _blocks(values: Values) -> Values:
     return filled.reshape(-1, BLOCK)
 
 
-def _unblocked(blocks: Values, size: int) -> Values:
-    return blocks.reshape(-1)[:size]
-
-
-def _check(payload: bytes, expected: int) -> None:
-    if len(payload) != expected:
-        raise InvalidArtifact(
-            f"an outer gradient has {len(payload)} bytes where {expected} were expected"
-        )
+def _scaled(values: Values, scales: Values) -> Values:
+    """Each block times its scale."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled: Values = (_blocks(values) * scales[:, None]).reshape(-1)[: values.size]
+    return require_finite(scaled)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from foundry.training.config import Full, SftConfig
+from foundry.training.config import Full, Lora, SftConfig
 
 
 class _Frozen(BaseModel):
@@ -143,11 +143,18 @@ class FleetConfig(_Frozen):
         return self.quorum or self.workers // 2 + 1
 
 
+class InnerConfig(SftConfig):
+    """A worker's own training: as fine-tuning, with every weight and decay by default."""
+
+    method: Annotated[Lora | Full, Field(discriminator="kind")] = Full()
+    weight_decay: float = Field(default=0.1, ge=0, le=1)
+
+
 class DilocoConfig(_Frozen):
     """Distributed fine-tuning. `inner.batch_size` is a worker's; its `max_steps` or `epochs`
     decide how many batches the workers train on together: max_steps x workers, or the epochs'."""
 
-    inner: SftConfig = SftConfig(method=Full(), weight_decay=0.1)
+    inner: InnerConfig = InnerConfig()
     outer: OuterConfig = OuterConfig()
     fleet: FleetConfig = FleetConfig()
 

@@ -10,8 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from foundry.errors import InvalidRequest
+
 Values = NDArray[np.float32]
-_LAYER = re.compile(r"\.layers\.(\d+)\.")
+_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Layout:
         arXiv:2501.18512), what is in no layer to the fragment that is smallest by then.
 
         Raises:
-            ValueError: there are fewer layers than fragments.
+            InvalidRequest: a fragment would be empty.
         """
         members: list[list[str]] = [[] for _ in range(fragments)]
         outside = []
@@ -55,7 +57,9 @@ class Layout:
             sizes = [sum(parameters[name].numel() for name in group) for group in members]
             members[sizes.index(min(sizes))].append(name)
         if not all(members):
-            raise ValueError(f"the model has too few layers for {fragments} fragments")
+            raise InvalidRequest(
+                f"the model has too few layers for {fragments} fragments: use fewer"
+            )
         places, bounds, start = [], [0], 0
         for group in members:
             for name in group:

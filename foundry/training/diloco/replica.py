@@ -160,7 +160,9 @@ class Replica:
         if merged and staged is not None:
             self.residuals.offered[whole] = feedback * (staged.wanted - staged.seen)
         elif not merged:
-            self.residuals.offered[whole] += self.state.theta[whole] - live
+            # Mixing leaves the other share of this work in the live weights.
+            share = np.float32(1) - np.float32(self._config.mixing)
+            self.residuals.offered[whole] += share * (self.state.theta[whole] - live)
         # A part that another worker has reduced this time starts from nothing at the next turn.
         self.residuals.forwarded[whole] = 0
         for cut, error in (staged.forwarded if staged is not None else {}).values():

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foundry.errors import InvalidArtifact
+from foundry.training.diloco.payloads import require_finite, require_length
 
 Values = NDArray[np.float32]
 CHUNK = 4096
@@ -26,7 +27,7 @@ class TopKCodec:
         self.feedback = feedback
 
     def encode(self, values: Values) -> bytes:
-        places = self._places(values)
+        places = self._places(require_finite(values))
         kept = values[places]
         chunks = places // CHUNK
         magnitudes = np.abs(kept)
@@ -50,16 +51,13 @@ class TopKCodec:
         )
 
     def decode(self, payload: bytes, size: int) -> Values:
-        if len(payload) != self.payload_bytes(size):
-            raise InvalidArtifact(
-                f"an outer gradient has {len(payload)} bytes where {self.payload_bytes(size)} "
-                "were expected"
-            )
+        require_length(payload, self.payload_bytes(size))
         count, chunks = self._count(size), self._chunks(size)
         raw = np.frombuffer(payload, np.uint8)
         cuts = np.cumsum([4 * chunks, -(-2 * count // 8), -(-count * self._low_bits() // 8)])
         heads, codes, low, upper = np.split(raw, cuts)
-        levels = (heads.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(-1, 2)
+        levels = (heads.view("<u2").astype(np.uint32) << 16).view(np.float32)
+        levels = require_finite(levels).reshape(-1, 2)
         negative, high = np.unpackbits(codes, count=2 * count).reshape(-1, 2).T
         places = _elias_fano_read(low, upper, self._low_bits(), count)
         if count and (places[-1] >= size or (np.diff(places) <= 0).any()):

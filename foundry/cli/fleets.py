@@ -1,0 +1,111 @@
+"""What a DiLoCo job says of itself and of its workers, while it runs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
+
+from foundry.cli.progress import Progress, number, written
+from foundry.cli.terminal import printable
+
+_HEADINGS = ("member", "node", "state", "round", "loss", "tok/s", "sent", "received")
+_NUMERIC = frozenset(_HEADINGS[3:])
+_LOSSES = {"loss": "loss {:.4f}", "eval_loss": "eval {:.4f}"}
+_STYLES = {"healing": "yellow", "joining": "yellow", "lost": "red"}
+
+
+def numbers(progress: Progress) -> str:
+    """How far the run is, in one line; empty before it trains."""
+    total = number(progress, "total_steps")
+    if not total:
+        return ""
+    done = f"batches {_count(progress, 'step')}/{total:.0f}"
+    losses = written(progress, _LOSSES)
+    return "  ".join([f"round {_count(progress, 'round')}", done, *losses])
+
+
+def exchanged(progress: Progress) -> str:
+    """Who takes part and what it cost so far, in one line; empty before there are workers."""
+    if number(progress, "workers") is None:
+        return ""
+    traffic = progress.get("bytes")
+    moved = traffic if isinstance(traffic, Mapping) else {}
+    return "  ".join(
+        (
+            f"workers {_count(progress, 'workers')}, quorum {_count(progress, 'quorum')}",
+            f"commits {_count(progress, 'commits')}",
+            f"aborts {_count(progress, 'aborts')}",
+            f"exchanged {_size(moved, 'data')}",
+            f"healing {_size(moved, 'heal')}",
+        )
+    )
+
+
+def cells(progress: Progress) -> list[tuple[str, ...]]:
+    """A row for each worker, in the order of the headings; `-`: not known yet."""
+    return [
+        (
+            _word(member, "member"),
+            _word(member, "node"),
+            _word(member, "state"),
+            _known(member, "round", "{:.0f}"),
+            _known(member, "loss", "{:.4f}"),
+            _known(member, "tokens_per_second", "{:,.0f}"),
+            _size(member, "sent"),
+            _size(member, "received"),
+        )
+        for member in _members(progress)
+    ]
+
+
+def view(progress: Progress) -> RenderableType | None:
+    """The workers, and what they did together; None: there are none yet."""
+    rows = cells(progress)
+    if not rows:
+        return None
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in _HEADINGS:
+        shown.add_column(heading, justify="right" if heading in _NUMERIC else "left", no_wrap=True)
+    for row in rows:
+        style = _STYLES.get(row[_HEADINGS.index("state")])
+        # Cells are data: a bracket in a node's name is no markup.
+        shown.add_row(*map(Text, row), style=style)
+    return Group(shown, Text(exchanged(progress), style="dim"))
+
+
+def totals(row: Mapping[str, Any]) -> dict[str, object]:
+    """A committed round's members, taken together: `merged` is how many of them counted."""
+    shares = row["members"]
+    merged = [share for share in shares if share["merged"]]
+    return {
+        "merged": f"{len(merged)}/{len(shares)}",
+        "batches": sum(share["batches"] for share in merged),
+        "tokens": sum(share["tokens"] for share in merged),
+        "sent": decimal(sum(share["bytes_sent"] for share in shares)),
+    }
+
+
+def _members(progress: Progress) -> Sequence[Progress]:
+    fleet = progress.get("fleet")
+    return [each for each in fleet if isinstance(each, Mapping)] if isinstance(fleet, list) else []
+
+
+def _word(member: Progress, name: str) -> str:
+    value = member.get(name)
+    return printable(value) if isinstance(value, str) and value else "-"
+
+
+def _known(values: Progress, name: str, form: str) -> str:
+    return "".join(written(values, {name: form})) or "-"
+
+
+def _count(values: Progress, name: str) -> str:
+    return f"{number(values, name) or 0:.0f}"
+
+
+def _size(values: Progress, name: str) -> str:
+    """Decimal: 1 kB is 1,000 bytes, as links are measured."""
+    return decimal(int(number(values, name) or 0))

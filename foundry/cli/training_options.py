@@ -1,0 +1,243 @@
+"""Options of `foundry train`, and the configurations that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+import typer
+
+from foundry.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from foundry.sdk import DilocoConfig, SftConfig
+
+Given = Mapping[str, Any]
+Location = tuple[str, ...]
+Model = TypeVar("Model", bound="BaseModel")
+
+Base = Annotated[str, typer.Option(help="the model to start from: name, name@alias, name@1.2.3")]
+Dataset = Annotated[str, typer.Option(help="name or name@number")]
+Name = Annotated[str, typer.Option(help="the model that gets a new version")]
+Method = Annotated[Literal["lora", "full"], typer.Option(help="an adapter, or every weight")]
+Rank = Annotated[int | None, typer.Option(help="of the adapter; default 16")]
+Alpha = Annotated[int | None, typer.Option(help="the update is scaled by alpha/rank; default 32")]
+Dropout = Annotated[float | None, typer.Option(help="default 0")]
+Epochs = Annotated[int | None, typer.Option(help="default 3")]
+MaxSteps = Annotated[int | None, typer.Option(help="overrides --epochs")]
+Batch = Annotated[int | None, typer.Option(help="sequences per optimiser step; default 8")]
+Micro = Annotated[int | None, typer.Option(help="sequences held in memory at once")]
+Rate = Annotated[float | None, typer.Option(help="learning rate; default 2e-4")]
+Length = Annotated[int | None, typer.Option(help="tokens; default 1024")]
+TooLong = Annotated[
+    Literal["error", "drop", "truncate"] | None, typer.Option(help="what to do with longer rows")
+]
+Packing = Annotated[
+    bool | None, typer.Option("--packing/--no-packing", help="fill sequences; default: no")
+]
+Schedule = Annotated[Literal["cosine", "linear", "constant"] | None, typer.Option()]
+Warmup = Annotated[float | None, typer.Option(help="share of the steps; default 0.03")]
+Decay = Annotated[float | None, typer.Option(help="default 0; of diloco 0.1")]
+Clip = Annotated[float | None, typer.Option(help="maximum gradient norm; 0: off; default 1")]
+Precision = Annotated[Literal["float32", "bfloat16"] | None, typer.Option()]
+Recompute = Annotated[
+    bool | None,
+    typer.Option(
+        "--activation-checkpointing/--no-activation-checkpointing",
+        help="less memory, a third more time",
+    ),
+]
+Seed = Annotated[int | None, typer.Option(help="default 0")]
+Every = Annotated[int | None, typer.Option(help="optimiser steps")]
+Force = Annotated[bool, typer.Option("--force", help="train again what was trained already")]
+Detach = Annotated[bool, typer.Option("--detach", "-d", help="submit and return")]
+
+_FLEET, _SYNCHRONISATION = "Fleet", "Synchronisation"
+Workers = Annotated[
+    int | None,
+    typer.Option(help="kept running: a lost one is replaced; default 2", rich_help_panel=_FLEET),
+]
+InnerSteps = Annotated[
+    int | None,
+    typer.Option(
+        help="optimiser steps between two synchronisations; default 100",
+        rich_help_panel=_SYNCHRONISATION,
+    ),
+]
+OuterRate = Annotated[
+    float | None, typer.Option(help="default 0.7", rich_help_panel=_SYNCHRONISATION)
+]
+OuterMomentum = Annotated[
+    float | None, typer.Option(help="Nesterov; default 0.9", rich_help_panel=_SYNCHRONISATION)
+]
+CodecKind = Annotated[
+    Literal["e3m0", "fp32", "bf16", "int8", "topk"] | None,
+    typer.Option(
+        help="how a synchronisation is written down; default e3m0: 4 bits a value",
+        rich_help_panel=_SYNCHRONISATION,
+    ),
+]
+Density = Annotated[
+    float | None,
+    typer.Option(
+        help="share of the values that topk sends; default 1/64", rich_help_panel=_SYNCHRONISATION
+    ),
+]
+Exchange = Annotated[
+    Literal["auto", "gather", "scatter"] | None,
+    typer.Option(
+        help="all to everyone, or in parts; default auto: whichever is fewer bytes",
+        rich_help_panel=_SYNCHRONISATION,
+    ),
+]
+Fragments = Annotated[
+    int | None,
+    typer.Option(
+        help="parts of the model, synchronised in turn; default 1", rich_help_panel=_SYNCHRONISATION
+    ),
+]
+Overlap = Annotated[
+    int | None,
+    typer.Option(
+        help="steps trained while a part is on its way; default 0", rich_help_panel=_SYNCHRONISATION
+    ),
+]
+Mixing = Annotated[
+    float | None,
+    typer.Option(
+        help="share of its own weights that a worker keeps; default 0",
+        rich_help_panel=_SYNCHRONISATION,
+    ),
+]
+Quorum = Annotated[
+    int | None,
+    typer.Option(
+        help="workers that a round needs; default: more than half", rich_help_panel=_FLEET
+    ),
+]
+Grace = Annotated[
+    float | None,
+    typer.Option(
+        help="seconds that a round with a quorum waits for the rest; default 30",
+        rich_help_panel=_FLEET,
+    ),
+]
+Silence = Annotated[
+    float | None,
+    typer.Option(
+        help="seconds after which a worker that is silent is lost; default 3",
+        rich_help_panel=_FLEET,
+    ),
+]
+Stall = Annotated[
+    float | None,
+    typer.Option(
+        help="seconds after which a worker that makes no step is lost; default 120",
+        rich_help_panel=_FLEET,
+    ),
+]
+Link = Annotated[
+    float | None,
+    typer.Option(
+        help="Mbit/s, the most that a worker receives; default: no limit", rich_help_panel=_FLEET
+    ),
+]
+CheckpointRounds = Annotated[
+    int | None, typer.Option(help="rounds; default 1", rich_help_panel=_FLEET)
+]
+
+# Fields that both optimisers have; every other option is named as its field.
+_OUTER = {"outer_lr": "lr", "outer_momentum": "momentum"}
+
+
+def sft_config(given: Given) -> SftConfig:
+    """The configuration with what was given; the rest keeps its own defaults.
+
+    Raises:
+        InvalidRequest: names the option that is out of range.
+    """
+    from foundry.sdk import SftConfig
+
+    return _valid(SftConfig, _inner(given), _inner_option)
+
+
+def diloco_config(given: Given) -> DilocoConfig:
+    """As `sft_config`. Options that were not given are None."""
+    from foundry.sdk import DilocoConfig, FleetConfig
+
+    if given["density"] is not None and given["codec"] != "topk":
+        raise InvalidRequest("--density: only --codec topk has one", param="density")
+    defaults = DilocoConfig().inner.model_dump(exclude={"method"})
+    inner = _inner({name: value for name, value in given.items() if name != "checkpoint_every"})
+    fleet = {name: given[name] for name in FleetConfig.model_fields if given.get(name) is not None}
+    document = {"inner": defaults | inner, "outer": _outer(given), "fleet": fleet}
+    return _valid(DilocoConfig, document, _diloco_option)
+
+
+def _inner(given: Given) -> dict[str, Any]:
+    from foundry.sdk import SftConfig
+
+    said = {name: value for name, value in given.items() if value is not None}
+    stray = [name for name in said if name.startswith("lora_") and said["method"] != "lora"]
+    if stray:
+        option = stray[0].replace("_", "-")
+        raise InvalidRequest(f"--{option}: only --method lora has one", param=stray[0])
+    method = {"kind": said["method"]} | {
+        name.removeprefix("lora_"): value
+        for name, value in said.items()
+        if name.startswith("lora_")
+    }
+    fields = {name: value for name, value in said.items() if name in SftConfig.model_fields}
+    if "batch_size" in fields and "micro_batch_size" not in fields:
+        default = SftConfig.model_fields["micro_batch_size"].default
+        fields["micro_batch_size"] = min(default, fields["batch_size"])
+    return fields | {"method": method}
+
+
+def _outer(given: Given) -> dict[str, Any]:
+    from foundry.sdk import OuterConfig
+
+    names = {name: name for name in OuterConfig.model_fields if name not in _OUTER.values()}
+    fields = {
+        field: given[option]
+        for option, field in (names | _OUTER).items()
+        if given.get(option) is not None
+    }
+    if "codec" in fields:
+        density = {} if given["density"] is None else {"density": given["density"]}
+        fields["codec"] = {"kind": fields["codec"], **density}
+    return fields
+
+
+def _inner_option(where: Location) -> str:
+    # The method's tag, `lora`, stands between `method` and its field.
+    return "-".join(part for part in where if part != "method")
+
+
+def _diloco_option(where: Location) -> str:
+    section, *rest = where or ("",)
+    if section == "inner":
+        return _inner_option(tuple(rest))
+    options = {field: option for option, field in _OUTER.items()} if section == "outer" else {}
+    return options.get(rest[-1], rest[-1]) if rest else ""
+
+
+def _valid(
+    model: type[Model], document: Mapping[str, Any], option_of: Callable[[Location], str]
+) -> Model:
+    """The model of `document`.
+
+    Args:
+        option_of: the option of a field's place in the configuration; empty: several.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        option = option_of(tuple(str(part) for part in problem["loc"])).replace("_", "-")
+        reason = problem["msg"].removeprefix("Value error, ")
+        raise InvalidRequest(f"--{option}: {reason}" if option else f"options: {reason}") from error

@@ -1,0 +1,1 @@
+"""What a DiLoCo run has committed: its rounds, its membership, its checkpoints."""

@@ -1,0 +1,93 @@
+"""Jobs submitted by hand: the Ray job that asks for the training is its driver."""
+
+import argparse
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import ray
+from pydantic import BaseModel, ValidationError
+
+from foundry.config import Settings, load_settings, ray_submission_id
+from foundry.errors import FoundryError, SetupError
+from foundry.jobs.schemas import JobOut
+from foundry.sdk import Foundry
+from foundry.workers.run import execute
+
+Options = argparse.Namespace
+Submit = Callable[[Foundry, Options, str], JobOut]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def arguments(program: str, description: str) -> argparse.ArgumentParser:
+    """What every training is told."""
+    parser = argparse.ArgumentParser(prog=f"python -m {program}", description=description)
+    parser.add_argument("--base", required=True, help="model to start from, like smollm2-135m")
+    parser.add_argument("--dataset", required=True, help="dataset, like support or support@1")
+    parser.add_argument("--name", required=True, help="model to create, like support-bot")
+    parser.add_argument(
+        "--config", type=_fields, default={}, help="further fields of the configuration, as JSON"
+    )
+    parser.add_argument("--force", action="store_true", help="also if the same job has succeeded")
+    return parser
+
+
+def configured(model: type[Model], document: Mapping[str, Any]) -> Model:
+    """Raises SetupError: a field of `--config` is wrong."""
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise SetupError(f"--config: {where}: {problem['msg']}") from error
+
+
+def run(parser: argparse.ArgumentParser, submit: Submit, instead: str) -> None:
+    """Submit what the command line asks for, train it here, and say what came of it.
+
+    Args:
+        submit: submits through the API, so that quota, audit and checks are the usual.
+        instead: the command that does the same from a shell.
+    """
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO)
+    try:
+        job = _drive(options, submit, load_settings(), _submission_id(parser.prog, instead))
+    except FoundryError as error:
+        sys.exit(f"error: {error.message}")
+    if job.state != "SUCCEEDED":
+        sys.exit(f"job {job.id} is {job.state}: see `foundry jobs show {job.id}`")
+    sys.stdout.write(f"{(job.result or {}).get('model')} is in the registry\n")
+
+
+def _fields(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    return value
+
+
+def _submission_id(program: str, instead: str) -> str:
+    """Raises SetupError: this process is not the driver of a Ray job."""
+    found = ray_submission_id()
+    if found is None:
+        raise SetupError(
+            f"this runs inside a Ray job: `ray job submit -- {program} …`; from a shell use "
+            f"`{instead}`"
+        )
+    return found
+
+
+def _drive(options: Options, submit: Submit, settings: Settings, submission_id: str) -> JobOut:
+    """The ended job."""
+    with Foundry.from_settings(settings) as client:
+        job = submit(client, options, submission_id)
+        sys.stdout.write(f"job {job.id}\n")
+        sys.stdout.flush()
+        if job.submission_id == submission_id:
+            ray.init(address="auto", logging_level=logging.WARNING)
+            asyncio.run(execute(job.id, settings))
+        return client.jobs.wait(job.id)
