@@ -28,6 +28,7 @@ class Sampler:
         self._lengths = lengths
         self._config = config
         self._planned: tuple[int, list[Item]] = (-1, [])
+        self._sizes: dict[int, int] = {}
 
     def total_steps(self) -> int:
         if self._config.max_steps is not None:
@@ -50,7 +51,9 @@ class Sampler:
         return self.batch(Cursor(cursor.epoch, number))[0]
 
     def _batches(self, epoch: int) -> int:
-        return -(-len(self._plan(epoch)) // self._config.batch_size)
+        if epoch not in self._sizes:
+            self._sizes[epoch] = -(-len(self._plan(epoch)) // self._config.batch_size)
+        return self._sizes[epoch]
 
     def _plan(self, epoch: int) -> list[Item]:
         if self._planned[0] != epoch:

@@ -99,10 +99,10 @@ class ByteGpt:
         self._source = source
         self._train = text[EVAL_BYTES + _GAP_BYTES :]
         self._held_out = text[:EVAL_BYTES]
-        self._model = fresh_model(source.seed)
+        self.model = fresh_model(source.seed)
         self.learner = Learner(
-            self._model,
-            dict(self._model.named_parameters()),
+            self.model,
+            dict(self.model.named_parameters()),
             lr=source.lr,
             weight_decay=0.1,
             grad_clip=1.0,
@@ -127,7 +127,7 @@ class ByteGpt:
 
     def export(self, target: Path) -> None:
         target.mkdir(parents=True)
-        torch.save(self._model.state_dict(), target / "model.pt")
+        torch.save(self.model.state_dict(), target / "model.pt")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,30 +21,36 @@ class LocalFleet:
     def scatters(self) -> bool:
         return scatters(self._config, len(self.replicas))
 
-    def run(self, steps: int, train: Callable[[int, int], None]) -> None:
+    def run(
+        self,
+        steps: int,
+        train: Callable[[int, int], None],
+        committed: Callable[[int], None] = lambda done: None,
+    ) -> None:
         """Train `steps` inner steps and exchange on the way; the last round may be shorter.
 
         Args:
             train: takes one inner step: worker, number of the step.
+            committed: told after each commit how many steps are done.
         """
         interval, overlap = self._config.interval, self._config.overlap
         pending: tuple[int, Values] | None = None
         fragment = 0
-        for step in range(steps):
+        for done in range(1, steps + 1):
             for worker in range(len(self.replicas)):
-                train(worker, step)
-            done = step + 1
-            if pending is not None and done % interval == overlap % interval:
+                train(worker, done - 1)
+            last = done == steps
+            if pending is not None and (last or done % interval == overlap):
                 self._commit(*pending)
                 pending = None
-            if done % interval == 0 or done == steps:
-                if pending is not None:
-                    self._commit(*pending)
+                committed(done)
+            if last or done % interval == 0:
                 pending = (fragment, self._exchange(fragment))
                 fragment = (fragment + 1) % self._config.fragments
-                if not overlap or done == steps:
+                if last or not overlap:
                     self._commit(*pending)
                     pending = None
+                    committed(done)
 
     def _exchange(self, fragment: int) -> Values:
         """The mean that all workers see; counts what it took."""

@@ -176,10 +176,12 @@ class Replica:
         """Take over a healthy worker's global state; own work and residuals are dropped."""
         zeros = np.zeros_like(state.theta)
         self.restore(state, Residuals(zeros, zeros))
+        self.write_outer(self._parameters)
+
+    def write_outer(self, parameters: Mapping[str, Tensor]) -> None:
+        """Set parameters of the same layout to the global ones, which are what a run is for."""
         for fragment in range(self.layout.fragments):
-            self.layout.write(
-                self.state.theta[self.layout.slice(fragment)], self._parameters, fragment
-            )
+            self.layout.write(self.state.theta[self.layout.slice(fragment)], parameters, fragment)
 
     def restore(self, state: GlobalState, residuals: Residuals) -> None:
         """As a checkpoint has it; the live parameters are loaded apart."""
