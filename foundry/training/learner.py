@@ -4,7 +4,7 @@ Where the batches come from, how many there are and what the learning rate is, t
 fine-tuning walks through epochs, a DiLoCo worker through the shards it was given.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,18 +64,8 @@ class Learner:
             self.parameters.values(), lr=lr, weight_decay=weight_decay, betas=betas, fused=True
         )
 
-    def step(
-        self,
-        batches: Sequence[Batch],
-        lr: float,
-        exchange: Callable[[Iterable[nn.Parameter]], None] = lambda parameters: None,
-    ) -> StepOutcome:
-        """One update from the micro-batches of one batch.
-
-        Args:
-            exchange: sees the gradients before they are clipped: where data-parallel workers
-                replace theirs by the mean.
-        """
+    def step(self, batches: Sequence[Batch], lr: float) -> StepOutcome:
+        """One update from the micro-batches of one batch."""
         trained = sum(len(batch.targets_N) for batch in batches)
         self._model.train()
         total = 0.0
@@ -83,7 +73,6 @@ class Learner:
             loss = self._loss_sum(batch) / trained
             torch.autograd.backward(loss)
             total += loss.item()
-        exchange(self.parameters.values())
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), self._grad_clip).item()
         for group in self._optimiser.param_groups:
             group["lr"] = lr

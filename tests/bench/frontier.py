@@ -6,8 +6,10 @@ a seed starts from the same weights and sees the same batches.
 """
 
 import json
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from multiprocessing import get_context
@@ -133,20 +135,31 @@ def run_all(
     cache: Path,
     *,
     processes: int = 2,
+    minutes: float = math.inf,
     tell: Callable[[str], None] = lambda line: None,
 ) -> list[Curve]:
-    """Every arm, each a process with one thread; what `cache` has is not run again."""
+    """The arms in their order, each a process with one thread; what `cache` has is not run again.
+
+    Args:
+        minutes: after them no further arm is begun, and the curves that are there are returned.
+    """
     cache.mkdir(parents=True, exist_ok=True)
     base = _base(regime, corpus, cache)
     waiting = [arm for arm in arms if not _place(arm, regime, cache).is_file()]
+    ends = time.monotonic() + 60 * minutes
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        jobs = {pool.submit(_run, arm, regime, corpus, base): arm for arm in waiting}
-        for done, job in enumerate(as_completed(jobs), 1):
-            arm, curve = jobs[job], job.result()
-            _write(curve, _place(arm, regime, cache))
-            which = f"{arm.name} N={arm.workers} seed {arm.seed}"
-            tell(f"{done}/{len(waiting)} {which}: {curve.loss:.4f}")
-    return [_read(_place(arm, regime, cache)) for arm in arms]
+        running: dict[Future[Curve], Arm] = {}
+        while running or (waiting and time.monotonic() < ends):
+            while waiting and len(running) < processes and time.monotonic() < ends:
+                arm = waiting.pop(0)
+                running[pool.submit(_run, arm, regime, corpus, base)] = arm
+            for job in wait(running, return_when=FIRST_COMPLETED).done:
+                arm, curve = running.pop(job), job.result()
+                _write(curve, _place(arm, regime, cache))
+                which = f"{arm.name} N={arm.workers} seed {arm.seed}"
+                tell(f"{which}: {curve.loss:.4f}; {len(waiting)} arms to go")
+    places = [_place(arm, regime, cache) for arm in arms]
+    return [_read(place) for place in places if place.is_file()]
 
 
 def _base(regime: Regime, corpus: Path, cache: Path) -> Path | None:

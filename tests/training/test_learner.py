@@ -62,46 +62,8 @@ def test_a_step_is_adamw_s() -> None:
         torch.testing.assert_close(ours.parameters[name].detach(), expected, rtol=0, atol=2e-6)
 
 
-def test_the_exchange_sees_gradients_before_they_are_clipped() -> None:
-    seen: list[float] = []
-
-    def watch(parameters: Iterable[nn.Parameter]) -> None:
-        seen.append(_norm(parameters))
-
-    outcome = learner(grad_clip=1e-3).step([batch(0)], RATE, watch)
-    assert seen == [pytest.approx(outcome.grad_norm, rel=1e-5)]
-    assert seen[0] > 0.1
-
-
-def _norm(parameters: Iterable[nn.Parameter]) -> float:
-    return _size(p.grad for p in parameters if p.grad is not None)
-
-
 def _size(tensors: Iterable[Tensor]) -> float:
     return float(torch.cat([tensor.flatten() for tensor in tensors]).norm())
-
-
-def test_what_the_exchange_leaves_is_what_is_applied() -> None:
-    """Two workers that replace their gradients by the mean train as one on both batches."""
-    first, second = batch(0), batch(1)
-    alone = learner()
-    alone.step([first, second], RATE)
-    gradients: list[list[Tensor]] = []
-    for part in (first, second):
-        learner().step([part], RATE, lambda ps: gradients.append(_copies(ps)))
-
-    def mean(parameters: Iterable[nn.Parameter]) -> None:
-        for parameter, *both in zip(parameters, *gradients, strict=True):
-            parameter.grad = torch.stack(both).mean(0)
-
-    together = learner()
-    together.step([first], RATE, mean)
-    for name, value in weights(alone).items():
-        torch.testing.assert_close(together.parameters[name].detach(), value, rtol=0, atol=1e-6)
-
-
-def _copies(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
-    return [p.grad.clone() for p in parameters if p.grad is not None]
 
 
 def test_the_rate_is_the_caller_s() -> None:

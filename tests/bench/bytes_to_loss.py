@@ -1,0 +1,321 @@
+"""`make bench NAME=bytes_to_loss`: how few bytes between workers reach data parallel's loss.
+
+Data parallel with bfloat16 gradients in a ring is the denominator. Every arm sees the same batches
+in the same number of steps; what is reported is the loss of the outer parameters, the bytes each
+worker sends (it receives as many), and both when the arm first reaches data parallel's final loss.
+The quick form runs the arms that the goals are judged by; `--full` runs the whole frontier, is
+resumed where it was stopped, and writes the table and the plot under `docs/`.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from foundry.config import load_settings
+from foundry.training.diloco.config import E3m0, Fp32, OuterConfig
+from tests.bench import diloco_wire
+from tests.bench.byte_gpt import ByteGptSource, write_corpus
+from tests.bench.frontier import CODECS, Arm, Curve, Kind, Regime, diloco, run_all, top_k
+
+REGIME = Regime(base_steps=500, steps=500, batch_size=16, length=64, lr=1e-3)
+SEEDS = (0, 1, 2)
+WORKERS = (2, 4)
+INNER_STEPS = (10, 25, 50, 100, 500)
+LINKS_MBIT_S = (10, 100, 1000)
+DOCS = Path(__file__).parents[2] / "docs"
+# Measured on real links: the arm that sends five hundred times less.
+WIRE = OuterConfig(inner_steps=100, codec=E3m0(), lr=0.7, momentum=0.9)
+
+
+def references(workers: int, seed: int) -> list[Arm]:
+    """What the others are measured by; `alone` is one worker's share of the batches, unshared."""
+    kinds: tuple[Kind, ...] = ("ddp-bf16", "ddp-fp32", "alone")
+    return [Arm(kind, kind, workers, seed) for kind in kinds]
+
+
+def contenders(workers: int, seed: int) -> list[Arm]:
+    """The arms that the goals are judged by.
+
+    Averaging N workers divides the noise of a step by √N. Adam divides by the noise of one worker,
+    so its steps are √N shorter than data parallel's; the outer rate makes up for it.
+    """
+    rate = workers**0.5
+    return [
+        diloco("top-k 1/64 H 5", workers, seed, 5, top_k(64), lr=rate, momentum=0.0),
+        diloco("top-k 1/64 H 1", workers, seed, 1, top_k(64), lr=rate, momentum=0.0),
+        diloco("E3M0 H 25", workers, seed, 25, E3m0(), lr=rate, momentum=0.0),
+    ]
+
+
+def local_sgd(workers: int, seed: int) -> list[Arm]:
+    """Plain averaging of the parameters."""
+    return [
+        diloco(f"LocalSGD H {inner}", workers, seed, inner, Fp32(), lr=1.0, momentum=0.0)
+        for inner in INNER_STEPS
+    ]
+
+
+def grid(workers: int, seed: int) -> list[Arm]:
+    """DiLoCo as published: Nesterov with momentum 0.9."""
+    return [
+        diloco(f"DiLoCo {name} H {inner} η {rate}", workers, seed, inner, codec, lr=rate)
+        for name, codec in CODECS.items()
+        for inner in INNER_STEPS
+        for rate in (0.4, 0.7)
+    ]
+
+
+def streaming(workers: int, seed: int) -> list[Arm]:
+    """Fragments of the five layers in turn, sent while training goes on."""
+    return [
+        diloco(
+            f"Streaming E3M0 H {inner}",
+            workers,
+            seed,
+            inner,
+            E3m0(),
+            lr=0.4,
+            fragments=5,
+            overlap=1,
+            mixing=0.5,
+        )
+        for inner in (25, 100)
+    ]
+
+
+def sparse(workers: int, seed: int) -> list[Arm]:
+    """SparseLoCo as published: no outer momentum, outer rate 1."""
+    return [
+        diloco(f"SparseLoCo 1/64 H {inner}", workers, seed, inner, top_k(64), lr=1.0, momentum=0.0)
+        for inner in (15, 30)
+    ]
+
+
+def quick() -> list[Arm]:
+    """Two workers, the goals' arms and their denominator, three seeds."""
+    return [
+        arm
+        for seed in SEEDS
+        for arm in (Arm("ddp-bf16", "ddp-bf16", 2, seed), *contenders(2, seed)[:2])
+    ]
+
+
+def full() -> list[Arm]:
+    """Everything, the most telling first: a run that is stopped leaves the best table it can."""
+    cells = [(workers, seed) for seed in SEEDS for workers in WORKERS]
+    families = (references, contenders, local_sgd, streaming, sparse, grid)
+    first = [arm for family in families for arm in family(2, 0)]
+    rest = [arm for family in families for cell in cells if cell != (2, 0) for arm in family(*cell)]
+    return [*quick(), *(arm for arm in first + rest if arm not in quick())]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One arm over its seeds.
+
+    Attributes:
+        gap: of the mean final loss to data parallel's with bfloat16 gradients, percent.
+        spread: standard deviation of the seeds' gaps.
+        reduction: data parallel's bytes over the arm's, at equal tokens.
+        to_target: the same at the first evaluation that is not above data parallel's final loss;
+            None: not reached by every seed.
+        tokens_to_target: share of the run's tokens by then.
+    """
+
+    name: str
+    workers: int
+    seeds: int
+    loss: float
+    gap: float
+    spread: float
+    bytes_sent: int
+    reduction: float | None
+    to_target: float | None
+    tokens_to_target: float | None
+
+
+def table(curves: Sequence[Curve]) -> list[Row]:
+    """One row an arm, by workers and then by falling bytes."""
+    rows = []
+    for workers in sorted({curve.workers for curve in curves}):
+        mine = [curve for curve in curves if curve.workers == workers]
+        baseline = {c.seed: c for c in mine if c.kind == "ddp-bf16"}
+        target = statistics.mean(curve.loss for curve in baseline.values())
+        names = dict.fromkeys(curve.name for curve in mine)
+        found = [_row([c for c in mine if c.name == name], baseline, target) for name in names]
+        rows += sorted(found, key=lambda row: -row.bytes_sent)
+    return rows
+
+
+def _row(curves: Sequence[Curve], baseline: dict[int, Curve], target: float) -> Row:
+    sent = curves[0].bytes_sent
+    whole = next(iter(baseline.values()))
+    # Seeds are compared in pairs: both sides of a pair saw the same batches.
+    gaps = [100 * (c.loss / baseline[c.seed].loss - 1) for c in curves]
+    reached = [curve.first_below(target) for curve in curves]
+    points = [point for point in reached if point is not None]
+    all_there = len(points) == len(curves)
+    return Row(
+        name=curves[0].name,
+        workers=curves[0].workers,
+        seeds=len(curves),
+        loss=statistics.mean(curve.loss for curve in curves),
+        gap=statistics.mean(gaps),
+        spread=statistics.stdev(gaps) if len(gaps) > 1 else 0.0,
+        bytes_sent=sent,
+        reduction=whole.bytes_sent / sent if sent else None,
+        to_target=(
+            whole.bytes_sent / statistics.mean(p.bytes_sent for p in points)
+            if all_there and sent
+            else None
+        ),
+        tokens_to_target=(
+            statistics.mean(p.step for p in points) / curves[0].points[-1].step
+            if all_there
+            else None
+        ),
+    )
+
+
+def best_reduction(rows: Iterable[Row], gap: float) -> float:
+    """The greatest reduction among arms whose mean gap is at most `gap` percent; 0: none is."""
+    return max(
+        (row.reduction for row in rows if row.reduction is not None and row.gap <= gap), default=0.0
+    )
+
+
+def wall_time_s(row: Row, steps: int, step_s: float, mbit_s: float) -> float:
+    """Training and sending in turns, nothing overlapped: an upper bound for both sides."""
+    return steps * step_s + row.bytes_sent * 8 / (mbit_s * 1e6)
+
+
+def markdown(rows: Sequence[Row], regime: Regime, step_s: float) -> str:
+    """The frontier as a table."""
+    links = " | ".join(f"s at {link} Mbit/s" for link in LINKS_MBIT_S)
+    lines = [
+        f"| N | arm | seeds | final loss | gap % | ± | MB sent | reduction | to L*: reduction | "
+        f"tokens to L* | {links} |",
+        "|" + "---|" * (10 + len(LINKS_MBIT_S)),
+    ]
+    for row in rows:
+        walls = " | ".join(
+            f"{wall_time_s(row, regime.steps, step_s, link):,.0f}" for link in LINKS_MBIT_S
+        )
+        lines.append(
+            f"| {row.workers} | {row.name} | {row.seeds} | {row.loss:.4f} | {row.gap:+.2f} | "
+            f"{row.spread:.2f} | {row.bytes_sent / 1e6:,.2f} | {_times(row.reduction)} | "
+            f"{_times(row.to_target)} | {_share(row.tokens_to_target)} | {walls} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _times(value: float | None) -> str:
+    return "not reached" if value is None else f"{value:,.1f}x"
+
+
+def _share(value: float | None) -> str:
+    return "not reached" if value is None else f"{value:.0%}"
+
+
+def plot(rows: Sequence[Row], target: Path) -> None:
+    """Reduction against gap, one point an arm."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    for workers, marker in ((2, "o"), (4, "s")):
+        found = {row: row.reduction for row in rows if row.workers == workers and row.reduction}
+        axes.errorbar(
+            list(found.values()),
+            [row.gap for row in found],
+            [row.spread for row in found],
+            fmt=marker,
+            label=f"{workers} workers",
+            capsize=2,
+        )
+        for row, reduction in found.items():
+            axes.annotate(row.name, (reduction, row.gap), fontsize=6, rotation=20)
+    axes.set(
+        xscale="log",
+        xlabel="fewer bytes than data parallel in bfloat16, times",
+        ylabel="gap of the loss at equal tokens, %",
+    )
+    for bound, reduction in ((1.0, 500), (0.3, 100)):
+        axes.plot([reduction, reduction], [axes.get_ylim()[0], bound], "k:", linewidth=0.8)
+        axes.plot([reduction, axes.get_xlim()[1]], [bound, bound], "k:", linewidth=0.8)
+    axes.legend()
+    figure.savefig(target, dpi=120)
+    pyplot.close(figure)
+
+
+def metrics(rows: Sequence[Row]) -> dict[str, float]:
+    """What the goals are about, and the scale to read it by."""
+    found = {
+        "best_reduction_at_gap_1pct": best_reduction(rows, 1.0),
+        "best_reduction_at_gap_0_3pct": best_reduction(rows, 0.3),
+    }
+    for row in rows:
+        name = f"{row.name.replace(' ', '_')}_n{row.workers}"
+        found[f"gap_pct_{name}"] = row.gap
+        if row.reduction is not None:
+            found[f"reduction_{name}"] = row.reduction
+    return found
+
+
+def wire(corpus: Path) -> dict[str, float | int | str | None]:
+    """The arm that `utilisation_100mbit` is asked of, on hosts of its own at 100 Mbit/s."""
+    plan = diloco_wire.WirePlan(WIRE, batch_size=REGIME.batch_size, length=REGIME.length)
+    found = diloco_wire.measure(plan, corpus)
+    return {
+        "utilisation_100mbit": found["utilisation"],
+        "counter_vs_analytic": found["counter_vs_analytic"],
+    } | {f"wire_{name}": value for name, value in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--full", action="store_true", help="the whole frontier: hours")
+    parser.add_argument("--corpus", type=Path, help="any text; default: the one of the lock")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no arm after them")
+    parser.add_argument("--processes", type=int, default=2)
+    arguments = parser.parse_args()
+    home = load_settings().home / "bench" / "bytes_to_loss"
+    corpus = arguments.corpus or home / "prose.txt"
+    digest = write_corpus(corpus)
+    step_s = diloco_wire.solo_step_s(
+        ByteGptSource(corpus, batch_size=REGIME.batch_size, length=REGIME.length)
+    )
+    curves = run_all(
+        full() if arguments.full else quick(),
+        REGIME,
+        corpus,
+        home / digest[:12] if arguments.full else home / f"{digest[:12]}-quick",
+        processes=arguments.processes,
+        minutes=arguments.minutes,
+        tell=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    rows = table(curves)
+    text = markdown(rows, REGIME, step_s)
+    print(text, file=sys.stderr)
+    found: dict[str, object] = {"corpus_sha256": digest, "step_s": step_s} | metrics(rows)
+    if arguments.full:
+        (DOCS / "bytes_to_loss.md").write_text(text)
+        plot(rows, DOCS / "bytes_to_loss.png")
+    else:
+        found |= wire(corpus)
+    shown = {
+        name: round(value, 4) if isinstance(value, float) else value
+        for name, value in found.items()
+    }
+    print(json.dumps({"bench": "bytes_to_loss", "metrics": shown}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""The arithmetic of the communication benchmark, on curves that were made up."""
+
+import pytest
+
+from foundry.training.diloco.config import E3m0
+from tests.bench.bytes_to_loss import (
+    REGIME,
+    best_reduction,
+    full,
+    markdown,
+    quick,
+    table,
+    wall_time_s,
+)
+from tests.bench.frontier import Arm, Curve, Point, diloco
+
+
+def curve(name: str, seed: int, *points: tuple[int, int, float]) -> Curve:
+    kind = "ddp-bf16" if name == "ddp-bf16" else "diloco"
+    return Curve(name, kind, 2, seed, tuple(Point(*point) for point in points))
+
+
+CURVES = [
+    curve("ddp-bf16", 0, (50, 5000, 2.0), (100, 10_000, 1.0)),
+    curve("ddp-bf16", 1, (50, 5000, 2.0), (100, 10_000, 1.25)),
+    curve("close", 0, (50, 50, 1.125), (100, 100, 1.0)),
+    curve("close", 1, (50, 50, 1.2), (100, 100, 1.125)),
+    curve("far", 0, (100, 10, 1.5)),
+    curve("far", 1, (100, 10, 1.5)),
+]
+
+
+def test_gaps_are_of_pairs_and_reductions_of_whole_runs() -> None:
+    ddp, close, far = table(CURVES)
+    assert (ddp.name, ddp.gap, ddp.reduction, ddp.bytes_sent) == ("ddp-bf16", 0.0, 1.0, 10_000)
+    assert close.gap == pytest.approx((0.0 - 10.0) / 2)
+    assert close.reduction == 100
+    assert far.gap == pytest.approx((50.0 + 20.0) / 2)
+    assert far.reduction == 1000
+
+
+def test_the_target_is_data_parallels_mean_final_loss() -> None:
+    ddp, close, far = table(CURVES)
+    # The mean is 1.125: the seeds of `close` are there after 50 and 100 steps, 75 bytes on average.
+    assert close.to_target == pytest.approx(10_000 / 75)
+    assert close.tokens_to_target == pytest.approx(0.75)
+    assert ddp.to_target is None, "one of its own seeds ends above the mean"
+    assert far.to_target is None
+
+
+def test_the_best_reduction_is_within_the_gap() -> None:
+    rows = table(CURVES)
+    assert best_reduction(rows, 1.0) == 100
+    assert best_reduction(rows, 40.0) == 1000
+    assert best_reduction(rows, -6.0) == 0.0
+
+
+def test_wall_time_adds_sending_to_training() -> None:
+    close = table(CURVES)[1]
+    # 100 steps of 0.5 s, and 100 bytes at 8 bits over 1,000 bits a second.
+    assert wall_time_s(close, 100, 0.5, 0.001) == pytest.approx(50.8)
+
+
+def test_what_was_not_reached_says_so() -> None:
+    lines = markdown(table(CURVES), REGIME, 0.1).splitlines()
+    assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
+    assert "1,000.0x | not reached | not reached" in lines[4]
+
+
+def test_an_arm_is_known_by_what_decides_its_curve() -> None:
+    one = diloco("a name", 2, 0, 10, E3m0())
+    assert one.key(REGIME) == diloco("another name", 2, 0, 10, E3m0()).key(REGIME)
+    assert one.key(REGIME) != diloco("a name", 2, 1, 10, E3m0()).key(REGIME)
+    assert one.key(REGIME) != diloco("a name", 2, 0, 25, E3m0()).key(REGIME)
+
+
+def test_the_whole_frontier_is_what_the_benchmark_defines() -> None:
+    arms = full()
+    assert len({arm.key(REGIME) for arm in arms}) == len(arms)
+    assert {(arm.workers, arm.seed) for arm in arms} == {(n, s) for n in (2, 4) for s in (0, 1, 2)}
+    outers = [arm.outer for arm in arms if arm.outer]
+    for kind in ("fp32", "bf16", "int8", "e3m0"):
+        found = {(o.inner_steps, o.lr) for o in outers if o.codec.kind == kind and o.momentum}
+        assert found >= {(h, lr) for h in (10, 25, 50, 100, 500) for lr in (0.4, 0.7)}
+    assert arms[: len(quick())] == quick()
+    assert Arm("ddp-fp32", "ddp-fp32", 4, 2) in arms
