@@ -1,0 +1,31 @@
+"""The coordinator with real members on threads: bits, faults, resumption."""
+
+import pytest
+
+from foundry.workers.diloco.coordinator import Coordinator
+from tests.fakes.fleet import FakeSpawner, MemoryLog
+from tests.workers.diloco.fleets import config, local
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize(
+    "outer",
+    [
+        {},
+        {"codec": {"kind": "fp32"}},
+        {"codec": {"kind": "topk", "density": 0.1}, "exchange": "gather"},
+        {"fragments": 2, "inner_steps": 8, "overlap": 2, "mixing": 0.5, "lr": 0.4},
+    ],
+)
+async def test_a_calm_fleet_equals_the_one_in_one_process(
+    workers: int, outer: dict[str, object]
+) -> None:
+    settings = config(workers, 14, outer)
+    spawner, log = FakeSpawner(settings, 14), MemoryLog()
+    result = await Coordinator(settings, spawner, log).run()
+    assert result.batches == result.total_batches == 14 * workers
+    reference = local(settings, 14)
+    assert result.digest == reference.replicas[0].state.digest()
+    assert [set(digests.values()) for digests in result.digests] == [
+        {record.digest} for record in log.records
+    ]
