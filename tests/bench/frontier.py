@@ -59,17 +59,22 @@ class Regime:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One way to train. `outer` is for DiLoCo alone."""
+    """One way to train. `outer` is for DiLoCo alone.
+
+    Attributes:
+        pace: inner learning rate, in units of the regime's.
+    """
 
     name: str
     kind: Kind
     workers: int
     seed: int
     outer: OuterConfig | None = None
+    pace: float = 1.0
 
     def key(self, regime: Regime) -> str:
         outer = self.outer.model_dump_json() if self.outer else ""
-        text = json.dumps([self.kind, self.workers, self.seed, outer, asdict(regime)])
+        text = json.dumps([self.kind, self.workers, self.seed, outer, self.pace, asdict(regime)])
         return sha256(text.encode()).hexdigest()[:16]
 
 
@@ -113,12 +118,13 @@ def diloco(
     *,
     lr: float = 0.7,
     momentum: float = 0.9,
+    pace: float = 1.0,
     **more: object,
 ) -> Arm:
     outer = OuterConfig.model_validate(
         {"inner_steps": inner_steps, "codec": codec, "lr": lr, "momentum": momentum, **more}
     )
-    return Arm(name, "diloco", workers, seed, outer)
+    return Arm(name, "diloco", workers, seed, outer, pace)
 
 
 CODECS: dict[str, Codec] = {"fp32": Fp32(), "bf16": Bf16(), "int8": Int8(), "E3M0": E3m0()}
@@ -215,7 +221,7 @@ def _data_parallel(arm: Arm, regime: Regime, corpus: Path, base: Path | None) ->
     per_step = 2 * (workers - 1) * size * width // workers
     for step in range(regime.steps):
         batches = [b for worker in range(workers) for b in _batches(workload, arm, step, worker)]
-        workload.learner.step(batches, _rate(regime, step))
+        workload.learner.step(batches, arm.pace * _rate(regime, step))
         if _due(regime, step):
             yield Point(step + 1, per_step * (step + 1), _loss(workload))
 
@@ -229,7 +235,7 @@ def _fleet(arm: Arm, regime: Regime, corpus: Path, base: Path | None) -> Sequenc
 
     def train(worker: int, step: int) -> None:
         workload = workloads[worker]
-        workload.learner.step(_batches(workload, arm, step, worker), _rate(regime, step))
+        workload.learner.step(_batches(workload, arm, step, worker), arm.pace * _rate(regime, step))
 
     points: list[Point] = []
 

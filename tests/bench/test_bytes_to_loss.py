@@ -12,11 +12,11 @@ from tests.bench.bytes_to_loss import (
     table,
     wall_time_s,
 )
-from tests.bench.frontier import Arm, Curve, Point, diloco
+from tests.bench.frontier import Arm, Curve, Kind, Point, diloco
 
 
 def curve(name: str, seed: int, *points: tuple[int, int, float]) -> Curve:
-    kind = "ddp-bf16" if name == "ddp-bf16" else "diloco"
+    kind: Kind = "ddp-bf16" if name == "ddp-bf16" else "diloco"
     return Curve(name, kind, 2, seed, tuple(Point(*point) for point in points))
 
 

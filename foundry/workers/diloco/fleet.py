@@ -45,12 +45,13 @@ class Placement:
     """What each worker reserves.
 
     Attributes:
+        cpus: half of one, so that a fleet of CPU workers finds room beside an engine.
         gpus: unset: one, if the cluster has any.
         threads: for arithmetic; unset: a node's CPUs, shared out among its workers.
         resources: custom ones of Ray, such as a site's name.
     """
 
-    cpus: float = 1
+    cpus: float = 0.5
     gpus: float | None = None
     threads: int | None = None
     resources: Mapping[str, float] = field(default_factory=dict)
@@ -112,7 +113,7 @@ class RaySpawner:
         if gpus is None:
             gpus = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
         if ray.cluster_resources().get("CPU", 0) < placement.cpus:
-            raise ResourceExhausted("the cluster has no whole CPU for a worker: add a node")
+            raise ResourceExhausted("the cluster has no CPU for a worker: add a node")
         options: dict[str, Any] = {
             "num_cpus": placement.cpus,
             "num_gpus": gpus,

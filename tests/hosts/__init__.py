@@ -1,0 +1,1 @@
+"""Separate machines for tests, on one machine: Ray nodes in network namespaces, on slow links."""
