@@ -169,10 +169,9 @@ def diloco_config(given: Given) -> DilocoConfig:
 
     if given["density"] is not None and given["codec"] != "topk":
         raise InvalidRequest("--density: only --codec topk has one", param="density")
-    defaults = DilocoConfig().inner.model_dump(exclude={"method"})
     inner = _inner({name: value for name, value in given.items() if name != "checkpoint_every"})
     fleet = {name: given[name] for name in FleetConfig.model_fields if given.get(name) is not None}
-    document = {"inner": defaults | inner, "outer": _outer(given), "fleet": fleet}
+    document = {"inner": inner, "outer": _outer(given), "fleet": fleet}
     return _valid(DilocoConfig, document, _diloco_option)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from foundry.cli.main import run
-from foundry.sdk import DilocoConfig, Full, Lora, SftConfig, TopK
+from foundry.sdk import DilocoConfig, Full, InnerConfig, Lora, SftConfig, TopK
 from tests.cli.conftest import Server
 from tests.sdk.answers import AT, JOB_ID, job
 
@@ -67,7 +67,7 @@ def test_every_option_of_a_fleet_reaches_its_place(server: type[Server]) -> None
         "link_mbit_s": 100.0,
         "checkpoint_every": 4,
     }
-    assert config.inner == SftConfig(
+    assert config.inner == InnerConfig(
         method=Full(),
         max_steps=200,
         batch_size=4,

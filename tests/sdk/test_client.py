@@ -46,6 +46,7 @@ PUBLIC = [
     "Fp32",
     "Full",
     "Health",
+    "InnerConfig",
     "Int8",
     "Jobs",
     "Keys",

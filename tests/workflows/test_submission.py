@@ -3,7 +3,7 @@
 import pytest
 
 from foundry.errors import SetupError
-from foundry.sdk import DilocoConfig, FleetConfig, Lora, OuterConfig, SftConfig, TopK
+from foundry.sdk import DilocoConfig, FleetConfig, InnerConfig, Lora, OuterConfig, SftConfig, TopK
 from workflows import diloco, submission, train
 
 REQUIRED = ["--base", "smol", "--dataset", "support", "--name", "bot"]
@@ -21,9 +21,8 @@ def test_a_section_of_the_configuration_keeps_its_other_defaults() -> None:
     options = diloco.arguments().parse_args(
         [*REQUIRED, "--workers", "3", "--inner-steps", "20", "--config", config]
     )
-    inner = SftConfig.model_validate(DilocoConfig().inner.model_dump() | {"max_steps": 9})
     assert diloco.config_of(options) == DilocoConfig(
-        inner=inner,
+        inner=InnerConfig(max_steps=9),
         outer=OuterConfig(inner_steps=20, codec=TopK()),
         fleet=FleetConfig(workers=3, quorum=1),
     )
