@@ -22,7 +22,7 @@ from tests.bench import diloco_wire
 from tests.bench.byte_gpt import ByteGptSource, write_corpus
 from tests.bench.frontier import CODECS, Arm, Curve, Kind, Regime, diloco, run_all, top_k
 
-REGIME = Regime(base_steps=500, steps=500, batch_size=16, length=64, lr=1e-3)
+REGIME = Regime(base_steps=500, steps=500, batch_size=16, length=64, lr=1.4e-3)
 SEEDS = (0, 1, 2)
 WORKERS = (2, 4)
 INNER_STEPS = (10, 25, 50, 100, 500)
@@ -46,8 +46,8 @@ def contenders(workers: int, seed: int) -> list[Arm]:
     """
     rate = workers**0.5
     return [
-        diloco("top-k 1/64 H 5", workers, seed, 5, top_k(64), lr=rate, momentum=0.0),
-        diloco("top-k 1/64 H 1", workers, seed, 1, top_k(64), lr=rate, momentum=0.0),
+        diloco("top-k 1/16 H 16", workers, seed, 16, top_k(16), lr=rate, momentum=0.0),
+        diloco("top-k 1/8 H 6", workers, seed, 6, top_k(8), lr=rate, momentum=0.0),
         diloco("E3M0 H 25", workers, seed, 25, E3m0(), lr=rate, momentum=0.0),
     ]
 
