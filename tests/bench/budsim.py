@@ -35,7 +35,8 @@ from foundry.errors import SetupError
 from tests.bench import aiconfigurator
 from tests.budsim.loop_simulation import closed_loop
 from tests.budsim.queueing_reference import queueing_error
-from tests.fakes.questions import CHAT, LLAMA_8B, LLAMA_70B, random_model, random_request
+from tests.fakes.models import LLAMA_8B, LLAMA_70B
+from tests.fakes.questions import CHAT, random_model, random_request
 
 SPLITS = ("random", "family and tp", *IMITATES.values())
 # Kinds of questions whose intervals must hold; two engines cannot calibrate a third one's TTFT.

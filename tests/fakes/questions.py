@@ -14,8 +14,6 @@ from foundry.budsim.request import (
     Targets,
     Workload,
 )
-from tests.fakes.models import LLAMA_8B as LLAMA_8B
-from tests.fakes.models import LLAMA_70B as LLAMA_70B
 
 H100 = NodeGroup("nvidia-h100-80gb", 8, 2)
 A100 = NodeGroup("nvidia-a100-80gb", 8, 2)

@@ -113,7 +113,8 @@ class FleetConfig(_Frozen):
         default=30.0,
         ge=0,
         le=3600,
-        description="seconds a round waits for the rest once the quorum is there; 0: asynchronous",
+        description="seconds a round waits for the rest once the quorum is there; whoever is later "
+        "is merged with the next round",
     )
     silence_s: float = Field(
         default=3.0, gt=0, le=600, description="a worker that does not answer for so long is lost"
