@@ -10,6 +10,7 @@ Shapes: T tokens of a stream, H hidden, Q query heads, K key heads, D head, F fe
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -170,23 +171,28 @@ class Attention(nn.Module):
 
 
 def _attend(q_TQD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Sequence[int]) -> Tensor:
-    """Causal attention inside each segment; no mask is ever materialised."""
-    lengths = list(segments)
+    """Causal attention inside each segment; no mask is ever materialised.
+
+    Neighbours of one length are computed together: many short segments cost no more than one.
+    """
+    runs = [(length, len(list(run))) for length, run in groupby(segments)]
+    sizes = [length * count for length, count in runs]
     parts = []
-    for q_LQD, k_LKD, v_LKD in zip(
-        torch.split(q_TQD, lengths),
-        torch.split(k_TKD, lengths),
-        torch.split(v_TKD, lengths),
+    for (length, count), q, k, v in zip(
+        runs,
+        torch.split(q_TQD, sizes),
+        torch.split(k_TKD, sizes),
+        torch.split(v_TKD, sizes),
         strict=True,
     ):
         mixed = functional.scaled_dot_product_attention(
-            q_LQD.transpose(0, 1).unsqueeze(0),
-            k_LKD.transpose(0, 1).unsqueeze(0),
-            v_LKD.transpose(0, 1).unsqueeze(0),
+            q.view(count, length, *q.shape[1:]).transpose(1, 2),
+            k.view(count, length, *k.shape[1:]).transpose(1, 2),
+            v.view(count, length, *v.shape[1:]).transpose(1, 2),
             is_causal=True,
             enable_gqa=True,
         )
-        parts.append(mixed.squeeze(0).transpose(0, 1))
+        parts.append(mixed.transpose(1, 2).flatten(0, 1))
     return torch.cat(parts)
 
 

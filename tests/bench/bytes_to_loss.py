@@ -12,7 +12,8 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,35 +21,45 @@ from foundry.config import load_settings
 from foundry.training.diloco.config import E3m0, Fp32, OuterConfig
 from tests.bench import diloco_wire
 from tests.bench.byte_gpt import ByteGptSource, write_corpus
-from tests.bench.frontier import CODECS, Arm, Curve, Kind, Regime, diloco, run_all, top_k
+from tests.bench.frontier import CODECS, Arm, Curve, Regime, diloco, run_all, top_k
 
-REGIME = Regime(base_steps=500, steps=500, batch_size=16, length=64, lr=1.4e-3)
+REGIME = Regime(base_steps=1000, steps=1000, batch_size=4, length=64, lr=1e-3)
+# Data parallel's own inner rate, in units of the regime's, for each number of workers.
+TUNED = {2: 1.0, 4: 1.4}
 SEEDS = (0, 1, 2)
 WORKERS = (2, 4)
 INNER_STEPS = (10, 25, 50, 100, 500)
+OUTER_RATES = (0.4, 0.7)
 LINKS_MBIT_S = (10, 100, 1000)
 DOCS = Path(__file__).parents[2] / "docs"
-# Measured on real links: the arm that sends five hundred times less.
+# Measured on real links with longer steps, as the workers of slow links have them.
 WIRE = OuterConfig(inner_steps=100, codec=E3m0(), lr=0.7, momentum=0.9)
+WIRE_BATCH = 16
 
 
 def references(workers: int, seed: int) -> list[Arm]:
     """What the others are measured by; `alone` is one worker's share of the batches, unshared."""
-    kinds: tuple[Kind, ...] = ("ddp-bf16", "ddp-fp32", "alone")
-    return [Arm(kind, kind, workers, seed) for kind in kinds]
+    return [
+        Arm("ddp-bf16", "ddp-bf16", workers, seed, pace=TUNED[workers]),
+        Arm("ddp-fp32", "ddp-fp32", workers, seed, pace=TUNED[workers]),
+        Arm("alone", "alone", workers, seed),
+    ]
 
 
 def contenders(workers: int, seed: int) -> list[Arm]:
     """The arms that the goals are judged by.
 
     Averaging N workers divides the noise of a step by √N. Adam divides by the noise of one worker,
-    so its steps are √N shorter than data parallel's; the outer rate makes up for it.
+    so its steps are √N shorter than data parallel's; the inner rate makes up for it. The outer one
+    makes up for what sparse payloads keep back.
     """
-    rate = workers**0.5
+    rates = {"lr": 2**0.5, "momentum": 0.0, "pace": 2**0.5 * TUNED[workers]}
     return [
-        diloco("top-k 1/16 H 16", workers, seed, 16, top_k(16), lr=rate, momentum=0.0),
-        diloco("top-k 1/8 H 6", workers, seed, 6, top_k(8), lr=rate, momentum=0.0),
-        diloco("E3M0 H 25", workers, seed, 25, E3m0(), lr=rate, momentum=0.0),
+        diloco("top-k 1/16 H 16", workers, seed, 16, top_k(16), **rates),
+        diloco("top-k 1/8 H 6", workers, seed, 6, top_k(8), **rates),
+        diloco(
+            "top-k 1/16 H 16, a quarter longer", workers, seed, 16, top_k(16), stretch=1.25, **rates
+        ),
     ]
 
 
@@ -60,14 +71,40 @@ def local_sgd(workers: int, seed: int) -> list[Arm]:
     ]
 
 
-def grid(workers: int, seed: int) -> list[Arm]:
-    """DiLoCo as published: Nesterov with momentum 0.9."""
+def diloco_as_published(workers: int, seed: int, inner: int, codec: str, rate: float) -> Arm:
+    """Nesterov with momentum 0.9."""
+    name = f"DiLoCo {codec} H {inner} η {rate}"
+    return diloco(name, workers, seed, inner, CODECS[codec], lr=rate)
+
+
+def sweep(workers: int) -> list[Arm]:
+    """Which outer rate suits how many inner steps."""
     return [
-        diloco(f"DiLoCo {name} H {inner} η {rate}", workers, seed, inner, codec, lr=rate)
-        for name, codec in CODECS.items()
+        diloco_as_published(workers, SEEDS[0], inner, "E3M0", rate)
         for inner in INNER_STEPS
-        for rate in (0.4, 0.7)
+        for rate in OUTER_RATES
     ]
+
+
+def grid(workers: int, seed: int, rates: Mapping[tuple[int, int], float]) -> list[Arm]:
+    """DiLoCo with every codec, at the outer rates that the sweep found, by (workers, H)."""
+    return [
+        diloco_as_published(workers, seed, inner, codec, rates[workers, inner])
+        for codec in CODECS
+        for inner in INNER_STEPS
+    ]
+
+
+def best_rates(found: Mapping[Arm, Curve]) -> dict[tuple[int, int], float]:
+    """By workers and inner steps; empty unless the whole sweep is there."""
+    best: dict[tuple[int, int], Arm] = {}
+    for arm in (arm for workers in WORKERS for arm in sweep(workers)):
+        if arm not in found or arm.outer is None:
+            return {}
+        key = (arm.workers, arm.outer.inner_steps)
+        if key not in best or found[arm].loss < found[best[key]].loss:
+            best[key] = arm
+    return {key: arm.outer.lr for key, arm in best.items() if arm.outer is not None}
 
 
 def streaming(workers: int, seed: int) -> list[Arm]:
@@ -98,20 +135,46 @@ def sparse(workers: int, seed: int) -> list[Arm]:
 
 def quick() -> list[Arm]:
     """Two workers, the goals' arms and their denominator, three seeds."""
-    return [
+    return [arm for seed in SEEDS for arm in (references(2, seed)[0], *contenders(2, seed)[:2])]
+
+
+def frontier(rates: Mapping[tuple[int, int], float]) -> list[Arm]:
+    """Everything, the most telling first: a run that is stopped leaves the best table it can.
+
+    Args:
+        rates: outer ones of the grid, which is left out as long as there are none.
+    """
+    first = [
+        arm
+        for workers in WORKERS
+        for arm in (
+            *references(workers, SEEDS[0]),
+            *contenders(workers, SEEDS[0]),
+            *sweep(workers),
+            *local_sgd(workers, SEEDS[0]),
+            *streaming(workers, SEEDS[0]),
+            *sparse(workers, SEEDS[0]),
+        )
+    ]
+    judged = [
+        arm
+        for n in WORKERS
+        for seed in SEEDS
+        for arm in references(n, seed)[:1] + contenders(n, seed)
+    ]
+    rest = [
         arm
         for seed in SEEDS
-        for arm in (Arm("ddp-bf16", "ddp-bf16", 2, seed), *contenders(2, seed)[:2])
+        for workers in WORKERS
+        for arm in (
+            *(grid(workers, seed, rates) if rates else ()),
+            *references(workers, seed),
+            *local_sgd(workers, seed),
+            *streaming(workers, seed),
+            *sparse(workers, seed),
+        )
     ]
-
-
-def full() -> list[Arm]:
-    """Everything, the most telling first: a run that is stopped leaves the best table it can."""
-    cells = [(workers, seed) for seed in SEEDS for workers in WORKERS]
-    families = (references, contenders, local_sgd, streaming, sparse, grid)
-    first = [arm for family in families for arm in family(2, 0)]
-    rest = [arm for family in families for cell in cells if cell != (2, 0) for arm in family(*cell)]
-    return [*quick(), *(arm for arm in first + rest if arm not in quick())]
+    return list(dict.fromkeys((*quick(), *first, *judged, *(rest if rates else ()))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +184,11 @@ class Row:
     Attributes:
         gap: of the mean final loss to data parallel's with bfloat16 gradients, percent.
         spread: standard deviation of the seeds' gaps.
-        reduction: data parallel's bytes over the arm's, at equal tokens.
+        tokens: of the run, in units of data parallel's.
+        reduction: data parallel's bytes over the arm's, both of the whole run.
         to_target: the same at the first evaluation that is not above data parallel's final loss;
             None: not reached by every seed.
-        tokens_to_target: share of the run's tokens by then.
+        tokens_to_target: by then, in units of data parallel's whole run.
     """
 
     name: str
@@ -133,6 +197,7 @@ class Row:
     loss: float
     gap: float
     spread: float
+    tokens: float
     bytes_sent: int
     reduction: float | None
     to_target: float | None
@@ -167,6 +232,7 @@ def _row(curves: Sequence[Curve], baseline: dict[int, Curve], target: float) -> 
         loss=statistics.mean(curve.loss for curve in curves),
         gap=statistics.mean(gaps),
         spread=statistics.stdev(gaps) if len(gaps) > 1 else 0.0,
+        tokens=curves[0].steps / whole.steps,
         bytes_sent=sent,
         reduction=whole.bytes_sent / sent if sent else None,
         to_target=(
@@ -175,41 +241,41 @@ def _row(curves: Sequence[Curve], baseline: dict[int, Curve], target: float) -> 
             else None
         ),
         tokens_to_target=(
-            statistics.mean(p.step for p in points) / curves[0].points[-1].step
-            if all_there
-            else None
+            statistics.mean(p.step for p in points) / whole.steps if all_there else None
         ),
     )
 
 
 def best_reduction(rows: Iterable[Row], gap: float) -> float:
-    """The greatest reduction among arms whose mean gap is at most `gap` percent; 0: none is."""
+    """The greatest reduction at equal tokens and a mean gap of at most `gap` percent; 0: none."""
     return max(
-        (row.reduction for row in rows if row.reduction is not None and row.gap <= gap), default=0.0
+        (row.reduction for row in rows if row.reduction and row.tokens == 1 and row.gap <= gap),
+        default=0.0,
     )
 
 
 def wall_time_s(row: Row, steps: int, step_s: float, mbit_s: float) -> float:
     """Training and sending in turns, nothing overlapped: an upper bound for both sides."""
-    return steps * step_s + row.bytes_sent * 8 / (mbit_s * 1e6)
+    return row.tokens * steps * step_s + row.bytes_sent * 8 / (mbit_s * 1e6)
 
 
 def markdown(rows: Sequence[Row], regime: Regime, step_s: float) -> str:
     """The frontier as a table."""
     links = " | ".join(f"s at {link} Mbit/s" for link in LINKS_MBIT_S)
     lines = [
-        f"| N | arm | seeds | final loss | gap % | ± | MB sent | reduction | to L*: reduction | "
-        f"tokens to L* | {links} |",
-        "|" + "---|" * (10 + len(LINKS_MBIT_S)),
+        f"| N | arm | seeds | tokens | final loss | gap % | ± | MB sent | reduction | "
+        f"to L*: reduction | tokens to L* | {links} |",
+        "|" + "---|" * (11 + len(LINKS_MBIT_S)),
     ]
     for row in rows:
         walls = " | ".join(
             f"{wall_time_s(row, regime.steps, step_s, link):,.0f}" for link in LINKS_MBIT_S
         )
         lines.append(
-            f"| {row.workers} | {row.name} | {row.seeds} | {row.loss:.4f} | {row.gap:+.2f} | "
-            f"{row.spread:.2f} | {row.bytes_sent / 1e6:,.2f} | {_times(row.reduction)} | "
-            f"{_times(row.to_target)} | {_share(row.tokens_to_target)} | {walls} |"
+            f"| {row.workers} | {row.name} | {row.seeds} | {row.tokens:.0%} | {row.loss:.4f} | "
+            f"{row.gap:+.2f} | {row.spread:.2f} | {row.bytes_sent / 1e6:,.2f} | "
+            f"{_times(row.reduction)} | {_times(row.to_target)} | "
+            f"{_share(row.tokens_to_target)} | {walls} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -271,7 +337,7 @@ def metrics(rows: Sequence[Row]) -> dict[str, float]:
 
 def wire(corpus: Path) -> dict[str, float | int | str | None]:
     """The arm that `utilisation_100mbit` is asked of, on hosts of its own at 100 Mbit/s."""
-    plan = diloco_wire.WirePlan(WIRE, batch_size=REGIME.batch_size, length=REGIME.length)
+    plan = diloco_wire.WirePlan(WIRE, batch_size=WIRE_BATCH, length=REGIME.length)
     found = diloco_wire.measure(plan, corpus)
     return {
         "utilisation_100mbit": found["utilisation"],
@@ -292,16 +358,21 @@ def main() -> None:
     step_s = diloco_wire.solo_step_s(
         ByteGptSource(corpus, batch_size=REGIME.batch_size, length=REGIME.length)
     )
-    curves = run_all(
-        full() if arguments.full else quick(),
-        REGIME,
-        corpus,
-        home / digest[:12] if arguments.full else home / f"{digest[:12]}-quick",
-        processes=arguments.processes,
-        minutes=arguments.minutes,
-        tell=lambda line: print(line, file=sys.stderr, flush=True),
-    )
-    rows = table(curves)
+    begun = time.monotonic()
+
+    def run(arms: Sequence[Arm]) -> dict[Arm, Curve]:
+        return run_all(
+            arms,
+            REGIME,
+            corpus,
+            home / digest[:12] if arguments.full else home / f"{digest[:12]}-quick",
+            processes=arguments.processes,
+            minutes=arguments.minutes - (time.monotonic() - begun) / 60,
+            tell=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+
+    curves = run(frontier(best_rates(run(frontier({}))))) if arguments.full else run(quick())
+    rows = table(list(curves.values()))
     text = markdown(rows, REGIME, step_s)
     print(text, file=sys.stderr)
     found: dict[str, object] = {"corpus_sha256": digest, "step_s": step_s} | metrics(rows)

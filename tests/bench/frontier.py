@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
@@ -34,7 +34,7 @@ from foundry.training.schedule import learning_rate
 from tests.bench.byte_gpt import ByteGpt, ByteGptSource
 
 Kind = Literal["ddp-fp32", "ddp-bf16", "alone", "diloco"]
-POINTS = 25
+POINTS = 12
 _WARMUP = 0.04
 
 
@@ -63,6 +63,7 @@ class Arm:
 
     Attributes:
         pace: inner learning rate, in units of the regime's.
+        stretch: steps, in units of the regime's; its schedule stretches with them.
     """
 
     name: str
@@ -71,10 +72,12 @@ class Arm:
     seed: int
     outer: OuterConfig | None = None
     pace: float = 1.0
+    stretch: float = 1.0
 
     def key(self, regime: Regime) -> str:
         outer = self.outer.model_dump_json() if self.outer else ""
-        text = json.dumps([self.kind, self.workers, self.seed, outer, self.pace, asdict(regime)])
+        what = [self.kind, self.workers, self.seed, outer, self.pace, self.stretch]
+        text = json.dumps([*what, asdict(regime)])
         return sha256(text.encode()).hexdigest()[:16]
 
 
@@ -98,6 +101,10 @@ class Curve:
     points: tuple[Point, ...]
 
     @property
+    def steps(self) -> int:
+        return self.points[-1].step
+
+    @property
     def loss(self) -> float:
         return self.points[-1].loss
 
@@ -119,12 +126,13 @@ def diloco(
     lr: float = 0.7,
     momentum: float = 0.9,
     pace: float = 1.0,
+    stretch: float = 1.0,
     **more: object,
 ) -> Arm:
     outer = OuterConfig.model_validate(
         {"inner_steps": inner_steps, "codec": codec, "lr": lr, "momentum": momentum, **more}
     )
-    return Arm(name, "diloco", workers, seed, outer, pace)
+    return Arm(name, "diloco", workers, seed, outer, pace, stretch)
 
 
 CODECS: dict[str, Codec] = {"fp32": Fp32(), "bf16": Bf16(), "int8": Int8(), "E3M0": E3m0()}
@@ -143,7 +151,7 @@ def run_all(
     processes: int = 2,
     minutes: float = math.inf,
     tell: Callable[[str], None] = lambda line: None,
-) -> list[Curve]:
+) -> dict[Arm, Curve]:
     """The arms in their order, each a process with one thread; what `cache` has is not run again.
 
     Args:
@@ -164,8 +172,8 @@ def run_all(
                 _write(curve, _place(arm, regime, cache))
                 which = f"{arm.name} N={arm.workers} seed {arm.seed}"
                 tell(f"{which}: {curve.loss:.4f}; {len(waiting)} arms to go")
-    places = [_place(arm, regime, cache) for arm in arms]
-    return [_read(place) for place in places if place.is_file()]
+    places = {arm: _place(arm, regime, cache) for arm in arms}
+    return {arm: _read(place) for arm, place in places.items() if place.is_file()}
 
 
 def _base(regime: Regime, corpus: Path, cache: Path) -> Path | None:
@@ -202,6 +210,7 @@ def _open(regime: Regime, corpus: Path, seed: int, base: Path | None = None) -> 
 
 def _run(arm: Arm, regime: Regime, corpus: Path, base: Path | None) -> Curve:
     torch.set_num_threads(1)
+    regime = replace(regime, steps=round(arm.stretch * regime.steps))
     run = _fleet if arm.kind == "diloco" else _data_parallel
     points = tuple(run(arm, regime, corpus, base))
     return Curve(arm.name, arm.kind, arm.workers, arm.seed, points)

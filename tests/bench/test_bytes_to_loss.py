@@ -5,10 +5,12 @@ import pytest
 from foundry.training.diloco.config import E3m0
 from tests.bench.bytes_to_loss import (
     REGIME,
+    best_rates,
     best_reduction,
-    full,
+    frontier,
     markdown,
     quick,
+    sweep,
     table,
     wall_time_s,
 )
@@ -75,12 +77,50 @@ def test_an_arm_is_known_by_what_decides_its_curve() -> None:
 
 
 def test_the_whole_frontier_is_what_the_benchmark_defines() -> None:
-    arms = full()
+    rates = {(workers, inner): 0.4 for workers in (2, 4) for inner in (10, 25, 50, 100, 500)}
+    arms = frontier(rates)
     assert len({arm.key(REGIME) for arm in arms}) == len(arms)
-    assert {(arm.workers, arm.seed) for arm in arms} == {(n, s) for n in (2, 4) for s in (0, 1, 2)}
-    outers = [arm.outer for arm in arms if arm.outer]
-    for kind in ("fp32", "bf16", "int8", "e3m0"):
-        found = {(o.inner_steps, o.lr) for o in outers if o.codec.kind == kind and o.momentum}
-        assert found >= {(h, lr) for h in (10, 25, 50, 100, 500) for lr in (0.4, 0.7)}
     assert arms[: len(quick())] == quick()
-    assert Arm("ddp-fp32", "ddp-fp32", 4, 2) in arms
+    for cell in ((n, s) for n in (2, 4) for s in (0, 1, 2)):
+        mine = [arm for arm in arms if (arm.workers, arm.seed) == cell]
+        assert {arm.kind for arm in mine} == {"ddp-bf16", "ddp-fp32", "alone", "diloco"}
+        outers = [arm.outer for arm in mine if arm.outer and arm.outer.momentum]
+        for kind in ("fp32", "bf16", "int8", "e3m0"):
+            found = {o.inner_steps for o in outers if o.codec.kind == kind and o.fragments == 1}
+            assert found == {10, 25, 50, 100, 500}
+        assert sum(o.fragments > 1 for o in outers) == 2
+    swept = {(a.workers, a.outer.inner_steps, a.outer.lr) for a in arms if a.outer and a.seed == 0}
+    assert swept >= {(n, h, lr) for n, h in rates for lr in (0.4, 0.7)}
+
+
+def test_the_grid_uses_the_outer_rate_that_its_sweep_found() -> None:
+    arms = [arm for workers in (2, 4) for arm in sweep(workers)]
+
+    def loss(arm: Arm) -> float:
+        assert arm.outer is not None
+        return arm.outer.lr if arm.workers == 2 else -arm.outer.lr
+
+    found = {
+        arm: Curve(arm.name, arm.kind, arm.workers, 0, (Point(1, 1, loss(arm)),)) for arm in arms
+    }
+    rates = best_rates(found)
+    assert len(rates) == 10
+    assert {rate for (workers, _), rate in rates.items() if workers == 2} == {0.4}
+    assert {rate for (workers, _), rate in rates.items() if workers == 4} == {0.7}
+    del found[arms[-1]]
+    assert best_rates(found) == {}, "half a sweep decides nothing"
+    assert frontier({})[-1] in frontier(rates)
+
+
+def test_more_tokens_are_no_reduction_at_equal_tokens() -> None:
+    longer = [
+        curve("longer", 0, (100, 40, 1.2), (125, 50, 1.0)),
+        curve("longer", 1, (100, 40, 1.2), (125, 50, 1.1)),
+    ]
+    rows = {row.name: row for row in table([*CURVES, *longer])}
+    assert rows["longer"].tokens == 1.25
+    assert rows["longer"].to_target == pytest.approx(10_000 / 50)
+    assert rows["longer"].tokens_to_target == pytest.approx(1.25)
+    assert best_reduction(rows.values(), 1.0) == 100
+    # 125 steps of 0.5 s, and 50 bytes.
+    assert wall_time_s(rows["longer"], 100, 0.5, 0.001) == pytest.approx(62.9)
