@@ -12,6 +12,7 @@ from tests.bench.bytes_to_loss import (
     quick,
     sweep,
     table,
+    unbeaten,
     wall_time_s,
 )
 from tests.bench.frontier import Arm, Curve, Kind, Point, diloco
@@ -55,6 +56,12 @@ def test_the_best_reduction_is_within_the_gap() -> None:
     assert best_reduction(rows, 1.0) == 100
     assert best_reduction(rows, 40.0) == 1000
     assert best_reduction(rows, -6.0) == 0.0
+
+
+def test_an_arm_is_beaten_by_one_that_sends_less_at_no_greater_gap() -> None:
+    better = [curve("better", seed, (100, 50, 1.0)) for seed in (0, 1)]
+    rows = table([*CURVES, *better])
+    assert [row.name for row in unbeaten(rows)] == ["better", "far"]
 
 
 def test_wall_time_adds_sending_to_training() -> None:
