@@ -48,7 +48,7 @@ class RoundRecord:
 
     Attributes:
         round: 1, 2, … without gaps.
-        fragment: that was exchanged.
+        fragment: that was exchanged; None: the whole model.
         digest: of the outer parameters and momentum after it, hex.
         ledger: which batches are trained, given out and left.
         aborts: attempts at this round that failed.
@@ -58,7 +58,7 @@ class RoundRecord:
     """
 
     round: int
-    fragment: int
+    fragment: int | None
     digest: str
     ledger: dict[str, Any]
     members: tuple[MemberShare, ...]

@@ -23,7 +23,7 @@ class RoundOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     round: int
-    fragment: int
+    fragment: int | None = Field(description="that was exchanged; null: the whole model")
     digest: str = Field(description="of the outer parameters and momentum after it, hex")
     members: list[MemberShareOut]
     aborts: int = Field(description="attempts at this round that failed")

@@ -15,6 +15,7 @@ class DilocoRound(Base):
     """One committed round. Its key is the order in which rounds are listed.
 
     Attributes:
+        fragment: None: the whole model.
         members: JSON of `domain.MemberShare`; a loss that is no number is null.
         loss, eval_loss: None where it is no number.
         checkpoint: None: the state after this round was not kept.
@@ -25,7 +26,7 @@ class DilocoRound(Base):
     job_id: Mapped[UUID] = mapped_column(primary_key=True)
     round: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     tenant_id: Mapped[UUID]
-    fragment: Mapped[int]
+    fragment: Mapped[int | None]
     digest: Mapped[str] = mapped_column(Text)
     ledger: Mapped[dict[str, object]]
     members: Mapped[list[dict[str, object]]] = mapped_column(JSONB)

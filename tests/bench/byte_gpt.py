@@ -35,7 +35,7 @@ GPT = LlamaConfig(
     tie_word_embeddings=True,
 )
 EVAL_BYTES = 1 << 16
-EVAL_WINDOWS = 256
+EVAL_WINDOWS = 512
 _GAP_BYTES = 1 << 18  # between what is trained on and what is held out
 _SHORTEST = 200
 

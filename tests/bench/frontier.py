@@ -34,7 +34,7 @@ from foundry.training.schedule import learning_rate
 from tests.bench.byte_gpt import ByteGpt, ByteGptSource
 
 Kind = Literal["ddp-fp32", "ddp-bf16", "alone", "diloco"]
-POINTS = 12
+POINTS = 8
 _WARMUP = 0.04
 
 

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-from foundry.budsim.memory import memory_map
 
 from foundry.budsim.architecture import WEIGHT_BYTES, ModelSpec
 from foundry.budsim.catalogue import Catalogue
 from foundry.budsim.configuration import Configuration, Configurations, Floats, Ints
+from foundry.budsim.memory import memory_map
 from foundry.budsim.prediction import Estimates, Predictions
 from foundry.budsim.request import QUANTIZATIONS, ClusterSpec, Method, Workload
 from foundry.budsim.search.support import weight_format

@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from foundry.training.config import Full, Lora, SftConfig
 
+Fragment = int | None
+"""Number of a part of the model, from 0; None: the whole model."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)

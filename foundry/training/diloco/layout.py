@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foundry.errors import InvalidRequest
+from foundry.training.diloco.config import Fragment
 
 Values = NDArray[np.float32]
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
@@ -77,12 +78,14 @@ class Layout:
     def fragments(self) -> int:
         return len(self.bounds) - 1
 
-    def slice(self, fragment: int) -> slice:
+    def slice(self, fragment: Fragment) -> slice:
+        if fragment is None:
+            return slice(0, self.size)
         return slice(self.bounds[fragment], self.bounds[fragment + 1])
 
-    def read(self, parameters: Mapping[str, Tensor], fragment: int) -> Values:
+    def read(self, parameters: Mapping[str, Tensor], fragment: Fragment = None) -> Values:
         """A copy of the fragment's live parameters."""
-        start, stop = self.bounds[fragment], self.bounds[fragment + 1]
+        start, stop = self.slice(fragment).start, self.slice(fragment).stop
         out = np.empty(stop - start, np.float32)
         for place in self._within(fragment):
             flat = parameters[place.name].detach().reshape(-1).to("cpu", torch.float32)
@@ -90,13 +93,15 @@ class Layout:
         return out
 
     @torch.no_grad()
-    def write(self, values: Values, parameters: Mapping[str, Tensor], fragment: int) -> None:
+    def write(
+        self, values: Values, parameters: Mapping[str, Tensor], fragment: Fragment = None
+    ) -> None:
         """Set the fragment's live parameters."""
-        start = self.bounds[fragment]
+        start = self.slice(fragment).start
         for place in self._within(fragment):
             part = torch.from_numpy(values[place.start - start : place.stop - start])
             parameters[place.name].copy_(part.view(place.shape))
 
-    def _within(self, fragment: int) -> list[Place]:
-        start, stop = self.bounds[fragment], self.bounds[fragment + 1]
-        return [place for place in self.places if start <= place.start < stop]
+    def _within(self, fragment: Fragment) -> list[Place]:
+        whole = self.slice(fragment)
+        return [place for place in self.places if whole.start <= place.start < whole.stop]

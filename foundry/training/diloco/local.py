@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from foundry.training.diloco.config import OuterConfig
+from foundry.training.diloco.config import Fragment, OuterConfig
 from foundry.training.diloco.replica import Replica, Values
 from foundry.training.learner import Learner
 
@@ -27,14 +27,17 @@ class LocalFleet:
         train: Callable[[int, int], None],
         committed: Callable[[int], None] = lambda done: None,
     ) -> None:
-        """Train `steps` inner steps and exchange on the way; the last round may be shorter.
+        """Train `steps` inner steps and exchange on the way.
+
+        The last round may be shorter, and exchanges the whole model, so that no fragment's last
+        steps are lost.
 
         Args:
             train: takes one inner step: worker, number of the step.
             committed: told after each commit how many steps are done.
         """
         interval, overlap = self._config.interval, self._config.overlap
-        pending: tuple[int, Values] | None = None
+        pending: tuple[Fragment, Values] | None = None
         fragment = 0
         for done in range(1, steps + 1):
             for worker in range(len(self.replicas)):
@@ -45,14 +48,16 @@ class LocalFleet:
                 pending = None
                 committed(done)
             if last or done % interval == 0:
-                pending = (fragment, self._exchange(fragment))
+                whole = last and self._config.fragments > 1
+                part = None if whole else fragment
+                pending = (part, self._exchange(part))
                 fragment = (fragment + 1) % self._config.fragments
                 if last or not overlap:
                     self._commit(*pending)
                     pending = None
                     committed(done)
 
-    def _exchange(self, fragment: int) -> Values:
+    def _exchange(self, fragment: Fragment) -> Values:
         """The mean that all workers see; counts what it took."""
         count = len(self.replicas)
         parts = count if self.scatters else 1
@@ -74,7 +79,7 @@ class LocalFleet:
         self.bytes_sent += sent
         return self.replicas[0].assemble(fragment, forwarded)
 
-    def _commit(self, fragment: int, delta: Values) -> None:
+    def _commit(self, fragment: Fragment, delta: Values) -> None:
         for replica in self.replicas:
             replica.commit(fragment, delta)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foundry.training.diloco.codecs import Codec, open_codec
-from foundry.training.diloco.config import OuterConfig
+from foundry.training.diloco.config import Fragment, OuterConfig
 from foundry.training.diloco.layout import Layout
 from foundry.training.diloco.outer import nesterov_step, weighted_mean
 
@@ -77,15 +77,13 @@ class Replica:
         self._config = config
         self._codec: Codec = open_codec(config.codec)
         self.layout = Layout.of(parameters, config.fragments)
-        theta = np.concatenate(
-            [self.layout.read(parameters, f) for f in range(self.layout.fragments)]
-        )
+        theta = self.layout.read(parameters)
         self.state = GlobalState(theta, np.zeros_like(theta))
         self.residuals = Residuals(np.zeros_like(theta), np.zeros_like(theta))
         # An error counts only once the round is committed.
-        self._staged: dict[int, _Staged] = {}
+        self._staged: dict[Fragment, _Staged] = {}
 
-    def offer(self, fragment: int, parts: int = 1) -> list[bytes]:
+    def offer(self, fragment: Fragment, parts: int = 1) -> list[bytes]:
         """Encode the outer gradient, θ - θ_m plus what was kept back, in aligned parts."""
         whole = self.layout.slice(fragment)
         wanted = self.state.theta[whole] - self.layout.read(self._parameters, fragment)
@@ -102,7 +100,7 @@ class Replica:
         return payloads
 
     def reduce(
-        self, fragment: int, cut: slice, payloads: Sequence[bytes], weights: Sequence[float]
+        self, fragment: Fragment, cut: slice, payloads: Sequence[bytes], weights: Sequence[float]
     ) -> Values:
         """The weighted mean of everybody's offers of one part, in the order given.
 
@@ -112,7 +110,7 @@ class Replica:
         size = cut.stop - cut.start
         return weighted_mean([self._codec.decode(p, size) for p in payloads], weights)
 
-    def forward(self, fragment: int, cut: slice, mean: Values) -> bytes:
+    def forward(self, fragment: Fragment, cut: slice, mean: Values) -> bytes:
         """Encode the mean of a part that this worker has reduced for the others."""
         wanted = mean + self.residuals.forwarded[self.layout.slice(fragment)][cut]
         payload = self._codec.encode(wanted)
@@ -120,7 +118,7 @@ class Replica:
         self._staged[fragment].forwarded[cut.start] = (cut, error)
         return payload
 
-    def assemble(self, fragment: int, payloads: Sequence[bytes]) -> Values:
+    def assemble(self, fragment: Fragment, payloads: Sequence[bytes]) -> Values:
         """The whole mean from its forwarded parts.
 
         Raises:
@@ -134,7 +132,7 @@ class Replica:
             ]
         )
 
-    def commit(self, fragment: int, delta: Values, *, merged: bool = True) -> None:
+    def commit(self, fragment: Fragment, delta: Values, *, merged: bool = True) -> None:
         """Take the outer step and bring the live parameters along.
 
         Args:
@@ -146,13 +144,22 @@ class Replica:
         live = self.layout.read(self._parameters, fragment)
         staged = self._staged.pop(fragment, None)
         self._settle(whole, staged, live, merged=merged)
+        self.advance(self.state, fragment, delta)
         theta = self.state.theta[whole]
-        nesterov_step(
-            theta, self.state.velocity[whole], delta, self._config.lr, self._config.momentum
-        )
         alpha = np.float32(self._config.mixing)
         mixed = alpha * live + (np.float32(1) - alpha) * theta if alpha else theta
         self.layout.write(mixed, self._parameters, fragment)
+
+    def advance(self, state: GlobalState, fragment: Fragment, delta: Values) -> None:
+        """Take the outer step on `state`, in place."""
+        whole = self.layout.slice(fragment)
+        nesterov_step(
+            state.theta[whole],
+            state.velocity[whole],
+            delta,
+            self._config.lr,
+            self._config.momentum,
+        )
 
     def _settle(self, whole: slice, staged: _Staged | None, live: Values, *, merged: bool) -> None:
         """Keep back what this round's payloads left out."""
@@ -168,7 +175,7 @@ class Replica:
         for cut, error in (staged.forwarded if staged is not None else {}).values():
             self.residuals.forwarded[whole][cut] = feedback * error
 
-    def withdraw(self, fragment: int) -> None:
+    def withdraw(self, fragment: Fragment) -> None:
         """The round was not committed: the next offer starts from the same residual."""
         self._staged.pop(fragment, None)
 
@@ -180,8 +187,7 @@ class Replica:
 
     def write_outer(self, parameters: Mapping[str, Tensor]) -> None:
         """Set parameters of the same layout to the global ones, which are what a run is for."""
-        for fragment in range(self.layout.fragments):
-            self.layout.write(self.state.theta[self.layout.slice(fragment)], parameters, fragment)
+        self.layout.write(self.state.theta, parameters)
 
     def restore(self, state: GlobalState, residuals: Residuals) -> None:
         """As a checkpoint has it; the live parameters are loaded apart."""
@@ -189,15 +195,16 @@ class Replica:
         self.residuals = Residuals(residuals.offered.copy(), residuals.forwarded.copy())
         self._staged.clear()
 
-    def cuts(self, fragment: int, parts: int) -> tuple[slice, ...]:
+    def cuts(self, fragment: Fragment, parts: int) -> tuple[slice, ...]:
         """The parts of a fragment, relative to it; the last ones may be empty."""
-        size = self.layout.bounds[fragment + 1] - self.layout.bounds[fragment]
+        whole = self.layout.slice(fragment)
+        size = whole.stop - whole.start
         step = -(-size // (parts * _ALIGNMENT)) * _ALIGNMENT
         return tuple(
             slice(min(part * step, size), min((part + 1) * step, size)) for part in range(parts)
         )
 
-    def payload_bytes(self, fragment: int, parts: int = 1) -> list[int]:
+    def payload_bytes(self, fragment: Fragment, parts: int = 1) -> list[int]:
         """Length of each part of an offer."""
         return [
             self._codec.payload_bytes(cut.stop - cut.start) for cut in self.cuts(fragment, parts)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from foundry.errors import EngineFailed
 from foundry.fleets.domain import EventKind
+from foundry.training.diloco.config import Fragment
 from foundry.workers.diloco.messages import Contribution, Offer, Parcel, Reduction, Vote
 from foundry.workers.diloco.planning import reducers
 from foundry.workers.diloco.roster import Roster, Seat
@@ -55,7 +56,7 @@ class Exchange:
         observers: Sequence[Seat],
         *,
         round: int,
-        fragment: int,
+        fragment: Fragment,
         parts: int,
         before: str,
         evaluates: bool,
@@ -114,7 +115,7 @@ class Exchange:
             self._round,
             self._fragment,
             self._parts,
-            tuple(Contribution(o.member, o.parcels, float(o.tokens)) for o in offers),
+            tuple(Contribution(o.member, o.parcels, o.weight) for o in offers),
             tuple(seat.name for seat in seats),
             self._reducers,
             names[0] if self._evaluates else "",

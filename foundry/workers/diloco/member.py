@@ -332,7 +332,8 @@ class Member:
             raise EngineFailed(f"the loss of {self.name} is not finite: lower inner.lr")
         self._be("offering")
         await self._reached("before_offer")
-        payloads = await self._run(lambda: self._trainer.offer(plan))
+        offered = await self._run(lambda: self._trainer.offer(plan))
+        payloads = offered.payloads
         parcels = await asyncio.to_thread(lambda: tuple(map(self._courier.put, payloads)))
         self._kept[plan.round] = parcels
         self._reducer.remember(payloads)
@@ -342,6 +343,7 @@ class Member:
             self.name,
             plan.round,
             parcels,
+            offered.weight,
             work.batches,
             work.tokens,
             work.loss_sum / max(work.batches, 1),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from foundry.training.diloco.config import Fragment
 from foundry.training.diloco.ledger import Shards
 
 MemberState = Literal["joining", "healing", "training", "offering", "reducing", "waiting", "lost"]
@@ -75,7 +76,7 @@ class RoundPlan:
 
     Attributes:
         round: 1, 2, …
-        fragment: that is exchanged at its end.
+        fragment: that is exchanged at its end; None: the whole model.
         shards: batches to train on.
         first_step, stride: batch i has the learning rate of step first_step + i * stride.
         parts: into which each offer is cut.
@@ -83,7 +84,7 @@ class RoundPlan:
     """
 
     round: int
-    fragment: int
+    fragment: Fragment
     shards: Shards
     first_step: float
     stride: float
@@ -101,7 +102,8 @@ class Offer:
 
     Attributes:
         parcels: one for each part.
-        batches, tokens: that it stands for; tokens are the trained ones.
+        weight: in the mean: tokens that moved what is offered since it was last merged.
+        batches, tokens: that were in no offer before; tokens are the trained ones.
         loss: mean of those batches, nats.
         seconds: spent training them.
     """
@@ -109,6 +111,7 @@ class Offer:
     member: str
     round: int
     parcels: tuple[Parcel, ...]
+    weight: float
     batches: int
     tokens: int
     loss: float
@@ -137,7 +140,7 @@ class Reduction:
     """
 
     round: int
-    fragment: int
+    fragment: Fragment
     parts: int
     contributions: tuple[Contribution, ...]
     voters: tuple[str, ...]

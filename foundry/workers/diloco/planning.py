@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from foundry.training.diloco.config import DilocoConfig
+from foundry.training.diloco.config import DilocoConfig, Fragment, OuterConfig
 from foundry.training.diloco.ledger import Ledger, Shards, merged
 from foundry.training.diloco.local import scatters
 from foundry.workers.diloco.messages import RoundPlan
@@ -20,13 +20,14 @@ class Outline:
     """What the plans of one round have in common.
 
     Attributes:
+        fragment: None: the whole model, at the end of a run that has several.
         parts: into which each offer is cut.
         first_step: of the learning-rate schedule.
         steps: that the round advances it.
     """
 
     round: int
-    fragment: int
+    fragment: Fragment
     parts: int
     first_step: float
     steps: float
@@ -44,22 +45,44 @@ class Outline:
         )
 
 
+def fragment(
+    outer: OuterConfig, round: int, before: Ledger, given: Mapping[str, Shards]
+) -> Fragment:
+    """What the round exchanges: fragments take turns, and the whole model goes with the last
+    batches, so that no fragment's last steps are lost.
+
+    Args:
+        before: the ledger before the batches were given out.
+    """
+    if outer.fragments > 1 and _batches(given) == before.left:
+        return None
+    return (round - 1) % outer.fragments
+
+
 def outline(
-    config: DilocoConfig, round: int, before: Ledger, given: Mapping[str, Shards], members: int
+    config: DilocoConfig,
+    round: int,
+    fragment: Fragment,
+    before: Ledger,
+    given: Mapping[str, Shards],
+    members: int,
 ) -> Outline:
     """Args:
     before: the ledger before the batches were given out.
     members: who will take part with an offer.
     """
     outer, workers = config.outer, config.fleet.workers
-    batches = sum(len(shard) for shards in given.values() for shard in shards)
     return Outline(
         round=round,
-        fragment=(round - 1) % outer.fragments,
+        fragment=fragment,
         parts=members if members and scatters(outer, members) else 1,
         first_step=(before.total - before.left) / workers,
-        steps=batches / workers,
+        steps=_batches(given) / workers,
     )
+
+
+def _batches(given: Mapping[str, Shards]) -> int:
+    return sum(len(shard) for shards in given.values() for shard in shards)
 
 
 def counts(speeds: Mapping[str, float | None], interval: int) -> dict[str, int]:

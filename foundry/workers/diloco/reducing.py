@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from foundry.errors import InvalidArtifact
 from foundry.training.diloco.codecs import open_codec
-from foundry.training.diloco.config import OuterConfig
-from foundry.training.diloco.outer import nesterov_step
+from foundry.training.diloco.config import Fragment, OuterConfig
 from foundry.training.diloco.replica import GlobalState, Replica
 from foundry.workers.diloco.messages import Parcel, Reduction, Vote
 from foundry.workers.diloco.transport import Courier, pull_all
@@ -33,7 +32,7 @@ class Update:
     """
 
     round: int
-    fragment: int
+    fragment: Fragment
     delta: Values
     after: GlobalState
     digest: str
@@ -156,14 +155,7 @@ class Reducer:
 
     def _after(self, reduction: Reduction, delta: Values) -> Update:
         state = self._replica.state.copy()
-        whole = self._replica.layout.slice(reduction.fragment)
-        nesterov_step(
-            state.theta[whole],
-            state.velocity[whole],
-            delta,
-            self._config.lr,
-            self._config.momentum,
-        )
+        self._replica.advance(state, reduction.fragment, delta)
         return Update(reduction.round, reduction.fragment, delta, state, state.digest())
 
     def _count_sent(self, reduction: Reduction, averaged: Sequence[Parcel]) -> None:

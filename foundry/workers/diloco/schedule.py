@@ -57,9 +57,11 @@ class Schedule:
         speeds = {seat.name: seat.seconds_per_batch for seat in on_time}
         ledger = accounts.ledger
         accounts.ledger, given = ledger.assign(planning.counts(speeds, outer.interval))
-        training = [seat for seat in on_time if given[seat.name]]
+        fragment = planning.fragment(outer, number, ledger, given)
+        # The whole model goes at the end: whoever has trained any of it has something to offer.
+        training = [seat for seat in on_time if given[seat.name] or fragment is None]
         members = len(training) + len(late)
-        outline = planning.outline(self._config, number, ledger, given, members)
+        outline = planning.outline(self._config, number, fragment, ledger, given, members)
         opened = OpenRound(outline, min(self._config.fleet.needed, members), self._clock())
         overlap = outer.overlap if self.now else 0
         for seat in training:

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -58,6 +58,7 @@ class OwnState:
 
     Attributes:
         tensors: live parameters, optimiser, residuals, random numbers; copies, on the CPU.
+        unsent: tokens that moved each fragment since it was last merged.
         threads: of its arithmetic.
         plan, done: what it was on, and how many of its batches are trained.
     """
@@ -65,6 +66,7 @@ class OwnState:
     tensors: Mapping[str, Tensor]
     round: int
     work: Work
+    unsent: tuple[int, ...]
     threads: int
     plan: RoundPlan | None
     done: int
@@ -77,6 +79,7 @@ class OwnState:
         *,
         round: int,
         work: Work,
+        unsent: Sequence[int],
         threads: int,
         plan: RoundPlan | None,
         done: int,
@@ -89,7 +92,7 @@ class OwnState:
         tensors["random.cpu"] = torch.get_rng_state()
         if (device := _device(learner)).type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(device)
-        return cls(tensors, round, work, threads, plan, done)
+        return cls(tensors, round, work, tuple(unsent), threads, plan, done)
 
     def load_into(self, learner: Learner, replica: Replica, state: GlobalState) -> None:
         with torch.no_grad():
@@ -115,6 +118,7 @@ class OwnState:
         return {
             "round": self.round,
             "work": asdict(self.work),
+            "unsent": self.unsent,
             "threads": self.threads,
             "plan": asdict(self.plan) if self.plan else None,
             "done": self.done,
@@ -131,6 +135,7 @@ class OwnState:
             tensors,
             document["round"],
             Work(**document["work"]),
+            tuple(document["unsent"]),
             document["threads"],
             plan,
             document["done"],

@@ -1,14 +1,14 @@
 """What a member does with its model, on the one thread that may touch it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foundry.training.diloco.config import DilocoConfig
+from foundry.training.diloco.config import DilocoConfig, Fragment
 from foundry.training.diloco.replica import GlobalState, Replica
 from foundry.training.schedule import learning_rate
 from foundry.training.workload import Workload
@@ -34,6 +34,17 @@ class Latest:
     tokens_per_second: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """Attributes:
+    payloads: one for each part.
+    weight: tokens that moved what is in them, > 0.
+    """
+
+    payloads: list[bytes]
+    weight: float
+
+
 class Trainer:
     """Blocking calls; the caller keeps them on one thread.
 
@@ -50,6 +61,9 @@ class Trainer:
         self.round = 0
         self.work = Work()
         self._offered = Work()
+        # Tokens that moved each fragment since it was last merged; and at the newest offer.
+        self._unsent = [0] * config.outer.fragments
+        self._sent = list(self._unsent)
         self.latest = Latest()
 
     @property
@@ -68,13 +82,15 @@ class Trainer:
         outcome = self._learner.step(self._workload.batches(number), self._rate(place))
         seconds = time.perf_counter() - began
         self.work = self.work.plus(outcome.trained_tokens, outcome.loss, seconds)
+        self._unsent = [tokens + outcome.trained_tokens for tokens in self._unsent]
         speed = outcome.tokens / max(seconds, 1e-9)
         self.latest = Latest(self.latest.batches + 1, outcome.loss, speed)
 
-    def offer(self, plan: RoundPlan) -> list[bytes]:
+    def offer(self, plan: RoundPlan) -> Offered:
         """Everything that is not committed yet, in the plan's parts."""
         self._offered = self.work
-        return self.replica.offer(plan.fragment, plan.parts)
+        self._sent = list(self._unsent)
+        return Offered(self.replica.offer(plan.fragment, plan.parts), self._weight(plan.fragment))
 
     def apply(self, update: Update, *, merged: bool) -> None:
         """Take an update that all agreed on.
@@ -86,6 +102,8 @@ class Trainer:
         self.round = update.round
         if merged:
             self.work = self.work.minus(self._offered)
+            for fragment in self._fragments(update.fragment):
+                self._unsent[fragment] -= self._sent[fragment]
         self._offered = Work()
 
     def heal(self, state: GlobalState, round: int) -> None:
@@ -93,18 +111,17 @@ class Trainer:
         self.replica.heal(state)
         self.round = round
         self.work = self._offered = Work()
+        self._unsent = [0] * len(self._unsent)
 
     def evaluate(self, theta: Values) -> float | None:
         """Loss of outer parameters; the live ones are put back."""
         layout = self.replica.layout
-        live = np.concatenate(
-            [layout.read(self._learner.parameters, f) for f in range(layout.fragments)]
-        )
-        self._write(theta)
+        live = layout.read(self._learner.parameters)
+        layout.write(theta, self._learner.parameters)
         try:
             return self._learner.evaluate(self._workload.evaluation())
         finally:
-            self._write(live)
+            layout.write(live, self._learner.parameters)
 
     def finish(self, use: Callable[[Workload], T]) -> T:
         """`use` sees the workload with the outer parameters in its model."""
@@ -118,6 +135,7 @@ class Trainer:
             self.replica,
             round=self.round,
             work=self.work,
+            unsent=self._unsent,
             threads=threads,
             plan=plan,
             done=done,
@@ -126,6 +144,17 @@ class Trainer:
     def load(self, own: OwnState, state: GlobalState) -> None:
         own.load_into(self._learner, self.replica, state)
         self.round, self.work, self._offered = own.round, own.work, Work()
+        self._unsent = list(own.unsent)
+
+    def _weight(self, fragment: Fragment) -> float:
+        """Mean over the values that are offered; one that learnt nothing hardly counts."""
+        bounds = self.replica.layout.bounds
+        sizes = {f: bounds[f + 1] - bounds[f] for f in self._fragments(fragment)}
+        moved = sum(size * self._unsent[f] for f, size in sizes.items())
+        return max(moved / sum(sizes.values()), 1.0)
+
+    def _fragments(self, fragment: Fragment) -> Sequence[int]:
+        return range(len(self._unsent)) if fragment is None else (fragment,)
 
     def _rate(self, step: float) -> float:
         inner = self._config.inner
@@ -136,8 +165,3 @@ class Trainer:
             warmup_ratio=inner.warmup_ratio,
             kind=inner.schedule,
         )
-
-    def _write(self, values: Values) -> None:
-        layout = self.replica.layout
-        for fragment in range(layout.fragments):
-            layout.write(values[layout.slice(fragment)], self._learner.parameters, fragment)

@@ -244,7 +244,8 @@ def test_every_tensor_is_exchanged(
 
 class Streaming:
     """Streaming DiLoCo of two workers, written from the paper's description: fragments in turn,
-    one every 3 steps; its update arrives τ steps later and is mixed into the live weights.
+    one every 3 steps; its update arrives τ steps later and is mixed into the live weights. At the
+    end all fragments are sent.
     """
 
     def __init__(self, config: OuterConfig) -> None:
@@ -265,7 +266,10 @@ class Streaming:
                 train(worker, done - 1)
             last = done == steps
             self._receive(done if not last else steps + 3)
-            if done % 3 == 0 or last:
+            if last:
+                for f in range(self.config.fragments):
+                    self._send(f, done)
+            elif done % 3 == 0:
                 self._send((done - 1) // 3 % self.config.fragments, done)
             self._receive(done if not last else steps + 3)
 

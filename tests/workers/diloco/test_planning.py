@@ -35,7 +35,7 @@ def test_plans_spread_the_schedule_over_whatever_each_member_trains() -> None:
     settings = config(2, 100)
     before = Ledger(200, next=20)
     _, given = before.assign({"a": 4, "b": 2})
-    outline = planning.outline(settings, 3, before, given, 2)
+    outline = planning.outline(settings, 3, 0, before, given, 2)
     assert (outline.round, outline.fragment, outline.parts) == (3, 0, 1)
     # Six batches of two workers are three steps, after ten.
     fast, slow = outline.plan(given["a"], 0), outline.plan(given["b"], 0)
@@ -46,9 +46,21 @@ def test_plans_spread_the_schedule_over_whatever_each_member_trains() -> None:
 
 def test_fragments_take_turns_and_three_members_share_the_parts_out() -> None:
     settings = config(3, 100, {"fragments": 2, "inner_steps": 8})
-    outlines = [planning.outline(settings, r, Ledger(300), {}, 3) for r in (1, 2, 3)]
-    assert [outline.fragment for outline in outlines] == [0, 1, 0]
-    assert outlines[0].parts == 3
+    before = Ledger(300)
+    _, given = before.assign({"a": 4, "b": 4, "c": 4})
+    fragments = [planning.fragment(settings.outer, r, before, given) for r in (1, 2, 3)]
+    assert fragments == [0, 1, 0]
+    assert planning.outline(settings, 1, 0, before, given, 3).parts == 3
+
+
+def test_the_last_batches_take_the_whole_model_along() -> None:
+    before = Ledger(20, next=10, returned=(Shard(0, 2),))
+    _, most = before.assign({"a": 6, "b": 5})
+    _, all_of_them = before.assign({"a": 6, "b": 6})
+    streaming = config(2, 10, {"fragments": 2, "inner_steps": 12}).outer
+    assert planning.fragment(streaming, 2, before, most) == 1
+    assert planning.fragment(streaming, 2, before, all_of_them) is None
+    assert planning.fragment(config(2, 10).outer, 2, before, all_of_them) == 0
 
 
 def test_a_reducer_that_is_still_there_keeps_its_parts() -> None:
