@@ -106,7 +106,8 @@ class ByteGpt:
             lr=source.lr,
             weight_decay=0.1,
             grad_clip=1.0,
-            betas=(0.9, 0.95),
+            # Small batches want a longer memory of the second moment than the usual 0.95.
+            betas=(0.9, 0.99),
         )
         self.total_batches = source.steps
 

@@ -23,7 +23,7 @@ from tests.bench import diloco_wire
 from tests.bench.byte_gpt import ByteGptSource, write_corpus
 from tests.bench.frontier import CODECS, Arm, Curve, Regime, diloco, run_all, top_k
 
-REGIME = Regime(base_steps=1000, steps=1000, batch_size=4, length=64, lr=1e-3)
+REGIME = Regime(base_steps=1000, steps=1500, batch_size=4, length=64, lr=1e-3)
 # Of the goals' arms: shares and inner steps that send 500 and 100 times less.
 FAR, NEAR = {2: (16, 16), 4: (64, 11)}, {2: (8, 6), 4: (16, 7)}
 # Data parallel's own inner rate, in units of the regime's, for each number of workers.

@@ -256,8 +256,8 @@ class FakeHandle:
     async def lend(self) -> Loan:
         return await self._call(self._member.lend())
 
-    async def heal(self, loan: Loan) -> Ready:
-        return await self._call(self._member.heal(loan))
+    async def heal(self, loan: Loan, *, keep_work: bool = False) -> Ready:
+        return await self._call(self._member.heal(loan, keep_work=keep_work))
 
     async def snapshot(self, with_global: bool) -> Snapshot:
         return await self._call(self._member.snapshot(with_global))

@@ -179,10 +179,19 @@ class Replica:
         """The round was not committed: the next offer starts from the same residual."""
         self._staged.pop(fragment, None)
 
-    def heal(self, state: GlobalState) -> None:
-        """Take over a healthy worker's global state; own work and residuals are dropped."""
+    def heal(self, state: GlobalState, *, keep_work: bool = False) -> None:
+        """Take over a healthy worker's global state.
+
+        Args:
+            keep_work: own work is kept back and offered next; otherwise it and the residuals are
+                dropped.
+        """
         zeros = np.zeros_like(state.theta)
-        self.restore(state, Residuals(zeros, zeros))
+        offered = zeros
+        if keep_work:
+            live = self.layout.read(self._parameters)
+            offered = self.residuals.offered + (self.state.theta - live)
+        self.restore(state, Residuals(offered, zeros))
         self.write_outer(self._parameters)
 
     def write_outer(self, parameters: Mapping[str, Tensor]) -> None:

@@ -195,8 +195,8 @@ class RayMember:
         answer: Loan = await self._ask(self._actor.lend)
         return answer
 
-    async def heal(self, loan: Loan) -> Ready:
-        answer: Ready = await self._ask(self._actor.heal, loan)
+    async def heal(self, loan: Loan, *, keep_work: bool = False) -> Ready:
+        answer: Ready = await self._ask(self._actor.heal, loan, keep_work=keep_work)
         return answer
 
     async def snapshot(self, with_global: bool) -> Snapshot:
@@ -215,8 +215,8 @@ class RayMember:
         ray.kill(self._actor)
 
     # Ray's handles are untyped: what a method of the actor returns, the caller knows.
-    async def _ask(self, method: Any, *arguments: object) -> Any:
-        return await _answer(self.name, method.remote(*arguments))
+    async def _ask(self, method: Any, *arguments: object, **more: object) -> Any:
+        return await _answer(self.name, method.remote(*arguments, **more))
 
 
 async def _answer(name: str, reference: Any) -> Any:

@@ -98,6 +98,19 @@ class Admission:
         if not roster.healthy and self._accounts.round:
             raise NobodyLeft
 
+    async def rebase(self, roster: Roster, seat: Seat) -> bool:
+        """Give a member that is rounds behind the committed state; its own work it keeps."""
+        loan = await self._borrowed(roster)
+        if loan is None:
+            return False
+        ready = await roster.ask(seat, seat.member.heal, loan, keep_work=True)
+        if ready is None or (ready.round, ready.digest) != (loan.round, loan.digest):
+            return False
+        missed, seat.round = loan.round - seat.round, loan.round
+        detail = f"{missed} rounds behind; with its own work"
+        self._accounts.happened(seat.name, "healed", detail)
+        return True
+
     async def _borrowed(self, roster: Roster) -> Loan | None:
         """The committed state, from the first member that has it."""
         for donor in roster.healthy:

@@ -245,8 +245,11 @@ class Member:
         digest = await asyncio.to_thread(state.digest)
         return Loan(self._trainer.round, theta, velocity, digest)
 
-    async def heal(self, loan: Loan) -> Ready:
-        """Take over a healthy member's global state; own work is dropped.
+    async def heal(self, loan: Loan, *, keep_work: bool = False) -> Ready:
+        """Take over a healthy member's global state.
+
+        Args:
+            keep_work: what was trained is offered with the next round; otherwise it is dropped.
 
         Returns:
             Where it stands then: where it stood before, if the state could not be had.
@@ -265,7 +268,7 @@ class Member:
             return await self.standing()
         state = GlobalState(theta, velocity)
         if await asyncio.to_thread(state.digest) == loan.digest:
-            await self._run(lambda: self._trainer.heal(state, loan.round))
+            await self._run(lambda: self._trainer.heal(state, loan.round, keep_work=keep_work))
             self._start_over()
         self._be("waiting")
         return await self.standing()

@@ -35,6 +35,16 @@ class OpenRound:
     def number(self) -> int:
         return self.outline.round
 
+    @property
+    def over(self) -> bool:
+        """All have agreed on it."""
+        return self.agreement is not None or self.committed.is_set()
+
+    def release_payloads(self) -> None:
+        """Nobody can adopt it any more."""
+        self.offers.clear()
+        self.agreement = None
+
     def take_offers(self) -> None:
         """Move what is finished from tasks to offers."""
         for seat in [seat for seat, task in self.tasks.items() if task.done()]:
@@ -52,13 +62,16 @@ class OpenRound:
 
     def usual_speed(self) -> float | None:
         """Median seconds per batch of those who have been measured."""
-        known = [seat.seconds_per_batch for seat in (*self.tasks, *self.offers)]
-        measured = [speed for speed in known if speed is not None]
-        return median(measured) if measured else None
+        return median(self._speeds()) if self._speeds() else None
 
     def expected_s(self, interval: int) -> float:
-        """How long training for it takes, about."""
-        return interval * (self.usual_speed() or 0.0)
+        """How long it takes, about, until the offers are there that it needs."""
+        fastest = sorted(self._speeds())[: self.needed]
+        return interval * fastest[-1] if fastest else 0.0
+
+    def _speeds(self) -> list[float]:
+        known = [seat.seconds_per_batch for seat in (*self.tasks, *self.offers)]
+        return [speed for speed in known if speed is not None]
 
     def shares(self, agreement: Agreement, seats: list[Seat]) -> tuple[MemberShare, ...]:
         """What each member did, and how many bytes of the exchange it took since its last vote."""

@@ -1,6 +1,7 @@
 """Who works on which round: plans, latecomers, and those who join in the middle."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,6 +14,12 @@ from foundry.workers.diloco.messages import CommitOrder, Offer, RoundPlan
 from foundry.workers.diloco.planning import Outline
 from foundry.workers.diloco.roster import Roster, Seat
 from foundry.workers.diloco.rounds import OpenRound
+
+# Payloads of so many rounds are kept for late members; who is later still pulls the whole state.
+_ADOPTABLE = 8
+# A donor that is taking an update itself can lend a moment later.
+_REBASES = 20
+_RETRY_S = 0.5
 
 
 class Schedule:
@@ -42,6 +49,7 @@ class Schedule:
         self.now: OpenRound | None = None
         self.next: OpenRound | None = None
         self.before: OpenRound | None = None
+        self._adoptable: deque[OpenRound] = deque()
 
     def plan(self) -> OpenRound:
         """Give out the batches of the next round to everyone who is on time."""
@@ -83,12 +91,19 @@ class Schedule:
         missed: OpenRound,
         opened: OpenRound,
     ) -> Offer | None:
-        """A late member takes the update that it missed, and joins the round that is open."""
-        if await task is None:
+        """A late member takes what it missed, and joins the round that is open.
+
+        As long as it takes: a round that is over by then leaves it to the next one.
+        """
+        offer = await task
+        if offer is None:
             return None
+        seat.measured(offer.seconds, offer.batches)
         await missed.committed.wait()
-        if seat.round < missed.number and not await self._adopt(seat, missed):
+        if not await self._brought_up(seat, missed):
             return None
+        if opened.over:
+            return replace(offer, batches=0)
         left = opened.began + opened.expected_s(self._config.outer.interval) - self._clock()
         count = planning.catching_up(seat.seconds_per_batch, left, self._config.outer.interval)
         plan = self._more(opened, seat, count)
@@ -101,6 +116,25 @@ class Schedule:
         outline = replace(opened.outline, steps=count / self._config.fleet.workers)
         return outline.plan(given[seat.name], 0)
 
+    async def _brought_up(self, seat: Seat, missed: OpenRound) -> bool:
+        """Whether the member stands where the missed round has led, or later."""
+        if seat.round >= missed.number:
+            return True
+        if seat.round == missed.number - 1 and await self._adopt(seat, missed):
+            return True
+        return await self._rebase(seat)
+
+    async def _rebase(self, seat: Seat) -> bool:
+        """What it missed is gone: it takes the state from a donor, and keeps its work."""
+        for _ in range(_REBASES):
+            if seat.phase != "healthy":
+                return False
+            if await self._admission.rebase(self._roster, seat):
+                return True
+            await asyncio.sleep(_RETRY_S)
+        self._demote(seat, "no healthy member could lend it the state")
+        return False
+
     async def _adopt(self, seat: Seat, missed: OpenRound) -> bool:
         """The missed update, without the member's work: that is offered with the next one."""
         agreement = missed.agreement
@@ -112,10 +146,10 @@ class Schedule:
             replace(agreement.reduction, evaluator=""),
             agreement.forwarded,
         )
-        if vote is None:
+        if vote is None or not vote.digest:
             return False
         if vote.digest != agreement.digest:
-            self._demote(seat, vote.error)
+            self._demote(seat, "its state is not the committed one")
             return False
         order = CommitOrder(missed.number, merged=False)
         taken = await self._roster.ask(seat, seat.member.commit, order)
@@ -176,6 +210,10 @@ class Schedule:
     def advance(self) -> None:
         """What is trained for already is the round now."""
         self.before, self.now, self.next = self.now, self.next, None
+        if self.before is not None:
+            self._adoptable.append(self.before)
+        if len(self._adoptable) > _ADOPTABLE:
+            self._adoptable.popleft().release_payloads()
 
     def idle(self, opened: OpenRound) -> list[Seat]:
         """Members with the committed state and nothing to offer; they take part all the same."""
@@ -197,10 +235,8 @@ class Schedule:
 
     def close_offers(self, closed: OpenRound) -> None:
         """Whoever has not offered is late; with overlap the others go on with the next round."""
-        for seat in list(closed.tasks):
-            if seat.round < closed.number - 1:
-                self._demote(seat, "more than one round behind")
-            else:
+        for seat in closed.tasks:
+            if seat.round == closed.number - 1:
                 self._accounts.happened(seat.name, "late", f"round {closed.number}")
         new = [seat.name for seat in closed.offers if seat.name not in closed.undecided]
         held = self._accounts.ledger.held

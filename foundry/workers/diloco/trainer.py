@@ -106,12 +106,18 @@ class Trainer:
                 self._unsent[fragment] -= self._sent[fragment]
         self._offered = Work()
 
-    def heal(self, state: GlobalState, round: int) -> None:
-        """Stand where a healthy member does, without work of one's own."""
-        self.replica.heal(state)
+    def heal(self, state: GlobalState, round: int, *, keep_work: bool = False) -> None:
+        """Stand where a healthy member does.
+
+        Args:
+            keep_work: it is offered with the next round; otherwise it is dropped.
+        """
+        self.replica.heal(state, keep_work=keep_work)
         self.round = round
-        self.work = self._offered = Work()
-        self._unsent = [0] * len(self._unsent)
+        self._offered = Work()
+        if not keep_work:
+            self.work = Work()
+            self._unsent = [0] * len(self._unsent)
 
     def evaluate(self, theta: Values) -> float | None:
         """Loss of outer parameters; the live ones are put back."""

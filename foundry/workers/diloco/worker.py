@@ -131,8 +131,8 @@ class DilocoWorker:
     async def lend(self) -> Loan:
         return await self._member.lend()
 
-    async def heal(self, loan: Loan) -> Ready:
-        return await self._member.heal(loan)
+    async def heal(self, loan: Loan, *, keep_work: bool) -> Ready:
+        return await self._member.heal(loan, keep_work=keep_work)
 
     async def snapshot(self, with_global: bool) -> Snapshot:
         return await self._member.snapshot(with_global)

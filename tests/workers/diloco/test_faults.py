@@ -139,6 +139,28 @@ async def test_late_work_is_merged_with_the_next_round() -> None:
     assert 1 not in merged and merged[2] >= 4
 
 
+@pytest.mark.parametrize(("pace_s", "rebased"), [(0.2, False), (0.6, True)])
+async def test_without_waiting_a_far_slower_member_is_merged_whenever_it_is_ready(
+    pace_s: float, rebased: bool
+) -> None:
+    """Asynchronous: quorum 1, no grace. It adopts what it missed, or takes the whole state."""
+    settings = config(2, 32, quorum=1, grace_s=0)
+    host, log = FakeSpawner(settings, 32), MemoryLog()
+    host.pace_s |= {"w0000": 0.05, "w0001": pace_s}
+    result = await Coordinator(settings, host, log).run()
+    check(result, log)
+    merged = {
+        record.round
+        for record in log.records
+        for share in record.members
+        if share.member == "w0001" and share.batches
+    }
+    assert min(merged) < len(log.records), "it was merged on the way, not only at the end"
+    assert {kind for kind, _ in kinds(result)} <= {"joined", "late", "healed"}
+    behind = [event.detail for event in result.events if "with its own work" in event.detail]
+    assert bool(behind) is rebased
+
+
 async def test_a_member_that_is_cut_off_is_lost_and_replaced() -> None:
     settings = config(2, 40, silence_s=0.3)
     host, log = FakeSpawner(settings, 40), MemoryLog()
