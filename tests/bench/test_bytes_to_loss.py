@@ -1,21 +1,21 @@
 """The arithmetic of the communication benchmark, on curves that were made up."""
 
+from pathlib import Path
+
 import pytest
 
 from foundry.training.diloco.config import E3m0
-from tests.bench.bytes_to_loss import (
-    REGIME,
-    best_rates,
+from tests.bench.bytes_to_loss import REGIME, best_rates, frontier, quick, sweep
+from tests.bench.frontier import Arm, Curve, Kind, Point, diloco
+from tests.bench.frontier_report import (
     best_reduction,
-    frontier,
     markdown,
-    quick,
-    sweep,
+    page,
+    plot,
     table,
     unbeaten,
     wall_time_s,
 )
-from tests.bench.frontier import Arm, Curve, Kind, Point, diloco
 
 
 def curve(name: str, seed: int, *points: tuple[int, int, float]) -> Curve:
@@ -74,6 +74,15 @@ def test_what_was_not_reached_says_so() -> None:
     lines = markdown(table(CURVES), REGIME, 0.1).splitlines()
     assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
     assert "1,000.0x | not reached | not reached" in lines[4]
+
+
+def test_the_page_holds_the_table_and_the_plot_is_drawn(tmp_path: Path) -> None:
+    rows = table(CURVES)
+    text = page(rows, REGIME, 0.1, "ab" * 32)
+    assert markdown(rows, REGIME, 0.1) in text
+    assert "(SHA-256 abababababab…)" in text
+    plot(rows, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_an_arm_is_known_by_what_decides_its_curve() -> None:

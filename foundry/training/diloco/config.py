@@ -117,7 +117,7 @@ class FleetConfig(_Frozen):
         ge=0,
         le=3600,
         description="seconds a round waits for the rest once the quorum is there; whoever is later "
-        "is merged with the next round",
+        "is merged with a later round. 0 with a quorum of 1: asynchronous",
     )
     silence_s: float = Field(
         default=3.0, gt=0, le=600, description="a worker that does not answer for so long is lost"

@@ -246,10 +246,7 @@ class Member:
         return Loan(self._trainer.round, theta, velocity, digest)
 
     async def heal(self, loan: Loan, *, keep_work: bool = False) -> Ready:
-        """Take over a healthy member's global state.
-
-        Args:
-            keep_work: what was trained is offered with the next round; otherwise it is dropped.
+        """Take over a healthy member's global state; own work is dropped or offered next.
 
         Returns:
             Where it stands then: where it stood before, if the state could not be had.
@@ -336,10 +333,9 @@ class Member:
         self._be("offering")
         await self._reached("before_offer")
         offered = await self._run(lambda: self._trainer.offer(plan))
-        payloads = offered.payloads
-        parcels = await asyncio.to_thread(lambda: tuple(map(self._courier.put, payloads)))
+        parcels = await asyncio.to_thread(lambda: tuple(map(self._courier.put, offered.payloads)))
         self._kept[plan.round] = parcels
-        self._reducer.remember(payloads)
+        self._reducer.remember(offered.payloads)
         await self._reached("after_offer")
         self._be("waiting")
         return Offer(

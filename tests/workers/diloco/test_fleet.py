@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import ray
 
 from foundry.workers.diloco.fleet import Placement, run_fleet
 from foundry.workers.diloco.messages import FleetProgress
-from tests.fakes.fleet import MemoryLog, TinySource
+from tests.fakes.fleet import MemoryLog, TinySource, TinyWorkload
 from tests.workers.diloco.fleets import config, local
 
 pytestmark = pytest.mark.ray
@@ -21,6 +22,20 @@ def cluster() -> Iterator[None]:
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
+
+
+@dataclass(frozen=True)
+class OneIsSlow(TinySource):
+    """Whoever opens it first is far slower than the others."""
+
+    first: Path = Path()
+
+    def open(self) -> TinyWorkload:
+        try:
+            self.first.touch(exist_ok=False)
+        except FileExistsError:
+            return TinyWorkload(self.steps, self.pace_s)
+        return TinyWorkload(self.steps, 25 * self.pace_s)
 
 
 async def test_two_actors_equal_one_process(cluster: None) -> None:
@@ -56,6 +71,23 @@ async def test_a_killed_worker_is_replaced_and_healed(cluster: None, tmp_path: P
     kinds = [(event.kind, event.member) for event in result.events]
     assert ("died", killed[0]) in kinds
     assert ("healed", "w0002") in kinds
+    assert [set(digests.values()) for digests in result.digests] == [
+        {record.digest} for record in log.records
+    ]
+
+
+async def test_one_that_is_many_rounds_behind_brings_its_work_along(
+    cluster: None, tmp_path: Path
+) -> None:
+    settings = config(2, 48, quorum=1, grace_s=0)
+    source, log = OneIsSlow(48, 0.05, first=tmp_path / "first"), MemoryLog()
+    result = await run_fleet(source, settings, log, placement=Placement(threads=1))
+    assert result.batches == result.total_batches == 96
+    assert {event.kind for event in result.events} == {"joined", "late", "healed"}
+    assert any("with its own work" in event.detail for event in result.events)
+    merged = [share for record in log.records for share in record.members if share.merged]
+    assert sum(share.batches for share in merged) == 96
+    assert len({share.member for share in merged if share.batches}) == 2
     assert [set(digests.values()) for digests in result.digests] == [
         {record.digest} for record in log.records
     ]
