@@ -12,7 +12,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from foundry.config import load_settings
@@ -96,24 +96,24 @@ def sweep(workers: int) -> list[Arm]:
 
 
 def grid(workers: int, seed: int, rates: Mapping[tuple[int, int], float]) -> list[Arm]:
-    """DiLoCo with every codec, at the outer rates that the sweep found, by (workers, H)."""
+    """DiLoCo with every codec, at the outer rates that the sweep has found, by (workers, H)."""
     return [
         diloco_as_published(workers, seed, inner, codec, rates[workers, inner])
         for codec in CODECS
         for inner in INNER_STEPS
+        if (workers, inner) in rates
     ]
 
 
 def best_rates(found: Mapping[Arm, Curve]) -> dict[tuple[int, int], float]:
-    """By workers and inner steps; empty unless the whole sweep is there."""
-    best: dict[tuple[int, int], Arm] = {}
-    for arm in (arm for workers in WORKERS for arm in sweep(workers)):
-        if arm not in found or arm.outer is None:
-            return {}
-        key = (arm.workers, arm.outer.inner_steps)
-        if key not in best or found[arm].loss < found[best[key]].loss:
-            best[key] = arm
-    return {key: arm.outer.lr for key, arm in best.items() if arm.outer is not None}
+    """By workers and inner steps; only where both rates were tried."""
+    arms = [arm for workers in WORKERS for arm in sweep(workers) if arm in found]
+    tried: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    for arm in arms:
+        if arm.outer is not None:
+            key = (arm.workers, arm.outer.inner_steps)
+            tried.setdefault(key, []).append((found[arm].loss, arm.outer.lr))
+    return {key: min(pairs)[1] for key, pairs in tried.items() if len(pairs) == len(OUTER_RATES)}
 
 
 def streaming(workers: int, seed: int) -> list[Arm]:
@@ -147,43 +147,40 @@ def quick() -> list[Arm]:
     return [arm for seed in SEEDS for arm in (references(2, seed)[0], *contenders(2, seed)[:2])]
 
 
-def frontier(rates: Mapping[tuple[int, int], float]) -> list[Arm]:
-    """Everything, the most telling first: a run that is stopped leaves the best table it can.
+def frontier(run: Callable[[Sequence[Arm]], dict[Arm, Curve]]) -> dict[Arm, Curve]:
+    """Everything, the most telling first: a run that is stopped leaves the best table it can."""
+    first, *more = SEEDS
+    found = run(quick())
+    for workers in WORKERS:
+        found |= run(judged(workers, first))
+    for workers in WORKERS:
+        found |= run(sweep(workers))
+        found |= run(others(workers, first, best_rates(found)))
+    for arms in (
+        [arm for seed in more for workers in WORKERS for arm in judged(workers, seed)],
+        [
+            arm
+            for seed in more
+            for workers in WORKERS
+            for arm in others(workers, seed, best_rates(found))
+        ],
+    ):
+        found |= run(arms)
+    return found
 
-    Args:
-        rates: outer ones of the grid, which is left out as long as there are none.
-    """
-    first = [
-        arm
-        for workers in WORKERS
-        for arm in (
-            *references(workers, SEEDS[0]),
-            *contenders(workers, SEEDS[0]),
-            *sweep(workers),
-            *local_sgd(workers, SEEDS[0]),
-            *streaming(workers, SEEDS[0]),
-            *sparse(workers, SEEDS[0]),
-        )
+
+def judged(workers: int, seed: int) -> list[Arm]:
+    return references(workers, seed)[:1] + contenders(workers, seed)
+
+
+def others(workers: int, seed: int, rates: Mapping[tuple[int, int], float]) -> list[Arm]:
+    return [
+        *references(workers, seed),
+        *local_sgd(workers, seed),
+        *streaming(workers, seed),
+        *sparse(workers, seed),
+        *grid(workers, seed, rates),
     ]
-    judged = [
-        arm
-        for n in WORKERS
-        for seed in SEEDS
-        for arm in references(n, seed)[:1] + contenders(n, seed)
-    ]
-    rest = [
-        arm
-        for seed in SEEDS
-        for workers in WORKERS
-        for arm in (
-            *(grid(workers, seed, rates) if rates else ()),
-            *references(workers, seed),
-            *local_sgd(workers, seed),
-            *streaming(workers, seed),
-            *sparse(workers, seed),
-        )
-    ]
-    return list(dict.fromkeys((*quick(), *first, *judged, *(rest if rates else ()))))
 
 
 def metrics(rows: Sequence[Row]) -> dict[str, float]:
@@ -236,7 +233,7 @@ def main() -> None:
             tell=lambda line: print(line, file=sys.stderr, flush=True),
         )
 
-    curves = run(frontier(best_rates(run(frontier({}))))) if arguments.full else run(quick())
+    curves = frontier(run) if arguments.full else run(quick())
     rows = table(list(curves.values()))
     print(markdown(rows, REGIME, step_s), file=sys.stderr)
     found: dict[str, object] = {"corpus_sha256": digest, "step_s": step_s} | metrics(rows)
