@@ -121,18 +121,20 @@ class Reducer:
         try:
             mean = self._replica.reduce(reduction.fragment, cut, payloads, weights)
         except InvalidArtifact as error:
-            blamed = self._damaged(cut, names, payloads)
+            blamed = self._damaged([cut] * len(names), names, payloads)
             raise _Refused(error.message, blamed) from error
         if not np.isfinite(mean).all():
-            blamed = self._damaged(cut, names, payloads)
+            blamed = self._damaged([cut] * len(names), names, payloads)
             raise _Refused("an outer gradient is not finite", blamed)
         return mean
 
-    def _damaged(self, cut: slice, names: Sequence[str], payloads: Sequence[bytes]) -> list[str]:
+    def _damaged(
+        self, cuts: Sequence[slice], names: Sequence[str], payloads: Sequence[bytes]
+    ) -> list[str]:
         """Whose payload cannot be read, or holds values that are not finite."""
         codec = open_codec(self._config.codec)
         found = []
-        for name, payload in zip(names, payloads, strict=True):
+        for cut, name, payload in zip(cuts, names, payloads, strict=True):
             try:
                 sound = bool(np.isfinite(codec.decode(payload, cut.stop - cut.start)).all())
             except InvalidArtifact:
@@ -151,7 +153,9 @@ class Reducer:
         try:
             return await asyncio.to_thread(self._replica.assemble, reduction.fragment, payloads)
         except InvalidArtifact as error:
-            raise _Refused(error.message, ()) from error
+            cuts = self._replica.cuts(reduction.fragment, reduction.parts)
+            blamed = self._damaged(cuts, reduction.reducers, payloads)
+            raise _Refused(error.message, blamed) from error
 
     def _after(self, reduction: Reduction, delta: Values) -> Update:
         state = self._replica.state.copy()
