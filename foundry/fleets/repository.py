@@ -54,10 +54,8 @@ class FleetRecords:
         self._db = db
         self._job_id = job_id
 
-    async def newest(self, *, checkpointed: bool = False) -> RoundRecord | None:
+    async def newest(self) -> RoundRecord | None:
         query = select(DilocoRound).where(DilocoRound.job_id == self._job_id)
-        if checkpointed:
-            query = query.where(DilocoRound.checkpoint.is_not(None))
         found = await self._db.execute(query.order_by(DilocoRound.round.desc()).limit(1))
         row = found.scalar()
         return None if row is None else _record(row)
@@ -66,7 +64,20 @@ class FleetRecords:
         self._db.add(_row(self._job_id, tenant_id, record))
         await self._db.flush()
 
-    async def keep(self, number: int, checkpoint: dict[str, Any]) -> bool:
+    async def checkpoints(self) -> list[RoundRecord]:
+        kept = DilocoRound.checkpoint.is_not(None)
+        query = select(DilocoRound).where(DilocoRound.job_id == self._job_id, kept)
+        rows = (await self._db.execute(query.order_by(DilocoRound.round))).scalars().all()
+        return [_record(row) for row in rows]
+
+    async def forget_checkpoints(self) -> None:
+        await self._db.execute(
+            update(DilocoRound)
+            .where(DilocoRound.job_id == self._job_id, DilocoRound.checkpoint.is_not(None))
+            .values(checkpoint=None)
+        )
+
+    async def keep(self, number: int, checkpoint: dict[str, Any] | None) -> bool:
         """False: there is no such round."""
         changed = await self._db.execute(
             update(DilocoRound)

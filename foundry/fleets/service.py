@@ -49,8 +49,11 @@ class FleetLog:
             await records.add(tenant_id, record)
             await records.note(tenant_id, events)
 
-    async def keep(self, round: int, checkpoint: dict[str, Any]) -> None:
+    async def keep(self, round: int, checkpoint: dict[str, Any] | None) -> None:
         """Note where the state after a committed round lies; replaces an earlier note.
+
+        Args:
+            checkpoint: None: it is not kept any more.
 
         Raises:
             Conflict: that round is not committed.
@@ -88,10 +91,15 @@ class FleetLog:
         async with self._database.begin() as db:
             return await FleetRecords(db, self._job_id).newest()
 
-    async def newest_checkpoint(self) -> RoundRecord | None:
-        """The newest round after which the fleet's state was kept."""
+    async def checkpoints(self) -> Sequence[RoundRecord]:
+        """Rounds after which the fleet's state is kept, oldest first."""
         async with self._database.begin() as db:
-            return await FleetRecords(db, self._job_id).newest(checkpointed=True)
+            return await FleetRecords(db, self._job_id).checkpoints()
+
+    async def forget_checkpoints(self) -> None:
+        """Of a job that has succeeded, which needs no lease: nothing resumes it."""
+        async with self._database.begin() as db:
+            await FleetRecords(db, self._job_id).forget_checkpoints()
 
     async def history(self) -> tuple[FleetEvent, ...]:
         """Everything that happened, in order, over all attempts."""

@@ -73,7 +73,7 @@ class TimedLog:
 
     entries: list[Seen] = field(default_factory=list)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
-    checkpoints: dict[int, dict[str, Any]] = field(default_factory=dict)
+    _kept: dict[int, dict[str, Any] | None] = field(default_factory=dict)
 
     async def commit(self, record: RoundRecord, events: Sequence[FleetEvent] = ()) -> None:
         newest = await self.newest()
@@ -83,8 +83,8 @@ class TimedLog:
         self.begun.set()
         await self.note(events)
 
-    async def keep(self, round: int, checkpoint: dict[str, Any]) -> None:
-        self.checkpoints[round] = checkpoint
+    async def keep(self, round: int, checkpoint: dict[str, Any] | None) -> None:
+        self._kept[round] = checkpoint
 
     async def note(self, events: Sequence[FleetEvent]) -> None:
         for event in events:
@@ -93,11 +93,9 @@ class TimedLog:
     async def newest(self) -> RoundRecord | None:
         return next((record for _, record in reversed(self.rounds)), None)
 
-    async def newest_checkpoint(self) -> RoundRecord | None:
-        kept = [record for _, record in self.rounds if record.round in self.checkpoints]
-        if not kept:
-            return None
-        return replace(kept[-1], checkpoint=self.checkpoints[kept[-1].round])
+    async def checkpoints(self) -> list[RoundRecord]:
+        kept = [replace(r, checkpoint=self._kept.get(r.round)) for _, r in self.rounds]
+        return [record for record in kept if record.checkpoint]
 
     async def rewind(self, round: int) -> None:
         self.entries = [

@@ -302,7 +302,7 @@ class MemoryLog:
         if self.on_commit is not None:
             await self.on_commit(record)
 
-    async def keep(self, round: int, checkpoint: dict[str, Any]) -> None:
+    async def keep(self, round: int, checkpoint: dict[str, Any] | None) -> None:
         if not 0 < round <= len(self.records):
             raise NotFound(f"there is no round {round}")
         self.records[round - 1] = replace(self.records[round - 1], checkpoint=checkpoint)
@@ -313,9 +313,8 @@ class MemoryLog:
     async def newest(self) -> RoundRecord | None:
         return self.records[-1] if self.records else None
 
-    async def newest_checkpoint(self) -> RoundRecord | None:
-        kept = [record for record in self.records if record.checkpoint]
-        return kept[-1] if kept else None
+    async def checkpoints(self) -> list[RoundRecord]:
+        return [record for record in self.records if record.checkpoint]
 
     async def rewind(self, round: int) -> None:
         del self.records[round:]

@@ -64,13 +64,13 @@ async def test_rounds_are_committed_in_order_and_read_back(
 ) -> None:
     log = await claimed(database, job_id)
     assert await log.newest() is None
-    assert await log.newest_checkpoint() is None
+    assert await log.checkpoints() == []
     first = committed(1, eval_loss=2.5, checkpoint={"outer": "sha256:ab", "members": ["w0"]})
     await log.commit(first)
     await log.commit(committed(2))
     await log.commit(committed(3))
     assert await log.newest() == committed(3)
-    assert await log.newest_checkpoint() == first
+    assert await log.checkpoints() == [first]
 
 
 async def test_a_checkpoint_is_noted_once_it_is_written(database: Database, job_id: UUID) -> None:
@@ -79,12 +79,18 @@ async def test_a_checkpoint_is_noted_once_it_is_written(database: Database, job_
         await log.commit(committed(number))
     for place in ("a", "b"):
         await log.keep(2, {"outer": place})
-    assert await log.newest_checkpoint() == committed(2, checkpoint={"outer": "b"})
+    await log.keep(3, {"outer": "c"})
+    second, third = committed(2, checkpoint={"outer": "b"}), committed(3, checkpoint={"outer": "c"})
+    assert await log.checkpoints() == [second, third]
+    await log.keep(2, None)
+    assert await log.checkpoints() == [third]
     with pytest.raises(Conflict, match="round 4 is not committed"):
         await log.keep(4, {"outer": "c"})
     await claimed(database, job_id)
     with pytest.raises(LeaseLost):
         await log.keep(3, {"outer": "c"})
+    await log.forget_checkpoints()
+    assert await log.checkpoints() == []
 
 
 @pytest.mark.parametrize("number", [0, 2, 7])

@@ -1,11 +1,14 @@
 """Which checkpoint of a fleet there is, and which of its files may go."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from foundry.errors import DatabaseUnavailable, Unavailable
+from foundry.fleets.domain import RoundRecord
 from foundry.training.diloco.ledger import Ledger, Shard
 from foundry.workers.diloco.messages import Snapshot, StoredState
+from foundry.workers.diloco.parties import RoundLog
 from foundry.workers.diloco.snapshots import Snapshots
 
 _KEPT = 2
@@ -62,18 +65,54 @@ class FleetState:
 
 
 class Checkpoints:
-    """The newest checkpoints; older ones' files are removed."""
+    """The newest checkpoints; older ones' files are removed, then their rows refer to nothing."""
 
-    def __init__(self, store: Snapshots) -> None:
+    def __init__(self, store: Snapshots, log: RoundLog) -> None:
         self._store = store
-        self._states: list[FleetState] = []
+        self._log = log
+        self._kept: list[tuple[int, FleetState]] = []
+        self._replaced: list[FleetState] = []
 
-    async def add(self, state: FleetState) -> None:
-        """Call it once the row refers to `state`."""
-        self._states.append(state)
-        stale, self._states = self._states[:-_KEPT], self._states[-_KEPT:]
-        used = {stored for kept in self._states for stored in kept.files}
-        for stored in {stored for old in stale for stored in old.files} - used:
+    async def open(self) -> tuple[RoundRecord, FleetState] | None:
+        """The newest one; what an earlier attempt has left over is removed."""
+        records = await self._log.checkpoints()
+        found = [(r, FleetState.read(r.checkpoint)) for r in records if r.checkpoint]
+        self._kept = [(record.round, state) for record, state in found]
+        await self._prune(_KEPT)
+        return found[-1] if found else None
+
+    async def add(self, round: int, state: FleetState) -> None:
+        """Let the round's row refer to `state`."""
+        try:
+            await self._log.keep(round, state.document())
+        except DatabaseUnavailable:
+            # The row still refers to nothing, and an older checkpoint stays.
+            return
+        if self._kept and self._kept[-1][0] == round:
+            self._replaced.append(self._kept.pop()[1])
+        self._kept.append((round, state))
+        await self._prune(_KEPT)
+
+    async def remove_all(self) -> None:
+        """Of a job that has succeeded: nothing resumes it. The rows are left to the log."""
+        records = await self._log.checkpoints()
+        await self._remove([FleetState.read(r.checkpoint) for r in records if r.checkpoint], [])
+
+    async def _prune(self, count: int) -> None:
+        stale, self._kept = self._kept[:-count], self._kept[-count:]
+        try:
+            old = [*self._replaced, *(state for _, state in stale)]
+            await self._remove(old, [state for _, state in self._kept])
+            self._replaced.clear()
+            for round, _ in stale:
+                await self._log.keep(round, None)
+        except Unavailable:
+            # Tried again after the next checkpoint.
+            self._kept = [*stale, *self._kept]
+
+    async def _remove(self, stale: Sequence[FleetState], used: Sequence[FleetState]) -> None:
+        needed = {stored for state in used for stored in state.files}
+        for stored in {stored for state in stale for stored in state.files} - needed:
             await self._store.delete(stored)
 
 

@@ -152,9 +152,4 @@ class Committer:
         state = FleetState.of(ledger, snapshots, self._roster.next_number)
         if state is None or self._checkpoints is None:
             return
-        try:
-            await self._log.keep(round, state.document())
-        except DatabaseUnavailable:
-            # The row still refers to nothing, and an older checkpoint stays.
-            return
-        await self._checkpoints.add(state)
+        await self._checkpoints.add(round, state)

@@ -13,7 +13,7 @@ from foundry.errors import DatabaseUnavailable, EngineFailed, FoundryError
 from foundry.fleets.domain import EventKind
 from foundry.training.diloco.config import DilocoConfig
 from foundry.workers.diloco.accounts import Accounts, FleetResult, OnRound
-from foundry.workers.diloco.checkpoints import Checkpoints, FleetState
+from foundry.workers.diloco.checkpoints import Checkpoints
 from foundry.workers.diloco.committing import Committer
 from foundry.workers.diloco.exchange import Agreement, Exchange
 from foundry.workers.diloco.healing import Admission, NobodyLeft
@@ -57,8 +57,7 @@ class Coordinator:
         self._config = config
         self._spawner = spawner
         self._log = log
-        self._snapshots = snapshots
-        self._checkpoints = Checkpoints(snapshots) if snapshots else None
+        self._checkpoints = Checkpoints(snapshots, log) if snapshots else None
         self._on_progress = on_progress
         self._on_round = on_round
         self._should_stop = should_stop
@@ -128,19 +127,17 @@ class Coordinator:
         """Start members, from the newest checkpoint if there is one."""
         accounts = self._accounts
         accounts.phase = "starting the workers"
-        kept = await self._log.newest_checkpoint() if self._snapshots else None
+        kept = await self._checkpoints.open() if self._checkpoints else None
+        record, state = kept or (None, None)
         if await self._log.newest() is not None:
-            await self._log.rewind(kept.round if kept else 0)
-        state = FleetState.read(kept.checkpoint) if kept and kept.checkpoint else None
+            await self._log.rewind(record.round if record else 0)
         self._renew()
         self._roster.open(state.snapshots if state else {}, state.next_number if state else 0)
         await self._admission.assemble(self._roster)
-        if kept is None or state is None:
+        if record is None or state is None:
             self._admission.found(self._roster)
             return
-        if self._checkpoints is not None:
-            await self._checkpoints.add(state)
-        accounts.round, accounts.digest, accounts.ledger = kept.round, kept.digest, state.ledger
+        accounts.round, accounts.digest, accounts.ledger = record.round, record.digest, state.ledger
         plans = await self._admission.restore(self._roster)
         if plans:
             self._schedule.now = self._schedule.resume(plans)

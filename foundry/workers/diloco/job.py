@@ -1,6 +1,7 @@
 """A DiLoCo job: its driver is the fleet's coordinator, under the job's lease."""
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from foundry.config import Settings
 from foundry.datasets.service import load_dataset
 from foundry.datasets.shards import read_rows
-from foundry.errors import DatabaseUnavailable
+from foundry.errors import DatabaseUnavailable, Unavailable
 from foundry.fleets.domain import RoundRecord
 from foundry.fleets.service import FleetLog
 from foundry.infra.wiring import open_weights
@@ -22,11 +23,14 @@ from foundry.training.diloco.config import DilocoConfig
 from foundry.training.workload import SftWorkload
 from foundry.workers.attempt import POLL_S, Attempt
 from foundry.workers.diloco.accounts import FleetResult
+from foundry.workers.diloco.checkpoints import Checkpoints
 from foundry.workers.diloco.fleet import run_fleet
 from foundry.workers.diloco.messages import FleetProgress
 from foundry.workers.diloco.parties import MemberHandle
 from foundry.workers.diloco.worker import Storage
 from foundry.workers.messages import Inputs, Published
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,7 @@ class _FleetJob:
         self._attempt = attempt
         self._config = DilocoConfig.model_validate(attempt.job.spec["config"])
         self._log = FleetLog(attempt.database, attempt.job.id, attempt.lease.fence)
+        self._storage = Storage(attempt.settings, f"fleets/{attempt.job.id}")
         self._stopping = False
         self._shown: FleetProgress | None = None
         self._phase = ""
@@ -92,7 +97,7 @@ class _FleetJob:
                 on_progress=self._progressed,
                 on_round=self._committed,
                 should_stop=lambda: self._stopping,
-                storage=Storage(attempt.settings, f"fleets/{attempt.job.id}"),
+                storage=self._storage,
                 finish=self._publish,
             )
         )
@@ -105,6 +110,15 @@ class _FleetJob:
             await attempt.lease.cancelled()
             return
         await attempt.finish(self._published, _metrics(result))
+        await self._clean_up()
+
+    async def _clean_up(self) -> None:
+        """Checkpoints of a job that has succeeded; it has, whether or not they can be removed."""
+        try:
+            await Checkpoints(self._storage.open(), self._log).remove_all()
+            await self._log.forget_checkpoints()
+        except Unavailable as error:
+            log.warning("checkpoints of job %s stay: %s", self._attempt.job.id, error.message)
 
     async def _follow(self, training: "asyncio.Task[FleetResult]") -> FleetResult:
         """Renew the lease and report until the fleet is done."""

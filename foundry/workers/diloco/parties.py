@@ -87,14 +87,19 @@ class RoundLog(Protocol):
     async def commit(self, record: RoundRecord, events: Sequence[FleetEvent] = ()) -> None:
         """Raises Conflict: it is not the round after the newest one."""
 
-    async def keep(self, round: int, checkpoint: dict[str, Any]) -> None:
-        """Note where the state after a committed round lies; replaces an earlier note."""
+    async def keep(self, round: int, checkpoint: dict[str, Any] | None) -> None:
+        """Note where the state after a committed round lies; replaces an earlier note.
+
+        Args:
+            checkpoint: None: it is not kept any more.
+        """
 
     async def note(self, events: Sequence[FleetEvent]) -> None: ...
 
     async def newest(self) -> RoundRecord | None: ...
 
-    async def newest_checkpoint(self) -> RoundRecord | None: ...
+    async def checkpoints(self) -> Sequence[RoundRecord]:
+        """Rounds after which the fleet's state is kept, oldest first."""
 
     async def rewind(self, round: int) -> None:
         """Rounds after `round` never happened."""

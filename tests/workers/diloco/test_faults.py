@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from foundry.errors import EngineFailed, LeaseLost
+from foundry.errors import EngineFailed, LeaseLost, Unavailable
 from foundry.fleets.domain import RoundRecord
 from foundry.infra.directory_store import DirectoryStore
 from foundry.training.diloco.config import DilocoConfig
 from foundry.workers.diloco.accounts import FleetResult
+from foundry.workers.diloco.checkpoints import Checkpoints
 from foundry.workers.diloco.coordinator import Coordinator
 from foundry.workers.diloco.snapshots import Snapshots
 from tests.fakes.fleet import FakeSpawner, MemoryLog
@@ -316,6 +317,32 @@ async def test_a_fleet_that_is_lost_whole_goes_on_from_its_checkpoint(tmp_path: 
 
 async def test_only_the_newest_two_checkpoints_are_kept(tmp_path: Path) -> None:
     settings = config(2, 24)
-    _, coordinator = fleet(settings, 24, tmp_path, MemoryLog())
+    log = MemoryLog()
+    _, coordinator = fleet(settings, 24, tmp_path, log)
     await coordinator.run()
     assert len(list((tmp_path / "fleet").iterdir())) == 2 * 3
+    assert [record.round for record in await log.checkpoints()] == [5, 6]
+
+
+async def test_checkpoints_that_could_not_be_removed_are_removed_by_the_next_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = MemoryLog()
+    with monkeypatch.context() as patch:
+        patch.setattr(DirectoryStore, "delete", unreachable)
+        _, coordinator = fleet(config(2, 24), 24, tmp_path, log)
+        result = await coordinator.run()
+    assert result.batches == result.total_batches
+    assert [record.round for record in await log.checkpoints()] == [1, 2, 3, 4, 5, 6]
+    assert len(list((tmp_path / "fleet").iterdir())) == 6 * 3
+    checkpoints = Checkpoints(Snapshots(DirectoryStore(tmp_path), "fleet"), log)
+    newest = await checkpoints.open()
+    assert newest is not None and newest[0].round == 6
+    assert [record.round for record in await log.checkpoints()] == [5, 6]
+    assert len(list((tmp_path / "fleet").iterdir())) == 2 * 3
+    await checkpoints.remove_all()
+    assert not list((tmp_path / "fleet").iterdir())
+
+
+async def unreachable(self: DirectoryStore, key: str) -> None:
+    raise Unavailable("the object store does not answer")

@@ -72,6 +72,8 @@ async def test_a_job_ends_with_a_version_that_tells_its_history(
     newest = await log.newest()
     assert newest is not None and newest.round == 2
     assert [share.batches for share in newest.members] == [3, 3]
+    assert await log.checkpoints() == [], "nothing resumes a job that has succeeded"
+    assert not list((tmp_path / "objects").glob("fleets/*/*"))
     manifest = await load_manifest(database, UUID(str(ended.result["version_id"])))
     history = next(file for file in manifest.files if file.path == "diloco.json")
     document = json.loads(await objects.get_bytes(history.object_key))
