@@ -107,7 +107,8 @@ def markdown(rows: Sequence[Row], regime: Regime, step_s: float) -> str:
         lines.append(
             f"| {row.workers} | {row.name} | {row.seeds} | {row.tokens:.0%} | {row.loss:.4f} | "
             f"{row.gap:+.2f} | {_spread(row)} | {row.bytes_sent / 1e6:,.2f} | "
-            f"{_times(row.reduction)} | {_times(row.to_target)} | "
+            f"{'none sent' if row.reduction is None else _times(row.reduction)} | "
+            f"{_times(row.to_target)} | "
             f"{_share(row.tokens_to_target)} | {walls} |"
         )
     return "\n".join(lines) + "\n"
@@ -148,7 +149,9 @@ NAME=bytes_to_loss` runs the arms of the goals. What it says is told in [diloco.
   `±` the standard deviation over seeds. L* is data parallel's mean final loss.
 - Bytes are those that one worker sends; it receives as many. Seconds are computed: a step of
   {step_s * 1e3:.0f} ms on one core, and then the bytes over the link, nothing overlapped.
-- `alone` is one worker with its share of the batches and nobody to talk to.
+- `alone` is one worker with its share of the batches and nobody to talk to; `longer` has a quarter
+  more tokens than data parallel, so its gap is not one at equal tokens.
+- An arm with one seed has run once; the command goes on where it was stopped.
 
 ![Reduction and gap of every arm](bytes_to_loss.png)
 
@@ -201,7 +204,9 @@ def unbeaten(rows: Sequence[Row]) -> list[Row]:
     return [
         row
         for row in sending
-        if not any(o.bytes_sent < row.bytes_sent and o.gap <= row.gap for o in sending)
+        if not any(
+            o.bytes_sent <= row.bytes_sent and o.gap <= row.gap and o is not row for o in sending
+        )
     ]
 
 
