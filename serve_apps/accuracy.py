@@ -3,7 +3,7 @@
 from ray.util.metrics import Gauge
 
 from foundry.infra.database import Database
-from foundry.outcomes.service import Pair, staleness_by_pair
+from foundry.serving.outcomes.service import Pair, staleness_by_pair
 
 _LABELS = ("gpu", "engine", "engine_version")
 

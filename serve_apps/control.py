@@ -9,9 +9,9 @@ from ray.serve import Application
 
 from foundry.config import Settings, load_settings
 from foundry.control.app import create_control
+from foundry.execution.workers.search import RayCluster, RaySearcher
 from foundry.infra.wiring import open_database, open_objects
-from foundry.outcomes.forecasting import PredictorForecasts
-from foundry.workers.search import RayCluster, RaySearcher
+from foundry.serving.outcomes.forecasting import PredictorForecasts
 from serve_apps.metrics import RaySearchMeter
 from serve_apps.security import open_authenticator
 from serve_apps.versions import engine_version

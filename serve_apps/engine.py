@@ -8,8 +8,8 @@ from ray import serve
 from ray.serve import Application
 
 from foundry.config import load_settings
-from foundry.serving.deployment import DEPLOYMENT, Closed, EngineReplica, EngineSpec
-from foundry.serving.options import EngineOptions, serving_of
+from foundry.serving.engine.deployment import DEPLOYMENT, Closed, EngineReplica, EngineSpec
+from foundry.serving.engine.options import EngineOptions, serving_of
 
 _HEALTH = {"health_check_period_s": 10.0, "health_check_timeout_s": 5.0}
 
@@ -18,7 +18,7 @@ _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "0",
     "TOKENIZERS_PARALLELISM": "false",
-    # vLLM keeps one core for processes that spin; ours sleep (see foundry.serving.cpu_platform).
+    # vLLM keeps one core for processes that spin; ours sleep (`serving.engine.cpu_platform`).
     "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_MAX_N_SEQUENCES": "16",

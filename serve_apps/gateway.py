@@ -9,13 +9,13 @@ from ray import serve
 from ray.serve import Application
 
 from foundry.config import Settings, load_settings
-from foundry.endpoints.service import Routing
 from foundry.gateway.app import create_gateway
 from foundry.gateway.measurement import Measurement
 from foundry.infra.wiring import open_database
-from foundry.outcomes.service import GatewayWindows
-from foundry.serving.deployment import DEPLOYMENT
-from foundry.serving.upstream import HandleUpstream
+from foundry.serving.endpoints.service import Routing
+from foundry.serving.engine.deployment import DEPLOYMENT
+from foundry.serving.engine.upstream import HandleUpstream
+from foundry.serving.outcomes.service import GatewayWindows
 from serve_apps.metrics import RayMeter
 from serve_apps.security import open_authenticator
 from serve_apps.versions import engine_version

@@ -1,18 +1,18 @@
 """The closed loop's share of the supervisor: windows to outcomes, and nightly reviews."""
 
 from foundry.config import Settings
+from foundry.execution.workers.search import RayCluster, RaySearcher
 from foundry.infra.database import Database
 from foundry.infra.wiring import open_objects
-from foundry.outcomes.advising import SearchingAdvisor
-from foundry.outcomes.closing import current_learnt
-from foundry.outcomes.disturbances import AuditedMoves
-from foundry.outcomes.expecting import Expectations
-from foundry.outcomes.forecasting import PredictorForecasts
-from foundry.outcomes.reviewing import review_deployments
-from foundry.outcomes.service import Closing
-from foundry.recommendations.running import Searches
-from foundry.workers.search import RayCluster, RaySearcher
-from foundry.workers.supervisor import Chore
+from foundry.serving.outcomes.advising import SearchingAdvisor
+from foundry.serving.outcomes.closing import current_learnt
+from foundry.serving.outcomes.disturbances import AuditedMoves
+from foundry.serving.outcomes.expecting import Expectations
+from foundry.serving.outcomes.forecasting import PredictorForecasts
+from foundry.serving.outcomes.reviewing import review_deployments
+from foundry.serving.outcomes.service import Closing
+from foundry.serving.recommendations.running import Searches
+from foundry.supervisor.reconciler import Chore
 from serve_apps.accuracy import Accuracy
 from serve_apps.versions import engine_version
 

@@ -1,8 +1,8 @@
 """Who may ask, for both HTTP applications."""
 
 from foundry.config import Settings
-from foundry.identity.pepper import pepper_path, read_pepper
-from foundry.identity.service import Authenticator
+from foundry.governance.identity.pepper import pepper_path, read_pepper
+from foundry.governance.identity.service import Authenticator
 from foundry.infra.database import Database
 
 

@@ -16,14 +16,14 @@ from ray.serve import RunTarget
 from ray.serve.schema import ApplicationStatus
 
 from foundry.config import Settings, load_settings
-from foundry.endpoints.domain import EndpointSnapshot
 from foundry.errors import EngineFailed
+from foundry.execution.workers.search import accelerators
 from foundry.infra.frames import CallContext, Head, Kind
 from foundry.infra.wiring import open_database
-from foundry.serving.deployment import DEPLOYMENT
-from foundry.serving.upstream import HandleUpstream
-from foundry.workers.search import accelerators
-from foundry.workers.supervisor import EngineObservation, EngineStatus, Supervisor
+from foundry.serving.endpoints.domain import EndpointSnapshot
+from foundry.serving.engine.deployment import DEPLOYMENT
+from foundry.serving.engine.upstream import HandleUpstream
+from foundry.supervisor.reconciler import EngineObservation, EngineStatus, Supervisor
 from serve_apps import engine
 from serve_apps.outcomes import outcome_chores
 
@@ -52,7 +52,7 @@ class RayJobs:
         self._client: JobSubmissionClient | None = None
 
     async def submit(self, submission_id: str, job_id: UUID) -> None:
-        entrypoint = f"{sys.executable} -m foundry.workers.run --job {job_id}"
+        entrypoint = f"{sys.executable} -m foundry.execution.workers.run --job {job_id}"
 
         def send() -> None:
             try:

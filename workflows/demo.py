@@ -19,13 +19,13 @@ from rich.table import Table
 
 from foundry.cli.console import exit_code, print_error
 from foundry.config import Settings, load_settings
+from foundry.engines.training.config import SftConfig
 from foundry.errors import FoundryError
+from foundry.execution.jobs.domain import BUNDLED
+from foundry.execution.jobs.schemas import JobOut
 from foundry.infra.embedded import stack
 from foundry.infra.embedded.state import exclusive
-from foundry.jobs.domain import BUNDLED
-from foundry.jobs.schemas import JobOut
 from foundry.sdk import Foundry
-from foundry.training.config import SftConfig
 from workflows.demo_data.make import SYSTEM
 
 BASE = "smollm2-135m"

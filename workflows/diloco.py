@@ -6,7 +6,7 @@ job use `foundry train diloco`.
 
 import argparse
 
-from foundry.jobs.schemas import JobOut
+from foundry.execution.jobs.schemas import JobOut
 from foundry.sdk import DilocoConfig, Foundry
 from workflows import submission
 

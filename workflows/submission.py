@@ -13,9 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from foundry.config import Settings, load_settings, ray_submission_id
 from foundry.errors import FoundryError, SetupError
-from foundry.jobs.schemas import JobOut
+from foundry.execution.jobs.schemas import JobOut
+from foundry.execution.workers.run import execute
 from foundry.sdk import Foundry
-from foundry.workers.run import execute
 
 Options = argparse.Namespace
 Submit = Callable[[Foundry, Options, str], JobOut]

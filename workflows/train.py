@@ -6,7 +6,7 @@ Ray job use `foundry train sft`.
 
 import argparse
 
-from foundry.jobs.schemas import JobOut
+from foundry.execution.jobs.schemas import JobOut
 from foundry.sdk import Foundry, Lora, SftConfig
 from workflows import submission
 

@@ -49,9 +49,9 @@ def predict(asked: Asked, fields: Mapping[str, object]) -> Fields:
         return listed.model_dump(mode="json")
     import orjson
 
-    from foundry.recommendations import numerics
-    from foundry.recommendations.schemas import PredictIn
     from foundry.sdk.errors import checked
+    from foundry.serving.recommendations import numerics
+    from foundry.serving.recommendations.schemas import PredictIn
 
     body = checked(PredictIn, {**asked.fields, **fields})
     found: Fields = orjson.loads(numerics.predict_json(*_model(asked), {}, body))
@@ -64,9 +64,9 @@ def validate(asked: Asked, fields: Mapping[str, object]) -> Fields:
         with session.client() as client:
             answer = client.budsim.validate(asked.fields["model"], **_keywords(fields))
         return answer.model_dump(mode="json")
-    from foundry.recommendations import numerics
-    from foundry.recommendations.schemas import ValidateIn
     from foundry.sdk.errors import checked
+    from foundry.serving.recommendations import numerics
+    from foundry.serving.recommendations.schemas import ValidateIn
 
     body = checked(ValidateIn, {**asked.fields, **fields})
     return numerics.validate(*_model(asked), {}, body)
@@ -77,9 +77,9 @@ def simulate(asked: Asked, fields: Mapping[str, object]) -> Fields:
         with session.client() as client, activity("simulating"):
             answer = client.budsim.simulate(asked.fields["model"], **_keywords(fields))
         return answer.data
-    from foundry.recommendations import numerics
-    from foundry.recommendations.schemas import SimulateIn
     from foundry.sdk.errors import checked
+    from foundry.serving.recommendations import numerics
+    from foundry.serving.recommendations.schemas import SimulateIn
 
     body = checked(SimulateIn, {**asked.fields, **fields})
     with _working("simulating"):
@@ -90,30 +90,22 @@ def catalogue(local: bool) -> Fields:
     if not local:
         with session.client() as client:
             return client.budsim.catalogue().model_dump(mode="json")
-    from foundry.recommendations import numerics
+    from foundry.serving.recommendations import numerics
 
     return {**numerics.catalogue_rows({}), "price_version": 0}
 
 
 def _recommended_here(fields: Mapping[str, object]) -> Fields:
-    from foundry.recommendations import numerics
-    from foundry.recommendations.domain import Question
-    from foundry.recommendations.schemas import Demand, RecommendationCreate
     from foundry.sdk.errors import checked
+    from foundry.serving.recommendations import numerics
+    from foundry.serving.recommendations.schemas import RecommendationCreate
 
     body = checked(RecommendationCreate, fields)
     if body.cluster is None or body.config is None:
         raise InvalidRequest("which GPUs? Give --cluster FILE or --gpu ID:COUNT")
-    demand = Demand(
-        workload=body.workload,
-        cluster=body.cluster,
-        targets=body.targets,
-        policy=body.policy,
-        method=body.method,
-    )
     with _working("searching"):
-        return numerics.recommend(
-            Question(body.config, body.checkpoint_bytes, demand.request(), {})
+        return numerics.recommend_offline(
+            body.config, body.checkpoint_bytes, body.demand(body.cluster)
         )
 
 

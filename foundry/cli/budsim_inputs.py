@@ -120,7 +120,7 @@ def cluster(file: Path | None, gpus: list[str] | None) -> dict[str, Any] | None:
 
 def _only(file: Path, groups: list[dict[str, Any]], wanted: set[str]) -> list[dict[str, Any]]:
     """Groups of these accelerators, by id or alias."""
-    from foundry.budsim.catalogue import Catalogue
+    from foundry.engines.budsim.catalogue import Catalogue
 
     known = Catalogue.shipped()
 
@@ -158,7 +158,7 @@ def configurations(file: Path) -> list[dict[str, Any]]:
 
 def trace(file: Path) -> list[dict[str, float]]:
     """A trace file as the wire's rows."""
-    from foundry.budsim.traces import read_trace
+    from foundry.engines.budsim.traces import read_trace
 
     found = read_trace(file)
     columns = zip(

@@ -12,7 +12,7 @@ from rich.table import Table
 from foundry.cli.console import stderr, stdout
 
 if TYPE_CHECKING:
-    from foundry.budsim.search.recommendation import Point, Recommendation
+    from foundry.engines.budsim.search.recommendation import Point, Recommendation
 
 Fields = Mapping[str, Any]
 CATALOGUE = ("id", "memory_gb", "bandwidth_gbps", "bf16_tflops", "fp8_tflops", "price_per_hour")
@@ -116,14 +116,14 @@ def simulation(found: Fields) -> Table:
 
 def print_front(found: Fields) -> None:
     """The Pareto front, drawn in the terminal."""
-    from foundry.budsim.plot import terminal
+    from foundry.engines.budsim.plot import terminal
 
     out = stdout()
     out.print(terminal(_drawable(found), width=min(out.width, 100)), markup=False)
 
 
 def write_front(found: Fields, file: Path) -> None:
-    from foundry.budsim.plot import png
+    from foundry.engines.budsim.plot import png
 
     png(_drawable(found), file)
     stderr().print(f"wrote {file}", markup=False)
@@ -222,7 +222,7 @@ def _number(value: float | None) -> str:
 
 def _drawable(found: Fields) -> Recommendation:
     """The answer as budsim's own type again, as far as a plot needs it."""
-    from foundry.budsim.search.recommendation import Recommendation
+    from foundry.engines.budsim.search.recommendation import Recommendation
 
     return Recommendation(
         feasible=found["feasible"],
@@ -247,9 +247,9 @@ def _drawable(found: Fields) -> Recommendation:
 def _choice(found: Fields | None) -> Any:
     if found is None:
         return None
-    from foundry.budsim.configuration import Configuration
-    from foundry.budsim.prediction import Interval, Prediction
-    from foundry.budsim.search.recommendation import Choice
+    from foundry.engines.budsim.configuration import Configuration
+    from foundry.engines.budsim.prediction import Interval, Prediction
+    from foundry.engines.budsim.search.recommendation import Choice
 
     values: dict[str, Any] = {
         name: Interval(*(_bounded(value[end]) for end in ("low", "point", "high")))
@@ -261,7 +261,7 @@ def _choice(found: Fields | None) -> Any:
 
 
 def _points(found: Sequence[Mapping[str, float | None]]) -> tuple[Point, ...]:
-    from foundry.budsim.search.recommendation import Point
+    from foundry.engines.budsim.search.recommendation import Point
 
     return tuple(
         Point(**{name: _bounded(value) for name, value in point.items()})

@@ -22,8 +22,8 @@ from foundry.cli.console import (
 from foundry.errors import EngineFailed, NotFound
 
 if TYPE_CHECKING:
-    from foundry.endpoints.schemas import EndpointOut
     from foundry.sdk import Foundry
+    from foundry.serving.endpoints.schemas import EndpointOut
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 deploy_app = typer.Typer(add_completion=False)
@@ -90,8 +90,8 @@ def configure(
 ) -> None:
     """Say how the next deploy is to serve an endpoint, or what it must achieve."""
     from foundry.cli.budsim_inputs import mapping
-    from foundry.endpoints.schemas import EndpointConfigure
     from foundry.sdk.errors import checked
+    from foundry.serving.endpoints.schemas import EndpointConfigure
 
     wanted = checked(EndpointConfigure, mapping(file))
     with session.client() as client:
@@ -167,8 +167,8 @@ def _created(
     *,
     deploy: bool,
 ) -> EndpointOut:
-    from foundry.endpoints.schemas import EngineConfig
     from foundry.sdk.errors import checked
+    from foundry.serving.endpoints.schemas import EngineConfig
 
     wanted = {option: value for option, value in options.items() if value is not None}
     config = checked(EngineConfig, wanted)

@@ -25,7 +25,7 @@ from foundry.errors import FoundryError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from foundry.jobs.schemas import JobOut
+    from foundry.execution.jobs.schemas import JobOut
     from foundry.sdk import Foundry
 
 _LINE_EVERY_S = 5.0

@@ -14,7 +14,7 @@ from foundry.cli.console import Output, OutputOption, activity, print_record, pr
 from foundry.errors import InvalidRequest, NotFound, SetupError
 
 if TYPE_CHECKING:
-    from foundry.budsim.fitting.site import SiteRow
+    from foundry.engines.budsim.fitting.site import SiteRow
 
 Json = Annotated[bool, typer.Option("--json", help="the same as --output json")]
 Version = Annotated[str, typer.Argument(help="foundry budsim models lists them; 0 is the shipped")]
@@ -59,7 +59,7 @@ def promote(version: Version, output: OutputOption = Output.TABLE) -> None:
 
 def submit(directory: Fitted, output: OutputOption = Output.TABLE) -> None:
     """Upload a fitted predictor; it becomes active if it is better, else it stays a shadow."""
-    from foundry.budsim import packing, promotion
+    from foundry.engines.budsim import packing, promotion
 
     packed, meta = packing.pack(directory), _meta(directory)
     with session.client() as client:
@@ -95,8 +95,8 @@ def fit(
         raise NotFound(f"there is no directory {directory}")
     if outcomes and version is None:
         raise InvalidRequest("a model of this site needs a name of its own: give --version")
-    from foundry.budsim import fitting
-    from foundry.budsim.artifact import SHIPPED
+    from foundry.engines.budsim import fitting
+    from foundry.engines.budsim.artifact import SHIPPED
 
     rows = _site_rows() if outcomes else []
     with activity("fitting") as say:
@@ -132,7 +132,7 @@ def probe(output: OutputOption = Output.TABLE) -> None:
 
 
 def _site_rows() -> list[SiteRow]:
-    from foundry.budsim.fitting.site import SiteRow
+    from foundry.engines.budsim.fitting.site import SiteRow
     from foundry.sdk import each
 
     with session.client() as client, activity("reading outcomes"):
@@ -157,7 +157,7 @@ def _meta(directory: Path) -> dict[str, Any]:
 
 
 def _cv(name: str) -> dict[str, float]:
-    from foundry.budsim import promotion
+    from foundry.engines.budsim import promotion
 
     directory = Path(name)
     if (directory / _META).is_file():

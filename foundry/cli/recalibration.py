@@ -21,10 +21,10 @@ from foundry.cli.console import (
 from foundry.errors import InvalidRequest, NotFound
 
 if TYPE_CHECKING:
-    from foundry.endpoints.schemas import EndpointOut
-    from foundry.outcomes.schemas import RecalibrationOut
     from foundry.sdk import Foundry
-    from foundry.workers.load_test import Level, Plan
+    from foundry.sdk.load_test import Level, Plan
+    from foundry.serving.endpoints.schemas import EndpointOut
+    from foundry.serving.outcomes.schemas import RecalibrationOut
 
 Json = Annotated[bool, typer.Option("--json", help="the same as --output json")]
 Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="its name or id")]
@@ -69,7 +69,7 @@ def recalibrate(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Correct predictions by what deployments did; with ENDPOINT, after a short load test of it."""
-    from foundry.workers.load_test import Plan
+    from foundry.sdk.load_test import Plan
 
     with session.client() as client:
         if endpoint is None:
@@ -161,7 +161,7 @@ def _loaded(plan: Plan, base_url: str | None, model: str) -> list[Level]:
 
     from foundry.config import load_settings
     from foundry.sdk._connection import connection
-    from foundry.workers.load_test import LoadTest, by_error
+    from foundry.sdk.load_test import LoadTest, by_error
 
     to = connection(load_settings(), base_url)
     headers = {"authorization": f"Bearer {to.api_key}"} if to.api_key else {}

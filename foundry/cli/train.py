@@ -10,7 +10,7 @@ from foundry.cli import training_options as opt
 from foundry.cli.console import Output, OutputOption, print_record
 
 if TYPE_CHECKING:
-    from foundry.jobs.schemas import JobOut
+    from foundry.execution.jobs.schemas import JobOut
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 

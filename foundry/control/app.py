@@ -8,14 +8,15 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from starlette.middleware import Middleware
 
 from foundry import __version__
-from foundry.audit.router import router as audit
+from foundry.catalog.datasets.router import router as datasets
+from foundry.catalog.registry.router import router as registry
 from foundry.config import HttpSettings
 from foundry.control.capabilities import Capability, capabilities
-from foundry.datasets.router import router as datasets
-from foundry.endpoints.router import router as endpoints
-from foundry.fleets.router import router as fleets
-from foundry.identity.router import router as identity
-from foundry.identity.service import Authenticator
+from foundry.execution.fleets.router import router as fleets
+from foundry.execution.jobs.router import router as jobs
+from foundry.governance.audit.router import router as audit
+from foundry.governance.identity.router import router as identity
+from foundry.governance.identity.service import Authenticator
 from foundry.infra.asgi import (
     Authenticate,
     LoadShed,
@@ -26,15 +27,15 @@ from foundry.infra.asgi import (
 from foundry.infra.database import Database
 from foundry.infra.http import declared_permissions, public, require
 from foundry.infra.objects import ObjectStore
-from foundry.jobs.router import router as jobs
-from foundry.outcomes.closing import current_learnt
-from foundry.outcomes.domain import Forecasts
-from foundry.outcomes.forecasting import PredictorForecasts
-from foundry.outcomes.router import router as outcomes
-from foundry.recommendations.router import router as budsim
-from foundry.recommendations.running import Searches
-from foundry.recommendations.searching import CurrentLearnt, LiveCluster, Meter, Searcher
-from foundry.registry.router import router as registry
+from foundry.serving.endpoints.router import router as endpoints
+from foundry.serving.endpoints.service import endpoint_use
+from foundry.serving.outcomes.closing import current_learnt
+from foundry.serving.outcomes.domain import Forecasts
+from foundry.serving.outcomes.forecasting import PredictorForecasts
+from foundry.serving.outcomes.router import router as outcomes
+from foundry.serving.recommendations.router import router as budsim
+from foundry.serving.recommendations.running import Searches
+from foundry.serving.recommendations.searching import CurrentLearnt, LiveCluster, Meter, Searcher
 
 PUBLIC_PATHS = ("/health", "/openapi.json")
 _UPLOAD_PATHS = ("/datasets/",)
@@ -117,6 +118,7 @@ def create_control(
     app.state.searches = searches
     app.state.forecasts = forecasts or PredictorForecasts(database, objects, live=live)
     app.state.http = settings.http
+    app.state.version_use_guards = (endpoint_use,)
     for router in (_own, *_SLICES):
         app.include_router(router)
     install_error_handlers(app)

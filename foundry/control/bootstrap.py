@@ -14,12 +14,12 @@ from pathlib import Path
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from foundry.audit.service import AuditTrail
 from foundry.config import Settings, load_settings
 from foundry.errors import FoundryError
-from foundry.identity.domain import EVERYTHING, Principal, Role
-from foundry.identity.pepper import ensure_pepper, pepper_path
-from foundry.identity.service import KeyRing, ensure_home_project, verified_key
+from foundry.governance.audit.service import AuditTrail
+from foundry.governance.identity.domain import EVERYTHING, Principal, Role
+from foundry.governance.identity.pepper import ensure_pepper, pepper_path
+from foundry.governance.identity.service import KeyRing, ensure_home_project, verified_key
 from foundry.infra.ids import uuid7
 from foundry.infra.migrations import upgrade
 from foundry.infra.wiring import database_url, open_database

@@ -19,7 +19,7 @@ from uuid import UUID
 from foundry.errors import FoundryError, InvalidRequest
 from foundry.gateway.ports import Meter, Settlement
 from foundry.infra.ids import uuid7
-from foundry.outcomes.domain import Statistics, WindowPart, revision_of
+from foundry.serving.outcomes.domain import Statistics, WindowPart, revision_of
 
 log = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Depends, Request, Response
 
-from foundry.endpoints.domain import ServedModel
 from foundry.errors import ModelNotFound
 from foundry.gateway.plane import Plane
 from foundry.infra.http import require
+from foundry.serving.endpoints.domain import ServedModel
 
 router = APIRouter(dependencies=[Depends(require("inference:invoke"))])
 

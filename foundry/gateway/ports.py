@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from foundry.endpoints.domain import ServedModel, Target
+from foundry.governance.identity.domain import Principal
 from foundry.infra.frames import CallContext, Frame, Operation, Tail
-from foundry.infra.http import Principal
+from foundry.serving.endpoints.domain import ServedModel, Target
 
 
 class Routing(Protocol):

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Literal
 
-from foundry.endpoints.domain import Target
 from foundry.errors import (
     DeadlineExceeded,
     EngineFailed,
@@ -21,8 +20,9 @@ from foundry.errors import (
     Overloaded,
 )
 from foundry.gateway.ports import Meter, Settlement, Upstream
+from foundry.governance.identity.domain import Principal
 from foundry.infra.frames import CallContext, Frame, Head, Kind, Operation, Tail
-from foundry.infra.http import Principal
+from foundry.serving.endpoints.domain import Target
 
 MAX_ATTEMPTS = 3
 BACKOFF_S = (0.025, 0.5)

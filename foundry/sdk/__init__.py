@@ -7,6 +7,20 @@ with Foundry() as foundry:
     foundry.jobs.wait(job.id)
 """
 
+from foundry.execution.jobs.schemas import (
+    Bf16,
+    DilocoConfig,
+    E3m0,
+    FleetConfig,
+    Fp32,
+    Full,
+    InnerConfig,
+    Int8,
+    Lora,
+    OuterConfig,
+    SftConfig,
+    TopK,
+)
 from foundry.sdk._client import AsyncFoundry, Capabilities, Capability, Foundry, Health
 from foundry.sdk.audit import Audit
 from foundry.sdk.budsim import AsyncBudsim, Budsim, SyncBudsim
@@ -18,18 +32,6 @@ from foundry.sdk.keys import Keys
 from foundry.sdk.models import Models
 from foundry.sdk.outcomes import Outcomes
 from foundry.sdk.paging import Page, each, each_async
-from foundry.training.config import Full, Lora, SftConfig
-from foundry.training.diloco.config import (
-    Bf16,
-    DilocoConfig,
-    E3m0,
-    FleetConfig,
-    Fp32,
-    InnerConfig,
-    Int8,
-    OuterConfig,
-    TopK,
-)
 
 __all__ = [
     "AsyncBudsim",

@@ -7,7 +7,7 @@ import httpx
 from pydantic import BaseModel
 
 from foundry.config import Settings, load_settings
-from foundry.identity.schemas import WhoAmI
+from foundry.governance.identity.schemas import WhoAmI
 from foundry.sdk._connection import connection
 from foundry.sdk._transport import (
     AsyncSender,

@@ -1,6 +1,6 @@
 """The audit trail."""
 
-from foundry.audit.schemas import AuditEventList
+from foundry.governance.audit.schemas import AuditEventList
 from foundry.sdk._transport import Call, Resource, S_co, operation, path
 
 

@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from foundry.budsim.request import Method
-from foundry.recommendations.domain import ENDED
-from foundry.recommendations.schemas import (
+from foundry.engines.budsim.request import Method
+from foundry.sdk._transport import AsyncSender, Call, Resource, S_co, SyncSender, operation, path
+from foundry.sdk._waiting import POLL_S, Patience, until, until_async
+from foundry.serving.recommendations.schemas import (
+    ENDED,
     CatalogueOut,
     ClusterIn,
     ConfigurationIn,
@@ -28,8 +30,6 @@ from foundry.recommendations.schemas import (
     ValidationOut,
     WorkloadIn,
 )
-from foundry.sdk._transport import AsyncSender, Call, Resource, S_co, SyncSender, operation, path
-from foundry.sdk._waiting import POLL_S, Patience, until, until_async
 
 # A registry reference, or a `config.json` as it is.
 Model = str | Mapping[str, object]

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from foundry.datasets.domain import Split
-from foundry.datasets.schemas import (
+from foundry.catalog.datasets.schemas import (
     DatasetList,
     DatasetRows,
     DatasetVersionList,
     DatasetVersionOut,
+    Split,
 )
 from foundry.errors import InvalidRequest
 from foundry.sdk._transport import Call, Query, Resource, S_co, operation, path

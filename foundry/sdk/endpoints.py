@@ -3,16 +3,17 @@
 from collections.abc import Callable, Mapping
 from uuid import UUID
 
-from foundry.endpoints.domain import RESTING, EndpointState
-from foundry.endpoints.schemas import (
+from foundry.sdk._transport import AsyncSender, Call, Resource, S_co, SyncSender, operation, path
+from foundry.sdk._waiting import POLL_S, Patience, until, until_async
+from foundry.serving.endpoints.schemas import (
+    RESTING,
     EndpointConfigure,
     EndpointCreate,
     EndpointList,
     EndpointOut,
+    EndpointState,
     EngineConfig,
 )
-from foundry.sdk._transport import AsyncSender, Call, Resource, S_co, SyncSender, operation, path
-from foundry.sdk._waiting import POLL_S, Patience, until, until_async
 
 _SETTLED = RESTING | {EndpointState.RUNNING, EndpointState.DEGRADED, EndpointState.FAILED}
 

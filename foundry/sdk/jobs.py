@@ -3,21 +3,21 @@
 from collections.abc import Callable
 from uuid import UUID
 
-from foundry.fleets.schemas import FleetEventList, RoundList
-from foundry.jobs.domain import ENDED
-from foundry.jobs.schemas import (
+from foundry.execution.fleets.schemas import FleetEventList, RoundList
+from foundry.execution.jobs.schemas import (
+    ENDED,
+    DilocoConfig,
     DilocoSubmit,
     ImportSubmit,
     JobList,
     JobLogList,
     JobMetricList,
     JobOut,
+    SftConfig,
     SftSubmit,
 )
 from foundry.sdk._transport import AsyncSender, Call, Resource, S_co, SyncSender, operation, path
 from foundry.sdk._waiting import POLL_S, Patience, until, until_async
-from foundry.training.config import SftConfig
-from foundry.training.diloco.config import DilocoConfig
 
 
 class Jobs(Resource[S_co]):

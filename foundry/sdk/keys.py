@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from foundry.identity.domain import Role
-from foundry.identity.schemas import KeyCreate, KeyCreated, KeyList, KeyOut
+from foundry.governance.identity.schemas import KeyCreate, KeyCreated, KeyList, KeyOut, Role
 from foundry.sdk._transport import Call, Resource, S_co, operation, path
 
 

@@ -5,8 +5,7 @@ from types import NoneType
 from typing import Literal
 from uuid import UUID
 
-from foundry.jobs.schemas import ImportSubmit, JobOut
-from foundry.registry.schemas import (
+from foundry.catalog.registry.schemas import (
     AliasOut,
     AliasRollback,
     AliasSet,
@@ -20,6 +19,7 @@ from foundry.registry.schemas import (
     VersionList,
     VersionOut,
 )
+from foundry.execution.jobs.schemas import ImportSubmit, JobOut
 from foundry.sdk._transport import Call, Resource, S_co, operation, path
 
 

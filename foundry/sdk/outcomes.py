@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from uuid import UUID
 
-from foundry.outcomes.schemas import (
+from foundry.sdk._transport import Call, Resource, S_co, operation, path
+from foundry.serving.outcomes.schemas import (
     AdviceList,
     ArtifactOut,
     LoadTestIn,
@@ -14,7 +15,6 @@ from foundry.outcomes.schemas import (
     RecalibrateIn,
     RecalibrationOut,
 )
-from foundry.sdk._transport import Call, Resource, S_co, operation, path
 
 
 class Outcomes(Resource[S_co]):

@@ -1,1 +1,1 @@
-"""The engine side of serving: replica, adapter residency, engines, Serve shells."""
+"""What is served: endpoints, the recommendations behind them, the engines that answer."""

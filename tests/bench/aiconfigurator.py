@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from foundry.budsim.fitting.rows import Row, serving_measurements, serving_rows
-from foundry.budsim.points import Column
 from foundry.config import child_environment, load_settings
+from foundry.engines.budsim.fitting.rows import Row, serving_measurements, serving_rows
+from foundry.engines.budsim.points import Column
 
 PEERS = Path(__file__).parent / "peers"
 # Other labels of the same weights' shape.

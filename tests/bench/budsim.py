@@ -14,27 +14,27 @@ from pathlib import Path
 
 import numpy as np
 
-from foundry.budsim.catalogue import Catalogue
-from foundry.budsim.configuration import Configurations
-from foundry.budsim.fitting.coverage import coverage
-from foundry.budsim.fitting.decision import decide
-from foundry.budsim.fitting.fit import IMITATES, SEEDS
-from foundry.budsim.fitting.studies import pilot_studies, serving_studies, static_study
-from foundry.budsim.fitting.study import Outcome, Study, judge, mdape, out_of_fold
-from foundry.budsim.predictor import Predictor
-from foundry.budsim.request import ClusterSpec, NodeGroup, Policy, Request, Targets
-from foundry.budsim.search.archive import feasible_front
-from foundry.budsim.search.evaluation import Evaluator, concatenate
-from foundry.budsim.search.evolution import evolve
-from foundry.budsim.search.exhaustive import exhaust
-from foundry.budsim.search.front import hypervolume_ratio
-from foundry.budsim.search.genome import Space, islands, space
-from foundry.budsim.search.recommend import recommend
 from foundry.config import load_settings
+from foundry.engines.budsim.catalogue import Catalogue
+from foundry.engines.budsim.configuration import Configurations
+from foundry.engines.budsim.fitting.coverage import coverage
+from foundry.engines.budsim.fitting.decision import decide
+from foundry.engines.budsim.fitting.fit import IMITATES, SEEDS
+from foundry.engines.budsim.fitting.studies import pilot_studies, serving_studies, static_study
+from foundry.engines.budsim.fitting.study import Outcome, Study, judge, mdape, out_of_fold
+from foundry.engines.budsim.predictor import Predictor
+from foundry.engines.budsim.request import ClusterSpec, NodeGroup, Policy, Request, Targets
+from foundry.engines.budsim.search.archive import feasible_front
+from foundry.engines.budsim.search.evaluation import Evaluator, concatenate
+from foundry.engines.budsim.search.evolution import evolve
+from foundry.engines.budsim.search.exhaustive import exhaust
+from foundry.engines.budsim.search.front import hypervolume_ratio
+from foundry.engines.budsim.search.genome import Space, islands, space
+from foundry.engines.budsim.search.recommend import recommend
 from foundry.errors import SetupError
 from tests.bench import aiconfigurator
-from tests.budsim.loop_simulation import closed_loop
-from tests.budsim.queueing_reference import queueing_error
+from tests.engines.budsim.loop_simulation import closed_loop
+from tests.engines.budsim.queueing_reference import queueing_error
 from tests.fakes.models import LLAMA_8B, LLAMA_70B
 from tests.fakes.questions import CHAT, random_model, random_request
 

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from foundry.training.learner import Learner
-from foundry.training.model import Llama, LlamaConfig
-from foundry.training.packing import Batch
+from foundry.engines.training.learner import Learner
+from foundry.engines.training.model import Llama, LlamaConfig
+from foundry.engines.training.packing import Batch
 
 GPT = LlamaConfig(
     vocab_size=256,

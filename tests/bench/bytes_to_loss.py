@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from foundry.config import load_settings
-from foundry.training.diloco.config import E3m0, Fp32, OuterConfig
+from foundry.engines.training.diloco.config import E3m0, Fp32, OuterConfig
 from tests.bench import diloco_wire
 from tests.bench.byte_gpt import ByteGptSource, write_corpus
 from tests.bench.frontier import CODECS, Arm, Curve, Regime, diloco, run_all, top_k

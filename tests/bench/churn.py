@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Literal
 
 from foundry.config import load_settings
-from foundry.training.diloco.config import DilocoConfig, E3m0, OuterConfig
-from foundry.workers.diloco.accounts import FleetResult
-from foundry.workers.diloco.fleet import Placement, run_fleet
-from foundry.workers.diloco.messages import FleetProgress
+from foundry.engines.training.diloco.config import DilocoConfig, E3m0, OuterConfig
+from foundry.execution.workers.diloco.accounts import FleetResult
+from foundry.execution.workers.diloco.fleet import Placement, run_fleet
+from foundry.execution.workers.diloco.messages import FleetProgress
 from tests.bench import churn_account as account
 from tests.bench.byte_gpt import ByteGptSource, write_corpus
 from tests.bench.churn_account import Life

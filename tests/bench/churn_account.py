@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from foundry.fleets.domain import FleetEvent, RoundRecord
+from foundry.execution.fleets.domain import FleetEvent, RoundRecord
 
 Rounds = Sequence[tuple[float, RoundRecord]]
 

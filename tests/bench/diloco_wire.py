@@ -18,9 +18,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from foundry.config import load_settings
-from foundry.fleets.domain import FleetEvent, RoundRecord
-from foundry.training.diloco.config import OuterConfig
-from foundry.workers.diloco.fleet import Placement, run_fleet
+from foundry.engines.training.diloco.config import OuterConfig
+from foundry.execution.fleets.domain import FleetEvent, RoundRecord
+from foundry.execution.workers.diloco.fleet import Placement, run_fleet
 from tests.bench.byte_gpt import ByteGptSource, write_corpus
 from tests.bench.fleet_runs import PacedSource, TimedLog, fleet_config, told
 from tests.hosts.links import Counters, Link

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from foundry.errors import Conflict
-from foundry.fleets.domain import FleetEvent, RoundRecord
-from foundry.training.diloco.config import (
+from foundry.engines.training.diloco.config import (
     DilocoConfig,
     FleetConfig,
     InnerConfig,
     OuterConfig,
 )
-from foundry.training.learner import Learner, StepOutcome
-from foundry.training.packing import Batch
+from foundry.engines.training.learner import Learner, StepOutcome
+from foundry.engines.training.packing import Batch
+from foundry.errors import Conflict
+from foundry.execution.fleets.domain import FleetEvent, RoundRecord
 from tests.bench.byte_gpt import ByteGpt, ByteGptSource
 
 

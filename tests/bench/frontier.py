@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import torch
 
-from foundry.training.diloco.config import (
+from foundry.engines.training.diloco.config import (
     Bf16,
     Codec,
     E3m0,
@@ -27,10 +27,10 @@ from foundry.training.diloco.config import (
     OuterConfig,
     TopK,
 )
-from foundry.training.diloco.local import LocalFleet
-from foundry.training.files import whole_directory
-from foundry.training.packing import Batch
-from foundry.training.schedule import learning_rate
+from foundry.engines.training.diloco.local import LocalFleet
+from foundry.engines.training.files import whole_directory
+from foundry.engines.training.packing import Batch
+from foundry.engines.training.schedule import learning_rate
 from tests.bench.byte_gpt import ByteGpt, ByteGptSource
 
 Kind = Literal["ddp-fp32", "ddp-bf16", "alone", "diloco"]

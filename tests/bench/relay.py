@@ -20,10 +20,10 @@ from pathlib import Path
 import httpx
 
 from foundry.config import ServingSettings, child_environment
+from foundry.engines.training.gguf_import import bundled_gguf, convert_gguf
+from foundry.execution.jobs.domain import BUNDLED
 from foundry.infra.embedded import stack
-from foundry.jobs.domain import BUNDLED
 from foundry.sdk import Foundry
-from foundry.training.gguf_import import bundled_gguf, convert_gguf
 from tests.bench.stack import fresh_home
 from workflows.demo import BASE, api_key
 

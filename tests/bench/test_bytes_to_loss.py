@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from foundry.training.diloco.config import E3m0
+from foundry.engines.training.diloco.config import E3m0
 from tests.bench.bytes_to_loss import REGIME, best_rates, frontier, quick, sweep
 from tests.bench.frontier import Arm, Curve, Kind, Point, diloco
 from tests.bench.frontier_report import (

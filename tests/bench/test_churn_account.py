@@ -2,7 +2,7 @@
 
 import pytest
 
-from foundry.fleets.domain import FleetEvent, MemberShare, RoundRecord
+from foundry.execution.fleets.domain import FleetEvent, MemberShare, RoundRecord
 from tests.bench import churn_account as account
 from tests.bench.churn_account import Life
 

@@ -8,8 +8,8 @@ import pytest
 
 from foundry.cli.main import run
 from tests.cli.conftest import Server
-from tests.recommendations.questions import LLAMA, WORKLOAD
 from tests.sdk.answers import AT, JOB_ID
+from tests.serving.recommendations.questions import LLAMA, WORKLOAD
 
 PREDICTION: dict[str, Any] = {
     **{

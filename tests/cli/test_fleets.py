@@ -8,7 +8,7 @@ from rich.console import Console
 
 from foundry.cli import fleets
 from foundry.cli.following import watching
-from foundry.jobs.schemas import JobOut
+from foundry.execution.jobs.schemas import JobOut
 from tests.sdk.answers import fleet, job
 
 

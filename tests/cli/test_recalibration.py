@@ -17,20 +17,20 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from foundry.budsim.packing import shipped_scores
 from foundry.cli.main import run
 from foundry.config import HttpSettings
-from foundry.endpoints.domain import EndpointState as S
-from foundry.endpoints.service import Routing, observe
+from foundry.engines.budsim.packing import shipped_scores
 from foundry.gateway.app import create_gateway
 from foundry.gateway.measurement import Measurement
-from foundry.identity.service import Authenticator
+from foundry.governance.identity.service import Authenticator
 from foundry.infra.database import Database
-from foundry.outcomes.service import Closing, GatewayWindows
+from foundry.serving.endpoints.domain import EndpointState as S
+from foundry.serving.endpoints.service import Routing, observe
+from foundry.serving.outcomes.service import Closing, GatewayWindows
 from tests.control.client import PEPPER, SECURITY, Control, running_control, with_models
 from tests.fakes.engine import FakeEngine, FakeUpstream
 from tests.gateway.conftest import RecordingMeter
-from tests.outcomes.windows import FakeDisturbances, FakeForecasts
+from tests.serving.outcomes.windows import FakeDisturbances, FakeForecasts
 
 LEVELS = ("--concurrency", "1,3", "--requests", "8", "--input-tokens", "6", "--output-tokens", "8")
 
@@ -175,7 +175,7 @@ async def test_a_fitted_model_is_registered_promoted_and_rolled_back(
     stack: Stack, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "fitted"
-    copytree(Path(str(files("foundry.budsim"))) / "models" / "1", folder)
+    copytree(Path(str(files("foundry.engines.budsim"))) / "models" / "1", folder)
     meta = json.loads((folder / "meta.json").read_text())
     meta["version"] = "2"
     meta["cv"] = {

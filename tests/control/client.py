@@ -10,17 +10,17 @@ import httpx
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from foundry.audit.service import AuditTrail
+from foundry.catalog.registry.domain import VersionSpec
+from foundry.catalog.registry.service import ModelVersion, Registry
 from foundry.config import HttpSettings, SecuritySettings
 from foundry.control.app import create_control
-from foundry.identity.domain import EVERYTHING, Principal, Role
-from foundry.identity.service import Authenticator, KeyRing, ensure_home_project
+from foundry.governance.audit.service import AuditTrail
+from foundry.governance.identity.domain import EVERYTHING, Principal, Role
+from foundry.governance.identity.service import Authenticator, KeyRing, ensure_home_project
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
-from foundry.recommendations.searching import LiveCluster, Searcher
-from foundry.registry.domain import VersionSpec
-from foundry.registry.service import ModelVersion, Registry
-from tests.registry.files import adapter_dir, base_dir
+from foundry.serving.recommendations.searching import LiveCluster, Searcher
+from tests.catalog.registry.files import adapter_dir, base_dir
 
 PEPPER = bytes(range(32))
 # The cheapest bcrypt there is: these tests are about routes.

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from foundry.errors import InvalidRequest
-from foundry.identity.domain import Role
+from foundry.governance.identity.domain import Role
 from foundry.infra.database import Database
 from tests.control.client import Control, new_key, running_control, with_models
-from tests.recommendations.questions import (
+from tests.serving.recommendations.questions import (
     CLUSTER,
     ENDPOINT_CONFIG,
     LLAMA,

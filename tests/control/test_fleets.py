@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from foundry.config import Settings
-from foundry.fleets.domain import FleetEvent, MemberShare, RoundRecord
-from foundry.fleets.service import FleetLog
-from foundry.identity.domain import Role
-from foundry.jobs.service import JobLease, mark_starting
+from foundry.execution.fleets.domain import FleetEvent, MemberShare, RoundRecord
+from foundry.execution.fleets.service import FleetLog
+from foundry.execution.jobs.service import JobLease, mark_starting
+from foundry.governance.identity.domain import Role
 from foundry.sdk import AsyncFoundry, DilocoConfig, FleetConfig
 from tests.control.client import ROWS, Control, administrator, new_key, with_models
 

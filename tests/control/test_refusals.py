@@ -9,7 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from foundry.identity.domain import Role
+from foundry.governance.identity.domain import Role
 from foundry.infra.database import Database
 from foundry.infra.embedded import postgres
 from tests.control.client import ROWS, Control, new_key, running_control, with_models

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from foundry.config import DatabaseSettings, HttpSettings
 from foundry.control.app import create_control
 from foundry.errors import SetupError
-from foundry.identity.service import Authenticator
+from foundry.governance.identity.service import Authenticator
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
 from foundry.infra.http import declared_permissions

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from foundry.endpoints.domain import EndpointSnapshot
 from foundry.errors import EngineFailed
-from foundry.workers.supervisor import EngineObservation
+from foundry.serving.endpoints.domain import EndpointSnapshot
+from foundry.supervisor.reconciler import EngineObservation
 
 
 @dataclass

@@ -11,8 +11,8 @@ import orjson
 
 from foundry.errors import EngineFailed, FoundryError
 from foundry.infra.frames import CallContext, Frame, Operation, Usage, decode
-from foundry.serving.engine import Body, EventStream
-from foundry.serving.replica import Replica
+from foundry.serving.engine.engine import Body, EventStream
+from foundry.serving.engine.replica import Replica
 
 CREATED = 1_700_000_000
 BASE = "mbase"

@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from foundry.engines.training.diloco.config import DilocoConfig
+from foundry.engines.training.learner import Learner
+from foundry.engines.training.packing import Batch
 from foundry.errors import Conflict, EngineFailed, NotFound, Unavailable
-from foundry.fleets.domain import FleetEvent, RoundRecord
-from foundry.training.diloco.config import DilocoConfig
-from foundry.training.learner import Learner
-from foundry.training.packing import Batch
-from foundry.workers.diloco.member import Member
-from foundry.workers.diloco.messages import (
+from foundry.execution.fleets.domain import FleetEvent, RoundRecord
+from foundry.execution.workers.diloco.member import Member
+from foundry.execution.workers.diloco.messages import (
     CommitOrder,
     Committed,
     Loan,
@@ -32,10 +32,10 @@ from foundry.workers.diloco.messages import (
     Status,
     Vote,
 )
-from foundry.workers.diloco.parties import MemberHandle
-from foundry.workers.diloco.snapshots import Snapshots
-from foundry.workers.diloco.transport import Courier, TokenBucket
-from foundry.workers.messages import Publication, Published
+from foundry.execution.workers.diloco.parties import MemberHandle
+from foundry.execution.workers.diloco.snapshots import Snapshots
+from foundry.execution.workers.diloco.transport import Courier, TokenBucket
+from foundry.execution.workers.messages import Publication, Published
 
 T = TypeVar("T")
 VOCABULARY, WIDTH, TOKENS = 11, 6, 8

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from foundry.budsim.architecture import ModelSpec
+from foundry.engines.budsim.architecture import ModelSpec
 
 LLAMA_8B = ModelSpec(
     layers=32,

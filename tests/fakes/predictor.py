@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from foundry.budsim.architecture import WEIGHT_BYTES, ModelSpec
-from foundry.budsim.catalogue import Catalogue
-from foundry.budsim.configuration import Configuration, Configurations, Floats, Ints
-from foundry.budsim.memory import memory_map
-from foundry.budsim.prediction import Estimates, Predictions
-from foundry.budsim.request import QUANTIZATIONS, ClusterSpec, Method, Workload
-from foundry.budsim.search.support import weight_format
+from foundry.engines.budsim.architecture import WEIGHT_BYTES, ModelSpec
+from foundry.engines.budsim.catalogue import Catalogue
+from foundry.engines.budsim.configuration import Configuration, Configurations, Floats, Ints
+from foundry.engines.budsim.memory import memory_map
+from foundry.engines.budsim.prediction import Estimates, Predictions
+from foundry.engines.budsim.request import QUANTIZATIONS, ClusterSpec, Method, Workload
+from foundry.engines.budsim.search.support import weight_format
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from foundry.budsim.architecture import ModelSpec
-from foundry.budsim.request import (
+from foundry.engines.budsim.architecture import ModelSpec
+from foundry.engines.budsim.request import (
     KV_DTYPES,
     QUANTIZATIONS,
     ClusterSpec,

@@ -9,11 +9,11 @@ import pytest
 from fastapi import FastAPI
 
 from foundry.config import HttpSettings
-from foundry.endpoints.domain import ServedModel, Target
 from foundry.errors import DatabaseUnavailable, ModelNotFound, NoHealthyUpstream, Unauthenticated
 from foundry.gateway.app import create_gateway
 from foundry.gateway.ports import Settlement
-from foundry.infra.http import Principal
+from foundry.governance.identity.domain import Principal, Role
+from foundry.serving.endpoints.domain import ServedModel, Target
 from tests.fakes.engine import FakeEngine, FakeUpstream
 
 BASE_ID = UUID("00000000-0000-7000-8000-000000000001")
@@ -22,14 +22,17 @@ ADAPTER_UID = "a" + "0" * 24
 GOOD = {"authorization": "Bearer good"}
 
 
-@dataclass(frozen=True)
-class Caller:
-    permissions: frozenset[str]
-    tenant_id: UUID = BASE_ID
-    project_id: UUID = BASE_ID
-
-    def allows(self, permission: str) -> bool:
-        return permission in self.permissions
+def caller(*scopes: str) -> Principal:
+    """A member whose key reaches no further than `scopes`."""
+    return Principal(
+        tenant_id=BASE_ID,
+        project_id=BASE_ID,
+        subject="ada",
+        subject_type="user",
+        credential_id="testkey00000",
+        role=Role.MEMBER,
+        scopes=frozenset(scopes),
+    )
 
 
 @dataclass
@@ -42,9 +45,9 @@ class FakeAuthenticator:
         if self.down:
             raise DatabaseUnavailable("PostgreSQL cannot be reached")
         if authorization == "Bearer good":
-            return Caller(frozenset({"inference:invoke"}))
+            return caller("inference:invoke")
         if authorization == "Bearer weak":
-            return Caller(frozenset())
+            return caller()
         raise Unauthenticated("the API key is missing or wrong")
 
 

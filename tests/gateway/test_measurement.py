@@ -16,11 +16,11 @@ from foundry.gateway.app import create_gateway
 from foundry.gateway.measurement import MAX_OPEN, Measurement
 from foundry.gateway.ports import Settlement
 from foundry.infra.frames import Tail, Usage
-from foundry.outcomes.domain import Statistics, WindowPart, merged
-from tests.gateway.conftest import BASE_ID, Caller, RecordingMeter, Stand, target
+from foundry.serving.outcomes.domain import Statistics, WindowPart, merged
+from tests.gateway.conftest import BASE_ID, RecordingMeter, Stand, caller, target
 
 WINDOW_S = 10.0
-CALLER = Caller(frozenset({"inference:invoke"}))
+CALLER = caller("inference:invoke")
 
 
 @dataclass

@@ -10,10 +10,10 @@ import openai
 import psutil
 import pytest
 
+from foundry.execution.jobs.domain import BUNDLED
 from foundry.infra.embedded import postgres
 from foundry.infra.embedded.processes import members
 from foundry.infra.embedded.state import stack_id
-from foundry.jobs.domain import BUNDLED
 from tests.integration.conftest import Stack
 from workflows.demo import BASE
 

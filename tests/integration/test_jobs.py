@@ -9,9 +9,9 @@ from typing import Any
 import psutil
 import pytest
 
+from foundry.execution.jobs.schemas import JobOut
 from foundry.infra.embedded.processes import members
 from foundry.infra.embedded.state import stack_id
-from foundry.jobs.schemas import JobOut
 from foundry.sdk import Foundry, SftConfig
 from tests.integration.conftest import Stack
 from workflows.demo import BASE, DATASET

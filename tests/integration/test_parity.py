@@ -11,9 +11,9 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from foundry.catalog.registry.service import load_manifest
 from foundry.config import Settings
 from foundry.infra.wiring import open_database, open_weights
-from foundry.registry.service import load_manifest
 from tests.integration.conftest import Stack
 from workflows.demo import BASE, DATASET, MODEL
 

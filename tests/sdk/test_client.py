@@ -244,7 +244,10 @@ def test_each_follows_the_cursor(tmp_path: Path) -> None:
         return httpx.Response(200, json={"data": rows, "next_cursor": None if cursor else "c2"})
 
     with client(answer, tmp_path) as foundry:
-        assert [row.name for row in each(lambda c: foundry.jobs.list(cursor=c))] == ["a", "b"]
+        assert [row.name for row in each(lambda c: foundry.jobs.list(cursor=c))] == [
+            "a",
+            "b",
+        ]
 
 
 def _events(*events: str) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 
 from foundry.config import DatabaseSettings, HttpSettings
 from foundry.control.app import create_control
-from foundry.identity.service import Authenticator
+from foundry.governance.identity.service import Authenticator
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
 from foundry.sdk import (

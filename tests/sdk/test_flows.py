@@ -18,7 +18,7 @@ from foundry.errors import (
 from foundry.infra.database import Database
 from foundry.sdk import AsyncFoundry, Lora, SftConfig, each_async
 from tests.control.client import ROWS, Control, running_control, with_models
-from tests.recommendations.questions import (
+from tests.serving.recommendations.questions import (
     CLUSTER,
     ENDPOINT_CONFIG,
     LLAMA,

@@ -1,5 +1,0 @@
-"""How the shipped predictor came to be: data, splits, scores. Nothing here serves a question."""
-
-from foundry.budsim.fitting.fit import fit
-
-__all__ = ["fit"]

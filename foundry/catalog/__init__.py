@@ -1,0 +1,1 @@
+"""What there is: models and data, every version with its lineage."""

@@ -1,0 +1,135 @@
+"""Files of rows, one row at a time."""
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+import zstandard
+
+from foundry.catalog.datasets.domain import RowError
+from foundry.errors import InvalidDataset
+
+_MAX_LINE_BYTES = 8 * 2**20
+_MAX_EXPANDED_BYTES = 8 * 2**30
+_BATCH_ROWS = 512
+_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
+
+Row = tuple[int, dict[str, object] | RowError]
+
+
+def read(path: Path, filename: str) -> Iterator[Row]:
+    """Rows numbered from 1, each an object or the reason why it is none.
+
+    Raises:
+        InvalidDataset: the format is unknown or the file is damaged as a whole.
+    """
+    suffix = next((each for each in _SUFFIXES if filename.lower().endswith(each)), None)
+    if suffix is None:
+        raise InvalidDataset(
+            f"{filename!r} is none of {', '.join(_SUFFIXES)}: name the file by its format",
+            param="filename",
+        )
+    return _parquet(path) if suffix == ".parquet" else _jsonl(path, suffix)
+
+
+def _jsonl(path: Path, suffix: str) -> Iterator[Row]:
+    try:
+        with _opened(path, suffix) as file:
+            yield from _lines(file)
+    except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
+        raise InvalidDataset(f"the compressed file is damaged: {error}") from error
+
+
+@contextmanager
+def _opened(path: Path, suffix: str) -> Iterator[BinaryIO]:
+    with path.open("rb") as raw:
+        if suffix.endswith(".gz"):
+            with gzip.GzipFile(fileobj=raw) as plain:
+                yield io.BufferedReader(plain)
+        elif suffix.endswith(".zst"):
+            reader = zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(
+                raw, read_across_frames=True
+            )
+            with reader:
+                yield io.BufferedReader(reader)
+        else:
+            yield raw
+
+
+def _lines(file: BinaryIO) -> Iterator[Row]:
+    expanded = 0
+    number = 0
+    while line := file.readline(_MAX_LINE_BYTES + 1):
+        number += 1
+        expanded += len(line)
+        if expanded > _MAX_EXPANDED_BYTES:
+            raise InvalidDataset("the file expands to more than 8 GiB: split it")
+        if len(line) > _MAX_LINE_BYTES:
+            yield number, RowError(number, "", "too_long", "the line exceeds 8 MiB")
+            _skip_line(file)
+            continue
+        if line.strip():
+            yield number, _parse(number, line.removeprefix(b"\xef\xbb\xbf"))
+
+
+def _skip_line(file: BinaryIO) -> None:
+    while (rest := file.readline(_MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
+        pass
+
+
+class _NonFinite(ValueError):
+    pass
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _NonFinite(name)
+
+
+def _parse(number: int, line: bytes) -> dict[str, object] | RowError:
+    try:
+        row = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        return RowError(number, "", "bad_utf8", f"byte {error.start} of the line is not UTF-8")
+    except _NonFinite as error:
+        return RowError(number, "", "non_finite", f"{error} is not a JSON number")
+    except json.JSONDecodeError as error:
+        return RowError(number, "", "bad_json", f"{error.msg} at column {error.colno}")
+    except (RecursionError, ValueError):
+        return RowError(number, "", "bad_json", "nested too deeply, or a number is too long")
+    if not isinstance(row, dict):
+        return RowError(number, "", "wrong_type", "a row must be a JSON object")
+    return row
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    # Imported late: pyarrow costs memory and start-up time that JSONL users need not pay.
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        number = 0
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, without_nulls(row)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InvalidDataset(f"not a readable Parquet file: {error}") from error
+
+
+def without_nulls(row: dict[str, object]) -> dict[str, object]:
+    """Parquet spells an absent field of a struct as null."""
+    return {key: _strip(value) for key, value in row.items() if value is not None}
+
+
+def _strip(value: object) -> object:
+    if isinstance(value, dict):
+        return without_nulls(value)
+    if isinstance(value, list):
+        return [_strip(item) for item in value]
+    return value

@@ -1,0 +1,118 @@
+"""Routes of datasets."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+
+from foundry.catalog.datasets.domain import NAME_PATTERN, AddOptions, Split
+from foundry.catalog.datasets.schemas import (
+    DatasetList,
+    DatasetRows,
+    DatasetVersionList,
+    DatasetVersionOut,
+)
+from foundry.catalog.datasets.service import Datasets
+from foundry.catalog.datasets.tables import Dataset, DatasetVersion
+from foundry.catalog.datasets.upload import received
+from foundry.governance.audit.service import AuditTrail
+from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
+from foundry.infra.http import Db, require
+
+router = APIRouter(prefix="/datasets", tags=["datasets"])
+
+
+def _datasets(request: Request, db: Db) -> Datasets:
+    principal = request.state.principal
+    audit = AuditTrail(db, principal, request.state.request_id)
+    return Datasets(db, request.app.state.objects, audit, principal)
+
+
+DatasetsDep = Annotated[Datasets, Depends(_datasets)]
+Name = Annotated[str, Path(pattern=NAME_PATTERN)]
+Cursor = Annotated[str | None, Query(max_length=1024)]
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
+_READ = [Depends(require("datasets:read"))]
+_WRITE = [Depends(require("datasets:write"))]
+
+
+@router.get("", response_model=DatasetList, operation_id="datasets_list", dependencies=_READ)
+async def list_datasets(
+    datasets: DatasetsDep, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
+) -> Page[Dataset]:
+    return await datasets.list_datasets(cursor=cursor, limit=limit)
+
+
+@router.post(
+    "/{name}/versions",
+    status_code=201,
+    response_model=DatasetVersionOut,
+    operation_id="datasets_add",
+    dependencies=_WRITE,
+    responses={200: {"description": "these bytes are a version already"}},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}
+            },
+        }
+    },
+)
+async def add_version(
+    name: Name,
+    request: Request,
+    response: Response,
+    datasets: DatasetsDep,
+    filename: Annotated[str, Query(max_length=255)],
+    eval_fraction: float = 0.1,
+    seed: Annotated[int, Query(ge=0, lt=2**63)] = 0,
+    max_bad_fraction: float = 0.0,
+) -> DatasetVersion:
+    options = AddOptions(filename, eval_fraction, seed, max_bad_fraction)
+    async with received(request.stream(), request.app.state.http.max_upload_bytes) as path:
+        version, created = await datasets.put(name, path, options)
+    response.status_code = 201 if created else 200
+    return version
+
+
+@router.get(
+    "/{name}/versions",
+    response_model=DatasetVersionList,
+    operation_id="datasets_versions",
+    dependencies=_READ,
+)
+async def list_versions(
+    name: Name, datasets: DatasetsDep, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
+) -> Page[DatasetVersion]:
+    return await datasets.list_versions(name, cursor=cursor, limit=limit)
+
+
+@router.get(
+    "/{name}/versions/{number}",
+    response_model=DatasetVersionOut,
+    operation_id="datasets_get",
+    dependencies=_READ,
+)
+async def get_version(
+    name: Name,
+    number: Annotated[str, Path(pattern=r"^(latest|[1-9][0-9]{0,9})$")],
+    datasets: DatasetsDep,
+) -> DatasetVersion:
+    return await datasets.resolve(name if number == "latest" else f"{name}@{number}")
+
+
+@router.get(
+    "/{name}/versions/{number}/rows",
+    response_model=DatasetRows,
+    operation_id="datasets_rows",
+    dependencies=_READ,
+)
+async def rows(
+    name: Name,
+    number: Annotated[str, Path(pattern=r"^(latest|[1-9][0-9]{0,9})$")],
+    datasets: DatasetsDep,
+    split: Split = "train",
+    limit: Annotated[int, Query(ge=1, le=100)] = 10,
+) -> DatasetRows:
+    reference = name if number == "latest" else f"{name}@{number}"
+    return DatasetRows(data=await datasets.head(reference, split, limit))

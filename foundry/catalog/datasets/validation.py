@@ -1,0 +1,208 @@
+"""What a row must look like; every finding names its place."""
+
+import math
+from collections.abc import Iterator
+
+from foundry.catalog.datasets.domain import Kind
+
+_ROLES = frozenset({"system", "user", "assistant", "tool"})
+_MESSAGE_FIELDS = ("role", "content", "tool_calls", "tool_call_id", "name", "weight")
+
+Finding = tuple[str, str, str]
+
+
+def kind_of(row: dict[str, object]) -> Kind | None:
+    if "messages" in row:
+        return "chat"
+    if "prompt" in row or "completion" in row:
+        return "prompt_completion"
+    return None
+
+
+def findings(row: dict[str, object], kind: Kind) -> Iterator[Finding]:
+    """`(path, code, message)` of everything that is wrong with `row`."""
+    if kind == "prompt_completion":
+        yield from _pair(row)
+    else:
+        yield from _chat(row)
+
+
+def cleaned(row: dict[str, object], kind: Kind) -> dict[str, object]:
+    """The fields that training reads, of a valid row."""
+    if kind == "prompt_completion":
+        return {"prompt": row["prompt"], "completion": row["completion"]}
+    messages = [
+        {name: message[name] for name in _MESSAGE_FIELDS if message.get(name) is not None}
+        for message in _messages(row)
+    ]
+    return {"messages": messages, **({"tools": row["tools"]} if row.get("tools") else {})}
+
+
+def prompt_part(row: dict[str, object], kind: Kind) -> object:
+    """What is asked, without the answers: rows that ask the same belong into one split."""
+    if kind == "prompt_completion":
+        return row["prompt"]
+    asked = []
+    for message in _messages(row):
+        if message["role"] == "assistant":
+            break
+        asked.append(message)
+    return asked
+
+
+def _messages(row: dict[str, object]) -> list[dict[str, object]]:
+    messages = row["messages"]
+    assert isinstance(messages, list)
+    return messages
+
+
+def _pair(row: dict[str, object]) -> Iterator[Finding]:
+    for name in ("prompt", "completion"):
+        if name not in row:
+            yield name, "missing_field", "a prompt/completion row needs it"
+        elif not isinstance(row[name], str):
+            yield name, "wrong_type", f"must be a string, is {_type(row[name])}"
+    completion = row.get("completion")
+    if isinstance(completion, str) and not completion.strip():
+        yield "completion", "empty_target", "there is nothing to learn"
+
+
+def _chat(row: dict[str, object]) -> Iterator[Finding]:
+    messages = row.get("messages")
+    if messages is None:
+        yield "messages", "missing_field", "a chat row needs it"
+        return
+    if not isinstance(messages, list):
+        yield "messages", "wrong_type", f"must be an array, is {_type(messages)}"
+        return
+    if not messages:
+        yield "messages", "empty_target", "there are no messages"
+        return
+    shape = [finding for i, message in enumerate(messages) for finding in _message(i, message)]
+    yield from shape
+    if not isinstance(row.get("tools", []), list):
+        yield "tools", "wrong_type", "must be an array"
+    if not shape:
+        yield from _turns(messages)
+        yield from _tool_calls(messages)
+        if not any(_is_target(message) for message in messages):
+            yield "messages", "empty_target", "no assistant message has content to learn"
+
+
+def _message(index: int, message: object) -> Iterator[Finding]:
+    path = f"messages[{index}]"
+    if not isinstance(message, dict):
+        yield path, "wrong_type", f"must be an object, is {_type(message)}"
+        return
+    role = message.get("role")
+    if role is None:
+        yield f"{path}.role", "missing_field", "every message needs it"
+    elif not isinstance(role, str) or role not in _ROLES:
+        yield f"{path}.role", "unknown_role", f"{str(role)[:40]!r} is none of {_listed(_ROLES)}"
+    yield from _content(path, message)
+    yield from _weight(path, message.get("weight"))
+    yield from _calls(path, message.get("tool_calls"))
+
+
+def _content(path: str, message: dict[str, object]) -> Iterator[Finding]:
+    content = message.get("content")
+    if content is None:
+        if not message.get("tool_calls"):
+            yield f"{path}.content", "missing_field", "every message needs it"
+    elif not isinstance(content, str):
+        yield f"{path}.content", "wrong_type", f"must be a string, is {_type(content)}"
+
+
+def _weight(path: str, weight: object) -> Iterator[Finding]:
+    if weight is None:
+        return
+    if isinstance(weight, float) and not math.isfinite(weight):
+        yield f"{path}.weight", "non_finite", "must be 0 or 1"
+    elif weight not in (0, 1):
+        yield f"{path}.weight", "wrong_type", "must be 0 or 1"
+
+
+def _calls(path: str, calls: object) -> Iterator[Finding]:
+    if calls is None:
+        return
+    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+        yield f"{path}.tool_calls", "wrong_type", "must be an array of objects"
+
+
+# Who may speak after whom; "" is the start.
+_AFTER = {
+    "": frozenset({"system", "user"}),
+    "system": frozenset({"user"}),
+    "user": frozenset({"assistant"}),
+    "assistant": frozenset({"user"}),
+    "tool": frozenset({"tool", "assistant"}),
+}
+
+
+def _allowed_after(previous: dict[str, object] | None) -> frozenset[str]:
+    if previous is None:
+        return _AFTER[""]
+    if previous.get("tool_calls"):
+        return frozenset({"tool"})
+    return _AFTER[str(previous["role"])]
+
+
+def _turns(messages: list[dict[str, object]]) -> Iterator[Finding]:
+    previous: dict[str, object] | None = None
+    for index, message in enumerate(messages):
+        allowed = _allowed_after(previous)
+        # A tool message out of place is reported as the dangling call that it is.
+        if message["role"] not in allowed and message["role"] != "tool":
+            where = f"after {previous['role']}" if previous else "at the start"
+            yield (
+                f"messages[{index}].role",
+                "bad_turn_order",
+                f"{message['role']} {where}; expected {_listed(allowed)}",
+            )
+            return
+        previous = message
+    if previous is not None and previous["role"] != "assistant":
+        yield (
+            f"messages[{len(messages) - 1}].role",
+            "bad_turn_order",
+            "the last message must be the assistant's: it is what is learned",
+        )
+
+
+def _tool_calls(messages: list[dict[str, object]]) -> Iterator[Finding]:
+    """Every call is answered before the next turn, and every answer has its call."""
+    open_calls: dict[object, str] = {}
+    for index, message in enumerate(messages):
+        if message["role"] == "tool":
+            if open_calls.pop(message.get("tool_call_id"), None) is None:
+                path = f"messages[{index}].tool_call_id"
+                yield path, "dangling_tool_call", "it answers no call before it"
+            continue
+        yield from _unanswered(open_calls)
+        open_calls = {}
+        calls = message.get("tool_calls") or []
+        assert isinstance(calls, list)
+        for place, call in enumerate(calls):
+            open_calls[call.get("id")] = f"messages[{index}].tool_calls[{place}]"
+    # The last message may end in calls: they are what is learned.
+
+
+def _unanswered(open_calls: dict[object, str]) -> Iterator[Finding]:
+    for path in open_calls.values():
+        yield path, "dangling_tool_call", "no tool message answers it"
+
+
+def _is_target(message: dict[str, object]) -> bool:
+    if message["role"] != "assistant" or message.get("weight", 1) == 0:
+        return False
+    content = message.get("content")
+    return bool(message.get("tool_calls")) or (isinstance(content, str) and bool(content.strip()))
+
+
+def _listed(names: frozenset[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _type(value: object) -> str:
+    names = {type(None): "null", bool: "a boolean", str: "a string", list: "an array"}
+    return names.get(type(value), "an object" if isinstance(value, dict) else "a number")

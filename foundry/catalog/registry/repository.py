@@ -1,0 +1,335 @@
+"""SQL of the registry. Every query is bound to one tenant."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, func, literal, or_, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import joinedload
+
+from foundry.catalog.registry.domain import Stage, Version
+from foundry.catalog.registry.tables import (
+    Alias,
+    AliasEvent,
+    Blob,
+    Model,
+    ModelVersion,
+    VersionFile,
+    VersionMetric,
+    VersionParent,
+)
+from foundry.infra.ids import uuid7
+
+_ORDER = (ModelVersion.major, ModelVersion.minor, ModelVersion.patch, ModelVersion.pre_key)
+_DESCENDING = tuple(column.desc() for column in _ORDER)
+Edge = tuple[UUID, UUID, str]
+
+
+class Models:
+    def __init__(self, db: AsyncSession, tenant_id: UUID) -> None:
+        self._db = db
+        self._tenant_id = tenant_id
+
+    async def get(self, name: str, *, lock: bool = False) -> Model | None:
+        query = select(Model).where(Model.tenant_id == self._tenant_id, Model.name == name)
+        return (await self._db.execute(query.with_for_update() if lock else query)).scalar()
+
+    async def ensure(self, model: dict[str, Any]) -> tuple[Model, bool]:
+        """The model of this name, locked, so that its versions are numbered one by one."""
+        statement = (
+            insert(Model)
+            .values(tenant_id=self._tenant_id, **model)
+            .on_conflict_do_nothing()
+            .returning(Model.id)
+        )
+        created = (await self._db.execute(statement)).scalar() is not None
+        found = await self.get(str(model["name"]), lock=True)
+        assert found is not None
+        return found, created
+
+    async def page(
+        self, *, prefix: str | None, kind: str | None, after: str | None, limit: int
+    ) -> Sequence[Model]:
+        query = select(Model).where(Model.tenant_id == self._tenant_id, Model.deleted_at.is_(None))
+        if prefix:
+            query = query.where(Model.name.startswith(prefix, autoescape=True))
+        if kind is not None:
+            query = query.where(Model.kind == kind)
+        if after is not None:
+            query = query.where(Model.name > after)
+        return (await self._db.execute(query.order_by(Model.name).limit(limit))).scalars().all()
+
+
+class Versions:
+    def __init__(self, db: AsyncSession, tenant_id: UUID) -> None:
+        self._db = db
+        self._tenant_id = tenant_id
+
+    def _select(self) -> Select[ModelVersion]:
+        return (
+            select(ModelVersion)
+            .where(ModelVersion.tenant_id == self._tenant_id)
+            .options(joinedload(ModelVersion.model, innerjoin=True))
+        )
+
+    async def _one(self, query: Select[ModelVersion]) -> ModelVersion | None:
+        return (await self._db.execute(query.limit(1))).scalar()
+
+    async def get(self, version_id: UUID) -> ModelVersion | None:
+        return await self._one(self._select().where(ModelVersion.id == version_id))
+
+    @staticmethod
+    async def any_tenant(db: AsyncSession, version_id: UUID) -> ModelVersion | None:
+        """For workers, which get ids from callers that were authorised, not names from users."""
+        query = select(ModelVersion).where(ModelVersion.id == version_id)
+        return (await db.execute(query)).scalar()
+
+    async def hold(self, version_id: UUID) -> ModelVersion | None:
+        """Read it as it is now, and keep it from being tombstoned until we commit."""
+        query = self._select().where(ModelVersion.id == version_id)
+        query = query.with_for_update(read=True, key_share=True, of=ModelVersion)
+        return await self._one(query.execution_options(populate_existing=True))
+
+    async def lock(self, version_id: UUID) -> ModelVersion | None:
+        query = self._select().where(ModelVersion.id == version_id)
+        query = query.with_for_update(of=ModelVersion)
+        return await self._one(query.execution_options(populate_existing=True))
+
+    async def by_number(self, name: str, version: Version) -> ModelVersion | None:
+        keys = tuple_(*_ORDER) == tuple_(*map(literal, version.sort_key))
+        query = self._select().join(Model, Model.id == ModelVersion.model_id)
+        return await self._one(query.where(Model.name == name, keys))
+
+    async def by_alias(self, name: str, alias: str) -> ModelVersion | None:
+        query = (
+            self._select()
+            .join(Model, Model.id == ModelVersion.model_id)
+            .join(Alias, Alias.version_id == ModelVersion.id)
+            .where(Model.name == name, Alias.name == alias, Alias.model_id == Model.id)
+        )
+        return await self._one(query)
+
+    async def latest(self, name: str) -> ModelVersion | None:
+        """The highest release that is ready."""
+        query = (
+            self._select()
+            .join(Model, Model.id == ModelVersion.model_id)
+            .where(
+                Model.name == name,
+                ModelVersion.stage == Stage.READY,
+                ModelVersion.pre_key == "~",
+            )
+            .order_by(*_DESCENDING)
+        )
+        return await self._one(query)
+
+    async def highest(self, model_id: UUID) -> ModelVersion | None:
+        query = self._select().where(ModelVersion.model_id == model_id)
+        return await self._one(query.order_by(*_DESCENDING))
+
+    async def adapters_of(
+        self, base_ids: Iterable[UUID], limit: int
+    ) -> list[tuple[ModelVersion, str | None]]:
+        query = (
+            self._select()
+            .add_columns(Alias.name)
+            .join(Model, Model.id == ModelVersion.model_id)
+            .outerjoin(Alias, Alias.version_id == ModelVersion.id)
+            .where(ModelVersion.base_version_id.in_(base_ids), ModelVersion.stage == Stage.READY)
+            .order_by(Model.name, *_DESCENDING, Alias.name)
+            .limit(limit)
+        )
+        return [(row[0], row[1]) for row in await self._db.execute(query)]
+
+    async def of_job(self, job_id: UUID, digest: str) -> ModelVersion | None:
+        query = self._select().where(ModelVersion.job_id == job_id, ModelVersion.digest == digest)
+        return await self._one(query)
+
+    async def page(
+        self, model_id: UUID, after: tuple[Any, ...] | None, limit: int
+    ) -> Sequence[ModelVersion]:
+        """Highest first."""
+        query = self._select().where(ModelVersion.model_id == model_id)
+        if after is not None:
+            query = query.where(tuple_(*_ORDER) < tuple_(*map(literal, after)))
+        query = query.order_by(*_DESCENDING).limit(limit)
+        return (await self._db.execute(query)).scalars().all()
+
+    async def many(self, ids: Iterable[UUID]) -> Sequence[ModelVersion]:
+        query = self._select().where(ModelVersion.id.in_(ids)).order_by(ModelVersion.id)
+        return (await self._db.execute(query)).scalars().all()
+
+    async def edges(self, ids: Iterable[UUID], *, down: bool) -> set[Edge]:
+        """`(child, parent, relation)` of the edges that leave `ids` upwards or downwards."""
+        wanted = list(ids)
+        found: set[Edge] = set()
+        for parent, relation in (
+            (ModelVersion.parent_version_id, ModelVersion.relation),
+            (ModelVersion.base_version_id, literal("base")),
+        ):
+            query = select(ModelVersion.id, parent, relation).where(
+                ModelVersion.tenant_id == self._tenant_id,
+                parent.is_not(None),
+                (parent if down else ModelVersion.id).in_(wanted),
+            )
+            rows = await self._db.execute(query)
+            found.update((child, above, kind) for child, above, kind in rows if above is not None)
+        side = VersionParent.parent_id if down else VersionParent.child_id
+        merges = select(
+            VersionParent.child_id, VersionParent.parent_id, VersionParent.relation
+        ).where(VersionParent.tenant_id == self._tenant_id, side.in_(wanted))
+        found.update((row[0], row[1], row[2]) for row in await self._db.execute(merges))
+        return found
+
+    async def child(self, version_id: UUID) -> ModelVersion | None:
+        """A version that still needs this one."""
+        query = self._select().where(
+            or_(
+                ModelVersion.parent_version_id == version_id,
+                ModelVersion.base_version_id == version_id,
+            ),
+            ModelVersion.stage != Stage.TOMBSTONED,
+        )
+        return await self._one(query)
+
+    async def alias_of(self, version_id: UUID) -> str | None:
+        query = select(Alias.name).where(
+            Alias.tenant_id == self._tenant_id, Alias.version_id == version_id
+        )
+        return (await self._db.execute(query.limit(1))).scalar()
+
+    async def files(self, version_id: UUID) -> list[VersionFile]:
+        query = (
+            select(VersionFile)
+            .where(VersionFile.tenant_id == self._tenant_id, VersionFile.version_id == version_id)
+            .options(joinedload(VersionFile.blob, innerjoin=True))
+            .order_by(VersionFile.path)
+        )
+        return list((await self._db.execute(query)).scalars())
+
+    async def metrics(self, version_id: UUID) -> list[VersionMetric]:
+        query = (
+            select(VersionMetric)
+            .where(
+                VersionMetric.tenant_id == self._tenant_id, VersionMetric.version_id == version_id
+            )
+            .order_by(VersionMetric.name, VersionMetric.step)
+        )
+        return list((await self._db.execute(query)).scalars())
+
+
+class Blobs:
+    def __init__(self, db: AsyncSession, tenant_id: UUID) -> None:
+        self._db = db
+        self._tenant_id = tenant_id
+
+    async def known(self, digests: Iterable[str]) -> dict[str, str]:
+        """sha256 → object key of the blobs that are stored already."""
+        query = select(Blob.sha256, Blob.object_key).where(
+            Blob.tenant_id == self._tenant_id, Blob.state == "live", Blob.sha256.in_(digests)
+        )
+        return {row.sha256: row.object_key for row in await self._db.execute(query)}
+
+    async def claim(self, sha256: str, size: int, object_key: str | None) -> Blob | None:
+        """The live blob with one more reference, made if need be; None: there is no object yet."""
+        if object_key is not None:
+            await self._db.execute(
+                insert(Blob)
+                .values(
+                    id=uuid7(),
+                    tenant_id=self._tenant_id,
+                    sha256=sha256,
+                    size=size,
+                    object_key=object_key,
+                    refcount=0,
+                )
+                .on_conflict_do_nothing()
+            )
+        statement = (
+            update(Blob)
+            .where(Blob.tenant_id == self._tenant_id, Blob.sha256 == sha256, Blob.state == "live")
+            .values(refcount=Blob.refcount + 1)
+            .returning(Blob)
+            .execution_options(populate_existing=True)
+        )
+        return (await self._db.execute(statement)).scalar()
+
+    async def release(self, version_id: UUID) -> None:
+        """Drop the references of a version's files."""
+        used = select(VersionFile.blob_id).where(
+            VersionFile.tenant_id == self._tenant_id, VersionFile.version_id == version_id
+        )
+        for blob_id in (await self._db.execute(used.order_by(VersionFile.blob_id))).scalars().all():
+            await self._db.execute(
+                update(Blob)
+                .where(Blob.tenant_id == self._tenant_id, Blob.id == blob_id)
+                .values(refcount=Blob.refcount - 1)
+            )
+
+
+class AliasRows:
+    def __init__(self, db: AsyncSession, tenant_id: UUID) -> None:
+        self._db = db
+        self._tenant_id = tenant_id
+
+    async def of_model(self, model_id: UUID) -> list[Alias]:
+        query = (
+            select(Alias)
+            .where(Alias.tenant_id == self._tenant_id, Alias.model_id == model_id)
+            .options(joinedload(Alias.target, innerjoin=True))
+            .order_by(Alias.name)
+        )
+        return list((await self._db.execute(query)).scalars())
+
+    async def get(self, model_id: UUID, name: str) -> Alias | None:
+        query = (
+            select(Alias)
+            .where(
+                Alias.tenant_id == self._tenant_id, Alias.model_id == model_id, Alias.name == name
+            )
+            .options(joinedload(Alias.target, innerjoin=True))
+            .execution_options(populate_existing=True)
+        )
+        return (await self._db.execute(query)).scalar()
+
+    async def create(self, alias: dict[str, Any]) -> bool:
+        statement = (
+            insert(Alias)
+            .values(tenant_id=self._tenant_id, row_version=1, **alias)
+            .on_conflict_do_nothing()
+            .returning(Alias.name)
+        )
+        return (await self._db.execute(statement)).scalar() is not None
+
+    async def move(self, model_id: UUID, name: str, to: UUID, expected: UUID) -> bool:
+        statement = (
+            update(Alias)
+            .where(
+                Alias.tenant_id == self._tenant_id,
+                Alias.model_id == model_id,
+                Alias.name == name,
+                Alias.version_id == expected,
+            )
+            .values(version_id=to, row_version=Alias.row_version + 1, updated_at=func.now())
+            .returning(Alias.row_version)
+        )
+        return (await self._db.execute(statement)).scalar() is not None
+
+    async def remove(self, alias: Alias) -> None:
+        await self._db.delete(alias)
+        await self._db.flush()
+
+    async def last_event(self, model_id: UUID, alias: str) -> AliasEvent | None:
+        query = (
+            select(AliasEvent)
+            .where(
+                AliasEvent.tenant_id == self._tenant_id,
+                AliasEvent.model_id == model_id,
+                AliasEvent.alias == alias,
+            )
+            .order_by(AliasEvent.id.desc())
+            .limit(1)
+        )
+        return (await self._db.execute(query)).scalar()

@@ -1,0 +1,211 @@
+"""Routes of the registry."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+
+from foundry.catalog.registry.aliases import Aliases
+from foundry.catalog.registry.domain import NAME_PATTERN
+from foundry.catalog.registry.schemas import (
+    AliasOut,
+    AliasRollback,
+    AliasSet,
+    ArtifactList,
+    ComparisonOut,
+    LineageOut,
+    MetricList,
+    ModelDetail,
+    ModelList,
+    StageSet,
+    VersionList,
+    VersionOut,
+)
+from foundry.catalog.registry.service import (
+    Comparison,
+    Described,
+    Lineage,
+    Registry,
+)
+from foundry.catalog.registry.tables import Alias, Model, ModelVersion, VersionFile, VersionMetric
+from foundry.governance.audit.service import AuditTrail
+from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
+from foundry.infra.http import Db, require
+
+router = APIRouter(prefix="/models", tags=["models"])
+
+
+def _registry(request: Request, db: Db) -> Registry:
+    principal = request.state.principal
+    audit = AuditTrail(db, principal, request.state.request_id)
+    # Slices above this one say what still uses a version; the application brings them.
+    guards = [guard(db, principal) for guard in request.app.state.version_use_guards]
+    return Registry(db, request.app.state.objects, audit, principal, guards)
+
+
+def _aliases(request: Request, db: Db) -> Aliases:
+    principal = request.state.principal
+    audit = AuditTrail(db, principal, request.state.request_id)
+    return Aliases(db, audit, principal)
+
+
+RegistryDep = Annotated[Registry, Depends(_registry)]
+AliasesDep = Annotated[Aliases, Depends(_aliases)]
+Name = Annotated[str, Path(pattern=NAME_PATTERN)]
+Selector = Annotated[str, Path(max_length=128, description="a version or an alias")]
+Cursor = Annotated[str | None, Query(max_length=1024)]
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
+_READ = [Depends(require("models:read"))]
+_WRITE = [Depends(require("registry:write"))]
+
+
+@router.get("", response_model=ModelList, operation_id="models_list", dependencies=_READ)
+async def list_models(
+    registry: RegistryDep,
+    q: Annotated[str | None, Query(max_length=128, description="name prefix")] = None,
+    kind: Annotated[str | None, Query(max_length=32)] = None,
+    cursor: Cursor = None,
+    limit: Limit = DEFAULT_LIMIT,
+) -> Page[Model]:
+    return await registry.list_models(prefix=q, kind=kind, cursor=cursor, limit=limit)
+
+
+@router.get("/{name}", response_model=ModelDetail, operation_id="models_get", dependencies=_READ)
+async def get_model(name: Name, registry: RegistryDep) -> Described:
+    return await registry.describe(name)
+
+
+@router.get(
+    "/{name}/versions",
+    response_model=VersionList,
+    operation_id="versions_list",
+    dependencies=_READ,
+)
+async def list_versions(
+    name: Name, registry: RegistryDep, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
+) -> Page[ModelVersion]:
+    return await registry.list_versions(name, cursor=cursor, limit=limit)
+
+
+@router.get(
+    "/{name}/versions/{version}",
+    response_model=VersionOut,
+    operation_id="versions_get",
+    dependencies=_READ,
+)
+async def get_version(name: Name, version: Selector, registry: RegistryDep) -> ModelVersion:
+    return await registry.select(name, version)
+
+
+@router.patch(
+    "/{name}/versions/{version}",
+    response_model=VersionOut,
+    operation_id="versions_set_stage",
+    dependencies=_WRITE,
+)
+async def set_stage(
+    name: Name, version: Selector, body: StageSet, registry: RegistryDep
+) -> ModelVersion:
+    return await registry.deprecate(name, version, body.deprecated)
+
+
+@router.delete(
+    "/{name}/versions/{version}",
+    status_code=204,
+    operation_id="versions_delete",
+    dependencies=_WRITE,
+)
+async def delete_version(
+    name: Name,
+    version: Selector,
+    registry: RegistryDep,
+    reason: Annotated[str | None, Query(max_length=1024)] = None,
+) -> Response:
+    await registry.tombstone(name, version, reason)
+    return Response(status_code=204)
+
+
+@router.get(
+    "/{name}/versions/{version}/artifacts",
+    response_model=ArtifactList,
+    operation_id="versions_artifacts",
+    dependencies=_READ,
+)
+async def artifacts(
+    name: Name, version: Selector, registry: RegistryDep
+) -> dict[str, list[VersionFile]]:
+    return {"data": await registry.artifacts(name, version)}
+
+
+@router.get(
+    "/{name}/versions/{version}/metrics",
+    response_model=MetricList,
+    operation_id="versions_metrics",
+    dependencies=_READ,
+)
+async def metrics(
+    name: Name, version: Selector, registry: RegistryDep
+) -> dict[str, list[VersionMetric]]:
+    return {"data": await registry.metrics(name, version)}
+
+
+@router.get(
+    "/{name}/versions/{version}/lineage",
+    response_model=LineageOut,
+    operation_id="versions_lineage",
+    dependencies=_READ,
+)
+async def lineage(
+    name: Name,
+    version: Selector,
+    registry: RegistryDep,
+    direction: Annotated[str, Query(pattern="^(up|down)$")] = "up",
+) -> Lineage:
+    return await registry.lineage(name, version, down=direction == "down")
+
+
+@router.get(
+    "/{name}/compare",
+    response_model=ComparisonOut,
+    operation_id="models_compare",
+    dependencies=_READ,
+)
+async def compare(
+    name: Name,
+    registry: RegistryDep,
+    versions: Annotated[str, Query(max_length=1024, description="comma-separated, at most 8")],
+) -> dict[str, list[Comparison]]:
+    return {"data": await registry.compare(name, versions.split(","))}
+
+
+@router.put(
+    "/{name}/aliases/{alias}",
+    response_model=AliasOut,
+    operation_id="aliases_set",
+    dependencies=_WRITE,
+)
+async def set_alias(name: Name, alias: Selector, body: AliasSet, aliases: AliasesDep) -> Alias:
+    return await aliases.set(name, alias, body.version, body.expected_version_id, body.reason)
+
+
+@router.post(
+    "/{name}/aliases/{alias}/rollback",
+    response_model=AliasOut,
+    operation_id="aliases_rollback",
+    dependencies=_WRITE,
+)
+async def rollback(name: Name, alias: Selector, body: AliasRollback, aliases: AliasesDep) -> Alias:
+    return await aliases.rollback(name, alias, body.expected_version_id, body.reason)
+
+
+@router.delete(
+    "/{name}/aliases/{alias}",
+    status_code=204,
+    operation_id="aliases_delete",
+    dependencies=_WRITE,
+)
+async def delete_alias(
+    name: Name, alias: Selector, expected_version_id: UUID, aliases: AliasesDep
+) -> Response:
+    await aliases.delete(name, alias, expected_version_id)
+    return Response(status_code=204)

@@ -1,0 +1,1 @@
+"""Pure numerics: no Ray, no HTTP, no SQL."""

@@ -1,0 +1,138 @@
+"""Low-rank adapters: which parameters are trained, and PEFT's file format."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from foundry.engines.training.config import TARGET_MODULES, Lora
+from foundry.engines.training.files import write_json, write_tensors
+from foundry.engines.training.model import Llama, Projection
+from foundry.errors import FoundryError, InvalidArtifact, UnsupportedFeature
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+_PREFIX = "base_model.model."
+_REFUSED = ("use_dora", "use_rslora", "modules_to_save", "rank_pattern", "alpha_pattern")
+
+
+def attach(model: Llama, config: Lora, seed: int) -> None:
+    """Freeze the base and put an adapter beside every declared projection."""
+    model.requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    for _, projection in _targets(model, config.modules):
+        projection.attach(config.rank, config.alpha, config.dropout, generator)
+
+
+def declared_names(model: Llama, config: Lora) -> set[str]:
+    """The parameters that a run with this method trains, and no others."""
+    return {
+        f"{name}.{matrix}"
+        for name, _ in _targets(model, config.modules)
+        for matrix in ("lora_A", "lora_B")
+    }
+
+
+def trainable(model: nn.Module, declared: Iterable[str]) -> dict[str, nn.Parameter]:
+    """The trained parameters by name.
+
+    Raises:
+        FoundryError: they are not the declared ones. A silent full fine-tune, or an adapter that
+            never learns, is worse than a stop.
+    """
+    found = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if difference := set(declared) ^ set(found):
+        raise FoundryError(f"trained parameters differ from the declared set: {min(difference)}")
+    return found
+
+
+def _targets(model: Llama, modules: Iterable[str]) -> list[tuple[str, Projection]]:
+    wanted = set(modules)
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, Projection) and name.rpartition(".")[2] in wanted
+    ]
+
+
+def export_adapter(model: Llama, config: Lora, out_dir: Path) -> None:
+    """Write float32 weights and the config that peft and vLLM read."""
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        path, _, leaf = name.rpartition(".")
+        if leaf in ("lora_A", "lora_B"):
+            tensors[f"{_PREFIX}{path}.{leaf}.weight"] = parameter.detach().float()
+    write_tensors(out_dir / WEIGHTS, tensors)
+    write_json(out_dir / CONFIG, peft_config(config))
+
+
+def peft_config(config: Lora) -> dict[str, object]:
+    return {
+        "base_model_name_or_path": None,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "lora_alpha": config.alpha,
+        "lora_dropout": config.dropout,
+        "modules_to_save": None,
+        "peft_type": "LORA",
+        "r": config.rank,
+        "target_modules": sorted(config.modules),
+        "task_type": "CAUSAL_LM",
+        "use_dora": False,
+        "use_rslora": False,
+    }
+
+
+def import_adapter(model: Llama, adapter_dir: Path) -> Lora:
+    """Attach an adapter in PEFT's format, trainable.
+
+    Raises:
+        InvalidArtifact: broken files, or weights that do not fit the model.
+        UnsupportedFeature: a variant of LoRA that this decoder lacks.
+    """
+    try:
+        document = json.loads((adapter_dir / CONFIG).read_text())
+        tensors = load_file(adapter_dir / WEIGHTS)
+        config = _read_config(document)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise InvalidArtifact(f"the adapter {adapter_dir.name} cannot be read: {error}") from error
+    attach(model, config, seed=0)
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name in sorted(declared_names(model, config)):
+            _copy(parameters[name], tensors.pop(f"{_PREFIX}{name}.weight", None), name)
+    if tensors:
+        raise InvalidArtifact(f"the adapter has weights that the model lacks: {min(tensors)}")
+    return config
+
+
+def _copy(parameter: Tensor, value: Tensor | None, name: str) -> None:
+    if value is None or value.shape != parameter.shape:
+        found = "missing" if value is None else f"of shape {tuple(value.shape)}"
+        raise InvalidArtifact(f"adapter weight {name} is {found}, not {tuple(parameter.shape)}")
+    parameter.copy_(value)
+
+
+def _read_config(document: dict[str, object]) -> Lora:
+    if document.get("peft_type") != "LORA" or document.get("bias", "none") != "none":
+        raise UnsupportedFeature("only plain LoRA adapters without biases are supported")
+    for key in _REFUSED:
+        if document.get(key):
+            raise UnsupportedFeature(f"LoRA with {key} is not supported")
+    modules = document["target_modules"]
+    present = set(modules) if isinstance(modules, list) else set()
+    groups = tuple(group for group, names in TARGET_MODULES.items() if present & set(names))
+    return Lora.model_validate(
+        {
+            "rank": document["r"],
+            "alpha": document["lora_alpha"],
+            "dropout": document.get("lora_dropout", 0.0),
+            "targets": groups,
+        }
+    )

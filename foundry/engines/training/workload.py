@@ -1,0 +1,180 @@
+"""What a worker trains: a model with its optimiser, and the numbered batches of the run."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol, Self, TypeVar
+
+import torch
+
+from foundry.engines.training import lora
+from foundry.engines.training.chat import ChatTokenizer, Example, Prepared, Row, prepare
+from foundry.engines.training.config import Lora, SftConfig
+from foundry.engines.training.files import whole_directory
+from foundry.engines.training.learner import Learner
+from foundry.engines.training.model import Llama
+from foundry.engines.training.packing import Batch, collate
+from foundry.engines.training.sampler import Cursor, Item, Sampler
+from foundry.engines.training.weights import export_model, load_model
+from foundry.errors import InvalidDataset
+
+T = TypeVar("T")
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class Workload(Protocol):
+    """The same on every worker: batch `number` has the same tokens wherever it is trained."""
+
+    @property
+    def learner(self) -> Learner: ...
+
+    @property
+    def total_batches(self) -> int:
+        """Batches of one worker's whole run: its optimiser steps."""
+
+    def batches(self, number: int) -> Sequence[Batch]:
+        """The micro-batches of batch `number`, 0 or more; past the last epoch it goes on."""
+
+    def evaluation(self) -> Iterable[Batch]:
+        """The held-out micro-batches; none, if nothing is held out."""
+
+    def export(self, target: Path) -> None:
+        """Write the trained model or adapter; whole or not at all. Raises DiskFull."""
+
+
+class SftWorkload:
+    """Chat rows and a model of the registry."""
+
+    def __init__(
+        self,
+        config: SftConfig,
+        model_dir: Path,
+        train: Prepared,
+        evaluation: Prepared,
+        device: str | None = None,
+    ) -> None:
+        self._config = config
+        self._model_dir = model_dir
+        self.device = torch.device(device or default_device())
+        self.data = train
+        self._evaluation = evaluation.examples
+        self._sampler = Sampler([len(e.tokens) for e in train.examples], config)
+        self._model = self._build_model()
+        declared = (
+            lora.declared_names(self._model, config.method)
+            if isinstance(config.method, Lora)
+            else {name for name, _ in self._model.named_parameters()}
+        )
+        self.learner = Learner(
+            self._model,
+            lora.trainable(self._model, declared),
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            grad_clip=config.grad_clip,
+        )
+
+    @classmethod
+    def prepare(
+        cls,
+        config: SftConfig,
+        model_dir: Path,
+        train_rows: Sequence[Row],
+        eval_rows: Sequence[Row],
+        device: str | None = None,
+    ) -> Self:
+        """Tokenize the rows and load the model.
+
+        Raises:
+            InvalidDataset: a row cannot be used, or nothing is left to train on.
+            UnsupportedFeature: an architecture or template outside the supported ones.
+            InvalidArtifact: broken model files.
+        """
+        return cls(config, model_dir, *prepared(config, model_dir, train_rows, eval_rows), device)
+
+    @property
+    def total_batches(self) -> int:
+        return self._sampler.total_steps()
+
+    def batches(self, number: int) -> list[Batch]:
+        return self._collated(self._sampler.items(number))
+
+    def batch(self, cursor: Cursor) -> tuple[list[Batch], Cursor]:
+        """The micro-batches at `cursor`, and where the next ones start."""
+        items, after = self._sampler.batch(cursor)
+        return self._collated(items), after
+
+    def _collated(self, items: Sequence[Item]) -> list[Batch]:
+        return [
+            collate((self.data.examples[i] for item in chunk for i in item), self.device)
+            for chunk in chunks(items, self._config.micro_batch_size)
+        ]
+
+    def evaluation(self) -> Iterable[Batch]:
+        for examples in chunks(self._evaluation, self._config.micro_batch_size):
+            yield collate(examples, self.device)
+
+    def export(self, target: Path) -> None:
+        method = self._config.method
+        with whole_directory(target) as staging:
+            if isinstance(method, Lora):
+                lora.export_adapter(self._model, method, staging)
+            else:
+                dtype = _DTYPES[self._config.precision]
+                export_model(self._model, self._model_dir, staging, dtype)
+
+    def digest(self) -> str:
+        """SHA-256 of config, data and base weights."""
+        return run_digest(self._config, self._model_dir, self.data.examples)
+
+    def _build_model(self) -> Llama:
+        compute = _DTYPES[self._config.precision]
+        is_lora = isinstance(self._config.method, Lora)
+        model = load_model(
+            self._model_dir,
+            # Trained weights stay float32: in bfloat16 a small update rounds to nothing.
+            dtype=compute if is_lora else torch.float32,
+            compute_dtype=compute,
+            device=self.device,
+        )
+        model.activation_checkpointing = self._config.activation_checkpointing
+        if isinstance(self._config.method, Lora):
+            lora.attach(model, self._config.method, self._config.seed)
+        return model
+
+
+def default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def prepared(
+    config: SftConfig, model_dir: Path, train_rows: Sequence[Row], eval_rows: Sequence[Row]
+) -> tuple[Prepared, Prepared]:
+    """Both splits tokenized.
+
+    Raises:
+        InvalidDataset: a row cannot be used, or nothing is left to train on.
+    """
+    tokenizer = ChatTokenizer.load(model_dir)
+    train, evaluation = (
+        prepare(rows, tokenizer, max_seq_len=config.max_seq_len, too_long=config.too_long)
+        for rows in (train_rows, eval_rows)
+    )
+    if not train.examples:
+        raise InvalidDataset("no row is left to train on: none has a reply that fits max_seq_len")
+    return train, evaluation
+
+
+def chunks(values: Sequence[T], size: int) -> Iterable[Sequence[T]]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
+def run_digest(config: SftConfig, model_dir: Path, examples: Sequence[Example]) -> str:
+    digest = hashlib.sha256(config.digest().encode())
+    for example in examples:
+        digest.update(repr((example.tokens, example.trained)).encode())
+    for path in sorted(model_dir.glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""What runs: jobs, fleets and the Ray actors that train."""

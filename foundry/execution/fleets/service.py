@@ -1,0 +1,140 @@
+"""The log of a DiLoCo run: the driver writes it under its lease, the job's owner reads it."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from foundry.errors import Conflict
+from foundry.execution.fleets.domain import FleetEvent, RoundRecord
+from foundry.execution.fleets.repository import FleetRecords, FleetRows
+from foundry.execution.fleets.tables import DilocoEvent, DilocoRound
+from foundry.execution.jobs.service import Jobs, hold
+from foundry.governance.identity.domain import Principal
+from foundry.infra.database import Database
+
+__all__ = ["DilocoEvent", "DilocoRound", "FleetLog", "Fleets"]
+
+
+class FleetLog:
+    """One attempt's log of its job. What is in it has happened; what is not has not.
+
+    Every write raises LeaseLost, and changes nothing, once another attempt has taken over.
+    """
+
+    def __init__(self, database: Database, job_id: UUID, fence: int) -> None:
+        self._database = database
+        self._job_id = job_id
+        self._fence = fence
+
+    async def commit(self, record: RoundRecord, events: Sequence[FleetEvent] = ()) -> None:
+        """Make a round count. The newest round again, with its digest, changes nothing: the
+        answer to a commit may be lost.
+
+        Raises:
+            Conflict: it is not the round after the newest one.
+        """
+        async with self._writing() as (records, tenant_id):
+            newest = await records.newest()
+            number = 0 if newest is None else newest.round
+            if newest is not None and (number, newest.digest) == (record.round, record.digest):
+                return
+            if record.round != number + 1:
+                raise Conflict(
+                    f"job {self._job_id}: round {record.round} cannot be committed after round "
+                    f"{number}; resume from the newest checkpoint"
+                )
+            await records.add(tenant_id, record)
+            await records.note(tenant_id, events)
+
+    async def keep(self, round: int, checkpoint: dict[str, Any] | None) -> None:
+        """Note where the state after a committed round lies; replaces an earlier note.
+
+        Args:
+            checkpoint: None: it is not kept any more.
+
+        Raises:
+            Conflict: that round is not committed.
+        """
+        async with self._writing() as (records, _):
+            if not await records.keep(round, checkpoint):
+                raise Conflict(
+                    f"job {self._job_id}: round {round} is not committed, so nothing resumes there"
+                )
+
+    async def note(self, events: Sequence[FleetEvent]) -> None:
+        """Record events between two rounds."""
+        async with self._writing() as (records, tenant_id):
+            await records.note(tenant_id, events)
+
+    async def rewind(self, round: int) -> None:
+        """Resume after `round`: later rounds never happened. 0: nothing has.
+
+        Raises:
+            Conflict: there is no such round.
+        """
+        async with self._writing() as (records, tenant_id):
+            newest = await records.newest()
+            number = 0 if newest is None else newest.round
+            if not 0 <= round <= number:
+                raise Conflict(
+                    f"job {self._job_id}: there is no round {round} to resume after; the newest is "
+                    f"{number}"
+                )
+            lost = await records.remove_after(round)
+            detail = f"rounds {round + 1} to {number} are trained again" if lost else ""
+            await records.note(tenant_id, [FleetEvent(round, "", "resumed", detail)])
+
+    async def newest(self) -> RoundRecord | None:
+        async with self._database.begin() as db:
+            return await FleetRecords(db, self._job_id).newest()
+
+    async def checkpoints(self) -> Sequence[RoundRecord]:
+        """Rounds after which the fleet's state is kept, oldest first."""
+        async with self._database.begin() as db:
+            return await FleetRecords(db, self._job_id).checkpoints()
+
+    async def forget_checkpoints(self) -> None:
+        """Of a job that has succeeded, which needs no lease: nothing resumes it."""
+        async with self._database.begin() as db:
+            await FleetRecords(db, self._job_id).forget_checkpoints()
+
+    async def history(self) -> tuple[FleetEvent, ...]:
+        """Everything that happened, in order, over all attempts."""
+        async with self._database.begin() as db:
+            return await FleetRecords(db, self._job_id).history()
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[tuple[FleetRecords, UUID]]:
+        """The records and their tenant, in a transaction that holds the lease."""
+        async with self._database.begin() as db:
+            job = await hold(db, self._job_id, self._fence)
+            yield FleetRecords(db, self._job_id), job.tenant_id
+
+
+class Fleets:
+    """Rounds and membership of the jobs of the principal's project."""
+
+    def __init__(self, db: AsyncSession, jobs: Jobs, principal: Principal) -> None:
+        self._jobs = jobs
+        self._rows = FleetRows(db, principal.tenant_id)
+
+    async def rounds(self, job_id: UUID, *, after: int, limit: int) -> Sequence[DilocoRound]:
+        """Rounds above `after`, oldest first; a job without a fleet has none.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        await self._jobs.get(job_id)
+        return await self._rows.rounds(job_id, after, limit)
+
+    async def members(self, job_id: UUID, *, after: int, limit: int) -> Sequence[DilocoEvent]:
+        """What happened to the members, numbers above `after`, oldest first.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        await self._jobs.get(job_id)
+        return await self._rows.events(job_id, after, limit)

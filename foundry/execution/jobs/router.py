@@ -1,0 +1,163 @@
+"""Routes of jobs."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from foundry.catalog.datasets.service import Datasets
+from foundry.catalog.registry.service import Registry
+from foundry.execution.jobs.schemas import (
+    DilocoSubmit,
+    ImportSubmit,
+    JobList,
+    JobLogList,
+    JobMetricList,
+    JobOut,
+    SftSubmit,
+)
+from foundry.execution.jobs.service import Jobs
+from foundry.execution.jobs.submission import Submissions
+from foundry.execution.jobs.tables import Job, JobLog, JobMetric
+from foundry.governance.audit.service import AuditTrail
+from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
+from foundry.infra.http import Db, require
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+
+def _jobs(request: Request, db: Db) -> Jobs:
+    principal = request.state.principal
+    return Jobs(db, AuditTrail(db, principal, request.state.request_id), principal)
+
+
+def _submissions(request: Request, db: Db) -> Submissions:
+    principal, objects = request.state.principal, request.app.state.objects
+    audit = AuditTrail(db, principal, request.state.request_id)
+    return Submissions(
+        Jobs(db, audit, principal),
+        Registry(db, objects, audit, principal),
+        Datasets(db, objects, audit, principal),
+    )
+
+
+JobsDep = Annotated[Jobs, Depends(_jobs)]
+SubmissionsDep = Annotated[Submissions, Depends(_submissions)]
+_READ = [Depends(require("jobs:read"))]
+_WRITE = [Depends(require("jobs:write"))]
+_SAME: dict[int | str, dict[str, Any]] = {
+    200: {"description": "the same job is active or has succeeded already"}
+}
+
+
+@router.post(
+    "/sft",
+    status_code=201,
+    response_model=JobOut,
+    operation_id="jobs_submit_sft",
+    dependencies=_WRITE,
+    responses=_SAME,
+)
+async def submit_sft(body: SftSubmit, response: Response, submissions: SubmissionsDep) -> Job:
+    job, created = await submissions.sft(
+        body.name,
+        body.base,
+        body.dataset,
+        body.config,
+        force=body.force,
+        submission_id=body.submission_id,
+    )
+    response.status_code = 201 if created else 200
+    return job
+
+
+@router.post(
+    "/diloco",
+    status_code=201,
+    response_model=JobOut,
+    operation_id="jobs_submit_diloco",
+    dependencies=_WRITE,
+    responses=_SAME,
+)
+async def submit_diloco(body: DilocoSubmit, response: Response, submissions: SubmissionsDep) -> Job:
+    job, created = await submissions.diloco(
+        body.name,
+        body.base,
+        body.dataset,
+        body.config,
+        force=body.force,
+        submission_id=body.submission_id,
+    )
+    response.status_code = 201 if created else 200
+    return job
+
+
+@router.post(
+    "/import",
+    status_code=201,
+    response_model=JobOut,
+    operation_id="jobs_submit_import",
+    dependencies=[Depends(require("registry:import"))],
+    responses=_SAME,
+)
+async def submit_import(body: ImportSubmit, response: Response, submissions: SubmissionsDep) -> Job:
+    job, created = await submissions.import_model(body.name, body.source, force=body.force)
+    response.status_code = 201 if created else 200
+    return job
+
+
+@router.get("", response_model=JobList, operation_id="jobs_list", dependencies=_READ)
+async def list_jobs(
+    jobs: JobsDep,
+    state: Annotated[str | None, Query(max_length=32)] = None,
+    cursor: Annotated[str | None, Query(max_length=1024)] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
+) -> Page[Job]:
+    return await jobs.list_jobs(state=state, cursor=cursor, limit=limit)
+
+
+@router.get("/{job_id}", response_model=JobOut, operation_id="jobs_get", dependencies=_READ)
+async def get_job(job_id: UUID, jobs: JobsDep) -> Job:
+    return await jobs.get(job_id)
+
+
+@router.get(
+    "/{job_id}/metrics",
+    response_model=JobMetricList,
+    operation_id="jobs_metrics",
+    dependencies=_READ,
+)
+async def job_metrics(
+    job_id: UUID,
+    jobs: JobsDep,
+    after: Annotated[int, Query(ge=-1, lt=2**63, description="steps above this one")] = -1,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 2000,
+) -> dict[str, Sequence[JobMetric]]:
+    return {"data": await jobs.metrics(job_id, after=after, limit=limit)}
+
+
+@router.get(
+    "/{job_id}/logs", response_model=JobLogList, operation_id="jobs_logs", dependencies=_READ
+)
+async def job_logs(
+    job_id: UUID,
+    jobs: JobsDep,
+    after: Annotated[int, Query(ge=0, lt=2**63, description="chunks above this number")] = 0,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
+) -> dict[str, Sequence[JobLog]]:
+    return {"data": await jobs.logs(job_id, after=after, limit=limit)}
+
+
+@router.post(
+    "/{job_id}/cancel", response_model=JobOut, operation_id="jobs_cancel", dependencies=_WRITE
+)
+async def cancel(job_id: UUID, jobs: JobsDep) -> Job:
+    return await jobs.cancel(job_id)
+
+
+@router.post(
+    "/{job_id}/resume", response_model=JobOut, operation_id="jobs_resume", dependencies=_WRITE
+)
+async def resume(job_id: UUID, jobs: JobsDep) -> Job:
+    return await jobs.resume(job_id)

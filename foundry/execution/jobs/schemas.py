@@ -1,0 +1,112 @@
+"""Wire models of jobs."""
+
+from datetime import datetime
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from foundry.engines.training.config import Full as Full
+from foundry.engines.training.config import Lora as Lora
+from foundry.engines.training.config import SftConfig as SftConfig
+from foundry.engines.training.diloco.config import Bf16 as Bf16
+from foundry.engines.training.diloco.config import DilocoConfig as DilocoConfig
+from foundry.engines.training.diloco.config import E3m0 as E3m0
+from foundry.engines.training.diloco.config import FleetConfig as FleetConfig
+from foundry.engines.training.diloco.config import Fp32 as Fp32
+from foundry.engines.training.diloco.config import InnerConfig as InnerConfig
+from foundry.engines.training.diloco.config import Int8 as Int8
+from foundry.engines.training.diloco.config import OuterConfig as OuterConfig
+from foundry.engines.training.diloco.config import TopK as TopK
+from foundry.execution.jobs.domain import ENDED as ENDED
+
+_NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,127}$"
+
+
+class _TrainingSubmit(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(pattern=_NAME_PATTERN, description="the model that gets a new version")
+    base: str = Field(max_length=320, description="a model reference, like smollm2-135m")
+    dataset: str = Field(max_length=320, description="a dataset reference, like support@1")
+    force: bool = Field(
+        default=False, description="train again although the same job is active or has succeeded"
+    )
+    submission_id: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9._-]{1,128}$",
+        description="the Ray job that asks and will be the driver itself; unset: one is started",
+    )
+
+
+class SftSubmit(_TrainingSubmit):
+    """Fine-tune `base` on `dataset`; the result becomes a version of the model `name`."""
+
+    config: SftConfig = Field(default_factory=SftConfig)
+
+
+class DilocoSubmit(_TrainingSubmit):
+    """As `SftSubmit`, by workers that train apart and synchronise now and then."""
+
+    config: DilocoConfig = Field(default_factory=DilocoConfig)
+
+
+class ImportSubmit(BaseModel):
+    """Register a model that is on the server: `bundled:smollm2-135m` or `file:///directory`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(pattern=_NAME_PATTERN)
+    source: str = Field(max_length=4096)
+    force: bool = False
+
+
+class JobOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    kind: str
+    name: str
+    state: str
+    attempt: int
+    submission_id: str | None
+    cancel_requested: bool
+    spec: dict[str, object]
+    progress: dict[str, object]
+    error: dict[str, object] | None
+    result: dict[str, object] | None
+    created_by: str
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class JobList(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    data: list[JobOut]
+    next_cursor: str | None
+
+
+class JobMetricOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    step: int
+    name: str
+    value: float
+    at: datetime
+
+
+class JobMetricList(BaseModel):
+    data: list[JobMetricOut]
+
+
+class JobLogOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    seq: int
+    text: str
+    at: datetime
+
+
+class JobLogList(BaseModel):
+    data: list[JobLogOut]

@@ -1,0 +1,154 @@
+"""Jobs as their owners see them; `leases` and `queue` are the sides of driver and supervisor."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import cast
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from foundry.errors import Conflict, InvalidRequest, NotFound
+from foundry.execution.jobs.domain import ENDED, STARTABLE, JobKind, JobState
+from foundry.execution.jobs.leases import JobLease, hold
+from foundry.execution.jobs.queue import (
+    due,
+    expire_leases,
+    load,
+    mark_cancelled,
+    mark_failed,
+    mark_starting,
+    stopping,
+)
+from foundry.execution.jobs.repository import JobRows
+from foundry.execution.jobs.tables import Job, JobLog, JobMetric
+from foundry.governance.audit.service import AuditTrail
+from foundry.governance.identity.domain import Principal
+from foundry.infra.cursors import DEFAULT_LIMIT, Page, decode, page_of
+from foundry.infra.database import utcnow
+
+__all__ = [
+    "Job",
+    "JobLease",
+    "Jobs",
+    "due",
+    "expire_leases",
+    "hold",
+    "load",
+    "mark_cancelled",
+    "mark_failed",
+    "mark_starting",
+    "stopping",
+]
+
+
+class Jobs:
+    """Jobs of the principal's project."""
+
+    def __init__(self, db: AsyncSession, audit: AuditTrail, principal: Principal) -> None:
+        self._db = db
+        self._audit = audit
+        self._principal = principal
+        self._rows = JobRows(db, principal.tenant_id, principal.project_id)
+
+    async def submit(
+        self,
+        kind: JobKind,
+        name: str,
+        spec: dict[str, object],
+        *,
+        identity: dict[str, object] | None = None,
+        force: bool = False,
+        submission_id: str | None = None,
+    ) -> tuple[Job, bool]:
+        """Queue a job, or find the same one. Returns it and whether it is new.
+
+        Args:
+            identity: what makes two submissions the same; default: the whole spec.
+            submission_id: of a Ray job that is the first attempt's driver already.
+        """
+        fingerprint = _fingerprint(kind, name, spec if identity is None else identity)
+        await self._rows.serialise(fingerprint)
+        if not force and (same := await self._rows.same(fingerprint)):
+            return same, False
+        job = Job(
+            tenant_id=self._principal.tenant_id,
+            project_id=self._principal.project_id,
+            kind=kind,
+            name=name,
+            spec=spec,
+            fingerprint=fingerprint,
+            created_by=self._principal.subject,
+        )
+        if submission_id is not None:
+            job.state, job.attempt = JobState.STARTING.value, 1
+            job.submission_id, job.heartbeat_at = submission_id, utcnow()
+        await self._rows.add(job)
+        await self._audit.record("job.submit", "job", str(job.id), after={"kind": kind, **spec})
+        return job, True
+
+    async def get(self, job_id: UUID) -> Job:
+        """Raises NotFound."""
+        return _found(await self._rows.get(job_id), job_id)
+
+    async def list_jobs(
+        self, *, state: str | None = None, cursor: str | None = None, limit: int = DEFAULT_LIMIT
+    ) -> Page[Job]:
+        if state is not None and state not in set(JobState):
+            raise InvalidRequest(f"state: one of {', '.join(JobState)}", param="state")
+        after = decode(cursor, (UUID,), str(state))
+        before = cast(UUID, after[0]) if after else None
+        rows = await self._rows.page(state, before, limit + 1)
+        return page_of(rows, limit, lambda job: (job.id,), str(state))
+
+    async def metrics(self, job_id: UUID, *, after: int, limit: int) -> Sequence[JobMetric]:
+        """By step and name; the last step may be cut: ask again after the one before it."""
+        await self.get(job_id)
+        return await self._rows.metrics(job_id, after, limit)
+
+    async def logs(self, job_id: UUID, *, after: int, limit: int) -> Sequence[JobLog]:
+        await self.get(job_id)
+        return await self._rows.logs(job_id, after, limit)
+
+    async def cancel(self, job_id: UUID) -> Job:
+        """Ask a job to stop: at once if no driver runs, else after a checkpoint.
+
+        Cancelling an ended job changes nothing.
+        """
+        job = _found(await self._rows.get(job_id, lock=True), job_id)
+        if job.state in ENDED or job.cancel_requested:
+            return job
+        before = job.state
+        job.cancel_requested = True
+        if job.state in STARTABLE:
+            job.state, job.finished_at = JobState.CANCELLED.value, utcnow()
+        await self._db.flush()
+        await self._audit.record("job.cancel", "job", str(job.id), before={"state": before})
+        return job
+
+    async def resume(self, job_id: UUID) -> Job:
+        """Queue a failed or cancelled job again; it goes on from its last checkpoint.
+
+        Raises:
+            Conflict: it runs, or it has succeeded.
+        """
+        job = _found(await self._rows.get(job_id, lock=True), job_id)
+        if job.state not in (JobState.FAILED, JobState.CANCELLED):
+            raise Conflict(f"job {job_id} is {job.state}: only a failed or cancelled one resumes")
+        before = job.state
+        job.state, job.cancel_requested = JobState.QUEUED.value, False
+        job.error = job.finished_at = job.heartbeat_at = None
+        await self._db.flush()
+        await self._audit.record("job.resume", "job", str(job.id), before={"state": before})
+        return job
+
+
+def _fingerprint(kind: str, name: str, identity: dict[str, object]) -> str:
+    document = json.dumps([kind, name, identity], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(document.encode()).hexdigest()
+
+
+def _found(job: Job | None, job_id: UUID) -> Job:
+    if job is None:
+        raise NotFound(f"there is no job {job_id}: `foundry jobs list` shows yours")
+    return job

@@ -1,0 +1,61 @@
+"""SQL of tenants, projects and keys."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import func, select, tuple_
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from foundry.governance.identity.tables import ApiKey, Project, Tenant
+from foundry.infra.ids import uuid7
+
+
+async def find_key(db: AsyncSession, key_id: str) -> ApiKey | None:
+    """By the public id alone: the tenant is what the key is going to tell us."""
+    return await db.get(ApiKey, key_id)
+
+
+async def ensure_tenant(db: AsyncSession, name: str) -> UUID:
+    await db.execute(insert(Tenant).values(id=uuid7(), name=name).on_conflict_do_nothing())
+    return (await db.execute(select(Tenant.id).where(Tenant.name == name))).scalar_one()
+
+
+async def ensure_project(db: AsyncSession, tenant_id: UUID, name: str) -> UUID:
+    await db.execute(
+        insert(Project).values(id=uuid7(), tenant_id=tenant_id, name=name).on_conflict_do_nothing()
+    )
+    query = select(Project.id).where(Project.tenant_id == tenant_id, Project.name == name)
+    return (await db.execute(query)).scalar_one()
+
+
+class Keys:
+    """Keys of one tenant."""
+
+    def __init__(self, db: AsyncSession, tenant_id: UUID) -> None:
+        self._db = db
+        self._tenant_id = tenant_id
+
+    def add(self, key: ApiKey) -> None:
+        self._db.add(key)
+
+    async def get(self, key_id: str, *, lock: bool = False) -> ApiKey | None:
+        query = select(ApiKey).where(ApiKey.tenant_id == self._tenant_id, ApiKey.id == key_id)
+        return (await self._db.execute(query.with_for_update() if lock else query)).scalar()
+
+    async def page(
+        self, subject: str | None, after: tuple[datetime, str] | None, limit: int
+    ) -> Sequence[ApiKey]:
+        """Newest first; `subject` None means everybody's."""
+        query = select(ApiKey).where(ApiKey.tenant_id == self._tenant_id)
+        if subject is not None:
+            query = query.where(ApiKey.subject == subject)
+        if after is not None:
+            query = query.where(tuple_(ApiKey.created_at, ApiKey.id) < tuple_(*after))
+        query = query.order_by(ApiKey.created_at.desc(), ApiKey.id.desc()).limit(limit)
+        return (await self._db.execute(query)).scalars().all()
+
+    async def now(self) -> datetime:
+        """The database's clock, by which keys expire."""
+        return (await self._db.execute(select(func.now()))).scalar_one()

@@ -1,0 +1,83 @@
+"""Routes of API keys."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+
+from foundry.governance.audit.service import AuditTrail
+from foundry.governance.identity.schemas import KeyCreate, KeyCreated, KeyList, KeyOut, WhoAmI
+from foundry.governance.identity.service import KeyRing
+from foundry.governance.identity.tables import ApiKey
+from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
+from foundry.infra.http import Db, require
+
+router = APIRouter(tags=["identity"])
+
+
+def _keys(request: Request, db: Db) -> KeyRing:
+    authenticator, principal = request.app.state.authenticator, request.state.principal
+    audit = AuditTrail(db, principal, request.state.request_id)
+    return KeyRing(db, audit, principal, authenticator.pepper, authenticator.settings)
+
+
+KeyRingDep = Annotated[KeyRing, Depends(_keys)]
+
+
+@router.get(
+    "/whoami",
+    response_model=WhoAmI,
+    operation_id="identity_whoami",
+    dependencies=[Depends(require("keys:read"))],
+)
+async def whoami(request: Request) -> WhoAmI:
+    caller = request.state.principal
+    return WhoAmI(
+        tenant_id=str(caller.tenant_id),
+        project_id=str(caller.project_id),
+        subject=caller.subject,
+        role=caller.role,
+        scopes=sorted(caller.scopes),
+        key_id=caller.credential_id,
+    )
+
+
+@router.post(
+    "/keys",
+    status_code=201,
+    response_model=KeyCreated,
+    operation_id="keys_create",
+    dependencies=[Depends(require("keys:write"))],
+)
+async def create(body: KeyCreate, keys: KeyRingDep) -> KeyCreated:
+    row, plain = await keys.create(
+        name=body.name,
+        role=body.role,
+        scopes=frozenset(body.scopes),
+        expires_in_days=body.expires_in_days,
+        subject=body.subject,
+    )
+    return KeyCreated(**KeyOut.model_validate(row).model_dump(), key=plain)
+
+
+@router.get(
+    "/keys",
+    response_model=KeyList,
+    operation_id="keys_list",
+    dependencies=[Depends(require("keys:read"))],
+)
+async def list_keys(
+    keys: KeyRingDep,
+    cursor: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
+) -> Page[ApiKey]:
+    return await keys.list_keys(cursor, limit)
+
+
+@router.delete(
+    "/keys/{key_id}",
+    response_model=KeyOut,
+    operation_id="keys_revoke",
+    dependencies=[Depends(require("keys:write"))],
+)
+async def revoke(key_id: str, keys: KeyRingDep) -> ApiKey:
+    return await keys.revoke(key_id)

@@ -1,0 +1,262 @@
+"""Verification of API keys on every request, and their making and revocation."""
+
+import asyncio
+import hmac
+import time
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import cast
+from uuid import UUID
+
+import bcrypt
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from foundry.config import SecuritySettings
+from foundry.errors import (
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    Unauthenticated,
+)
+from foundry.governance.audit.service import AuditTrail
+from foundry.governance.identity.domain import Principal, Role
+from foundry.governance.identity.keys import Token, bearer, mint, parse, prefilter, verdict_key
+from foundry.governance.identity.repository import Keys, ensure_project, ensure_tenant, find_key
+from foundry.governance.identity.tables import ApiKey
+from foundry.infra.cursors import DEFAULT_LIMIT, Page, decode, page_of
+from foundry.infra.database import Database
+
+_VERDICT_TTL_S = 60.0
+_VERDICTS = 10_000
+_BCRYPT_THREADS = 2
+_BCRYPT_QUEUE = 64
+
+
+def _refused() -> Unauthenticated:
+    # One message for unknown, wrong, revoked and expired: a stranger learns nothing.
+    return Unauthenticated(
+        "the API key is missing or not valid: send `Authorization: Bearer fk_…`; "
+        "your administrator creates one with `foundry keys create`"
+    )
+
+
+class VerdictCache:
+    """Positive verdicts of bcrypt only, least recently used first out."""
+
+    def __init__(self, capacity: int = _VERDICTS, ttl_s: float = _VERDICT_TTL_S) -> None:
+        self._capacity = capacity
+        self._ttl_s = ttl_s
+        self._until: OrderedDict[bytes, float] = OrderedDict()
+
+    def holds(self, key: bytes) -> bool:
+        until = self._until.get(key)
+        if until is None:
+            return False
+        if until < time.monotonic():
+            del self._until[key]
+            return False
+        self._until.move_to_end(key)
+        return True
+
+    def add(self, key: bytes) -> None:
+        self._until[key] = time.monotonic() + self._ttl_s
+        self._until.move_to_end(key)
+        while len(self._until) > self._capacity:
+            self._until.popitem(last=False)
+
+
+class Authenticator:
+    """Turns an Authorization header into a principal; the row is read on every request."""
+
+    def __init__(self, database: Database, pepper: bytes, settings: SecuritySettings) -> None:
+        self._database = database
+        self._pepper = pepper
+        self._settings = settings
+        self._verdicts = VerdictCache()
+        self._running: dict[bytes, asyncio.Task[bool]] = {}
+        self._threads = ThreadPoolExecutor(_BCRYPT_THREADS, thread_name_prefix="bcrypt")
+
+    @property
+    def pepper(self) -> bytes:
+        return self._pepper
+
+    @property
+    def settings(self) -> SecuritySettings:
+        return self._settings
+
+    async def authenticate(self, authorization: str | None) -> Principal:
+        """Raises Unauthenticated (one message for every cause), DatabaseUnavailable, Overloaded."""
+        token = bearer(authorization)
+        if token is None:
+            raise _refused()
+        async with self._database.begin() as db:
+            row = await find_key(db, token.id)
+        if row is None or not _passes(row, token, self._pepper):
+            raise _refused()
+        if not await self._secret_fits(token, row.hash):
+            raise _refused()
+        return Principal(
+            tenant_id=row.tenant_id,
+            project_id=row.project_id,
+            subject=row.subject,
+            subject_type=row.subject_type,
+            credential_id=row.id,
+            role=Role(row.role),
+            scopes=frozenset(row.scopes),
+        )
+
+    async def _secret_fits(self, token: Token, stored: str) -> bool:
+        """At most one bcrypt per key, process and minute."""
+        key = verdict_key(token, stored)
+        if self._verdicts.holds(key):
+            return True
+        running = self._running.get(key)
+        if running is None:
+            if len(self._running) >= _BCRYPT_QUEUE:
+                raise Overloaded("too many keys are being checked; retry after a moment")
+            running = asyncio.create_task(self._check(key, token.secret, stored))
+            self._running[key] = running
+        # Shielded: a caller that hangs up must not fail the others that wait for the same check.
+        return await asyncio.shield(running)
+
+    async def _check(self, key: bytes, secret: str, stored: str) -> bool:
+        try:
+            loop = asyncio.get_running_loop()
+            fits = await loop.run_in_executor(
+                self._threads, bcrypt.checkpw, secret.encode(), stored.encode()
+            )
+        finally:
+            del self._running[key]
+        if fits:
+            self._verdicts.add(key)
+        return fits
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+async def verified_key(db: AsyncSession, pepper: bytes, text: str) -> ApiKey | None:
+    """The row of a key that works now, checked without any cache; None: it does not."""
+    token = parse(text)
+    row = await find_key(db, token.id) if token else None
+    if token is None or row is None or not _passes(row, token, pepper):
+        return None
+    fits = await asyncio.to_thread(bcrypt.checkpw, token.secret.encode(), row.hash.encode())
+    return row if fits else None
+
+
+async def ensure_home_project(db: AsyncSession, tenant: str, project: str) -> tuple[UUID, UUID]:
+    """The ids of a tenant and one of its projects, made if they are not there."""
+    tenant_id = await ensure_tenant(db, tenant)
+    return tenant_id, await ensure_project(db, tenant_id, project)
+
+
+def _passes(row: ApiKey, token: Token, pepper: bytes) -> bool:
+    """Everything but bcrypt: what costs nothing comes first."""
+    return (
+        hmac.compare_digest(prefilter(pepper, token), row.prefilter)
+        and row.revoked_at is None
+        and row.expires_at > datetime.now(UTC)
+    )
+
+
+class KeyRing:
+    """Keys of the caller's tenant."""
+
+    def __init__(
+        self,
+        db: AsyncSession,
+        audit: AuditTrail,
+        principal: Principal,
+        pepper: bytes,
+        settings: SecuritySettings,
+    ) -> None:
+        self._keys = Keys(db, principal.tenant_id)
+        self._db = db
+        self._audit = audit
+        self._principal = principal
+        self._pepper = pepper
+        self._settings = settings
+
+    async def create(
+        self,
+        *,
+        name: str,
+        role: Role,
+        scopes: frozenset[str],
+        expires_in_days: int,
+        subject: str | None = None,
+    ) -> tuple[ApiKey, str]:
+        """The row, and the key in plain text: nobody can ask for it again.
+
+        Raises:
+            PermissionDenied: role or scopes exceed the caller's own.
+        """
+        _check_scopes(scopes)
+        if not self._principal.may_mint(role, scopes):
+            raise PermissionDenied("a key cannot be more powerful than the key that creates it")
+        token = mint()
+        row = ApiKey(
+            id=token.id,
+            tenant_id=self._principal.tenant_id,
+            project_id=self._principal.project_id,
+            name=name,
+            environment=token.environment,
+            hash=await asyncio.to_thread(_hash, token.secret, self._settings.bcrypt_cost),
+            prefilter=prefilter(self._pepper, token),
+            subject=subject or self._principal.subject,
+            subject_type="service_account" if subject else self._principal.subject_type,
+            role=role.value,
+            scopes=sorted(scopes),
+            created_by=self._principal.subject,
+            expires_at=await self._keys.now() + timedelta(days=expires_in_days),
+        )
+        self._keys.add(row)
+        await self._db.flush()
+        after = {"name": name, "role": role, "scopes": scopes, "subject": row.subject}
+        await self._audit.record("key.create", "key", row.id, after=dict(after))
+        return row, token.text
+
+    async def list_keys(
+        self, cursor: str | None = None, limit: int = DEFAULT_LIMIT
+    ) -> Page[ApiKey]:
+        """An administrator sees the tenant's keys, others their own."""
+        everybody = self._principal.allows("keys:write")
+        after = decode(cursor, (datetime, str))
+        rows = await self._keys.page(
+            None if everybody else self._principal.subject,
+            cast("tuple[datetime, str] | None", after),
+            limit + 1,
+        )
+        return page_of(rows, limit, lambda key: (key.created_at, key.id))
+
+    async def revoke(self, key_id: str) -> ApiKey:
+        """Effective at the next request everywhere; revoking twice changes nothing.
+
+        Raises:
+            NotFound: no such key in this tenant.
+        """
+        row = await self._keys.get(key_id, lock=True)
+        if row is None:
+            raise NotFound(f"there is no key {key_id}: `foundry keys list` shows yours")
+        if row.revoked_at is None:
+            row.revoked_at = await self._keys.now()
+            await self._db.flush()
+            await self._audit.record("key.revoke", "key", row.id)
+        return row
+
+
+def _hash(secret: str, cost: int) -> str:
+    return bcrypt.hashpw(secret.encode(), bcrypt.gensalt(cost)).decode()
+
+
+def _check_scopes(scopes: frozenset[str]) -> None:
+    for scope in scopes:
+        resource, separator, action = scope.partition(":")
+        if not (separator and resource and action and ":" not in action):
+            raise InvalidRequest(
+                f"scopes: {scope!r} is not a permission; they look like jobs:* or inference:invoke",
+                param="scopes",
+            )

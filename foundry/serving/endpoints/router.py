@@ -1,0 +1,141 @@
+"""Routes of endpoints."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, BackgroundTasks, Depends, Query, Request, Response
+
+from foundry.catalog.registry.service import Registry
+from foundry.governance.audit.service import AuditTrail
+from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
+from foundry.infra.http import Db, require
+from foundry.serving.endpoints.schemas import (
+    EndpointConfigure,
+    EndpointCreate,
+    EndpointList,
+    EndpointOut,
+)
+from foundry.serving.endpoints.service import Endpoints
+from foundry.serving.endpoints.tables import Endpoint
+from foundry.serving.recommendations.running import Searches
+from foundry.serving.recommendations.service import Recommendations
+
+router = APIRouter(prefix="/endpoints", tags=["endpoints"])
+
+
+def _endpoints(request: Request, db: Db) -> Endpoints:
+    principal = request.state.principal
+    audit = AuditTrail(db, principal, request.state.request_id)
+    registry = Registry(db, request.app.state.objects, audit, principal)
+    searches: Searches = request.app.state.searches
+    return Endpoints(db, audit, principal, registry, searches.learnt)
+
+
+def _recommendations(request: Request, db: Db) -> Recommendations:
+    principal = request.state.principal
+    audit = AuditTrail(db, principal, request.state.request_id)
+    searches: Searches = request.app.state.searches
+    return searches.service(db, audit, principal)
+
+
+def _searches(request: Request) -> Searches:
+    searches: Searches = request.app.state.searches
+    return searches
+
+
+RecommendationsDep = Annotated[Recommendations, Depends(_recommendations)]
+SearchesDep = Annotated[Searches, Depends(_searches)]
+EndpointsDep = Annotated[Endpoints, Depends(_endpoints)]
+_READ = [Depends(require("endpoints:read"))]
+_WRITE = [Depends(require("endpoints:write"))]
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=EndpointOut,
+    operation_id="endpoints_create",
+    dependencies=_WRITE,
+    responses={200: {"description": "this base has an endpoint already"}},
+)
+async def create(body: EndpointCreate, response: Response, endpoints: EndpointsDep) -> Endpoint:
+    config = body.config.model_dump(exclude_none=True)
+    endpoint, created = await endpoints.create(body.model, name=body.name, config=config)
+    response.status_code = 201 if created else 200
+    return await endpoints.deploy(endpoint.id) if body.deploy else endpoint
+
+
+@router.get("", response_model=EndpointList, operation_id="endpoints_list", dependencies=_READ)
+async def list_endpoints(
+    endpoints: EndpointsDep,
+    cursor: Annotated[str | None, Query(max_length=1024)] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
+) -> Page[Endpoint]:
+    return await endpoints.list_endpoints(cursor=cursor, limit=limit)
+
+
+@router.get(
+    "/{endpoint_id}", response_model=EndpointOut, operation_id="endpoints_get", dependencies=_READ
+)
+async def get_endpoint(endpoint_id: UUID, endpoints: EndpointsDep) -> Endpoint:
+    return await endpoints.get(endpoint_id)
+
+
+@router.put(
+    "/{endpoint_id}/config",
+    response_model=EndpointOut,
+    operation_id="endpoints_configure",
+    dependencies=_WRITE,
+)
+async def configure(
+    endpoint_id: UUID,
+    body: EndpointConfigure,
+    endpoints: EndpointsDep,
+    recommendations: RecommendationsDep,
+    searches: SearchesDep,
+    afterwards: BackgroundTasks,
+) -> Endpoint:
+    endpoint = await endpoints.configure(endpoint_id, body, recommendations)
+    if endpoint.recommendation_id is not None:
+        # After the commit: before it, no other transaction could see the row.
+        afterwards.add_task(searches.begin, endpoint.recommendation_id)
+    return endpoint
+
+
+@router.post(
+    "/{endpoint_id}/deploy",
+    status_code=202,
+    response_model=EndpointOut,
+    operation_id="endpoints_deploy",
+    dependencies=_WRITE,
+)
+async def deploy(
+    endpoint_id: UUID,
+    endpoints: EndpointsDep,
+    recommendation_id: Annotated[
+        UUID | None, Query(description="the one that was reviewed; refuse to apply any other")
+    ] = None,
+) -> Endpoint:
+    return await endpoints.deploy(endpoint_id, recommendation_id)
+
+
+@router.post(
+    "/{endpoint_id}/stop",
+    status_code=202,
+    response_model=EndpointOut,
+    operation_id="endpoints_stop",
+    dependencies=_WRITE,
+)
+async def stop(endpoint_id: UUID, endpoints: EndpointsDep) -> Endpoint:
+    return await endpoints.stop(endpoint_id)
+
+
+@router.delete(
+    "/{endpoint_id}",
+    status_code=202,
+    response_model=EndpointOut,
+    operation_id="endpoints_delete",
+    dependencies=_WRITE,
+)
+async def delete(endpoint_id: UUID, endpoints: EndpointsDep) -> Endpoint:
+    return await endpoints.delete(endpoint_id)

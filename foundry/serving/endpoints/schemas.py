@@ -1,0 +1,154 @@
+"""Wire models of endpoints."""
+
+from datetime import datetime
+from typing import Literal, Self
+from uuid import UUID
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+
+from foundry.engines.budsim.request import KvDtype, Method, Quantization, Runtime
+from foundry.serving.endpoints.domain import RESTING as RESTING
+from foundry.serving.endpoints.domain import EndpointState as EndpointState
+from foundry.serving.recommendations.schemas import ClusterIn, PolicyIn, TargetsIn, WorkloadIn
+
+Optimization = Literal["REGRESSOR", "PRIOR", "MANUAL"]
+
+
+class EngineResources(BaseModel):
+    """What one replica is given."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    gpu_type: str | None = Field(default=None, max_length=128, description="catalogue id")
+    gpu_count: int | None = Field(default=None, ge=0, le=64)
+    cpu_cores: float | None = Field(default=None, gt=0, le=4096)
+    memory_gb: float | None = Field(default=None, gt=0, le=2**20)
+
+
+class EngineConfig(BaseModel):
+    """Options of an engine; what is unset follows the server's settings."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None
+    max_model_len: int | None = Field(default=None, ge=16, le=2**24)
+    max_num_seqs: int | None = Field(default=None, ge=1, le=4096)
+    max_loras: int | None = Field(default=None, ge=1, le=1024)
+    max_lora_rank: int | None = Field(default=None, ge=8, le=512)
+    runtime: Runtime | None = None
+    tensor_parallel_size: int | None = Field(default=None, ge=1, le=64)
+    pipeline_parallel_size: int | None = Field(default=None, ge=1, le=64)
+    max_num_batched_tokens: int | None = Field(default=None, ge=16, le=2**24)
+    gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
+    quantization: Quantization | None = None
+    kv_cache_dtype: KvDtype | None = None
+    replicas: int | None = Field(default=None, ge=1, le=1000)
+    resources: EngineResources | None = None
+
+
+# What an optimiser leaves to the user; all else of a configuration is its answer.
+KEPT = frozenset({"dtype", "max_loras", "max_lora_rank"})
+_ASKED = KEPT | {"runtime", "max_model_len"}
+
+
+class EndpointConfigure(EngineConfig):
+    """A configuration as it is (MANUAL), or what it must achieve (REGRESSOR, PRIOR).
+
+    With targets and no method, REGRESSOR; a recommended configuration sent back is MANUAL.
+    """
+
+    optimization_method: Optimization | None = Field(
+        default=None, description="REGRESSOR: measured data and physics; PRIOR: physics only"
+    )
+    performance_targets: TargetsIn | None = None
+    workload: WorkloadIn | None = Field(default=None, description="unset: that of the last time")
+    policy: PolicyIn | None = None
+    cluster: ClusterIn | None = Field(default=None, description="unset: the live cluster")
+    deployment: dict[str, object] | str | None = Field(
+        default=None, description="MANUAL: the deployment file, as JSON or YAML text"
+    )
+
+    @property
+    def method(self) -> Optimization:
+        if self.optimization_method is not None:
+            return self.optimization_method
+        asks = self.performance_targets is not None
+        return "REGRESSOR" if asks and self.deployment is None else "MANUAL"
+
+    @property
+    def prediction_method(self) -> Method:
+        return "PRIOR" if self.method == "PRIOR" else "REGRESSOR"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = set(self.engine())
+        if self.method == "MANUAL":
+            if self.deployment is not None and given - KEPT:
+                raise ValueError("give deployment or single options, not both")
+            return self
+        if self.deployment is not None:
+            raise ValueError("deployment goes with optimization_method MANUAL")
+        if decided := sorted(given - _ASKED):
+            raise ValueError(
+                f"{', '.join(decided)}: {self.method} finds it; leave it out or use MANUAL"
+            )
+        return self
+
+    def engine(self) -> dict[str, object]:
+        """The options that are set."""
+        return self.model_dump(include=set(EngineConfig.model_fields), exclude_none=True)
+
+
+class EndpointCreate(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field(
+        max_length=320, description="a base, or an adapter: then its base gets the endpoint"
+    )
+    name: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$",
+        description="default: the base's name",
+    )
+    config: EngineConfig = Field(default_factory=EngineConfig)
+    deploy: bool = Field(default=False, description="also start it")
+
+
+class EndpointOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    name: str
+    # The row calls it model_reference, the wire calls it model; clients read what the wire says.
+    model: str = Field(
+        validation_alias=AliasChoices("model_reference", "model"),
+        description="the base, name@version",
+    )
+    model_version_id: UUID
+    desired: str
+    state: str
+    app_name: str
+    revision: int
+    config: dict[str, object]
+    config_generation: int
+    optimization: dict[str, object] | None = Field(
+        default=None, description="the method, targets and workload of the last configuration"
+    )
+    recommendation_id: UUID | None = Field(
+        default=None, description="to review: the next deploy applies it"
+    )
+    next_config: dict[str, object] | None = Field(
+        default=None, description="options that the next deploy applies"
+    )
+    last_error: str | None
+    progress: dict[str, object]
+    created_by: str
+    created_at: datetime
+    updated_at: datetime
+
+
+class EndpointList(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    data: list[EndpointOut]
+    next_cursor: str | None

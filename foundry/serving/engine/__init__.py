@@ -1,0 +1,1 @@
+"""The engine side of serving: replica, adapter residency, engines, Serve shells."""

@@ -1,0 +1,137 @@
+"""Adapters on disk: fetched by digest and checked against the base before the engine sees them."""
+
+import asyncio
+import json
+import struct
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from foundry.catalog.registry.domain import Manifest, adapter_uid
+from foundry.errors import InvalidArtifact
+from foundry.infra.weights import WeightCache
+
+_PREFIX = "base_model.model."
+_MAX_HEADER_BYTES = 100 * 2**20
+
+Shape = tuple[int, ...]
+
+
+class Manifests(Protocol):
+    """Reads a version's manifest from the registry."""
+
+    def __call__(self, version_id: str) -> Awaitable[Manifest]: ...
+
+
+class RegistryAdapters:
+    """Adapters of one base.
+
+    Args:
+        base: manifest of the base version.
+        base_dir: its local files.
+        max_rank: largest LoRA rank that the engine was started for.
+    """
+
+    def __init__(
+        self,
+        manifests: Callable[[str], Awaitable[Manifest]],
+        weights: WeightCache,
+        *,
+        base: Manifest,
+        base_dir: Path,
+        max_rank: int,
+    ) -> None:
+        self._manifests = manifests
+        self._weights = weights
+        self._base = base
+        self._base_dir = base_dir
+        self._max_rank = max_rank
+        self._base_shapes: dict[str, Shape] | None = None
+
+    async def fetch(self, uid: str, version_id: str) -> Path:
+        manifest = await self._manifests(version_id)
+        if adapter_uid(self._base.digest, manifest.digest) != uid:
+            raise InvalidArtifact("the adapter was trained for another base or version")
+        path = await self._weights.ensure(manifest.digest, manifest.files)
+        await asyncio.to_thread(self._check, path)
+        return path
+
+    def _check(self, path: Path) -> None:
+        if self._base_shapes is None:
+            self._base_shapes = base_shapes(self._base_dir)
+        check_adapter(path, self._base_shapes, self._max_rank)
+
+
+def check_adapter(path: Path, base: dict[str, Shape], max_rank: int) -> None:
+    """Refuse what vLLM would misread or fail on.
+
+    Args:
+        base: tensor name → shape of the base model.
+
+    Raises:
+        InvalidArtifact: with the first reason.
+    """
+    config = _adapter_config(path)
+    rank = config.get("r")
+    if not isinstance(rank, int) or not 0 < rank <= max_rank:
+        raise InvalidArtifact(f"LoRA rank {rank!r} is not between 1 and {max_rank}")
+    for feature in ("use_dora", "modules_to_save", "lora_bias", "trainable_token_indices"):
+        if config.get(feature):
+            raise InvalidArtifact(f"the adapter uses {feature}, which the engine cannot serve")
+    shapes = tensor_shapes(path / "adapter_model.safetensors")
+    if not shapes:
+        raise InvalidArtifact("the adapter holds no tensors")
+    for name, shape in shapes.items():
+        _check_tensor(name, shape, base, rank)
+
+
+def _adapter_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((path / "adapter_config.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise InvalidArtifact("adapter_config.json is missing or not JSON") from error
+    if not isinstance(config, dict):
+        raise InvalidArtifact("adapter_config.json is not an object")
+    return config
+
+
+def _check_tensor(name: str, shape: Shape, base: dict[str, Shape], rank: int) -> None:
+    module, found, half = name.removeprefix(_PREFIX).rpartition(".lora_")
+    target = base.get(f"{module}.weight")
+    if not found or target is None or len(target) != 2:
+        raise InvalidArtifact(f"{name} matches no layer of the base")
+    d_out, d_in = target
+    expected = {"A.weight": (rank, d_in), "B.weight": (d_out, rank)}.get(half)
+    if shape != expected:
+        raise InvalidArtifact(f"{name} has shape {shape}, the base needs {expected}")
+
+
+def base_shapes(path: Path) -> dict[str, Shape]:
+    return {
+        name: shape
+        for file in sorted(path.glob("*.safetensors"))
+        for name, shape in tensor_shapes(file).items()
+    }
+
+
+def tensor_shapes(path: Path) -> dict[str, Shape]:
+    """Names and shapes from the header of a safetensors file; no tensor is read.
+
+    Raises:
+        InvalidArtifact: it is no safetensors file.
+    """
+    try:
+        with path.open("rb") as reader:
+            (size,) = struct.unpack("<Q", reader.read(8))
+            if size > _MAX_HEADER_BYTES:
+                raise InvalidArtifact(f"{path.name} is not a safetensors file")
+            header = json.loads(reader.read(size))
+        return dict(_entries(header))
+    except (OSError, ValueError, struct.error, KeyError, AttributeError, TypeError) as error:
+        raise InvalidArtifact(f"{path.name} is not a safetensors file") from error
+
+
+def _entries(header: dict[str, Any]) -> Iterator[tuple[str, Shape]]:
+    for name, entry in header.items():
+        if name != "__metadata__":
+            yield name, tuple(entry["shape"])

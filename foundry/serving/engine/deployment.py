@@ -1,0 +1,72 @@
+"""What Ray Serve deploys. Light to import: vLLM is loaded by the engine's replica alone."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from foundry.config import ServingSettings
+from foundry.infra.frames import CallContext, Operation
+from foundry.serving.engine.options import EngineOptions
+
+if TYPE_CHECKING:
+    from foundry.serving.engine.server import FoundryLLMServer
+
+# Name of the engine's deployment inside its application.
+DEPLOYMENT = "llm"
+
+_CLOSED = {
+    "message": "ask the gateway, under /v1",
+    "type": "invalid_request_error",
+    "param": None,
+    "code": "not_found",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """What an engine application serves; ids only.
+
+    Attributes:
+        base_version_id: registry version of the base model.
+        app_name: of the Serve application, for messages.
+    """
+
+    base_version_id: UUID
+    app_name: str
+    serving: ServingSettings
+    options: EngineOptions = field(default_factory=EngineOptions)
+
+
+class EngineReplica:
+    """Shell around `FoundryLLMServer`."""
+
+    async def __init__(self, spec: EngineSpec) -> None:  # type: ignore[misc]
+        self._server = await self._start(spec)
+
+    async def _start(self, spec: EngineSpec) -> "FoundryLLMServer":
+        from foundry.serving.engine.server import FoundryLLMServer
+
+        return await FoundryLLMServer.started(spec)
+
+    async def stream(
+        self, operation: Operation, body: bytes, context: CallContext
+    ) -> AsyncGenerator[bytes, None]:
+        async for message in self._server.stream(operation, body, context):
+            yield message
+
+    async def check_health(self) -> None:
+        await self._server.check_health()
+
+
+class Closed:
+    """An application's ingress. Ray gives it an HTTP port of its own, so it answers 404."""
+
+    def __init__(self, llm: object) -> None:
+        self._llm = llm
+
+    async def __call__(self, request: Request) -> JSONResponse:
+        return JSONResponse({"error": _CLOSED}, status_code=404)

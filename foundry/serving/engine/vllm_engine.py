@@ -1,0 +1,202 @@
+"""vLLM in this process, with its own OpenAI layer, behind the `Engine` protocol."""
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ray.llm._internal.serve.core.configs.llm_config import LLMConfig
+from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
+from starlette.datastructures import State
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.generate.base.protocol import StreamOptions
+from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+from vllm.entrypoints.launchers.cli_args import FrontendArgs
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.exceptions import GracefulHTTPError, VLLMClientError, VLLMNotFoundError
+from vllm.lora.request import LoRARequest
+from vllm.usage.usage_lib import UsageContext
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+from vllm.v1.executor.abstract import Executor
+
+from foundry.errors import (
+    ContextLengthExceeded,
+    EngineFailed,
+    FoundryError,
+    InvalidArtifact,
+    InvalidRequest,
+    ModelNotFound,
+    Overloaded,
+)
+from foundry.infra.frames import CallContext, Operation, Usage
+from foundry.serving.engine.engine import Body, EventStream
+
+_REQUESTS = {"chat": ChatCompletionRequest, "completions": CompletionRequest}
+_ENGINE_SUFFIX = re.compile(r" \(parameter=\w+(, value=.*)?\)$", re.DOTALL)
+_PARAMS = {"input_tokens": "messages", "input_text": "messages"}
+_TOO_LONG = ("maximum context length", "max_model_len", "maximum model length")
+
+
+class VllmEngine(VLLMEngine):  # type: ignore[misc]
+    """Ray's engine class with our start: no placement group and no download, since the replica
+    already holds the resources and the files."""
+
+    def __init__(self, llm_config: LLMConfig) -> None:
+        super().__init__(llm_config)
+        self._client: AsyncLLM | None = None
+        self._serving: dict[str, Any] = {}
+        self._models: Any = None
+
+    @property
+    def name(self) -> str:
+        model_id: str = self.llm_config.model_id
+        return model_id
+
+    async def start(self) -> None:
+        source = self.llm_config.model_loading_config.model_source
+        args = AsyncEngineArgs(
+            model=source, served_model_name=[self.name], **self.llm_config.engine_kwargs
+        )
+        config = args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
+        client = AsyncLLM(
+            vllm_config=config,
+            executor_class=Executor.get_class(config),
+            log_requests=False,
+            log_stats=not args.disable_log_stats,
+        )
+        state = State()
+        await init_app_state(
+            client,
+            state=state,
+            args=argparse.Namespace(**(vars(FrontendArgs()) | vars(args))),
+            supported_tasks=await client.get_supported_tasks(),
+        )
+        self._client = client
+        self._engine_client = client
+        self._models = state.openai_serving_models
+        self._serving = {
+            "chat": state.openai_serving_chat,
+            "completions": state.openai_serving_completion,
+        }
+        self._running = True
+
+    async def answer(
+        self, operation: Operation, body: bytes, context: CallContext
+    ) -> Body | EventStream:
+        request = self._request(operation, body, context)
+        include_usage = _force_usage(request)
+        try:
+            result = await self._create(operation, request)
+        except (GracefulHTTPError, VLLMClientError, ValueError) as error:
+            raise _refusal(error) from error
+        except (EngineDeadError, EngineGenerateError) as error:
+            raise EngineFailed("the engine died; a new one is being started") from error
+        if isinstance(result, ErrorResponse):
+            raise _reported(result)
+        if request.stream:
+            return EventStream(result, request.model, include_usage)
+        result.model = context.model
+        return Body(
+            result.model_dump_json().encode(),
+            Usage(result.usage.prompt_tokens, result.usage.completion_tokens or 0),
+            result.choices[-1].finish_reason,
+        )
+
+    def _request(self, operation: Operation, body: bytes, context: CallContext) -> Any:
+        try:
+            request = _REQUESTS[operation].model_validate_json(body)
+        except ValidationError as error:
+            raise _invalid(error) from error
+        except VLLMClientError as error:
+            raise _refusal(error) from error
+        request.model = context.adapter_uid or self.name
+        request.request_id = context.request_id
+        return request
+
+    async def _create(self, operation: Operation, request: Any) -> Any:
+        serving = self._serving[operation]
+        if operation == "chat":
+            return await serving.create_chat_completion(request)
+        return await serving.create_completion(request)
+
+    async def add_lora(self, uid: str, path: Path) -> None:
+        request = LoRARequest(
+            lora_name=uid, lora_int_id=self._models.lora_id_counter.inc(1), lora_path=str(path)
+        )
+        client = self._ready()
+        try:
+            added = await client.add_lora(request)
+        except EngineDeadError as error:
+            raise EngineFailed("the engine died while it loaded an adapter") from error
+        # The engine core forwards whatever its worker raised, without a common class.
+        except Exception as error:
+            raise InvalidArtifact(f"the engine refuses the adapter: {error}") from error
+        if not added:
+            raise InvalidArtifact("the engine refuses the adapter")
+        self._models.lora_requests[uid] = request
+
+    async def remove_lora(self, uid: str) -> None:
+        request = self._models.lora_requests.pop(uid, None)
+        if request is not None:
+            await self._ready().remove_lora(request.lora_int_id)
+
+    async def check_health(self) -> None:
+        await self._ready().check_health()
+
+    async def shutdown(self) -> None:
+        if self._client is not None:
+            self._client.shutdown()
+
+    def _ready(self) -> AsyncLLM:
+        if self._client is None:
+            raise EngineFailed("the engine has not started")
+        return self._client
+
+
+def _force_usage(request: Any) -> bool:
+    """Make a stream end with usage. Returns whether the client wants to see it."""
+    if not request.stream:
+        return False
+    options = request.stream_options
+    asked = bool(options and options.include_usage)
+    if not asked:
+        request.stream_options = StreamOptions(include_usage=True)
+    return asked
+
+
+def _invalid(error: ValidationError) -> FoundryError:
+    """The first problem, without pydantic's names for the branches of a union."""
+    problem = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in problem["loc"][:1])
+    path = ".".join(str(part) for part in problem["loc"][:3])
+    return InvalidRequest(f"{path}: {problem['msg']}" if path else problem["msg"], param=where)
+
+
+def _refusal(error: Exception) -> FoundryError:
+    if isinstance(error, GracefulHTTPError):
+        return Overloaded("the engine's queue is full; retry after a moment")
+    if isinstance(error, VLLMNotFoundError):
+        return ModelNotFound(str(error))
+    return _client_fault(str(error), getattr(error, "parameter", None))
+
+
+def _reported(result: ErrorResponse) -> FoundryError:
+    fault = result.error
+    if fault.code == 404:
+        return ModelNotFound(fault.message)
+    if fault.code == 503:
+        return Overloaded(fault.message)
+    if fault.code >= 500:
+        return EngineFailed(fault.message)
+    return _client_fault(fault.message, fault.param)
+
+
+def _client_fault(message: str, param: str | None) -> FoundryError:
+    message = _ENGINE_SUFFIX.sub("", message)
+    if any(words in message for words in _TOO_LONG):
+        return ContextLengthExceeded(message, param=_PARAMS.get(param or "", param))
+    return InvalidRequest(message, param=param)

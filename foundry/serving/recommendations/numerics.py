@@ -1,0 +1,386 @@
+"""From wire models to budsim's numbers and back. Blocking and pure: no database, no HTTP.
+
+xgboost, deap and scipy come with the extra `budsim` and are loaded when something is computed.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, is_dataclass, replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import orjson
+
+from foundry.errors import InvalidConfiguration, InvalidRequest, UnsupportedFeature
+from foundry.serving.recommendations.domain import Question, Versions
+
+if TYPE_CHECKING:
+    from foundry.engines.budsim.architecture import ModelSpec
+    from foundry.engines.budsim.catalogue import Catalogue
+    from foundry.engines.budsim.configuration import Configuration, Ints
+    from foundry.engines.budsim.explanation import Explains
+    from foundry.engines.budsim.prediction import Predictions
+    from foundry.engines.budsim.request import Workload
+    from foundry.engines.budsim.search.recommendation import Recommendation
+    from foundry.engines.budsim.traces import Trace
+    from foundry.serving.recommendations.learning import Learnt
+    from foundry.serving.recommendations.schemas import (
+        ConfigurationIn,
+        Demand,
+        PredictIn,
+        SimulateIn,
+        TraceRow,
+        ValidateIn,
+    )
+
+
+class Facts(TypedDict):
+    catalogue: "Catalogue"
+    predictor: "Explains"
+
+
+_NEEDED = ("scipy", "xgboost", "deap")
+_METRICS = ("ttft_p50_ms", "ttft_p95_ms", "tpot_ms", "latency_p95_ms", "throughput_tps")
+_INTERVALS = (*_METRICS, "cost_per_mtok")
+_CONFIDENCES = ("low", "medium", "high")
+
+
+def require() -> None:
+    """Raises UnsupportedFeature: budsim's libraries are not installed."""
+    if missing := [module for module in _NEEDED if find_spec(module) is None]:
+        raise UnsupportedFeature(
+            f"budsim needs {', '.join(missing)}, which this server lacks: install foundry[budsim]"
+        )
+
+
+def catalogue(prices: Mapping[str, float], learnt: "Learnt | None" = None) -> "Catalogue":
+    """With what was probed here in the place of datasheets."""
+    from foundry.engines.budsim.catalogue import Catalogue
+
+    found = Catalogue.shipped()
+    for name, measured in (learnt.probed if learnt is not None else {}).items():
+        gpu = replace(found.gpu(name), **measured, source="measured here", verified=True)  # type: ignore[arg-type]
+        found = found.with_gpu(gpu)
+    return found.with_prices(dict(prices))
+
+
+def predictor(learnt: "Learnt | None" = None) -> "Explains":
+    """The active model, under what deployments taught. A registered one must be loaded before;
+    see `trained.ensure`."""
+    model = uncorrected(learnt)
+    if learnt is None or not learnt.corrects:
+        return model
+    from foundry.serving.recommendations.correcting import CorrectedPredictor
+
+    return CorrectedPredictor(model, learnt)
+
+
+def uncorrected(learnt: "Learnt | None" = None) -> "Explains":
+    """The active model as it is."""
+    from foundry.engines.budsim.predictor import Predictor
+
+    if learnt is None or learnt.model is None:
+        return Predictor.shipped()
+    from foundry.serving.recommendations import trained
+
+    return trained.loaded(learnt.model)
+
+
+def versions(prices: Mapping[str, float], learnt: "Learnt | None" = None) -> Versions:
+    """Of the model alone: corrections have a digest of their own."""
+    named = learnt.model.name if learnt is not None and learnt.model is not None else None
+    return Versions(catalogue(prices, learnt).digest(), named or uncorrected().version)
+
+
+def checked_prices(changes: Mapping[str, float | None]) -> dict[str, float | None]:
+    """By catalogue id, whatever the caller called the GPU.
+
+    Raises:
+        InvalidRequest: an unknown GPU, or a price that is not a positive number.
+    """
+    known = catalogue({})
+    known.with_prices({gpu: price for gpu, price in changes.items() if price is not None})
+    return {known.gpu(gpu).id: price for gpu, price in changes.items()}
+
+
+def catalogue_rows(
+    prices: Mapping[str, float], learnt: "Learnt | None" = None
+) -> dict[str, object]:
+    found = catalogue(prices, learnt)
+    return {"data": [plain(found.gpu(name)) for name in found.ids], "digest": found.digest()}
+
+
+def recommend(question: Question) -> dict[str, object]:
+    """The recommendation as plain JSON values."""
+    require()
+    from foundry.engines.budsim.search.recommend import recommend as search
+
+    spec, facts = spec_of(question), facts_of(question)
+    return explained(question, spec, search(spec, question.request, **facts), facts)
+
+
+def recommend_offline(
+    config: Mapping[str, object], checkpoint_bytes: int | None, demand: "Demand"
+) -> dict[str, object]:
+    """The same without a server: nothing was learnt and no price was set."""
+    return recommend(Question(config, checkpoint_bytes, demand.request(), {}))
+
+
+def explained(
+    question: Question, spec: "ModelSpec", found: "Recommendation", facts: "Facts"
+) -> dict[str, object]:
+    """The answer and the numbers behind it, as plain JSON values; `explanation` is None where
+    nothing fits."""
+    from foundry.engines.budsim.explanation import explain
+    from foundry.engines.budsim.search.pricing import with_prices
+
+    reasons = None
+    if found.choice is not None:
+        chosen = found.choice.configuration
+        request = with_prices(question.request, facts["catalogue"])
+        reasons = plain(explain(spec, request, chosen, **facts).to_dict())
+    shown: set[tuple[str, str]] = {
+        (group.gpu, runtime)
+        for group in question.request.cluster.groups
+        for runtime in question.request.policy.runtimes
+    }
+    notes = [*found.notes, *_alarms(question.learnt, shown)]
+    return {**found.to_dict(), "explanation": reasons, "notes": notes}
+
+
+def _alarms(learnt: "Learnt | None", shown: set[tuple[str, str]]) -> list[str]:
+    """Of these pairs of an accelerator and an engine."""
+    if learnt is None:
+        return []
+    known = catalogue({})
+    return list(learnt.notes({(known.gpu(gpu).id, engine) for gpu, engine in shown}))
+
+
+def spec_of(question: Question) -> "ModelSpec":
+    from foundry.engines.budsim.model_config import model_spec
+
+    return model_spec(question.config, checkpoint_bytes=question.checkpoint_bytes)
+
+
+def facts_of(question: Question) -> "Facts":
+    """What every part of a search reads beside the question itself."""
+    return {
+        "catalogue": catalogue(question.prices, question.learnt),
+        "predictor": predictor(question.learnt),
+    }
+
+
+def predict_json(
+    config: Mapping[str, object],
+    checkpoint_bytes: int | None,
+    prices: Mapping[str, float],
+    asked: "PredictIn",
+    learnt: "Learnt | None" = None,
+) -> bytes:
+    """JSON of a `PredictionList`, in the order of the configurations."""
+    require()
+    from foundry.engines.budsim.configuration import Configurations
+    from foundry.engines.budsim.model_config import model_spec
+
+    hardware = catalogue(prices, learnt)
+    # Corrections and alarms go by id, whatever the caller called the GPU.
+    ids = {row.gpu: hardware.gpu(row.gpu).id for row in asked.configurations}
+    rows = [replace(configuration(row), gpu=ids[row.gpu]) for row in asked.configurations]
+    found = predictor(learnt).predict(
+        model_spec(config, checkpoint_bytes=checkpoint_bytes),
+        Configurations.of(rows),
+        asked.workload.workload(),
+        catalogue=hardware,
+        groups=asked.cluster.cluster() if asked.cluster else None,
+        confidence=asked.confidence,
+        method=asked.method,
+    )
+    notes = _alarms(learnt, {(row.gpu, row.runtime) for row in rows})
+    return orjson.dumps({"data": list(rows_of(found)), "notes": notes})
+
+
+def validate(
+    config: Mapping[str, object],
+    checkpoint_bytes: int | None,
+    prices: Mapping[str, float],
+    asked: "ValidateIn",
+    learnt: "Learnt | None" = None,
+) -> dict[str, Any]:
+    """A `ValidationOut` as plain JSON values.
+
+    Raises:
+        InvalidRequest: no cluster is given.
+        InvalidConfiguration: `violations` of its details lists every JSON path and reason.
+    """
+    require()
+    from foundry.engines.budsim import manual
+    from foundry.engines.budsim.model_config import model_spec
+
+    if asked.cluster is None:
+        raise InvalidRequest("cluster: on which GPUs? Name the node groups", param="cluster")
+    spec, model = model_spec(config, checkpoint_bytes=checkpoint_bytes), predictor(learnt)
+    found = manual.check(
+        asked.deployment,
+        spec,
+        catalogue=catalogue(prices, learnt),
+        cluster=asked.cluster.cluster(),
+        workload=asked.workload.workload(),
+        predictor=model,
+        method=asked.method,
+        confidence=asked.policy.confidence,
+    )
+    if found.violations or found.configuration is None:
+        broken = [asdict(one) for one in found.violations]
+        raise InvalidConfiguration(
+            "; ".join(f"{one['path']}: {one['reason']}" for one in broken), violations=broken
+        )
+    from foundry.engines.budsim.search.recommendation import endpoint_config, resources
+
+    return {
+        "configuration": endpoint_config(found.configuration, resources(spec, found.configuration)),
+        "prediction": plain(found.prediction),
+        "warnings": [
+            *(f"{one.path}: {one.reason}" for one in found.warnings),
+            *_alarms(learnt, {(found.configuration.gpu, found.configuration.runtime)}),
+        ],
+        "predictor_version": model.version,
+    }
+
+
+def simulate(
+    config: Mapping[str, object],
+    checkpoint_bytes: int | None,
+    prices: Mapping[str, float],
+    asked: "SimulateIn",
+    learnt: "Learnt | None" = None,
+) -> dict[str, Any]:
+    """Percentiles of a replay, ms, and how the engines fared; see `simulator.SimulatedRun`."""
+    require()
+    from foundry.engines.budsim.model_config import model_spec
+    from foundry.engines.budsim.replay import replay
+
+    trace, workload = _requests(asked)
+    run = replay(
+        model_spec(config, checkpoint_bytes=checkpoint_bytes),
+        configuration(asked.configuration),
+        trace,
+        workload,
+        catalogue=catalogue(prices, learnt),
+        predictor=predictor(learnt),
+    )
+    percentiles = {
+        name.replace("_s", "_ms"): {part: value * 1e3 for part, value in asdict(found).items()}
+        for name, found in run.summary().items()
+    }
+    shown = {
+        name: getattr(run, name)
+        for name in ("duration_s", "throughput_tps", "utilization", "peak_kv", "steps", "saturated")
+    }
+    counts = {
+        "requests": len(trace),
+        "rejected": int(run.rejected.sum()),
+        "preemptions": int(run.preemptions.sum()),
+        "output_tokens": int(run.output_tokens),
+    }
+    answer: dict[str, Any] = plain({"percentiles": percentiles, **shown, **counts})
+    return answer
+
+
+def _requests(asked: "SimulateIn") -> tuple["Trace", "Workload"]:
+    """The trace to replay, and the load that it is."""
+    from foundry.engines.budsim.traces import synthetic_trace
+
+    if asked.trace is not None:
+        return _traced(asked.trace)
+    assert asked.workload is not None
+    workload = asked.workload.workload()
+    trace = synthetic_trace(
+        asked.requests,
+        # A closed loop ignores when its requests arrive.
+        rate=workload.rate or 1.0,
+        prompt=workload.input,
+        output=workload.output,
+        arrival_scv=workload.arrival_scv,
+        seed=asked.seed,
+    )
+    return trace, workload
+
+
+def _traced(rows: "Sequence[TraceRow]") -> tuple["Trace", "Workload"]:
+    import numpy as np
+
+    from foundry.engines.budsim.request import Lengths, Workload
+    from foundry.engines.budsim.traces import Trace
+
+    ordered = sorted(rows, key=lambda row: row.arrival_s)
+    arrivals = np.asarray([row.arrival_s for row in ordered])
+    trace = Trace(
+        arrivals - arrivals[0],
+        np.asarray([row.input_tokens for row in ordered], dtype=np.int64),
+        np.asarray([row.output_tokens for row in ordered], dtype=np.int64),
+    )
+    rate = trace.rate if math.isfinite(trace.rate) else float(len(ordered))
+
+    def lengths(tokens: "Ints") -> Lengths:
+        p50, p95 = np.percentile(tokens, (50, 95))
+        return Lengths(float(tokens.mean()), float(p50), float(p95))
+
+    return trace, Workload(lengths(trace.prompt_tokens), lengths(trace.output_tokens), rate=rate)
+
+
+def configuration(row: "ConfigurationIn") -> "Configuration":
+    from foundry.engines.budsim.configuration import Configuration
+
+    return Configuration(**row.model_dump())
+
+
+def rows_of(found: "Predictions") -> Iterator[dict[str, object]]:
+    """Predictions as plain dicts; by columns, which is 20 times faster than row by row."""
+    from foundry.engines.budsim.prediction import NOVELTIES
+
+    intervals = {
+        name: [[_finite(value) for value in ends.tolist()] for ends in _ends(found, name)]
+        for name in _INTERVALS
+    }
+    plain_columns = zip(
+        found.cost_per_hour.tolist(),
+        found.fits.tolist(),
+        found.slots.tolist(),
+        found.utilization.tolist(),
+        found.novelty.tolist(),
+        found.confidence.tolist(),
+        strict=True,
+    )
+    for index, (cost, fits, slots, utilization, novelty, confidence) in enumerate(plain_columns):
+        yield {
+            **{
+                name: {"low": low[index], "point": point[index], "high": high[index]}
+                for name, (low, point, high) in intervals.items()
+            },
+            "cost_per_hour": _finite(cost),
+            "fits": fits,
+            "slots": slots,
+            "utilization": _finite(utilization),
+            "novelty": NOVELTIES[novelty],
+            "confidence": _CONFIDENCES[confidence],
+        }
+
+
+def plain(value: object) -> Any:
+    """JSON types only; what is not finite becomes null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return _finite(value) if isinstance(value, float) else value
+
+
+def _ends(found: "Predictions", name: str) -> tuple[Any, Any, Any]:
+    estimates = getattr(found, name)
+    return estimates.low, estimates.point, estimates.high
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,1 @@
+"""The one reconciler: desired state against what is observed on the cluster."""

@@ -1,0 +1,160 @@
+"""Hostile and broken model files are refused by name; good ones are described."""
+
+import json
+import os
+import pickle
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from foundry.catalog.registry.artifacts import inspect
+from foundry.catalog.registry.safetensors import read_header
+from foundry.errors import InvalidArtifact
+from tests.catalog.registry.files import adapter_dir, base_dir, write_raw, write_safetensors
+
+MODULE = "base_model.model.model.layers.0.self_attn.q_proj"
+
+
+def test_a_base_describes_itself(tmp_path: Path) -> None:
+    found = inspect(base_dir(tmp_path), "base")
+    assert found.architecture == "LlamaForCausalLM"
+    assert found.context_length == 512
+    assert found.parameter_count == 16
+    assert [file.path for file in found.files] == [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
+
+
+def test_an_adapter_describes_itself(tmp_path: Path) -> None:
+    found = inspect(adapter_dir(tmp_path, rank=2), "adapter")
+    assert (found.lora_rank, found.lora_targets, found.parameter_count) == (2, ("q_proj",), 16)
+
+
+def _config(folder: Path, **change: object) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+
+
+def _weights(folder: Path, **tensors: np.ndarray) -> None:
+    named = {f"{MODULE}.{name.replace('__', '.')}": value for name, value in tensors.items()}
+    write_safetensors(folder / "adapter_model.safetensors", named)
+
+
+def _zeros(*shape: int) -> np.ndarray:
+    return np.zeros(shape, dtype=np.float32)
+
+
+HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "pickle by suffix": (lambda f: (f / "weights.bin").write_bytes(b"x"), "is not allowed"),
+    "pickle by content": (
+        lambda f: (f / "notes.txt").write_bytes(pickle.dumps({"a": 1})),
+        "pickle",
+    ),
+    "archive": (lambda f: (f / "notes.txt").write_bytes(b"PK\x03\x04..."), "archive"),
+    "code": (lambda f: (f / "modeling.py").write_text("print()"), "is not allowed"),
+    "symlink": (lambda f: os.symlink("/etc/passwd", f / "notes.txt"), "symbolic link"),
+    "broken json": (lambda f: (f / "extra.json").write_text("{"), "not valid JSON"),
+    "auto_map": (lambda f: _config(f, auto_map={"AutoModel": "x.Y"}), "auto_map"),
+    "not LoRA": (lambda f: _config(f, peft_type="IA3"), "peft_type LORA"),
+    "wrong rank": (lambda f: _config(f, r=4), "does not fit rank 4"),
+    "boolean rank": (lambda f: _config(f, r=True), "a rank r"),
+    "other targets": (lambda f: _config(f, target_modules=["v_proj"]), "none of the target"),
+    "all-linear": (lambda f: _config(f, target_modules="all-linear"), "list its target_modules"),
+    "DoRA": (lambda f: _config(f, use_dora=True), "DoRA"),
+    "no weights": (lambda f: (f / "adapter_model.safetensors").unlink(), "exactly one weights"),
+    "no config": (lambda f: (f / "adapter_config.json").unlink(), "is missing"),
+    "half a pair": (lambda f: _weights(f, lora_A__weight=_zeros(2, 4)), "lacks its counterpart"),
+    "extra tensor": (
+        lambda f: _weights(f, weight=_zeros(4, 4)),
+        "is not part of a LoRA adapter",
+    ),
+    "NaN": (
+        lambda f: _weights(f, lora_A__weight=_zeros(2, 4) * np.nan, lora_B__weight=_zeros(4, 2)),
+        "NaN or infinity",
+    ),
+    "control character": (lambda f: (f / "a\x07.txt").write_text(""), "acceptable file name"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_adapters_are_refused(tmp_path: Path, name: str) -> None:
+    spoil, says = HOSTILE[name]
+    folder = adapter_dir(tmp_path / "adapter")
+    spoil(folder)
+    with pytest.raises(InvalidArtifact, match=says):
+        inspect(folder, "adapter")
+
+
+@pytest.mark.parametrize(
+    ("missing", "says"),
+    [
+        ("config.json", "config.json is missing"),
+        ("model.safetensors", "needs its weights"),
+        ("tokenizer.json", "tokenizer"),
+    ],
+)
+def test_an_incomplete_base_is_refused(tmp_path: Path, missing: str, says: str) -> None:
+    folder = base_dir(tmp_path / "base")
+    (folder / missing).unlink()
+    with pytest.raises(InvalidArtifact, match=says):
+        inspect(folder, "base")
+
+
+def _entry(shape: list[int], begin: int, end: int, dtype: str = "F32") -> dict[str, object]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+HEADERS: dict[str, tuple[bytes, bytes, str]] = {
+    "truncated data": (json.dumps({"a": _entry([2], 0, 8)}).encode(), b"1234", "the file has"),
+    "surplus data": (json.dumps({"a": _entry([1], 0, 4)}).encode(), b"12345678", "describes"),
+    "gap": (
+        json.dumps({"a": _entry([1], 0, 4), "b": _entry([1], 8, 12)}).encode(),
+        b"x" * 12,
+        "does not start where",
+    ),
+    "overlap": (
+        json.dumps({"a": _entry([2], 0, 8), "b": _entry([1], 4, 8)}).encode(),
+        b"x" * 8,
+        "does not start where",
+    ),
+    "shape": (json.dumps({"a": _entry([3], 0, 8)}).encode(), b"x" * 8, "need 12"),
+    "negative": (json.dumps({"a": _entry([-1], 0, 4)}).encode(), b"xxxx", "no natural number"),
+    "dtype": (json.dumps({"a": _entry([1], 0, 4, "X9")}).encode(), b"xxxx", "known dtype"),
+    "duplicate key": (b'{"a": {}, "a": {}}', b"", "not valid JSON"),
+    "not json": (b"garbage", b"", "not valid JSON"),
+    "a list": (b"[]", b"", "not a JSON object"),
+    "no offsets": (b'{"a": {"dtype": "F32", "shape": [1]}}', b"", "known dtype"),
+    "list entry": (b'{"a": [1]}', b"", "known dtype"),
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_header_that_lies_is_refused(tmp_path: Path, name: str) -> None:
+    header, data, says = HEADERS[name]
+    path = tmp_path / "x.safetensors"
+    write_raw(path, header, data)
+    with pytest.raises(InvalidArtifact, match=says):
+        read_header(path)
+
+
+@pytest.mark.parametrize("raw", [b"", b"\x00" * 7, struct.pack("<Q", 2**63), b"\xff" * 64])
+def test_what_is_no_safetensors_is_refused(tmp_path: Path, raw: bytes) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(raw)
+    with pytest.raises(InvalidArtifact, match="damaged"):
+        read_header(path)
+
+
+def test_every_truncation_of_a_good_file_is_refused(tmp_path: Path) -> None:
+    source = base_dir(tmp_path / "b") / "model.safetensors"
+    raw = source.read_bytes()
+    path = tmp_path / "cut.safetensors"
+    for length in range(len(raw)):
+        path.write_bytes(raw[:length])
+        with pytest.raises(InvalidArtifact):
+            read_header(path)

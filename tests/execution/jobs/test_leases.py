@@ -1,0 +1,227 @@
+"""Claims, fences, heartbeats and the supervisor's queue, on a real PostgreSQL."""
+
+import asyncio
+from uuid import UUID
+
+import pytest
+
+from foundry.errors import Conflict, LeaseLost, NotFound
+from foundry.execution.jobs.domain import MAX_LOG_BYTES, MAX_LOG_CHUNK_BYTES, JobState
+from foundry.execution.jobs.service import (
+    JobLease,
+    Jobs,
+    due,
+    expire_leases,
+    load,
+    mark_cancelled,
+    mark_failed,
+    mark_starting,
+    stopping,
+)
+from foundry.execution.jobs.tables import Job, JobLog, JobMetric
+from foundry.governance.audit.service import AuditTrail
+from foundry.infra.database import Database
+from foundry.infra.ids import uuid7
+from tests.governance.identity.principals import principal
+
+pytestmark = pytest.mark.postgres
+CALLER = principal()
+
+
+async def submit(database: Database, name: str = "bot", submission_id: str | None = None) -> Job:
+    async with database.begin() as db:
+        jobs = Jobs(db, AuditTrail(db, CALLER, "test"), CALLER)
+        job, created = await jobs.submit("sft", name, {"model": name}, submission_id=submission_id)
+        assert created
+        return job
+
+
+async def cancel(database: Database, job_id: UUID) -> Job:
+    async with database.begin() as db:
+        return await Jobs(db, AuditTrail(db, CALLER, "test"), CALLER).cancel(job_id)
+
+
+async def resume(database: Database, job_id: UUID) -> Job:
+    async with database.begin() as db:
+        return await Jobs(db, AuditTrail(db, CALLER, "test"), CALLER).resume(job_id)
+
+
+async def metrics(database: Database, job_id: UUID, after: int = -1) -> list[JobMetric]:
+    async with database.begin() as db:
+        jobs = Jobs(db, AuditTrail(db, CALLER, "test"), CALLER)
+        return list(await jobs.metrics(job_id, after=after, limit=1000))
+
+
+async def logs(database: Database, job_id: UUID, after: int = 0) -> list[JobLog]:
+    async with database.begin() as db:
+        jobs = Jobs(db, AuditTrail(db, CALLER, "test"), CALLER)
+        return list(await jobs.logs(job_id, after=after, limit=1000))
+
+
+async def state(database: Database, job_id: UUID) -> str:
+    job = await load(database, job_id)
+    assert job is not None
+    return job.state
+
+
+async def test_a_job_from_queue_to_success(database: Database) -> None:
+    job = await submit(database)
+    assert [each.id for each in await due(database)] == [job.id]
+    started = await mark_starting(database, job.id)
+    assert started is not None
+    assert started.submission_id == f"fj-{job.id}-1"
+    assert await due(database) == []
+    lease, claimed = await JobLease.claim(database, job.id)
+    assert (claimed.state, claimed.attempt) == ("RUNNING", 1)
+    assert claimed.started_at is not None
+    assert await lease.heartbeat({"step": 1, "total_steps": 2}) is False
+    await lease.checkpointing(True)
+    assert await state(database, job.id) == "CHECKPOINTING"
+    await lease.checkpointing(False)
+    await lease.metrics(1, {"loss": 2.5, "grad_norm": float("nan")})
+    await lease.metrics(1, {"loss": 2.0})
+    await lease.metrics(2, {"loss": 1.0})
+    assert [(m.step, m.name, m.value) for m in await metrics(database, job.id)] == [
+        (1, "loss", 2.0),
+        (2, "loss", 1.0),
+    ]
+    assert [m.step for m in await metrics(database, job.id, after=1)] == [2]
+    await lease.finish({"version_id": "v"})
+    done = await load(database, job.id)
+    assert done is not None
+    assert (done.state, done.result) == ("SUCCEEDED", {"version_id": "v"})
+    assert done.finished_at is not None
+    assert done.progress == {"step": 1, "total_steps": 2}
+    with pytest.raises(LeaseLost):
+        await lease.heartbeat()
+
+
+async def test_progress_may_hold_numbers_that_json_does_not_know(database: Database) -> None:
+    job = await submit(database)
+    lease, _ = await JobLease.claim(database, job.id)
+    nan, inf = float("nan"), float("inf")
+    await lease.heartbeat({"loss": nan, "fleet": ({"loss": -inf, "round": 3}, {"loss": 2.5})})
+    found = await load(database, job.id)
+    assert found is not None
+    assert found.progress == {
+        "loss": None,
+        "fleet": [{"loss": None, "round": 3}, {"loss": 2.5}],
+    }
+
+
+async def test_one_of_many_supervisors_starts_a_job(database: Database) -> None:
+    job = await submit(database)
+    started = await asyncio.gather(*(mark_starting(database, job.id) for _ in range(8)))
+    assert sum(each is not None for each in started) == 1
+
+
+async def test_sixteen_equal_submissions_are_one_job(database: Database) -> None:
+    async def once() -> UUID:
+        async with database.begin() as db:
+            jobs = Jobs(db, AuditTrail(db, CALLER, "test"), CALLER)
+            return (await jobs.submit("sft", "bot", {"a": 1}))[0].id
+
+    assert len(set(await asyncio.gather(*(once() for _ in range(16))))) == 1
+
+
+async def test_a_newer_attempt_fences_the_older_one(database: Database) -> None:
+    job = await submit(database)
+    await mark_starting(database, job.id)
+    old, _ = await JobLease.claim(database, job.id)
+    new, _ = await JobLease.claim(database, job.id)
+    assert new.fence == old.fence + 1
+    for write in (
+        old.heartbeat(),
+        old.metrics(1, {"loss": 1.0}),
+        old.log("x"),
+        old.finish({}),
+        old.fail("x", "y"),
+        old.cancelled(),
+    ):
+        with pytest.raises(LeaseLost):
+            await write
+    assert await metrics(database, job.id) == []
+    await new.finish({})
+
+
+async def test_a_silent_driver_is_found_and_the_job_goes_on(database: Database) -> None:
+    job = await submit(database)
+    await mark_starting(database, job.id)
+    zombie, _ = await JobLease.claim(database, job.id)
+    assert await expire_leases(database, older_than_s=60) == []
+    await asyncio.sleep(0.02)
+    assert [each.id for each in await expire_leases(database, older_than_s=0.01)] == [job.id]
+    assert await state(database, job.id) == "STALLED"
+    with pytest.raises(LeaseLost):
+        await zombie.finish({})
+    assert [each.id for each in await due(database)] == [job.id]
+    again = await mark_starting(database, job.id)
+    assert again is not None
+    assert (again.attempt, again.submission_id) == (2, f"fj-{job.id}-2")
+    with pytest.raises(LeaseLost):
+        await zombie.heartbeat()
+    lease, _ = await JobLease.claim(database, job.id)
+    await lease.finish({})
+
+
+async def test_a_driver_may_take_longer_to_start_than_to_answer(database: Database) -> None:
+    job = await submit(database)
+    await mark_starting(database, job.id)
+    await asyncio.sleep(0.02)
+    assert await expire_leases(database, older_than_s=0.01) == []
+    found = await expire_leases(database, older_than_s=60, starting_s=0.01)
+    assert [each.id for each in found] == [job.id]
+
+
+async def test_cancelling(database: Database) -> None:
+    queued = await submit(database, "a")
+    assert (await cancel(database, queued.id)).state == "CANCELLED"
+    with pytest.raises(LeaseLost, match="CANCELLED"):
+        await JobLease.claim(database, queued.id)
+    running = await submit(database, "b")
+    await mark_starting(database, running.id)
+    lease, _ = await JobLease.claim(database, running.id)
+    assert (await cancel(database, running.id)).state == "RUNNING"
+    assert [each.id for each in await stopping(database)] == [running.id]
+    assert await lease.heartbeat() is True
+    await lease.cancelled()
+    assert await stopping(database) == []
+    assert (await cancel(database, running.id)).state == "CANCELLED"
+    resumed = await resume(database, running.id)
+    assert (resumed.state, resumed.cancel_requested) == (JobState.QUEUED, False)
+    with pytest.raises(Conflict, match="is QUEUED"):
+        await resume(database, running.id)
+
+
+async def test_the_supervisor_ends_what_its_driver_cannot(database: Database) -> None:
+    job = await submit(database)
+    await mark_starting(database, job.id)
+    lease, _ = await JobLease.claim(database, job.id)
+    failed = await mark_failed(database, job.id, "driver_lost", "three attempts")
+    assert failed is not None
+    assert failed.error == {"code": "driver_lost", "message": "three attempts"}
+    with pytest.raises(LeaseLost):
+        await lease.finish({})
+    assert await mark_cancelled(database, job.id) is None
+    with pytest.raises(NotFound):
+        await JobLease.claim(database, uuid7())
+
+
+async def test_logs_are_chunked_and_bounded(database: Database) -> None:
+    job = await submit(database)
+    await mark_starting(database, job.id)
+    lease, _ = await JobLease.claim(database, job.id)
+    await lease.log("first\n")
+    await lease.log("é" * 20_000 + "\0")
+    kept = await logs(database, job.id)
+    assert "".join(each.text for each in kept) == "first\n" + "é" * 20_000
+    assert [each.seq for each in kept] == list(range(1, len(kept) + 1))
+    assert max(len(each.text.encode()) for each in kept) <= MAX_LOG_CHUNK_BYTES
+    assert [each.seq for each in await logs(database, job.id, after=2)] == [3, 4]
+    for _ in range(6):
+        await lease.log("x" * 2**20)
+    await lease.log("never seen")
+    everything = "".join(each.text for each in await logs(database, job.id))
+    assert "the log ends here" in everything
+    assert "never seen" not in everything
+    assert len(everything.encode()) < MAX_LOG_BYTES + 2 * MAX_LOG_CHUNK_BYTES

@@ -1,0 +1,105 @@
+"""Roles, scopes and keys; no database."""
+
+from uuid import uuid4
+
+import pytest
+
+from foundry.governance.identity.domain import Role, job_principal, matches
+from foundry.governance.identity.keys import bearer, checksum, mint, parse, prefilter
+from tests.governance.identity.principals import principal
+
+TABLE = [
+    ("models:read", True, True, True),
+    ("audit:read", False, False, True),
+    ("inference:invoke", False, True, True),
+    ("jobs:write", False, True, True),
+    ("datasets:write", False, True, True),
+    ("registry:write", False, True, True),
+    ("endpoints:write", False, True, True),
+    ("budsim:read", True, True, True),
+    ("budsim:run", False, True, True),
+    ("budsim:admin", False, False, True),
+    ("registry:promote", False, False, True),
+    ("registry:import", False, False, True),
+    ("keys:write", False, False, True),
+    ("platform:anything", False, False, False),
+]
+
+
+@pytest.mark.parametrize(("permission", "viewer", "member", "admin"), TABLE)
+def test_roles(permission: str, viewer: bool, member: bool, admin: bool) -> None:
+    allowed = [principal(role).allows(permission) for role in Role]
+    assert allowed == [viewer, member, admin]
+
+
+def test_scopes_only_narrow() -> None:
+    caller = principal(Role.MEMBER)
+    narrow = type(caller)(
+        caller.tenant_id, caller.project_id, "s", "user", "k", Role.MEMBER, frozenset({"jobs:*"})
+    )
+    assert narrow.allows("jobs:write")
+    assert not narrow.allows("datasets:write")
+    wide = type(caller)(
+        caller.tenant_id, caller.project_id, "s", "user", "k", Role.VIEWER, frozenset({"*:*"})
+    )
+    assert not wide.allows("jobs:write")
+
+
+def test_no_key_mints_one_above_itself() -> None:
+    member = principal(Role.MEMBER)
+    assert member.may_mint(Role.VIEWER, frozenset({"*:*"}))
+    assert not member.may_mint(Role.ADMIN, frozenset({"jobs:*"}))
+    job = job_principal(uuid4(), uuid4(), uuid4())
+    assert not job.may_mint(Role.VIEWER, frozenset({"*:*"}))
+    assert job.may_mint(Role.VIEWER, frozenset({"registry:write"}))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "permission", "expected"),
+    [("*:*", "a:b", True), ("a:*", "a:b", True), ("*:b", "a:b", True), ("a:c", "a:b", False)],
+)
+def test_patterns(pattern: str, permission: str, expected: bool) -> None:
+    assert matches(pattern, permission) is expected
+
+
+def test_a_minted_key_has_the_published_shape() -> None:
+    token = mint()
+    assert len(token.text) == 70
+    assert token.text.startswith(f"fk_live_{token.id}_{token.secret}")
+    assert parse(token.text) == token
+    assert bearer(f"Bearer {token.text}") == token
+    assert token.secret not in repr(token)
+    assert len({mint().text for _ in range(100)}) == 100
+
+
+def test_the_checksum_is_crc32_in_base62() -> None:
+    # zlib.crc32(b"123456789") is the published check value 0xCBF43926 = 3,421,780,262.
+    value, digits = 3_421_780_262, []
+    alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    for _ in range(6):
+        value, digit = divmod(value, 62)
+        digits.append(alphabet[digit])
+    assert value == 0
+    assert checksum("123456789") == "".join(reversed(digits))
+
+
+def test_every_single_character_change_is_noticed() -> None:
+    token = mint()
+    for place in range(len(token.text)):
+        other = "b" if token.text[place] == "a" else "a"
+        assert parse(token.text[:place] + other + token.text[place + 1 :]) is None
+
+
+@pytest.mark.parametrize(
+    "header",
+    [None, "", "Basic abc", "Bearer", "Bearer  ", "Bearer a b", "Bearer " + "x" * 70, "B" * 5000],
+)
+def test_other_headers_are_no_keys(header: str | None) -> None:
+    assert bearer(header) is None
+
+
+def test_the_prefilter_depends_on_pepper_and_token() -> None:
+    first, second = mint(), mint()
+    values = {prefilter(p, t) for p in (b"a" * 32, b"b" * 32) for t in (first, second)}
+    assert len(values) == 4
+    assert {len(value) for value in values} == {8}

@@ -1,0 +1,204 @@
+"""Desired state, observations and routing, on a real PostgreSQL."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from foundry.catalog.registry.domain import VersionSpec, adapter_uid
+from foundry.catalog.registry.service import ModelVersion, Registry
+from foundry.errors import Conflict, ModelNotFound, NoHealthyUpstream, NotFound
+from foundry.governance.audit.service import AuditTrail
+from foundry.governance.identity.domain import Principal
+from foundry.infra.database import Database
+from foundry.infra.directory_store import DirectoryStore
+from foundry.serving.endpoints.domain import EndpointState, Target
+from foundry.serving.endpoints.service import Endpoints, Routing, observe, unsettled
+from foundry.serving.endpoints.tables import Endpoint
+from tests.catalog.registry.files import adapter_dir, base_dir
+from tests.catalog.registry.test_service import Desk
+from tests.governance.identity.principals import principal
+
+pytestmark = pytest.mark.postgres
+S = EndpointState
+T = TypeVar("T")
+
+
+class Floor:
+    """One caller's endpoints, a base `smol` and its adapter `bot@staging`."""
+
+    def __init__(self, database: Database, root: Path, caller: Principal) -> None:
+        self.database = database
+        self.caller = caller
+        self.desk = Desk(database, DirectoryStore(root / "objects"), caller)
+        self._root = root
+
+    async def models(self) -> tuple[ModelVersion, ModelVersion]:
+        base = await self.desk.register(
+            VersionSpec("smol", "base", "import"), base_dir(self._root / "b")
+        )
+        spec = VersionSpec("bot", "adapter", "sft", base_version_id=base.id)
+        bot = await self.desk.register(spec, adapter_dir(self._root / "a"))
+        await self.desk.aliases(lambda a: a.set("bot", "staging", "0.1.0", None))
+        return base, bot
+
+    async def call(self, use: Callable[[Endpoints], Awaitable[T]]) -> T:
+        async with self.database.begin() as db:
+            audit = AuditTrail(db, self.caller, "test")
+            registry = Registry(db, self.desk.objects, audit, self.caller)
+            return await use(Endpoints(db, audit, self.caller, registry))
+
+    async def deployed(self, model: str) -> Endpoint:
+        endpoint, _ = await self.call(lambda e: e.create(model))
+        return await self.call(lambda e: e.deploy(endpoint.id))
+
+    async def run(self, endpoint: Endpoint) -> None:
+        for state in (S.DEPLOYING, S.VERIFYING, S.RUNNING):
+            assert await observe(self.database, endpoint.id, state, revision=endpoint.revision)
+
+
+@pytest.fixture
+def floor(database: Database, tmp_path: Path) -> Floor:
+    return Floor(database, tmp_path, principal())
+
+
+async def test_names_reach_the_engine_of_their_base(floor: Floor) -> None:
+    base, bot = await floor.models()
+    endpoint = await floor.deployed("bot")
+    await floor.run(endpoint)
+    routing = Routing(floor.database)
+    uid = adapter_uid(base.digest, bot.digest)
+    for name in ("bot", "bot@staging", "bot@0.1.0", "bot@latest"):
+        target = await routing.resolve(floor.caller, name)
+        assert target == Target(
+            endpoint_id=endpoint.id,
+            model_version_id=bot.id,
+            model_name="bot",
+            version="0.1.0",
+            adapter_uid=uid,
+            base_version_id=base.id,
+            app_name=f"engine-{base.digest[:8]}-r1",
+            context_length=512,
+            reference=name,
+        )
+    plain = await routing.resolve(floor.caller, "smol")
+    assert (plain.adapter_uid, plain.model_version_id) == (None, base.id)
+    listed = await routing.list_models(floor.caller)
+    assert [(m.id, m.parent) for m in listed] == [
+        ("bot", "smol"),
+        ("bot@staging", "smol"),
+        ("smol", None),
+    ]
+
+
+async def test_errors_say_what_to_do(floor: Floor) -> None:
+    await floor.models()
+    routing = Routing(floor.database)
+    for name in ("nope", "bot@nope", "bot@9.9.9", "meta-llama/Llama-3", "", "x\0"):
+        with pytest.raises(ModelNotFound):
+            await routing.resolve(floor.caller, name)
+    with pytest.raises(NoHealthyUpstream, match=r"smol@0\.1\.0 is not running: `foundry deploy"):
+        await routing.resolve(floor.caller, "bot")
+    endpoint = await floor.deployed("smol")
+    with pytest.raises(NoHealthyUpstream, match=r"is starting \(PENDING\)"):
+        await routing.resolve(floor.caller, "bot")
+    assert await observe(
+        floor.database, endpoint.id, S.FAILED, revision=1, last_error="no free GPU"
+    )
+    with pytest.raises(NoHealthyUpstream, match="no free GPU"):
+        await routing.resolve(floor.caller, "bot")
+    assert await routing.list_models(floor.caller) == []
+
+
+async def test_answers_are_remembered_for_a_second_at_most(floor: Floor) -> None:
+    await floor.models()
+    endpoint = await floor.deployed("smol")
+    await floor.run(endpoint)
+    routing = Routing(floor.database)
+    start = time.monotonic()
+    await routing.resolve(floor.caller, "smol")
+    await floor.call(lambda e: e.stop(endpoint.id))
+    with pytest.raises(NoHealthyUpstream):
+        while True:
+            await routing.resolve(floor.caller, "smol")
+            assert time.monotonic() - start < 5
+            await asyncio.sleep(0.05)
+    assert time.monotonic() - start < 2
+
+
+async def test_other_tenants_find_nothing(floor: Floor) -> None:
+    await floor.models()
+    endpoint = await floor.deployed("smol")
+    await floor.run(endpoint)
+    routing, stranger = Routing(floor.database), principal()
+    await routing.resolve(floor.caller, "smol")
+    with pytest.raises(ModelNotFound):
+        await routing.resolve(stranger, "smol")
+    assert await routing.list_models(stranger) == []
+
+
+async def test_the_life_of_an_endpoint(floor: Floor) -> None:
+    await floor.models()
+    endpoint, created = await floor.call(lambda e: e.create("smol", config={"max_model_len": 64}))
+    assert created
+    assert await unsettled(floor.database) == []
+    await floor.call(lambda e: e.deploy(endpoint.id))
+    (seen,) = await unsettled(floor.database)
+    assert (seen.state, seen.desired, seen.config) == (S.PENDING, "running", {"max_model_len": 64})
+    again = await floor.call(lambda e: e.deploy(endpoint.id))
+    assert again.revision == 1
+    assert not await observe(floor.database, endpoint.id, S.RUNNING, revision=1)
+    await floor.run(again)
+    assert (await Routing(floor.database).resolve(floor.caller, "smol")).context_length == 64
+    await floor.call(lambda e: e.stop(endpoint.id))
+    # The engine came up just now: too late, it is being stopped.
+    assert not await observe(floor.database, endpoint.id, S.RUNNING, revision=1)
+    with pytest.raises(Conflict, match="is STOPPING"):
+        await floor.call(lambda e: e.deploy(endpoint.id))
+    assert await observe(floor.database, endpoint.id, S.STOPPED, revision=1)
+    second = await floor.call(lambda e: e.deploy(endpoint.id))
+    assert second.app_name.endswith("-r2")
+    # What is still said about the first revision changes nothing.
+    assert not await observe(floor.database, endpoint.id, S.DEPLOYING, revision=1)
+    await floor.call(lambda e: e.delete(endpoint.id))
+    assert await observe(floor.database, endpoint.id, S.DELETED, revision=2)
+    with pytest.raises(NotFound):
+        await floor.call(lambda e: e.get(endpoint.id))
+    fresh, created = await floor.call(lambda e: e.create("smol"))
+    assert created
+    assert fresh.id != endpoint.id
+
+
+async def test_one_base_has_one_endpoint(floor: Floor) -> None:
+    await floor.models()
+    made = await asyncio.gather(
+        *(floor.call(lambda e, name=name: e.create(name)) for name in ["smol", "bot"] * 8)  # type: ignore[misc]
+    )
+    assert len({endpoint.id for endpoint, _ in made}) == 1
+    assert sum(created for _, created in made) == 1
+
+
+async def test_two_tenants_engines_have_two_names(database: Database, tmp_path: Path) -> None:
+    floors = [Floor(database, tmp_path / str(i), principal()) for i in range(2)]
+    for floor in floors:
+        (tmp_path / str(floors.index(floor))).mkdir()
+        await floor.models()
+    names = {(await floor.deployed("smol")).app_name for floor in floors}
+    assert len(names) == 2
+
+
+async def test_a_taken_name_is_refused_and_a_default_one_avoids_it(
+    floor: Floor, tmp_path: Path
+) -> None:
+    await floor.models()
+    await floor.call(lambda e: e.create("smol"))
+    await floor.desk.register(
+        VersionSpec("smol", "base", "import"), base_dir(tmp_path / "next", seed=5)
+    )
+    with pytest.raises(Conflict, match="is called smol already"):
+        await floor.call(lambda e: e.create("smol", name="smol"))
+    second, _ = await floor.call(lambda e: e.create("smol"))
+    assert second.name == "smol-0.2.0"

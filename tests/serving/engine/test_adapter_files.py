@@ -1,0 +1,78 @@
+"""Adapters are checked against the base before the engine sees them."""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foundry.errors import InvalidArtifact
+from foundry.serving.engine.adapter_files import base_shapes, check_adapter, tensor_shapes
+
+BASE = {"model.layers.0.self_attn.q_proj.weight": (8, 16), "model.norm.weight": (16,)}
+NAME = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+
+
+def safetensors(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+    header = json.dumps(
+        {"__metadata__": {"format": "pt"}}
+        | {name: {"dtype": "F32", "shape": s, "data_offsets": [0, 0]} for name, s in shapes.items()}
+    ).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+
+
+def adapter(folder: Path, shapes: dict[str, tuple[int, ...]] | None = None, **config: Any) -> Path:
+    shapes = shapes or {f"{NAME}A.weight": (4, 16), f"{NAME}B.weight": (8, 4)}
+    safetensors(folder / "adapter_model.safetensors", shapes)
+    (folder / "adapter_config.json").write_text(json.dumps({"r": 4} | config))
+    return folder
+
+
+def test_a_fitting_adapter_passes(tmp_path: Path) -> None:
+    check_adapter(adapter(tmp_path), BASE, 8)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "config", "reason"),
+    [
+        (None, {"r": 16}, "rank 16"),
+        (None, {"r": 0}, "rank 0"),
+        (None, {"r": "4"}, "rank '4'"),
+        (None, {"use_dora": True}, "use_dora"),
+        (None, {"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({f"{NAME}A.weight": (4, 99)}, {}, "shape"),
+        ({f"{NAME}B.weight": (4, 8)}, {}, "shape"),
+        ({f"{NAME}C.weight": (4, 16)}, {}, "shape"),
+        ({"base_model.model.model.layers.9.q_proj.lora_A.weight": (4, 16)}, {}, "no layer"),
+        ({"model.norm.lora_A.weight": (4, 16)}, {}, "no layer"),
+        ({"rubbish": (1,)}, {}, "no layer"),
+    ],
+)
+def test_unfitting_adapters(
+    tmp_path: Path, shapes: dict[str, tuple[int, ...]] | None, config: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(InvalidArtifact, match=reason):
+        check_adapter(adapter(tmp_path, shapes, **config), BASE, 8)
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"\xff" * 64, struct.pack("<Q", 2) + b"[]"])
+def test_not_safetensors(tmp_path: Path, data: bytes) -> None:
+    folder = adapter(tmp_path)
+    (folder / "adapter_model.safetensors").write_bytes(data)
+    with pytest.raises(InvalidArtifact, match="not a safetensors file"):
+        check_adapter(folder, BASE, 8)
+
+
+def test_missing_config(tmp_path: Path) -> None:
+    folder = adapter(tmp_path)
+    (folder / "adapter_config.json").unlink()
+    with pytest.raises(InvalidArtifact, match=r"adapter_config\.json"):
+        check_adapter(folder, BASE, 8)
+
+
+def test_shapes_of_all_shards(tmp_path: Path) -> None:
+    safetensors(tmp_path / "model-1.safetensors", {"a": (1, 2)})
+    safetensors(tmp_path / "model-2.safetensors", {"b": (3,)})
+    assert base_shapes(tmp_path) == {"a": (1, 2), "b": (3,)}
+    assert tensor_shapes(tmp_path / "model-1.safetensors") == {"a": (1, 2)}

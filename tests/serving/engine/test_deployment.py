@@ -1,0 +1,24 @@
+"""What Serve deploys stays light: the supervisor and the stub ingress must not load an engine."""
+
+import json
+import subprocess
+import sys
+
+from starlette.requests import Request
+
+from foundry.serving.engine.deployment import Closed
+
+
+def test_building_an_engine_application_loads_no_engine() -> None:
+    code = (
+        "import sys, json, serve_apps.engine, serve_apps.gateway;"
+        "print(json.dumps([m for m in ('vllm', 'torch', 'ray.llm') if m in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert json.loads(done.stdout) == []
+
+
+async def test_the_stub_ingress_answers_404_in_openais_shape() -> None:
+    answer = await Closed(None)(Request({"type": "http"}))
+    assert answer.status_code == 404
+    assert json.loads(bytes(answer.body))["error"]["code"] == "not_found"

@@ -1,0 +1,132 @@
+"""Frames out of an engine's events."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+import orjson
+import pytest
+
+from foundry.errors import EngineFailed, NoHealthyUpstream
+from foundry.infra.frames import CallContext, Frame, Head, Kind, Tail, Usage, decode
+from foundry.serving.engine.replica import MERGE_BYTES, MERGE_S, Replica
+from tests.fakes.engine import FakeEngine, NoAdapters
+
+STREAM = b'{"stream":true}'
+CONTEXT = CallContext(request_id="r1", model='we"ird', deadline_s=5)
+
+
+async def run(
+    engine: FakeEngine, body: bytes = STREAM, context: CallContext = CONTEXT
+) -> list[list[Frame]]:
+    replica = Replica(engine, NoAdapters(), rank=3)
+    messages = [m async for m in replica.stream("chat", body, context)]
+    assert messages[0] == b""
+    return [list(decode(message)) for message in messages[1:]]
+
+
+async def test_whole_answer_is_one_message() -> None:
+    (frames,) = await run(FakeEngine(), b"{}")
+    assert [frame.kind for frame in frames] == [Kind.HEAD, Kind.DATA, Kind.TAIL]
+    assert Head.of(frames[0]) == Head("mbase", 3)
+    assert orjson.loads(frames[1].payload)["model"] == 'we"ird'
+    tail = Tail.of(frames[2])
+    assert (tail.usage, tail.finish) == (Usage(5, 3), "stop")
+    assert tail.timings.keys() == {"adapter", "first", "total"}
+
+
+async def test_first_token_leaves_at_once_with_the_role() -> None:
+    first, *rest = await run(FakeEngine(gap_s=2 * MERGE_S))
+    assert [frame.kind for frame in first] == [Kind.HEAD, Kind.DATA, Kind.DATA]
+    assert b'"content":"Hello"' in first[2].payload
+    assert [len(frames) for frames in rest] == [1, 2]
+    assert rest[-1][-1].kind is Kind.TAIL
+
+
+async def test_fast_tokens_are_merged() -> None:
+    words = tuple("abcdefghij")
+    messages = await run(FakeEngine(words=words, gap_s=MERGE_S / 10))
+    assert len(messages) <= 4
+    data = [f.payload for frames in messages for f in frames if f.kind is Kind.DATA]
+    assert len(data) == 1 + len(words)
+    assert all(orjson.loads(d.removeprefix(b"data: "))["model"] == 'we"ird' for d in data)
+
+
+async def test_large_events_are_not_held_back() -> None:
+    words = ("a", "b" * MERGE_BYTES, "c" * MERGE_BYTES)
+    started = time.monotonic()
+    messages = await run(FakeEngine(words=words, gap_s=MERGE_S / 20))
+    assert len(messages) == 3
+    assert time.monotonic() - started < MERGE_S
+
+
+async def test_client_content_that_looks_like_structure_is_left_alone() -> None:
+    trap = '"model":"mbase","choices":[],"finish_reason":"x","error"'
+    messages = await run(FakeEngine(words=("a", trap)))
+    data = [f.payload for frames in messages for f in frames if f.kind is Kind.DATA]
+    last = orjson.loads(data[-1].removeprefix(b"data: "))
+    assert last["choices"][0]["delta"]["content"] == trap
+    assert Tail.of(messages[-1][-1]).finish == "stop"
+
+
+async def test_refusal_is_a_head() -> None:
+    (frames,) = await run(FakeEngine(refusal=NoHealthyUpstream("no", retry_after_s=2.0)))
+    (frame,) = frames
+    fault = Head.of(frame).fault
+    assert fault is not None
+    error = fault.error()
+    assert (type(error), error.message, error.details) == (
+        NoHealthyUpstream,
+        "no",
+        {"retry_after_s": 2.0},
+    )
+
+
+async def test_death_before_the_first_token_is_a_head() -> None:
+    (frames,) = await run(FakeEngine(dies_after=0))
+    fault = Head.of(frames[0]).fault
+    assert fault is not None
+    assert fault.code == "engine_failed"
+
+
+async def test_death_later_raises_without_a_tail() -> None:
+    seen: list[Kind] = []
+    with pytest.raises(EngineFailed):
+        async for message in Replica(FakeEngine(dies_after=2), NoAdapters()).stream(
+            "chat", STREAM, CONTEXT
+        ):
+            seen += [frame.kind for frame in decode(message)]
+    assert seen == [Kind.HEAD, Kind.DATA, Kind.DATA, Kind.DATA]
+
+
+async def test_deadline() -> None:
+    context = CallContext(request_id="r1", model="m", deadline_s=0.05)
+    (frames,) = await run(FakeEngine(first_s=30), STREAM, context)
+    fault = Head.of(frames[0]).fault
+    assert fault is not None
+    assert fault.code == "deadline_exceeded"
+
+
+async def test_closing_stops_the_engine() -> None:
+    engine = FakeEngine(gap_s=30)
+    async with aclosing(Replica(engine, NoAdapters()).stream("chat", STREAM, CONTEXT)) as messages:
+        await anext(messages)
+        await anext(messages)
+    assert engine.cancelled == ["r1"]
+
+
+async def test_the_adapter_is_held_while_it_answers() -> None:
+    held: list[str] = []
+
+    class Adapters:
+        @asynccontextmanager
+        async def lease(self, uid: str, version_id: str) -> AsyncIterator[None]:
+            held.append(f"+{uid}/{version_id}")
+            yield
+            held.append(f"-{uid}")
+
+    context = CallContext("r1", "m", 5, adapter_uid="a1", adapter_version_id="v1")
+    async for message in Replica(FakeEngine(), Adapters()).stream("chat", b"{}", context):
+        if message:
+            assert held == ["+a1/v1", "-a1"] or held == ["+a1/v1"]
+    assert held == ["+a1/v1", "-a1"]

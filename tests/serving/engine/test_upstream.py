@@ -1,0 +1,120 @@
+"""Calls through a handle: what Ray raises becomes ours, and leaving cancels."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from ray import serve
+from ray.exceptions import ActorDiedError, RayTaskError
+from ray.serve.exceptions import BackPressureError
+
+from foundry.errors import EngineFailed, FoundryError, NoHealthyUpstream, Overloaded
+from foundry.infra.frames import CallContext, Frame, Kind, encode
+from foundry.serving.engine.upstream import MAX_HANDLES, HandleUpstream
+
+CONTEXT = CallContext("r1", "m", 5)
+DATA = Frame(Kind.DATA, b"x")
+
+
+@dataclass
+class Handle:
+    """As much of a Serve handle as the upstream uses."""
+
+    messages: list[bytes | Exception]
+    wait_s: float = 0.0
+    cancelled: int = 0
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+
+    @property
+    def stream(self) -> "Handle":
+        return self
+
+    def options(self, *, stream: bool) -> "Handle":
+        assert stream
+        return self
+
+    def remote(self, *call: Any) -> "Handle":
+        self.calls.append(call)
+        self._answers = self._run()
+        return self
+
+    async def _run(self) -> AsyncIterator[bytes]:
+        await asyncio.sleep(self.wait_s)
+        for message in self.messages:
+            if isinstance(message, Exception):
+                raise message
+            yield message
+
+    def __aiter__(self) -> "Handle":
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._answers)
+
+    def cancel(self) -> None:
+        self.cancelled += 1
+
+
+def upstream(monkeypatch: pytest.MonkeyPatch, handle: Handle, **options: float) -> HandleUpstream:
+    monkeypatch.setattr(serve, "get_deployment_handle", lambda name, app_name: handle)
+    return HandleUpstream("llm", **options)
+
+
+async def test_frames_of_all_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    handle = Handle([b"", encode([DATA, DATA]), encode([DATA])])
+    frames = upstream(monkeypatch, handle).stream("app", "chat", b"{}", CONTEXT)
+    assert [frame async for frame in frames] == [DATA, DATA, DATA]
+    assert handle.calls == [("chat", b"{}", CONTEXT)]
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (BackPressureError(1, 1), Overloaded),
+        (ActorDiedError(), EngineFailed),
+        (RayTaskError("f", "trace", EngineFailed("the engine died")), EngineFailed),
+        (RayTaskError("f", "trace", Overloaded("full")), Overloaded),
+        (RayTaskError("f", "trace", ValueError("bug")), EngineFailed),
+    ],
+)
+async def test_what_ray_raises(
+    monkeypatch: pytest.MonkeyPatch, raised: Exception, expected: type[FoundryError]
+) -> None:
+    handle = Handle([b"", raised])
+    with pytest.raises(expected):
+        async for _ in upstream(monkeypatch, handle).stream("app", "chat", b"", CONTEXT):
+            pass
+
+
+async def test_nobody_accepts(monkeypatch: pytest.MonkeyPatch) -> None:
+    handle = Handle([b""], wait_s=30)
+    way = upstream(monkeypatch, handle, accept_timeout_s=0.02)
+    with pytest.raises(NoHealthyUpstream):
+        await anext(aiter(way.stream("app", "chat", b"", CONTEXT)))
+    assert handle.cancelled == 1
+
+
+async def test_leaving_cancels_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    handle = Handle([b"", encode([DATA]), encode([DATA])])
+    frames: Any = upstream(monkeypatch, handle).stream("app", "chat", b"", CONTEXT)
+    await anext(frames)
+    await frames.aclose()
+    assert handle.cancelled == 1
+
+
+async def test_handles_are_kept_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def make(name: str, app_name: str) -> Handle:
+        made.append(app_name)
+        return Handle([b""])
+
+    monkeypatch.setattr(serve, "get_deployment_handle", make)
+    way = HandleUpstream("llm")
+    for number in [*range(MAX_HANDLES + 1), MAX_HANDLES, 0]:
+        async for _ in way.stream(f"app-{number}", "chat", b"", CONTEXT):
+            pass
+    assert len(made) == MAX_HANDLES + 2
+    assert made[-1] == "app-0"

@@ -1,0 +1,55 @@
+"""Every deployment has a prediction, also one that nobody asked about."""
+
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from foundry.errors import InvalidRequest
+from foundry.infra.database import Database
+from foundry.serving.endpoints.domain import EndpointState as S
+from foundry.serving.endpoints.service import observe
+from foundry.serving.outcomes.expecting import DESIGN_LOAD, Expectations
+from foundry.serving.recommendations.service import predicted
+from tests.control.client import Control, running_control, with_models
+from tests.serving.outcomes.windows import FakeForecasts
+
+pytestmark = pytest.mark.postgres
+
+
+async def deployed(control: Control) -> tuple[UUID, int]:
+    answer = await control.client.post("/endpoints", json={"model": "smol", "deploy": True})
+    endpoint = answer.json()
+    for state in (S.DEPLOYING, S.VERIFYING, S.RUNNING):
+        await observe(control.database, UUID(endpoint["id"]), state, revision=endpoint["revision"])
+    return UUID(endpoint["id"]), endpoint["revision"]
+
+
+async def test_a_plain_deployment_gets_its_prediction_once(
+    database: Database, tmp_path: Path
+) -> None:
+    async with running_control(database, tmp_path / "o") as control:
+        await with_models(control, tmp_path)
+        which, forecasts = await deployed(control), FakeForecasts()
+        expectations = Expectations(database, forecasts)
+        assert await expectations.complete() == 1
+        assert await expectations.complete() == 0
+        assert forecasts.asked == [DESIGN_LOAD]
+        async with database.begin() as db:
+            row = await predicted(db, *which)
+    assert row is not None
+    assert row.predicted["tpot_ms"] == {"low": 40 / 1.2, "point": 40.0, "high": 48.0}
+    assert row.workload["users"] == 8.0
+    assert row.workload["input"] == {"mean": 1024.0, "p50": 1024.0, "p95": 1024.0}
+    assert (row.model_version, row.recommendation_id) == ("1", None)
+    assert row.configuration == {"max_num_seqs": 16}
+
+
+async def test_what_cannot_be_predicted_is_asked_once(database: Database, tmp_path: Path) -> None:
+    async with running_control(database, tmp_path / "o") as control:
+        await with_models(control, tmp_path)
+        await deployed(control)
+        forecasts = FakeForecasts(fault=InvalidRequest("the model is unknown"))
+        expectations = Expectations(database, forecasts)
+        assert [await expectations.complete() for _ in range(3)] == [0, 0, 0]
+        assert len(forecasts.asked) == 1

@@ -1,0 +1,178 @@
+"""budsim behind the wire: real predictor, real search, no server."""
+
+import json
+import time
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from foundry.engines.budsim.configuration import Configurations
+from foundry.engines.budsim.model_config import model_spec
+from foundry.errors import InvalidConfiguration, InvalidRequest
+from foundry.serving.recommendations import numerics
+from foundry.serving.recommendations.domain import Question
+from foundry.serving.recommendations.schemas import (
+    ConfigurationIn,
+    Demand,
+    PredictIn,
+    PredictionOut,
+    SimulateIn,
+    ValidateIn,
+)
+from tests.serving.recommendations.questions import CLUSTER, LLAMA, WORKLOAD, question
+
+L40S = "nvidia-l40s-48gb"
+
+
+def _question(**fields: object) -> Question:
+    asked = question(**fields)
+    assert asked.cluster is not None
+    demand = Demand(
+        workload=asked.workload,
+        cluster=asked.cluster,
+        targets=asked.targets,
+        policy=asked.policy,
+        method=asked.method,
+    )
+    return Question(LLAMA, None, demand.request(), {})
+
+
+def _predict(rows: list[dict[str, Any]], **fields: Any) -> list[dict[str, Any]]:
+    asked = PredictIn.model_validate(
+        {"config": LLAMA, "workload": WORKLOAD, "configurations": rows, **fields}
+    )
+    found: list[dict[str, Any]] = orjson.loads(numerics.predict_json(LLAMA, None, {}, asked))[
+        "data"
+    ]
+    return found
+
+
+def test_a_recommendation_is_json_and_the_same_each_time() -> None:
+    asked = _question(targets={"max_tpot_ms": 100})
+    found = numerics.recommend(asked)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found == numerics.recommend(asked)
+    assert found["feasible"] is True
+    config, choice = found["endpoint_config"], found["choice"]
+    assert config["resources"]["gpu_type"] == L40S  # type: ignore[index]
+    assert choice["prediction"]["tpot_ms"]["high"] <= 100  # type: ignore[index]
+    assert "TPOT" in found["explanation"]["text"]  # type: ignore[index]
+
+
+def test_an_impossible_target_names_what_binds() -> None:
+    found = numerics.recommend(_question(targets={"max_tpot_ms": 0.01}))
+    assert (found["feasible"], found["binding"]) == (False, "max_tpot_ms")
+
+
+def test_what_if_answers_in_the_order_of_the_question() -> None:
+    rows = [{"gpu": L40S, "replicas": count} for count in (1, 2, 4)]
+    found = _predict(rows)
+    for row in found:
+        PredictionOut.model_validate(row)
+    hours = [row["cost_per_hour"] for row in found]
+    assert hours == pytest.approx([hours[0], 2 * hours[0], 4 * hours[0]])
+    tpot = [row["tpot_ms"]["point"] for row in found]
+    assert tpot[0] >= tpot[1] >= tpot[2]
+
+
+def test_rows_are_the_predictions_by_columns() -> None:
+    rows = [ConfigurationIn(gpu=L40S, tensor_parallel_size=tp) for tp in (1, 2, 4)]
+    found = numerics.predictor().predict(
+        model_spec(LLAMA),
+        Configurations.of([numerics.configuration(row) for row in rows]),
+        question().workload.workload(),
+        catalogue=numerics.catalogue({}),
+    )
+    assert list(numerics.rows_of(found)) == [numerics.plain(found.at(i)) for i in range(3)]
+
+
+def test_ten_thousand_configurations_are_one_call() -> None:
+    rows = [{"gpu": L40S, "max_num_seqs": 1 + i} for i in range(10_000)]
+    began = time.perf_counter()
+    found = _predict(rows)
+    assert len(found) == 10_000
+    assert time.perf_counter() - began < 10
+
+
+def _validated(document: str | dict[str, object], **fields: Any) -> dict[str, Any]:
+    asked = ValidateIn.model_validate(
+        {
+            "config": LLAMA,
+            "workload": WORKLOAD,
+            "cluster": CLUSTER,
+            "deployment": document,
+            **fields,
+        }
+    )
+    return numerics.validate(LLAMA, None, {}, asked)
+
+
+def test_a_manual_configuration_is_predicted_beside_its_defaults() -> None:
+    sizes = "replicas: 2, config: {max_num_seqs: 32}"
+    found = _validated(f"deployment: {{resources: {{gpu_type: {L40S}}}, {sizes}}}")
+    assert found["configuration"]["replicas"] == 2
+    assert found["configuration"]["max_model_len"] == 8192
+    assert found["configuration"]["resources"]["gpu_count"] == 1
+    PredictionOut.model_validate(found["prediction"])
+    assert found["predictor_version"] == numerics.predictor().version
+
+
+def test_every_violation_has_its_path() -> None:
+    deployment = {
+        "config": {"tensor_parallel_size": 3, "speed": 1},
+        "resources": {"gpu_type": "nvidia-t4-16gb"},
+    }
+    with pytest.raises(InvalidConfiguration) as caught:
+        _validated({"deployment": deployment})
+    violations = caught.value.details["violations"]
+    assert {one["path"] for one in violations} == {  # type: ignore[attr-defined]
+        "$.deployment.config.speed",
+        "$.deployment.resources.gpu_type",
+    }
+    with pytest.raises(InvalidRequest, match="on which GPUs"):
+        _validated("deployment: {}", cluster=None)
+
+
+def test_a_simulation_agrees_with_the_prediction_at_low_load() -> None:
+    asked = SimulateIn.model_validate(
+        {
+            "config": LLAMA,
+            "configuration": {"gpu": L40S},
+            "workload": {**WORKLOAD, "users": 1},
+            "requests": 50,
+        }
+    )
+    found = numerics.simulate(LLAMA, None, {}, asked)
+    (row,) = _predict([{"gpu": L40S}], workload={**WORKLOAD, "users": 1})
+    assert found["percentiles"]["tpot_ms"]["p50"] == pytest.approx(row["tpot_ms"]["point"], rel=0.1)
+    assert found["rejected"] == 0
+    assert found == numerics.simulate(LLAMA, None, {}, asked)
+
+
+def test_a_trace_is_replayed_as_it_came() -> None:
+    trace = [
+        {"arrival_s": float(i), "input_tokens": 100, "output_tokens": 1 + i} for i in range(10)
+    ]
+    asked = SimulateIn.model_validate(
+        {"config": LLAMA, "configuration": {"gpu": L40S}, "trace": trace}
+    )
+    found = numerics.simulate(LLAMA, None, {}, asked)
+    assert found["requests"] == 10
+    assert found["output_tokens"] == 55
+
+
+def test_prices_are_kept_by_catalogue_id() -> None:
+    assert numerics.checked_prices({"L4": 0.5, "H100": None}) == {
+        "nvidia-l4-24gb": 0.5,
+        "nvidia-h100-80gb": None,
+    }
+    with pytest.raises(InvalidRequest, match="nvidia-l4-24gb"):
+        numerics.checked_prices({"nvidia-l5-24gb": 1.0})
+
+
+def test_what_is_not_finite_becomes_null() -> None:
+    assert numerics.plain({"a": [np.inf, float("nan"), 1.5, 2, "x", None]}) == {
+        "a": [None, None, 1.5, 2, "x", None]
+    }
