@@ -12,7 +12,7 @@ from foundry.serving.outcomes.forecasting import PredictorForecasts
 from foundry.serving.outcomes.reviewing import review_deployments
 from foundry.serving.outcomes.service import Closing
 from foundry.serving.recommendations.running import Searches
-from foundry.supervisor.reconciler import Chore
+from foundry.supervisor.loop import Chore
 from serve_apps.accuracy import Accuracy
 from serve_apps.versions import engine_version
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from foundry.errors import EngineFailed
 from foundry.serving.endpoints.domain import EndpointSnapshot
-from foundry.supervisor.reconciler import EngineObservation
+from foundry.supervisor.ports import EngineObservation
 
 
 @dataclass

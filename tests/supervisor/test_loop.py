@@ -11,13 +11,9 @@ from foundry.execution.jobs.service import JobLease, load
 from foundry.infra.database import Database
 from foundry.serving.endpoints.domain import EndpointState as S
 from foundry.serving.endpoints.tables import Endpoint
-from foundry.supervisor.reconciler import (
-    MAX_ATTEMPTS,
-    STOP_GRACE_S,
-    Chore,
-    EngineObservation,
-    Supervisor,
-)
+from foundry.supervisor.jobs import MAX_ATTEMPTS, STOP_GRACE_S
+from foundry.supervisor.loop import Chore, Supervisor
+from foundry.supervisor.ports import EngineObservation
 from tests.execution.jobs.test_leases import cancel, submit
 from tests.fakes.cluster import FakeEngines, FakeLauncher
 from tests.governance.identity.principals import principal
@@ -37,6 +33,14 @@ class Watchtower:
             database, self.launcher, self.engines, 60.0, clock=lambda: self.now
         )
 
+    async def reconcile_jobs(self) -> None:
+        await self.supervisor.jobs.reconcile()
+        await self.supervisor.jobs.tasks.drain()
+
+    async def reconcile_endpoints(self) -> None:
+        await self.supervisor.endpoints.reconcile()
+        await self.supervisor.endpoints.tasks.drain()
+
 
 async def reread(database: Database, endpoint: Endpoint) -> tuple[str, str | None]:
     async with database.begin() as db:
@@ -52,8 +56,8 @@ async def silence(database: Database) -> None:
 
 async def test_a_queued_job_is_submitted_once(database: Database) -> None:
     tower, job = Watchtower(database), await submit(database)
-    await tower.supervisor.reconcile_jobs()
-    await tower.supervisor.reconcile_jobs()
+    await tower.reconcile_jobs()
+    await tower.reconcile_jobs()
     assert tower.launcher.submitted == [(f"fj-{job.id}-1", job.id)]
 
 
@@ -62,23 +66,23 @@ async def test_a_driver_that_came_by_itself_is_replaced_only_when_it_dies(
 ) -> None:
     tower, job = Watchtower(database), await submit(database, submission_id="by-hand")
     assert (job.state, job.attempt) == (JobState.STARTING, 1)
-    await tower.supervisor.reconcile_jobs()
+    await tower.reconcile_jobs()
     assert tower.launcher.submitted == []
     await JobLease.claim(database, job.id)
     await silence(database)
-    await tower.supervisor.reconcile_jobs()
-    await tower.supervisor.reconcile_jobs()
+    await tower.reconcile_jobs()
+    await tower.reconcile_jobs()
     assert tower.launcher.submitted == [(f"fj-{job.id}-2", job.id)]
 
 
 async def test_a_dead_driver_is_replaced_until_the_third_death(database: Database) -> None:
     tower, job = Watchtower(database), await submit(database)
     for _ in range(MAX_ATTEMPTS):
-        await tower.supervisor.reconcile_jobs()
+        await tower.reconcile_jobs()
         await JobLease.claim(database, job.id)
         await silence(database)
-        await tower.supervisor.reconcile_jobs()
-    await tower.supervisor.reconcile_jobs()
+        await tower.reconcile_jobs()
+    await tower.reconcile_jobs()
     ended = await load(database, job.id)
     assert ended is not None
     assert (ended.state, ended.attempt) == (JobState.FAILED, MAX_ATTEMPTS)
@@ -91,13 +95,13 @@ async def test_a_dead_driver_is_replaced_until_the_third_death(database: Databas
 
 async def test_a_driver_that_ignores_a_cancel_is_ended_after_the_grace(database: Database) -> None:
     tower, job = Watchtower(database), await submit(database)
-    await tower.supervisor.reconcile_jobs()
+    await tower.reconcile_jobs()
     await JobLease.claim(database, job.id)
     await cancel(database, job.id)
-    await tower.supervisor.reconcile_jobs()
+    await tower.reconcile_jobs()
     assert tower.launcher.stopped == []
     tower.now += STOP_GRACE_S
-    await tower.supervisor.reconcile_jobs()
+    await tower.reconcile_jobs()
     ended = await load(database, job.id)
     assert ended is not None
     assert ended.state == JobState.CANCELLED
@@ -108,12 +112,12 @@ async def test_an_endpoint_from_pending_to_running(database: Database, tmp_path:
     tower, floor = Watchtower(database), Floor(database, tmp_path, principal())
     await floor.models()
     endpoint = await floor.deployed("smol")
-    await tower.supervisor.reconcile_endpoints()
+    await tower.reconcile_endpoints()
     assert await reread(database, endpoint) == (S.DEPLOYING, None)
     tower.engines.applications[endpoint.app_name] = EngineObservation("running")
-    await tower.supervisor.reconcile_endpoints()
+    await tower.reconcile_endpoints()
     assert await reread(database, endpoint) == (S.VERIFYING, None)
-    await tower.supervisor.reconcile_endpoints()
+    await tower.reconcile_endpoints()
     assert await reread(database, endpoint) == (S.RUNNING, None)
     assert tower.engines.verified == [endpoint.app_name]
 
@@ -123,9 +127,9 @@ async def test_a_lost_cluster_is_built_again(database: Database, tmp_path: Path)
     await floor.models()
     endpoint = await floor.deployed("smol")
     await floor.run(endpoint)
-    await tower.supervisor.reconcile_endpoints()
+    await tower.reconcile_endpoints()
     assert (await reread(database, endpoint))[0] == S.PENDING
-    await tower.supervisor.reconcile_endpoints()
+    await tower.reconcile_endpoints()
     assert tower.engines.applications[endpoint.app_name].status == "starting"
 
 
@@ -137,10 +141,10 @@ async def test_an_engine_that_restarts_is_degraded_meanwhile(
     endpoint = await floor.deployed("smol")
     await floor.run(endpoint)
     tower.engines.applications[endpoint.app_name] = EngineObservation("starting", "replica died")
-    await tower.supervisor.reconcile_endpoints()
+    await tower.reconcile_endpoints()
     assert await reread(database, endpoint) == (S.DEGRADED, "replica died")
     tower.engines.applications[endpoint.app_name] = EngineObservation("running")
-    await tower.supervisor.reconcile_endpoints()
+    await tower.reconcile_endpoints()
     assert await reread(database, endpoint) == (S.RUNNING, None)
 
 
@@ -151,16 +155,16 @@ async def test_an_engine_that_does_not_come_up_fails_with_its_reason(
     tower, floor = Watchtower(database), Floor(database, tmp_path, principal())
     await floor.models()
     endpoint = await floor.deployed("smol")
-    await tower.supervisor.reconcile_endpoints()
+    await tower.reconcile_endpoints()
     if how == "failed":
         tower.engines.applications[endpoint.app_name] = EngineObservation("failed", "no memory")
     elif how == "mute":
         tower.engines.applications[endpoint.app_name] = EngineObservation("running")
         tower.engines.fault = "it answers nothing"
-        await tower.supervisor.reconcile_endpoints()
+        await tower.reconcile_endpoints()
     else:
         tower.now += 61
-    await tower.supervisor.reconcile_endpoints()
+    await tower.reconcile_endpoints()
     state, error = await reread(database, endpoint)
     assert state == S.FAILED
     expected = {"failed": "no memory", "late": "not ready after 61 s", "mute": "answers nothing"}
@@ -174,7 +178,7 @@ async def test_a_stopped_endpoint_releases_its_engine(database: Database, tmp_pa
     endpoint = await floor.deployed("smol")
     await floor.run(endpoint)
     await floor.call(lambda e: e.stop(endpoint.id))
-    await tower.supervisor.reconcile_endpoints()
+    await tower.reconcile_endpoints()
     assert (await reread(database, endpoint))[0] == S.STOPPED
     assert tower.engines.deleted == [endpoint.app_name]
 
@@ -183,11 +187,11 @@ async def test_a_new_configuration_replaces_the_engine(database: Database, tmp_p
     tower, studio = Watchtower(database), Studio(database, tmp_path)
     await studio.models()
     first = await studio.deployed("smol")
-    await tower.supervisor.reconcile_endpoints()
+    await tower.reconcile_endpoints()
     await studio.run(first)
     await studio.configure(first.id, replicas=2, optimization_method="MANUAL")
     second = await studio.deploy(first.id)
-    await tower.supervisor.reconcile_endpoints()
+    await tower.reconcile_endpoints()
     assert tower.engines.deleted == [first.app_name]
     assert list(tower.engines.applications) == [second.app_name]
     assert (await reread(database, first))[0] == S.DEPLOYING
@@ -199,12 +203,12 @@ async def test_an_endpoint_that_stops_meanwhile_leaves_neither_engine(
     tower, studio = Watchtower(database), Studio(database, tmp_path)
     await studio.models()
     first = await studio.deployed("smol")
-    await tower.supervisor.reconcile_endpoints()
+    await tower.reconcile_endpoints()
     await studio.run(first)
     await studio.configure(first.id, replicas=2, optimization_method="MANUAL")
     second = await studio.deploy(first.id)
     await studio.call(lambda e: e.stop(first.id))
-    await tower.supervisor.reconcile_endpoints()
+    await tower.reconcile_endpoints()
     assert tower.engines.deleted == [first.app_name, second.app_name]
     assert tower.engines.applications == {}
 
