@@ -8,6 +8,7 @@ from uuid import UUID
 
 from foundry.execution.jobs.domain import JobState
 from foundry.execution.jobs.service import (
+    Job,
     due,
     expire_leases,
     mark_cancelled,
@@ -15,7 +16,6 @@ from foundry.execution.jobs.service import (
     mark_starting,
     stopping,
 )
-from foundry.execution.jobs.tables import Job
 from foundry.infra.database import Database
 from foundry.supervisor.ports import JobLauncher
 from foundry.supervisor.tasks import KeyedTasks
