@@ -12,14 +12,15 @@ MARK ?= all
 # pytest's 5 means that no test matched the markers, which is no failure.
 SOME := { code=$$?; [ $$code -eq 5 ] || exit $$code; }
 
-.PHONY: help install demo down test check fmt lock bench
+.PHONY: help install demo down test check fmt lock bench campaign
 
 help:
 	@echo "make demo          fine-tune, serve and compare a small model on this machine"
 	@echo "make down          stop what the demo left running"
 	@echo "make test          everything this machine can test; MARK=fast for the quick part"
 	@echo "make check         format, lint, types, import contracts and the quick tests"
-	@echo "make bench NAME=x  one benchmark: budsim, budsim_live, bytes_to_loss, churn, diloco_wire, demo, train or relay"
+	@echo "make bench NAME=x  one benchmark: budsim, budsim_live, bytes_to_loss, churn, diloco_wire, demo, recovery, train or relay"
+	@echo "make campaign NAME=x  hours of one kind of test: recovery or state_machines"
 	@echo "make fmt, lock     format the code; compile the lock files"
 
 install:
@@ -63,5 +64,9 @@ lock: install
 	$(RUN) -m foundry.install.lock
 
 bench: install
-	@test -n "$(NAME)" || { echo "error: say which: make bench NAME=budsim, budsim_live, bytes_to_loss, churn, diloco_wire, demo, train or relay" >&2; exit 2; }
+	@test -n "$(NAME)" || { echo "error: say which: make bench NAME=budsim, budsim_live, bytes_to_loss, churn, diloco_wire, demo, recovery, train or relay" >&2; exit 2; }
 	@$(RUN) -m tests.bench.$(NAME)
+
+campaign: install
+	@test -n "$(NAME)" || { echo "error: say which: make campaign NAME=recovery or state_machines" >&2; exit 2; }
+	@$(RUN) -m tests.campaign.$(NAME)
