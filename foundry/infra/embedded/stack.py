@@ -13,11 +13,18 @@ from pathlib import Path
 
 import psutil
 
-from foundry.config import Settings, environment_of
+from foundry.config import Settings, environment_of, secret_variables
 from foundry.errors import SetupError
 from foundry.infra.embedded import postgres, ray
 from foundry.infra.embedded.health import HEALTH_PATHS, PartStatus, http_status, inspect
-from foundry.infra.embedded.paths import ensure_home, ensure_runtime_dir, runtime_dir
+from foundry.infra.embedded.paths import (
+    close_to_others,
+    ensure_home,
+    ensure_runtime_dir,
+    private_files,
+    ray_dir,
+    runtime_dir,
+)
 from foundry.infra.embedded.ports import listens, require_free
 from foundry.infra.embedded.processes import (
     members,
@@ -61,7 +68,7 @@ def up(settings: Settings, progress: Progress) -> StackState:
         Unavailable: a part did not start; the message names its log.
     """
     ensure_home(settings.home)
-    with exclusive(settings.home, "foundry up"):
+    with exclusive(settings.home, "foundry up"), private_files():
         state = load(settings.home)
         if state is not None and all(part.healthy for part in inspect(settings, state)):
             progress("everything is running already")
@@ -119,7 +126,7 @@ def _begin(settings: Settings, state: StackState | None) -> StackState:
         _require_ports(settings)
     ports = ray.pick_ports(settings)
     environment = {**environment_of(settings), **ray.environment(settings, ports)}
-    secret = {name for name in environment if name.endswith(("_KEY", "_KEY_ID", "DATABASE__URL"))}
+    secret = secret_variables(settings)
     public = {name: value for name, value in environment.items() if name not in secret}
     return StackState(settings.base_url, ports=ports, environment=public)
 
@@ -236,9 +243,10 @@ def _not_postgres(home: Path) -> list[psutil.Process]:
 
 def _keep_logs(home: Path) -> None:
     """Ray's own logs live in the runtime directory; the last session's stay for questions."""
-    logs = runtime_dir(home) / "ray" / "session_latest" / "logs"
+    logs = ray_dir(home) / "session_latest" / "logs"
     kept = home / "logs" / "ray-last"
     if (home / "logs").is_dir() and logs.is_dir():
         shutil.rmtree(kept, ignore_errors=True)
         with suppress(OSError, shutil.Error):
             shutil.copytree(logs.resolve(), kept, ignore=shutil.ignore_patterns("*.sock"))
+            close_to_others(kept)
