@@ -29,6 +29,12 @@ class DatabaseSettings(_Section):
         default=None,
         description="postgresql+asyncpg://… of an external server; unset: embedded PostgreSQL",
     )
+    migration_url: SecretStr | None = Field(
+        default=None, description="of the role that owns the tables; unset: `url`"
+    )
+    gateway_url: SecretStr | None = Field(
+        default=None, description="of the role that the gateway uses; unset: `url`"
+    )
     pool_size: int = Field(default=5, ge=1, le=100, description="connections per process")
     connect_timeout_s: float = Field(default=10.0, gt=0)
     statement_timeout_s: float = Field(default=30.0, gt=0)

@@ -31,8 +31,8 @@ def ray_dir(home: Path) -> Path:
 
 
 def serve_dir(home: Path) -> Path:
-    """Configuration and sockets of HAProxy."""
-    return runtime_dir(home) / "own" / "serve"
+    """Configuration and sockets of HAProxy, whose own limit for a socket's path is 97 bytes."""
+    return runtime_dir(home) / "serve"
 
 
 def ensure_runtime_dir(home: Path) -> Path:
@@ -50,9 +50,9 @@ def ensure_runtime_dir(home: Path) -> Path:
             f"{path} belongs to another user: remove it or choose another FOUNDRY_HOME"
         )
     path.chmod(_passable())
-    for folder in (path / "own", ray_dir(home), serve_dir(home)):
+    for folder in (ray_dir(home).parent, serve_dir(home)):
         folder.mkdir(mode=_PRIVATE, exist_ok=True)
-    (path / "own").chmod(_PRIVATE)
+        folder.chmod(_PRIVATE)
     return path
 
 

@@ -49,6 +49,7 @@ def test_rays_folder_lies_below_a_private_one(home: Path) -> None:
     assert paths.serve_dir(home).stat().st_mode & 0o777 == 0o700
     deep = paths.ray_dir(home) / "session_2026-11-27_06-44-26_748778_4194304/sockets/plasma_store"
     assert len(str(deep)) < 107
+    assert len(str(paths.serve_dir(home) / ("0" * 56) / "metrics.sock")) < 97
 
 
 def test_what_a_copy_brings_along_is_closed(tmp_path: Path) -> None:
