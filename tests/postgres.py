@@ -53,9 +53,14 @@ class Server:
             yield self.url(name)
 
     @asynccontextmanager
-    async def migrated(self) -> AsyncIterator[str]:
+    async def migrated(self, role: Role = Role.APP) -> AsyncIterator[str]:
+        """As the application: what it may not do, no test of it can do either."""
         async with self._created(_TEMPLATE) as name:
-            yield self.url(name)
+            yield self.url(name, role)
+
+    def owned(self, url: str) -> str:
+        """The same database for its owner, who may change the schema."""
+        return self.url(str(make_url(url).database))
 
     @asynccontextmanager
     async def _created(self, template: str) -> AsyncIterator[str]:

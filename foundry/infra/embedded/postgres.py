@@ -89,6 +89,9 @@ def stop(home: Path, timeout_s: float = 20.0) -> bool:
         return False
     try:
         process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_STOPPED:
+            # It will not hear a signal that it may answer; its backends leave without it.
+            process.kill()
         # SIGINT is PostgreSQL's "fast" shutdown: roll back what is open, write a checkpoint, exit.
         process.send_signal(signal.SIGINT)
     except psutil.NoSuchProcess:
