@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -27,6 +28,12 @@ class DatabaseSettings(_Section):
     url: SecretStr | None = Field(
         default=None,
         description="postgresql+asyncpg://… of an external server; unset: embedded PostgreSQL",
+    )
+    migration_url: SecretStr | None = Field(
+        default=None, description="of the role that owns the tables; unset: `url`"
+    )
+    gateway_url: SecretStr | None = Field(
+        default=None, description="of the role that the gateway uses; unset: `url`"
     )
     pool_size: int = Field(default=5, ge=1, le=100, description="connections per process")
     connect_timeout_s: float = Field(default=10.0, gt=0)
@@ -172,15 +179,29 @@ def load_settings() -> Settings:
 def environment_of(settings: Settings) -> dict[str, str]:
     """The variables that make a child process load these very settings."""
     found: dict[str, str] = {}
+    for variable, value in _values(settings):
+        plain = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if plain is not None:
+            found[variable] = str(plain)
+    return found
+
+
+def secret_variables(settings: Settings) -> set[str]:
+    """Variables whose values no file, argument or output may hold, whatever they are called."""
+    found = set()
+    for variable, value in _values(settings):
+        password = isinstance(value, str) and "://" in value and urlsplit(value).password
+        if isinstance(value, SecretStr) or password:
+            found.add(variable)
+    return found
+
+
+def _values(settings: Settings) -> Iterator[tuple[str, object]]:
     for variable in variable_names():
         value: object = settings
         for part in variable.removeprefix(_PREFIX).lower().split("__"):
             value = getattr(value, part)
-        if isinstance(value, SecretStr):
-            value = value.get_secret_value()
-        if value is not None:
-            found[variable] = str(value)
-    return found
+        yield variable, value
 
 
 def child_environment(**overrides: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ from ray.serve import Application
 from foundry.config import Settings, load_settings
 from foundry.gateway.app import create_gateway
 from foundry.gateway.measurement import Measurement
+from foundry.infra.embedded.postgres import Role
 from foundry.infra.wiring import open_database
 from foundry.serving.endpoints.service import Routing
 from foundry.serving.engine.deployment import DEPLOYMENT
@@ -26,7 +27,7 @@ _HEADROOM = 64
 
 
 def create(settings: Settings) -> FastAPI:
-    database = open_database(settings)
+    database = open_database(settings, Role.GATEWAY)
     authenticator = open_authenticator(settings, database)
     measurement = Measurement(
         RayMeter(),

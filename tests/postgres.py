@@ -21,6 +21,7 @@ from foundry.config import DatabaseSettings
 from foundry.infra.database import Database
 from foundry.infra.embedded import postgres
 from foundry.infra.embedded.paths import runtime_dir
+from foundry.infra.embedded.postgres import Role
 from foundry.infra.migrations import upgrade
 
 _TEMPLATE = "template_foundry"
@@ -33,8 +34,8 @@ class Server:
     def __init__(self, home: Path) -> None:
         self.home = home
 
-    def url(self, database: str) -> str:
-        url = make_url(postgres.url(self.home)).set(database=database)
+    def url(self, database: str, role: Role = Role.ADMIN) -> str:
+        url = make_url(postgres.url(self.home, role)).set(database=database)
         return url.render_as_string(hide_password=False)
 
     async def execute(self, statement: str) -> None:
@@ -52,9 +53,14 @@ class Server:
             yield self.url(name)
 
     @asynccontextmanager
-    async def migrated(self) -> AsyncIterator[str]:
+    async def migrated(self, role: Role = Role.APP) -> AsyncIterator[str]:
+        """As the application: what it may not do, no test of it can do either."""
         async with self._created(_TEMPLATE) as name:
-            yield self.url(name)
+            yield self.url(name, role)
+
+    def owned(self, url: str) -> str:
+        """The same database for its owner, who may change the schema."""
+        return self.url(str(make_url(url).database))
 
     @asynccontextmanager
     async def _created(self, template: str) -> AsyncIterator[str]:

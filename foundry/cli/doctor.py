@@ -9,17 +9,20 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from foundry.cli.console import Output, OutputOption, print_json, stdout
+from foundry.cli.console import Output, OutputOption, print_json, print_rows, stdout
 from foundry.config import Settings, load_settings
 from foundry.errors import FoundryError
 from foundry.infra.embedded import ray, stack
 from foundry.infra.embedded.health import PartStatus
+from foundry.infra.embedded.listeners import PROBES, Exposure, Verdict, find_listeners, judge
 from foundry.infra.embedded.ports import is_free
+from foundry.infra.embedded.state import stack_id
 from foundry.infra.hardware import DetectionReport, detect
 from foundry.infra.wiring import open_database
 
@@ -41,9 +44,17 @@ class Check:
 
 
 @app.command()
-def doctor(output: OutputOption = Output.TABLE) -> None:
+def doctor(
+    output: OutputOption = Output.TABLE,
+    security: Annotated[
+        bool, typer.Option("--security", help="list every listener and who may do what")
+    ] = False,
+) -> None:
     """Print what was found, what contradicts it, and what to do. Exits with 1 on a failed check."""
     settings = load_settings()
+    if security:
+        _report_security(settings, output)
+        return
     report = detect()
     checks = list(_checks(settings, report))
     build = chosen_build(report.accelerator)
@@ -64,6 +75,29 @@ def doctor(output: OutputOption = Output.TABLE) -> None:
         _print_checks(checks)
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
+
+
+def _report_security(settings: Settings, output: Output) -> None:
+    exposures = judge(find_listeners(stack_id(settings.home)), PROBES)
+    print_rows(
+        [_exposure_row(exposure) for exposure in exposures],
+        output,
+        empty="no process of this stack listens: start it with `foundry up`",
+    )
+    if any(exposure.verdict is Verdict.EXPOSED for exposure in exposures):
+        raise typer.Exit(1)
+
+
+def _exposure_row(exposure: Exposure) -> dict[str, object]:
+    found = exposure.listener
+    return {
+        "process": found.process,
+        "pid": found.pid,
+        "address": found.address,
+        "port": found.port,
+        "verdict": exposure.verdict.value,
+        "reason": exposure.reason,
+    }
 
 
 def chosen_build(accelerator: str) -> dict[str, object]:

@@ -13,7 +13,7 @@ from foundry.cli.console import Output, OutputOption, activity, print_json, prin
 from foundry.config import Settings, load_settings
 from foundry.errors import FoundryError, NotFound
 from foundry.infra.embedded import postgres, stack
-from foundry.infra.embedded.paths import runtime_dir
+from foundry.infra.embedded.paths import ray_dir
 from foundry.infra.embedded.processes import members
 from foundry.infra.embedded.state import StackState, stack_id
 
@@ -113,7 +113,7 @@ def _print_started(settings: Settings, state: StackState, took_s: float, output:
 
 
 def _log_files(home: Path, part: str) -> list[Path]:
-    session = runtime_dir(home) / "ray" / "session_latest" / "logs"
+    session = ray_dir(home) / "session_latest" / "logs"
     if not session.is_dir():
         session = home / "logs" / "ray-last"
     candidates = {

@@ -20,6 +20,7 @@ from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import EVERYTHING, Principal, Role
 from foundry.governance.identity.pepper import ensure_pepper, pepper_path
 from foundry.governance.identity.service import KeyRing, ensure_home_project, verified_key
+from foundry.infra.embedded.postgres import Role as DatabaseRole
 from foundry.infra.ids import uuid7
 from foundry.infra.migrations import upgrade
 from foundry.infra.wiring import database_url, open_database
@@ -51,7 +52,7 @@ async def initialise(settings: Settings) -> FirstKey | None:
         SetupError: the pepper cannot be used.
     """
     pepper = ensure_pepper(pepper_path(settings.home, settings.security.pepper_file))
-    await upgrade(database_url(settings))
+    await upgrade(database_url(settings, DatabaseRole.MIGRATE))
     async with open_database(settings) as database, database.begin() as db:
         await db.execute(select(func.pg_advisory_xact_lock(_LOCK)))
         if await _has_working_key(db, settings, pepper):

@@ -6,20 +6,28 @@ from foundry.config import Settings
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
 from foundry.infra.embedded import postgres
+from foundry.infra.embedded.postgres import Role
 from foundry.infra.objects import ObjectStore
 from foundry.infra.s3_store import S3Store
 from foundry.infra.weights import WeightCache
 
 
-def database_url(settings: Settings) -> str:
-    """The external server's URL, or the embedded one's (which need not run)."""
-    if settings.database.url is not None:
-        return settings.database.url.get_secret_value()
-    return postgres.url(settings.home)
+def database_url(settings: Settings, role: Role = Role.APP) -> str:
+    """The external server's URL, or the embedded one's (which need not run).
+
+    Args:
+        role: whose rights are needed. An external server without a URL for it gives those of its
+            application's.
+    """
+    database = settings.database
+    if database.url is None:
+        return postgres.url(settings.home, role)
+    own = {Role.MIGRATE: database.migration_url, Role.GATEWAY: database.gateway_url}.get(role)
+    return (own or database.url).get_secret_value()
 
 
-def open_database(settings: Settings) -> Database:
-    return Database(database_url(settings), settings.database)
+def open_database(settings: Settings, role: Role = Role.APP) -> Database:
+    return Database(database_url(settings, role), settings.database)
 
 
 def open_objects(settings: Settings) -> ObjectStore:

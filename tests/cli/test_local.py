@@ -74,7 +74,14 @@ def test_down_without_a_home_makes_none(home: Path, capsys: pytest.CaptureFixtur
 def test_status_of_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["status", "--output", "json"]) == 1
     parts = {part["part"]: part for part in json.loads(capsys.readouterr().out)}
-    assert list(parts) == ["postgres", "ray", "gateway", "control"]
+    assert list(parts) == [
+        "postgres",
+        "ray",
+        "supervisor",
+        "gateway",
+        "control",
+        "guard",
+    ]
     assert parts["ray"] == {
         "part": "ray",
         "healthy": False,

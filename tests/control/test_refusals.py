@@ -13,7 +13,7 @@ from foundry.governance.identity.domain import Role
 from foundry.infra.database import Database
 from foundry.infra.embedded import postgres
 from tests.control.client import ROWS, Control, new_key, running_control, with_models
-from tests.postgres import Server
+from tests.postgres import Server, open_database
 
 pytestmark = pytest.mark.postgres
 
@@ -144,8 +144,13 @@ async def test_text_that_cannot_be_stored_is_the_callers_mistake(
     assert answer.json()["error"]["message"]
 
 
-async def test_a_commit_that_fails_is_not_answered_with_success(control: Control) -> None:
-    async with control.database.begin() as db:
+async def test_a_commit_that_fails_is_not_answered_with_success(
+    control: Control, postgres_server: Server, database_url: str
+) -> None:
+    async with (
+        open_database(postgres_server.owned(database_url)) as owner,
+        owner.begin() as db,
+    ):
         await db.execute(
             text(
                 "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS "

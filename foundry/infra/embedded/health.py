@@ -1,17 +1,23 @@
 """Which parts of a stack work, seen from outside."""
 
-from collections.abc import Mapping
-from contextlib import closing
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from urllib.parse import urlsplit
 
+import psutil
+
 from foundry.config import Settings
 from foundry.infra.embedded import postgres
+from foundry.infra.embedded.guard import last_repair, running_guard
 from foundry.infra.embedded.ports import listens
-from foundry.infra.embedded.processes import process_of
-from foundry.infra.embedded.state import StackState
+from foundry.infra.embedded.processes import members, process_of
+from foundry.infra.embedded.state import StackState, stack_id
 
+# How the system shows the actor of `serve_apps.supervisor`: names of processes end at 15 bytes.
+_SUPERVISOR = "ray::Supervisor"
 _TIMEOUT_S = 5.0
 HEALTH_PATHS: Mapping[str, str] = {"gateway": "/v1/health", "control": "/api/health"}
 
@@ -28,11 +34,41 @@ class PartStatus:
 
 
 def inspect(settings: Settings, state: StackState | None) -> list[PartStatus]:
-    return [
-        _postgres(settings),
-        _ray(settings, state),
-        *(_application(settings, part) for part in HEALTH_PATHS),
-    ]
+    """Parts of this home's stack only: another one's may answer on the very same ports."""
+    ray = _ray(settings, state)
+    parts = [_postgres(settings), ray]
+    if settings.ray.address is None:
+        parts.append(_supervisor(settings))
+    ours = ray.healthy if settings.ray.address is not None else ray.pid is not None
+    parts += [_application(settings, part, ours=ours) for part in HEALTH_PATHS]
+    return [*parts, _guard(settings)]
+
+
+def find_supervisor(processes: Iterable[psutil.Process]) -> psutil.Process | None:
+    for process in processes:
+        with suppress(psutil.Error):
+            if process.name().startswith(_SUPERVISOR):
+                return process
+    return None
+
+
+def _supervisor(settings: Settings) -> PartStatus:
+    found = find_supervisor(members(stack_id(settings.home)))
+    with suppress(psutil.NoSuchProcess):
+        if found is not None:
+            stopped = found.status() == psutil.STATUS_STOPPED
+            detail = "stopped by a signal" if stopped else "runs"
+            return PartStatus("supervisor", not stopped, detail, pid=found.pid)
+    return PartStatus("supervisor", False, "not running")
+
+
+def _guard(settings: Settings) -> PartStatus:
+    found, repair = running_guard(settings.home), last_repair(settings.home)
+    told = "watches" if found is not None else "not running"
+    if repair is not None:
+        ago = max(time.time() - repair.at, 0.0)
+        told += f"; {ago:.0f} s ago: {repair.reason}: {repair.outcome}"
+    return PartStatus("guard", found is not None, told, pid=found.pid if found else None)
 
 
 def _postgres(settings: Settings) -> PartStatus:
@@ -58,7 +94,9 @@ def _ray(settings: Settings, state: StackState | None) -> PartStatus:
     return PartStatus("ray", ready, "local, token on", pid=head.pid, port=port_number)
 
 
-def _application(settings: Settings, part: str) -> PartStatus:
+def _application(settings: Settings, part: str, *, ours: bool) -> PartStatus:
+    if not ours:
+        return PartStatus(part, False, "not running", port=settings.http.port)
     path = HEALTH_PATHS[part]
     status = http_status(settings.base_url + path)
     detail = "not answering" if status is None else f"GET {path} answers {status}"

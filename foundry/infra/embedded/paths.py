@@ -5,7 +5,8 @@ import hashlib
 import os
 import shutil
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from foundry.errors import DiskFull, SetupError
@@ -24,6 +25,16 @@ def runtime_dir(home: Path) -> Path:
     return _RUNTIME_ROOT / f"fdry-{digest[:8]}"
 
 
+def ray_dir(home: Path) -> Path:
+    """Ray's session. Ray opens this folder to everybody, so the one above is private."""
+    return runtime_dir(home) / "own" / "ray"
+
+
+def serve_dir(home: Path) -> Path:
+    """Configuration and sockets of HAProxy, whose own limit for a socket's path is 97 bytes."""
+    return runtime_dir(home) / "serve"
+
+
 def ensure_runtime_dir(home: Path) -> Path:
     """Create it, refusing one that somebody else put there.
 
@@ -32,13 +43,16 @@ def ensure_runtime_dir(home: Path) -> Path:
     """
     path = runtime_dir(home)
     with suppress(FileExistsError):
-        path.mkdir(mode=_SEARCHABLE)
+        path.mkdir(mode=_PRIVATE)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise SetupError(
             f"{path} belongs to another user: remove it or choose another FOUNDRY_HOME"
         )
-    path.chmod(_SEARCHABLE)
+    path.chmod(_passable())
+    for folder in (ray_dir(home).parent, serve_dir(home)):
+        folder.mkdir(mode=_PRIVATE, exist_ok=True)
+        folder.chmod(_PRIVATE)
     return path
 
 
@@ -51,8 +65,7 @@ def ensure_home(home: Path) -> None:
     """
     try:
         home.mkdir(parents=True, exist_ok=True)
-        # The home itself is searchable, not listable: PostgreSQL runs as another user under root.
-        home.chmod(_SEARCHABLE)
+        home.chmod(_passable())
         for name in _FOLDERS:
             (home / name).mkdir(exist_ok=True)
             (home / name).chmod(_PRIVATE)
@@ -64,6 +77,28 @@ def ensure_home(home: Path) -> None:
         ) from error
     if shutil.disk_usage(home).free < _MIN_FREE_BYTES:
         raise DiskFull(disk_full_message(home))
+
+
+@contextmanager
+def private_files() -> Iterator[None]:
+    """What this process and its children create is for their own account only."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def close_to_others(folder: Path) -> None:
+    """Take every right of others from what a copy brought along."""
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(_PRIVATE if path.is_dir() else 0o600)
+
+
+def _passable() -> int:
+    """Under root PostgreSQL runs as another account, which must pass through, never list."""
+    return _SEARCHABLE if os.geteuid() == 0 else _PRIVATE
 
 
 def disk_full_message(home: Path) -> str:

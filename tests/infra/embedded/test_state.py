@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from foundry.config import DatabaseSettings, HttpSettings, Settings, environment_of
+from foundry.config import (
+    DatabaseSettings,
+    HttpSettings,
+    Settings,
+    environment_of,
+    secret_variables,
+)
 from foundry.errors import AlreadyRunning, DiskFull, SetupError
 from foundry.infra.embedded import paths, ports, ray, state
 from foundry.infra.embedded.paths import ensure_home, ensure_runtime_dir, runtime_dir
@@ -18,6 +24,41 @@ def home(tmp_path: Path) -> Iterator[Path]:
     ensure_runtime_dir(tmp_path / "home")
     yield tmp_path / "home"
     shutil.rmtree(runtime_dir(tmp_path / "home"), ignore_errors=True)
+
+
+def test_a_secret_is_known_by_its_type_or_its_password_not_by_its_name() -> None:
+    settings = Settings.model_validate(
+        {
+            "database": {"url": "postgresql+asyncpg://foundry:hidden@db/foundry"},
+            "objects": {"url": "s3://bucket", "endpoint_url": "https://user:hidden@s3.example"},
+            "client": {"api_key": "fk_hidden", "url": "http://127.0.0.1:8000"},
+        }
+    )
+    assert secret_variables(settings) == {
+        "FOUNDRY_DATABASE__URL",
+        "FOUNDRY_OBJECTS__ENDPOINT_URL",
+        "FOUNDRY_CLIENT__API_KEY",
+    }
+
+
+def test_rays_folder_lies_below_a_private_one(home: Path) -> None:
+    """Ray opens its own to everybody."""
+    private = paths.ray_dir(home).parent
+    assert private.stat().st_mode & 0o777 == 0o700
+    assert private.parent == runtime_dir(home)
+    assert paths.serve_dir(home).stat().st_mode & 0o777 == 0o700
+    deep = paths.ray_dir(home) / "session_2026-11-27_06-44-26_748778_4194304/sockets/plasma_store"
+    assert len(str(deep)) < 107
+    assert len(str(paths.serve_dir(home) / ("0" * 56) / "metrics.sock")) < 97
+
+
+def test_what_a_copy_brings_along_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir(mode=0o777)
+    (tmp_path / "a" / "log").write_text("x")
+    (tmp_path / "a" / "log").chmod(0o644)
+    paths.close_to_others(tmp_path)
+    modes = [path.stat().st_mode & 0o777 for path in (tmp_path / "a", tmp_path / "a" / "log")]
+    assert modes == [0o700, 0o600]
 
 
 def test_the_state_survives_a_deleted_home(home: Path) -> None:

@@ -1,0 +1,65 @@
+"""Whether a running stack is the one that `foundry up` would start now."""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import foundry
+from foundry.config import Settings, environment_of, secret_variables
+
+_PACKAGES = ("foundry", "serve_apps", "workflows")
+_SUFFIXES = (".py", ".sql", ".toml", ".json")
+# What only clients read, and what `up` itself sets.
+_NOT_THE_STACKS = ("FOUNDRY_CLIENT__", "FOUNDRY_STACK_ID")
+
+
+def fingerprint(settings: Settings, key: bytes) -> dict[str, str]:
+    """Digests of code and settings. Keyed, for the settings hold passwords and a file keeps it."""
+    wanted = {
+        name: value
+        for name, value in environment_of(settings).items()
+        if not name.startswith(_NOT_THE_STACKS)
+    }
+    text = json.dumps(wanted, sort_keys=True).encode()
+    return {"code": _code(), "settings": hmac.new(key, text, hashlib.sha256).hexdigest()}
+
+
+def changes(
+    found: Mapping[str, str],
+    wanted: Mapping[str, str],
+    settings: Settings,
+    running: Mapping[str, str],
+) -> list[str]:
+    """What differs between a running stack and the wanted one, in words; nothing: no restart.
+
+    Args:
+        found: fingerprint of the running stack; empty: it was started before there were any.
+        running: variables that its processes run with, without the secret ones.
+    """
+    said = []
+    if found.get("code") != wanted["code"]:
+        said.append("this checkout has changed")
+    if found.get("settings") != wanted["settings"]:
+        said.append(f"changed settings: {', '.join(_changed(settings, running)) or 'a secret'}")
+    return said
+
+
+def _changed(settings: Settings, running: Mapping[str, str]) -> Iterator[str]:
+    wanted, secret = environment_of(settings), secret_variables(settings)
+    for name in sorted(wanted.keys() | {name for name in running if name.startswith("FOUNDRY_")}):
+        ours = not name.startswith(_NOT_THE_STACKS) and name not in secret
+        if ours and wanted.get(name) != running.get(name):
+            yield name
+
+
+def _code() -> str:
+    digest = hashlib.sha256()
+    root = Path(foundry.__file__).parents[1]
+    for package in _PACKAGES:
+        for path in sorted((root / package).rglob("*")):
+            if path.suffix in _SUFFIXES:
+                digest.update(str(path.relative_to(root)).encode() + b"\0")
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

@@ -1,0 +1,104 @@
+"""`python -m foundry.infra.embedded.guard_process`: the guard of the stack in FOUNDRY_HOME."""
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+
+import psutil
+
+from foundry.config import Settings, load_settings
+from foundry.errors import AlreadyRunning
+from foundry.infra.embedded import postgres, stack
+from foundry.infra.embedded.guard import Guard, write_repair
+from foundry.infra.embedded.health import find_supervisor
+from foundry.infra.embedded.ports import listens
+from foundry.infra.embedded.processes import members, process_of
+from foundry.infra.embedded.state import StackState, exclusive, load, stack_id
+from foundry.infra.embedded.watch import Look, Silence
+
+_TURN_S = 2.0
+_LOOPBACK = "127.0.0.1"
+# Dead is dead. A server that recovers refuses callers for a while; Ray and Serve restart their own
+# actors within that time, and only where they do not, somebody must.
+_DEAD_S, _RECOVERING_S, _RAY_MENDS_S = 2.0, 30.0, 45.0
+log = logging.getLogger(__name__)
+
+
+def look(settings: Settings, state: StackState | None) -> Look:
+    """What of the stack in this home is silent or stopped."""
+    processes = members(stack_id(settings.home))
+    frozen = tuple(_frozen(processes))
+    silences = (*_postgres(settings), *_ray(settings, state, processes))
+    return Look(silences, frozen)
+
+
+def _frozen(processes: list[psutil.Process]) -> Iterator[tuple[int, str]]:
+    for process in processes:
+        with suppress(psutil.Error):
+            if process.status() == psutil.STATUS_STOPPED:
+                yield process.pid, process.name()
+
+
+def _postgres(settings: Settings) -> Iterator[Silence]:
+    if settings.database.url is not None:
+        return
+    if postgres.running_pid(settings.home) is None:
+        yield Silence("postgres", "its process is gone", _DEAD_S)
+    elif not postgres.answers(settings.home):
+        yield Silence("postgres", "it runs and takes no queries", _RECOVERING_S)
+
+
+def _ray(
+    settings: Settings, state: StackState | None, processes: list[psutil.Process]
+) -> Iterator[Silence]:
+    if settings.ray.address is not None:
+        return
+    known = state.pids.get("ray") if state is not None else None
+    if known is None or process_of(*known) is None:
+        yield Silence("ray", "its head is gone", _DEAD_S)
+        return
+    if not listens(_LOOPBACK, settings.ray.port):
+        yield Silence("ray", f"nothing listens on {settings.ray.port}", _RECOVERING_S)
+    if find_supervisor(processes) is None:
+        yield Silence("supervisor", "its actor is gone", _RAY_MENDS_S)
+    if not listens(settings.http.host, settings.http.port):
+        yield Silence("http", f"nothing listens on {settings.http.port}", _RAY_MENDS_S)
+
+
+def watch_over(settings: Settings) -> None:
+    """Until the stack is gone: its home deleted, or taken down."""
+    home = settings.home
+    guard = Guard(
+        look=lambda: look(settings, load(home)),
+        kill=_kill,
+        repair=lambda: stack.complete(settings, log.info),
+        record=partial(write_repair, home),
+    )
+    while home.is_dir() and load(home) is not None:
+        guard.turn()
+        time.sleep(_TURN_S)
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def main() -> None:
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    # As an exception, so that a repair ends its own step.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    settings = load_settings()
+    with suppress(AlreadyRunning), exclusive(settings.home, "the guard", name="guard.lock"):
+        watch_over(settings)
+
+
+if __name__ == "__main__":
+    main()

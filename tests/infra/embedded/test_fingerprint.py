@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+
+from foundry.config import Settings, environment_of
+from foundry.infra.embedded import fingerprint as module
+from foundry.infra.embedded.fingerprint import changes, fingerprint
+
+_KEY = b"k" * 32
+
+
+def _settings(tmp_path: Path, **sections: object) -> Settings:
+    return Settings.model_validate({"home": tmp_path, **sections})
+
+
+def _changes(before: Settings, after: Settings) -> list[str]:
+    running = environment_of(before)
+    return changes(fingerprint(before, _KEY), fingerprint(after, _KEY), after, running)
+
+
+def test_the_same_is_no_change(tmp_path: Path) -> None:
+    assert _changes(_settings(tmp_path), _settings(tmp_path)) == []
+
+
+def test_changed_settings_are_named(tmp_path: Path) -> None:
+    after = _settings(tmp_path, http={"port": 9000}, ray={"num_cpus": 3})
+    assert _changes(_settings(tmp_path), after) == [
+        "changed settings: FOUNDRY_HTTP__PORT, FOUNDRY_RAY__NUM_CPUS"
+    ]
+
+
+def test_a_secret_changes_the_stack_and_is_not_shown(tmp_path: Path) -> None:
+    before = _settings(tmp_path, objects={"secret_access_key": "one"})
+    after = _settings(tmp_path, objects={"secret_access_key": "two"})
+    assert _changes(before, after) == ["changed settings: a secret"]
+    assert "two" not in str(fingerprint(after, _KEY))
+    assert fingerprint(after, _KEY) != fingerprint(after, b"other")
+
+
+def test_what_only_clients_read_changes_nothing(tmp_path: Path) -> None:
+    assert _changes(_settings(tmp_path), _settings(tmp_path, client={"api_key": "fk"})) == []
+
+
+def test_a_changed_checkout_and_a_stack_without_a_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = _settings(tmp_path)
+    before, running = fingerprint(settings, _KEY), environment_of(settings)
+    monkeypatch.setattr(module, "_PACKAGES", ("serve_apps",))
+    wanted = fingerprint(settings, _KEY)
+    assert changes(before, wanted, settings, running) == ["this checkout has changed"]
+    assert changes({}, wanted, settings, running) == [
+        "this checkout has changed",
+        "changed settings: a secret",
+    ]

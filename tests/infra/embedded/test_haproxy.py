@@ -1,0 +1,77 @@
+"""What becomes of the configuration that Ray renders."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from foundry.infra.embedded import haproxy
+
+_RENDERED = """global
+    stats socket /x/admin.sock mode 666 level admin expose-fd listeners
+defaults
+    mode http
+frontend prometheus
+    bind :9101
+    mode http
+frontend http_frontend
+    bind *:8000
+    default_backend a
+backend a
+    server s 10.0.0.1:30000
+listen stats
+  bind *:8404
+  stats enable
+"""
+
+_HARDENED = """global
+    stats socket /x/admin.sock mode 600 level admin expose-fd listeners
+defaults
+    mode http
+frontend prometheus
+    bind 127.0.0.1:9101
+    mode http
+frontend http_frontend
+    option http-buffer-request
+    timeout http-request 30s
+    bind *:8000
+    default_backend a
+backend a
+    server s 10.0.0.1:30000
+listen stats
+  bind 127.0.0.1:8404
+  stats enable
+"""
+
+
+def test_inner_listeners_move_to_loopback_and_the_front_door_stays() -> None:
+    assert haproxy.harden(_RENDERED) == _HARDENED
+    assert haproxy.harden(_HARDENED) == _HARDENED
+
+
+def test_the_launcher_becomes_the_program_with_a_hardened_file(tmp_path: Path) -> None:
+    configuration = tmp_path / "haproxy.cfg"
+    configuration.write_text(_RENDERED)
+    launcher = haproxy.write_launcher(tmp_path, Path("/bin/echo"))
+    assert launcher.stat().st_mode & 0o777 == 0o700
+    done = subprocess.run(
+        [launcher, "-db", "-f", configuration, "-sf", "7"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["-db", "-f", str(configuration), "-sf", "7"]
+    assert configuration.read_text() == _HARDENED
+
+
+def test_rays_own_template_is_closed() -> None:
+    """A new Ray with another template must not open what the old one let us close."""
+    templates = pytest.importorskip("ray.serve._private.haproxy_templates")
+    text = templates.HAPROXY_CONFIG_TEMPLATE
+    hardened = haproxy.harden(text)
+    binds = [line.strip() for line in hardened.splitlines() if line.strip().startswith("bind ")]
+    assert "bind 127.0.0.1:{{ config.metrics_port }}" in binds
+    assert "bind 127.0.0.1:{{ config.stats_port }}" in binds
+    assert not [line for line in binds if line.startswith(("bind :", "bind *:"))]
+    assert " mode 666 " not in hardened
+    assert "timeout http-request 30s" in hardened
