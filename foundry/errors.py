@@ -4,6 +4,7 @@ FoundryError                internal_error
 ├── InvalidRequest          invalid_value             the caller can fix it
 │   ├── InvalidDataset      invalid_dataset           names the line and the field
 │   ├── InvalidArtifact     invalid_artifact          a weights file is not what it claims
+│   ├── TrainingDiverged    training_diverged         loss or gradient is no finite number
 │   ├── InvalidConfiguration  invalid_configuration   each violation: JSON path and reason
 │   ├── ContextLengthExceeded  context_length_exceeded
 │   ├── BodyTooLarge        body_too_large
@@ -58,6 +59,10 @@ class InvalidDataset(InvalidRequest):
 
 class InvalidArtifact(InvalidRequest):
     code = "invalid_artifact"
+
+
+class TrainingDiverged(InvalidRequest):
+    code = "training_diverged"
 
 
 class InvalidConfiguration(InvalidRequest):

@@ -39,7 +39,7 @@ def _supervise(settings: Settings) -> None:
         database = open_database(settings)
         supervisor = Supervisor(
             database,
-            RayJobs(settings),
+            RayJobs.from_settings(settings),
             ServeEngines(engine.build),
             settings.serving.engine_start_timeout_s,
             chores=outcome_chores(settings, database),

@@ -57,13 +57,17 @@ def sft(
     eval_every: opt.Every = None,
     log_every: opt.Every = None,
     force: opt.Force = False,
+    priority: opt.Priority = 0,
     detach: opt.Detach = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Fine-tune a model on a dataset, and follow the job. Ctrl-C leaves it running."""
     given = dict(locals())
     config = opt.sft_config(given)
-    _submit(given, lambda client, *to: client.jobs.submit_sft(*to, config, force=force))
+    _submit(
+        given,
+        lambda client, *to: client.jobs.submit_sft(*to, config, force=force, priority=priority),
+    )
 
 
 @app.command(epilog=_DILOCO_EXAMPLE)
@@ -108,6 +112,7 @@ def diloco(
     seed: opt.Seed = None,
     eval_every: opt.Every = None,
     force: opt.Force = False,
+    priority: opt.Priority = 0,
     detach: opt.Detach = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -117,7 +122,10 @@ def diloco(
     """
     given = dict(locals())
     config = opt.diloco_config(given)
-    _submit(given, lambda client, *to: client.jobs.submit_diloco(*to, config, force=force))
+    _submit(
+        given,
+        lambda client, *to: client.jobs.submit_diloco(*to, config, force=force, priority=priority),
+    )
 
 
 def _submit(given: dict[str, Any], submit: Callable[..., "JobOut"]) -> None:

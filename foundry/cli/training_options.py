@@ -52,6 +52,7 @@ Recompute = Annotated[
 Seed = Annotated[int | None, typer.Option(help="default 0")]
 Every = Annotated[int | None, typer.Option(help="optimiser steps")]
 Force = Annotated[bool, typer.Option("--force", help="train again what was trained already")]
+Priority = Annotated[int, typer.Option(help="a job with a higher one is admitted first")]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="submit and return")]
 
 _FLEET, _SYNCHRONISATION = "Fleet", "Synchronisation"

@@ -31,10 +31,12 @@ class Jobs(Resource[S_co]):
         *,
         force: bool = False,
         submission_id: str | None = None,
+        priority: int = 0,
     ) -> Call[JobOut]:
         """Fine-tune `base` on `dataset` into a new version of the model `name`.
 
-        The same job is not run twice; `force` runs it again. A Ray job that means to run the
+        The same job is not run twice; `force` runs it again. Jobs of a higher `priority` are
+        admitted first. A Ray job that means to run the
         fine-tuning itself gives its `submission_id`.
         """
         body = SftSubmit(
@@ -44,6 +46,7 @@ class Jobs(Resource[S_co]):
             config=config or SftConfig(),
             force=force,
             submission_id=submission_id,
+            priority=priority,
         )
         return Call("POST", path("jobs", "sft"), JobOut, body=body)
 
@@ -57,6 +60,7 @@ class Jobs(Resource[S_co]):
         *,
         force: bool = False,
         submission_id: str | None = None,
+        priority: int = 0,
     ) -> Call[JobOut]:
         """As `submit_sft`, by workers that train apart and synchronise now and then."""
         body = DilocoSubmit(
@@ -66,13 +70,16 @@ class Jobs(Resource[S_co]):
             config=config or DilocoConfig(),
             force=force,
             submission_id=submission_id,
+            priority=priority,
         )
         return Call("POST", path("jobs", "diloco"), JobOut, body=body)
 
     @operation("jobs_submit_import")
-    def submit_import(self, name: str, source: str, *, force: bool = False) -> Call[JobOut]:
+    def submit_import(
+        self, name: str, source: str, *, force: bool = False, priority: int = 0
+    ) -> Call[JobOut]:
         """Register `bundled:smollm2-135m` or `file:///directory` (of the server) as `name`."""
-        body = ImportSubmit(name=name, source=source, force=force)
+        body = ImportSubmit(name=name, source=source, force=force, priority=priority)
         return Call("POST", path("jobs", "import"), JobOut, body=body)
 
     @operation("jobs_list")

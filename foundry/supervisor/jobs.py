@@ -1,30 +1,38 @@
-"""Converges the drivers of jobs on the rows: starts what is due, ends what must stop, notices
-the dead."""
+"""Converges the drivers of jobs on the rows.
+
+A pass lists and offers; each job has a task of its own, so nothing that Ray does to one delays
+another. A job's next attempt begins only when Ray shows the one before it ended.
+"""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
-from uuid import UUID
 
-from foundry.execution.jobs.domain import JobState
 from foundry.execution.jobs.service import (
     Job,
-    due,
+    admit_jobs,
+    confirm_attempt,
     expire_leases,
+    list_jobs_to_start,
+    list_jobs_to_stop,
+    list_queue,
+    list_quiet_jobs,
+    list_reservations,
+    list_stalled_jobs,
     mark_cancelled,
-    mark_failed,
-    mark_starting,
-    stopping,
+    mark_stalled,
+    open_attempt,
+    record_decision,
+    settle_stalled,
+    withdraw_attempt,
 )
 from foundry.infra.database import Database
-from foundry.supervisor.ports import JobLauncher
+from foundry.supervisor.ports import DriverObservation, JobLauncher
 from foundry.supervisor.tasks import KeyedTasks
 
-MAX_ATTEMPTS = 3
-# A driver that was asked to stop checkpoints first; after this it is ended.
-STOP_GRACE_S = 60.0
 # Leases look expired right after PostgreSQL comes back: their holders could not renew them.
 OUTAGE_GRACE_S = 30.0
+_ADMISSION = "admission"
 
 
 class JobReconciler:
@@ -41,46 +49,91 @@ class JobReconciler:
         self._clock = clock
         self.tasks = KeyedTasks("job", clock=clock)
         # What this process remembers between passes; losing it costs time only.
-        self._stopping_since: dict[UUID, float] = {}
         self._database_back = 0.0
 
     async def reconcile(self) -> None:
         """One pass: offer a step for each job; leases expire whatever the steps do."""
+        steps: dict[object, Callable[[], Awaitable[object]]] = {_ADMISSION: self._admit}
         if self._clock() >= self._database_back:
             await expire_leases(self._database)
-        waiting, asked = await due(self._database), await stopping(self._database)
-        self.tasks.keep_only({job.id for job in (*waiting, *asked)})
-        for job in waiting:
-            self.tasks.offer(job.id, partial(self._start, job))
-        self._offer_stops({job.id: job for job in asked})
+            # Not during an outage's grace: a driver that waits for PostgreSQL looks quiet, too.
+            for job in await list_quiet_jobs(self._database):
+                steps[job.id] = partial(self._look_after, job)
+        for job in await list_jobs_to_start(self._database):
+            steps[job.id] = partial(self._start, job)
+        for job in await list_stalled_jobs(self._database):
+            steps[job.id] = partial(self._settle, job)
+        for job in await list_jobs_to_stop(self._database):
+            steps[job.id] = partial(self._stop, job)
+        self.tasks.keep_only(steps.keys())
+        for key, step in steps.items():
+            self.tasks.offer(key, step)
 
     def note_outage(self) -> None:
         """PostgreSQL was away: give lease holders time to renew."""
         self._database_back = self._clock() + OUTAGE_GRACE_S
 
-    async def _start(self, job: Job) -> None:
-        if job.state == JobState.STALLED and job.attempt >= MAX_ATTEMPTS:
-            await mark_failed(
-                self._database,
-                job.id,
-                "engine_failed",
-                f"its driver died {job.attempt} times: see `foundry jobs logs {job.id}`",
-            )
+    async def _admit(self) -> None:
+        queue = await list_queue(self._database)
+        if not queue:
             return
-        started = await mark_starting(self._database, job.id)
-        if started is not None and started.submission_id is not None:
-            await self._launcher.submit(started.submission_id, job.id)
+        # In this order, what is placed meanwhile is counted twice and never not at all.
+        reserved = await list_reservations(self._database)
+        nodes = await self._launcher.list_nodes()
+        await record_decision(self._database, admit_jobs(queue, reserved, nodes))
 
-    def _offer_stops(self, asked: Mapping[UUID, Job]) -> None:
-        since = self._stopping_since
-        for job_id in [job_id for job_id in since if job_id not in asked]:
-            del since[job_id]
-        for job_id, job in asked.items():
-            if self._clock() - since.setdefault(job_id, self._clock()) < STOP_GRACE_S:
-                continue
-            self.tasks.offer(job_id, partial(self._stop, job))
+    async def _start(self, job: Job) -> None:
+        if job.submission_id is not None and job.submitted_at is not None:
+            await self._launcher.end(job.submission_id)
+        opened = await open_attempt(self._database, job)
+        if opened is None or opened.submission_id is None:
+            return
+        try:
+            await self._launcher.submit(opened.submission_id, job.id)
+        except Exception:
+            # Whatever Ray raises: the attempt may be running or not, and is tried again under its
+            # id. The reason is logged with the step; the user reads what it means.
+            await withdraw_attempt(
+                self._database, opened, "Ray, which did not take its driver: trying again"
+            )
+            raise
+        await confirm_attempt(self._database, opened)
+
+    async def _look_after(self, job: Job) -> None:
+        """A driver that is quiet: ask Ray whether it lives."""
+        if job.submission_id is None:
+            return
+        seen = await self._launcher.observe(job.submission_id)
+        if seen.gone:
+            await mark_stalled(self._database, job, describe_end(job, seen))
+
+    async def _settle(self, job: Job) -> None:
+        seen = DriverObservation("absent")
+        if job.submission_id is not None:
+            seen = await self._launcher.end(job.submission_id)
+        error: dict[str, object] = {
+            "code": "engine_failed",
+            "message": describe_end(job, seen),
+            "attempt": job.attempt,
+        }
+        if seen.log_tail:
+            error["log"] = list(seen.log_tail)
+        await settle_stalled(self._database, job.id, error)
 
     async def _stop(self, job: Job) -> None:
         if job.submission_id is not None:
-            await self._launcher.stop(job.submission_id)
+            await self._launcher.end(job.submission_id)
         await mark_cancelled(self._database, job.id)
+
+
+def describe_end(job: Job, seen: DriverObservation) -> str:
+    """How the driver of a job's attempt ended, for its owner."""
+    what = f"the driver of attempt {job.attempt} ended without a word"
+    if seen.status == "absent":
+        return f"{what}: Ray does not know it any more"
+    code = seen.exit_code
+    if code is not None and (code < 0 or code > 128):
+        number = -code if code < 0 else code - 128
+        hint = " (killed: was there enough memory?)" if number == 9 else ""
+        return f"{what}, by signal {number}{hint}"
+    return f"{what}" if code is None else f"{what}, with exit code {code}"

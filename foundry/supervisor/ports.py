@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 from uuid import UUID
 
+from foundry.execution.jobs.service import NodeResources
 from foundry.serving.endpoints.domain import EndpointSnapshot
 
 EngineStatus = Literal["absent", "starting", "running", "failed"]
@@ -16,14 +17,43 @@ class EngineObservation:
     message: str = ""
 
 
+DriverStatus = Literal["absent", "pending", "running", "ended"]
+
+
+@dataclass(frozen=True, slots=True)
+class DriverObservation:
+    """What Ray knows of a driver.
+
+    Attributes:
+        status: absent: Ray does not know it, or no longer.
+        message: Ray's words, for the job's log only.
+        exit_code: of its process, once it has ended.
+        log_tail: its last lines.
+    """
+
+    status: DriverStatus
+    message: str = ""
+    exit_code: int | None = None
+    log_tail: tuple[str, ...] = ()
+
+    @property
+    def gone(self) -> bool:
+        return self.status in ("absent", "ended")
+
+
 class JobLauncher(Protocol):
-    """Ray's job submission."""
+    """Ray's job submission. Every call has a deadline and raises what Ray raises."""
 
     async def submit(self, submission_id: str, job_id: UUID) -> None:
         """Start the driver of a job; a known submission id changes nothing."""
 
-    async def stop(self, submission_id: str) -> None:
-        """End a driver that did not stop by itself; an unknown one has ended."""
+    async def observe(self, submission_id: str) -> DriverObservation: ...
+
+    async def end(self, submission_id: str) -> DriverObservation:
+        """Stop a driver, see it ended and kill its actors; an unknown one has ended."""
+
+    async def list_nodes(self) -> list[NodeResources]:
+        """What the cluster has and what is free."""
 
 
 class EngineHost(Protocol):

@@ -11,10 +11,11 @@ import pytest
 from foundry.config import Settings
 from foundry.execution.fleets.domain import FleetEvent, MemberShare, RoundRecord
 from foundry.execution.fleets.service import FleetLog
-from foundry.execution.jobs.service import JobLease, mark_starting
+from foundry.execution.jobs.service import JobLease
 from foundry.governance.identity.domain import Role
 from foundry.sdk import AsyncFoundry, DilocoConfig, FleetConfig
 from tests.control.client import ROWS, Control, administrator, new_key, with_models
+from tests.execution.jobs.test_leases import start
 
 pytestmark = pytest.mark.postgres
 CONFIG: dict[str, Any] = {
@@ -39,7 +40,7 @@ async def submitted(control: Control) -> dict[str, Any]:
 async def trained(control: Control) -> UUID:
     """A job with two committed rounds, the second of which diverged."""
     job_id = UUID((await submitted(control))["id"])
-    await mark_starting(control.database, job_id)
+    await start(control.database, job_id)
     lease, _ = await JobLease.claim(control.database, job_id)
     log = FleetLog(control.database, job_id, lease.fence)
     for number, loss in ((1, 2.5), (2, math.nan)):

@@ -4,20 +4,48 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from foundry.errors import EngineFailed
+from foundry.execution.jobs.admission import Bundle, NodeResources
 from foundry.serving.endpoints.domain import EndpointSnapshot
-from foundry.supervisor.ports import EngineObservation
+from foundry.supervisor.ports import DriverObservation, EngineObservation
 
 
 @dataclass
 class FakeLauncher:
+    """Drivers by submission id. `faults`: what Ray raises, by the call's name."""
+
     submitted: list[tuple[str, UUID]] = field(default_factory=list)
-    stopped: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    drivers: dict[str, DriverObservation] = field(default_factory=dict)
+    faults: dict[str, Exception] = field(default_factory=dict)
+    nodes: list[NodeResources] = field(
+        default_factory=lambda: [NodeResources(Bundle(cpus=64), Bundle(cpus=64))]
+    )
 
     async def submit(self, submission_id: str, job_id: UUID) -> None:
-        self.submitted.append((submission_id, job_id))
+        self._raise("submit")
+        if submission_id not in self.drivers:
+            self.submitted.append((submission_id, job_id))
+            self.drivers[submission_id] = DriverObservation("running")
 
-    async def stop(self, submission_id: str) -> None:
-        self.stopped.append(submission_id)
+    async def observe(self, submission_id: str) -> DriverObservation:
+        self._raise("observe")
+        return self.drivers.get(submission_id, DriverObservation("absent"))
+
+    async def end(self, submission_id: str) -> DriverObservation:
+        self._raise("end")
+        self.ended.append(submission_id)
+        seen = await self.observe(submission_id)
+        if seen.status == "running":
+            self.drivers[submission_id] = DriverObservation("ended", "stopped", -15)
+        return await self.observe(submission_id)
+
+    async def list_nodes(self) -> list[NodeResources]:
+        self._raise("list_nodes")
+        return self.nodes
+
+    def _raise(self, call: str) -> None:
+        if fault := self.faults.get(call):
+            raise fault
 
 
 @dataclass

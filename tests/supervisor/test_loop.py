@@ -4,17 +4,12 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 
-from foundry.execution.jobs.domain import JobState
-from foundry.execution.jobs.service import JobLease, load
 from foundry.infra.database import Database
 from foundry.serving.endpoints.domain import EndpointState as S
 from foundry.serving.endpoints.tables import Endpoint
-from foundry.supervisor.jobs import MAX_ATTEMPTS, STOP_GRACE_S
 from foundry.supervisor.loop import Chore, Supervisor
 from foundry.supervisor.ports import EngineObservation
-from tests.execution.jobs.test_leases import cancel, submit
 from tests.fakes.cluster import FakeEngines, FakeLauncher
 from tests.governance.identity.principals import principal
 from tests.serving.endpoints.test_configuring import Studio
@@ -33,10 +28,6 @@ class Watchtower:
             database, self.launcher, self.engines, 60.0, clock=lambda: self.now
         )
 
-    async def reconcile_jobs(self) -> None:
-        await self.supervisor.jobs.reconcile()
-        await self.supervisor.jobs.tasks.drain()
-
     async def reconcile_endpoints(self) -> None:
         await self.supervisor.endpoints.reconcile()
         await self.supervisor.endpoints.tasks.drain()
@@ -46,66 +37,6 @@ async def reread(database: Database, endpoint: Endpoint) -> tuple[str, str | Non
     async with database.begin() as db:
         row = await db.get_one(Endpoint, endpoint.id)
         return row.state, row.last_error
-
-
-async def silence(database: Database) -> None:
-    """Let every lease look as if its driver had died an hour ago."""
-    async with database.begin() as db:
-        await db.execute(text("UPDATE jobs SET heartbeat_at = now() - interval '1 hour'"))
-
-
-async def test_a_queued_job_is_submitted_once(database: Database) -> None:
-    tower, job = Watchtower(database), await submit(database)
-    await tower.reconcile_jobs()
-    await tower.reconcile_jobs()
-    assert tower.launcher.submitted == [(f"fj-{job.id}-1", job.id)]
-
-
-async def test_a_driver_that_came_by_itself_is_replaced_only_when_it_dies(
-    database: Database,
-) -> None:
-    tower, job = Watchtower(database), await submit(database, submission_id="by-hand")
-    assert (job.state, job.attempt) == (JobState.STARTING, 1)
-    await tower.reconcile_jobs()
-    assert tower.launcher.submitted == []
-    await JobLease.claim(database, job.id)
-    await silence(database)
-    await tower.reconcile_jobs()
-    await tower.reconcile_jobs()
-    assert tower.launcher.submitted == [(f"fj-{job.id}-2", job.id)]
-
-
-async def test_a_dead_driver_is_replaced_until_the_third_death(database: Database) -> None:
-    tower, job = Watchtower(database), await submit(database)
-    for _ in range(MAX_ATTEMPTS):
-        await tower.reconcile_jobs()
-        await JobLease.claim(database, job.id)
-        await silence(database)
-        await tower.reconcile_jobs()
-    await tower.reconcile_jobs()
-    ended = await load(database, job.id)
-    assert ended is not None
-    assert (ended.state, ended.attempt) == (JobState.FAILED, MAX_ATTEMPTS)
-    assert ended.error is not None
-    assert "died 3 times" in str(ended.error["message"])
-    assert [name for name, _ in tower.launcher.submitted] == [
-        f"fj-{job.id}-{attempt}" for attempt in (1, 2, 3)
-    ]
-
-
-async def test_a_driver_that_ignores_a_cancel_is_ended_after_the_grace(database: Database) -> None:
-    tower, job = Watchtower(database), await submit(database)
-    await tower.reconcile_jobs()
-    await JobLease.claim(database, job.id)
-    await cancel(database, job.id)
-    await tower.reconcile_jobs()
-    assert tower.launcher.stopped == []
-    tower.now += STOP_GRACE_S
-    await tower.reconcile_jobs()
-    ended = await load(database, job.id)
-    assert ended is not None
-    assert ended.state == JobState.CANCELLED
-    assert tower.launcher.stopped == [f"fj-{job.id}-1"]
 
 
 async def test_an_endpoint_from_pending_to_running(database: Database, tmp_path: Path) -> None:

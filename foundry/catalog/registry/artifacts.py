@@ -70,7 +70,7 @@ def inspect(folder: Path, kind: Kind) -> Inspection:
     files = tuple(_hashed(path, local) for path, local in sorted(paths.items()))
     if kind == "adapter":
         return _adapter(files, paths, documents, headers)
-    return _model(files, documents, headers)
+    return _model(files, paths, documents, headers)
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -151,6 +151,7 @@ def _document(documents: dict[str, object], path: str) -> dict[str, object]:
 
 def _model(
     files: tuple[InspectedFile, ...],
+    paths: dict[str, Path],
     documents: dict[str, object],
     headers: dict[str, dict[str, Tensor]],
 ) -> Inspection:
@@ -163,6 +164,8 @@ def _model(
     if not {"tokenizer.json", "tokenizer.model"} & {file.path for file in files}:
         raise InvalidArtifact("there is neither tokenizer.json nor tokenizer.model")
     _check_index(documents, headers)
+    for path, tensors in headers.items():
+        _check_finite(path, paths[path], tensors)
     lengths = [config[key] for key in _CONTEXT_KEYS if isinstance(config.get(key), int)]
     return Inspection(
         files=files,
@@ -211,14 +214,22 @@ def _adapter(
     if list(headers) != [weights]:
         raise InvalidArtifact(f"an adapter has exactly one weights file, {weights}")
     _check_lora(headers[weights], rank, targets)
-    if bad := first_non_finite(paths[weights], headers[weights]):
-        raise InvalidArtifact(f"{bad} holds NaN or infinity: the training diverged", path=weights)
+    _check_finite(weights, paths[weights], headers[weights])
     return Inspection(
         files=files,
         parameter_count=_count(headers),
         lora_rank=rank,
         lora_targets=tuple(sorted(targets)),
     )
+
+
+def _check_finite(path: str, local: Path, tensors: dict[str, Tensor]) -> None:
+    if bad := first_non_finite(local, tensors):
+        raise InvalidArtifact(
+            f"{path}: {bad[:200]} holds NaN or infinity: the training diverged, or the file is "
+            "damaged",
+            path=path,
+        )
 
 
 def _check_lora(tensors: dict[str, Tensor], rank: int, targets: list[str]) -> None:

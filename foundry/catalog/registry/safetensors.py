@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foundry.errors import InvalidArtifact
 
@@ -20,6 +21,10 @@ _BITS = {
     "U64": 64, "I64": 64, "F64": 64,
 }  # fmt: skip
 _BF16_EXPONENT = 0x7F80
+# Mask and the least masked value that is no finite number (OCP 8-bit formats): E4M3 has NaN only.
+_F8_NON_FINITE = {"F8_E4M3": (0x7F, 0x7F), "F8_E5M2": (0x7F, 0x7C), "F8_E8M0": (0xFF, 0xFF)}
+# A multiple of every element's size.
+_PIECE_BYTES = 16 * 2**20
 _FLOATS = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 
 
@@ -61,19 +66,27 @@ def read_header(path: Path) -> dict[str, Tensor]:
 
 
 def first_non_finite(path: Path, tensors: dict[str, Tensor]) -> str | None:
-    """The name of a floating-point tensor with an infinity or NaN."""
+    """The name of a floating-point tensor with an infinity or NaN.
+
+    Reads in pieces of 16 MiB: a tensor may be larger than memory.
+    """
     data = np.memmap(path, dtype=np.uint8, mode="r")
     for name, tensor in tensors.items():
-        raw = data[tensor.begin : tensor.end]
-        if tensor.dtype == "BF16":
-            finite = bool(np.all((raw.view("<u2") & _BF16_EXPONENT) != _BF16_EXPONENT))
-        elif tensor.dtype in _FLOATS:
-            finite = bool(np.isfinite(raw.view(_FLOATS[tensor.dtype])).all())
-        else:
-            continue
-        if not finite:
-            return name
+        for begin in range(tensor.begin, tensor.end, _PIECE_BYTES):
+            if not _is_finite(data[begin : min(begin + _PIECE_BYTES, tensor.end)], tensor.dtype):
+                return name
     return None
+
+
+def _is_finite(raw: NDArray[np.uint8], dtype: str) -> bool:
+    if dtype in _FLOATS:
+        return bool(np.isfinite(raw.view(_FLOATS[dtype])).all())
+    if dtype == "BF16":
+        return bool(np.all((raw.view("<u2") & _BF16_EXPONENT) != _BF16_EXPONENT))
+    if dtype in _F8_NON_FINITE:
+        mask, pattern = _F8_NON_FINITE[dtype]
+        return bool(np.all((raw & mask) < pattern))
+    return True
 
 
 def _parse(path: Path, raw: bytes) -> dict[str, object]:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -54,8 +55,21 @@ class Checkpoint:
     tensors: dict[str, Tensor]
 
 
+class CheckpointStore(Protocol):
+    """Where a run keeps its checkpoints: whole ones, the newest first."""
+
+    def save(self, checkpoint: Checkpoint) -> object:
+        """Keep durably. Raises DiskFull: older checkpoints stay."""
+
+    def load(self) -> Checkpoint | None:
+        """The newest one that is intact."""
+
+    def clear(self) -> None:
+        """Remove all: the result supersedes them."""
+
+
 class Checkpoints:
-    """The newest checkpoints of one run, in one directory."""
+    """A `CheckpointStore` in one directory."""
 
     def __init__(
         self, root: Path, write: Callable[[Path, dict[str, Tensor]], None] = write_tensors
@@ -87,6 +101,9 @@ class Checkpoints:
             except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
                 log.warning("checkpoint %s is damaged, trying an older one: %s", path.name, error)
         return None
+
+    def clear(self) -> None:
+        shutil.rmtree(self._root, ignore_errors=True)
 
     def _newest_first(self) -> list[Path]:
         if not self._root.is_dir():

@@ -4,6 +4,7 @@ Where the batches come from, how many there are and what the learning rate is, t
 fine-tuning walks through epochs, a DiLoCo worker through the shards it was given.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from foundry.engines.training.losses import cross_entropy_sum
 from foundry.engines.training.packing import Batch
+from foundry.errors import TrainingDiverged
 
 _OPTIMISER_STATE = ("step", "exp_avg", "exp_avg_sq")
 
@@ -65,7 +67,11 @@ class Learner:
         )
 
     def step(self, batches: Sequence[Batch], lr: float) -> StepOutcome:
-        """One update from the micro-batches of one batch."""
+        """One update from the micro-batches of one batch.
+
+        Raises:
+            TrainingDiverged: loss or gradient is no finite number; no parameter has changed.
+        """
         trained = sum(len(batch.targets_N) for batch in batches)
         self._model.train()
         total = 0.0
@@ -74,6 +80,13 @@ class Learner:
             torch.autograd.backward(loss)
             total += loss.item()
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), self._grad_clip).item()
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            self._optimiser.zero_grad(set_to_none=True)
+            raise TrainingDiverged(
+                f"the training diverged: the loss is {total:g} and the gradient norm {norm:g} at a "
+                f"learning rate of {lr:g}; lower lr, set grad_clip, warm up for longer, or look "
+                "for bad rows in the dataset"
+            )
         for group in self._optimiser.param_groups:
             group["lr"] = lr
         self._optimiser.step()

@@ -4,9 +4,13 @@ import json
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from foundry.engines.training.files import whole_directory, write_json
 from foundry.errors import Conflict
+
+# What a run does at the moment; each call of `on_activity` says that it moves.
+Activity = Literal["train", "evaluate", "checkpoint", "export"]
 
 _FINISHED = "finished"
 _RESULT = "result.json"

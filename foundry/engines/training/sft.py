@@ -1,22 +1,29 @@
 """Supervised fine-tuning: read rows, train, export.
 
-A run owns its work directory. Killed at any moment and started again with the same arguments, it
-continues from its newest intact checkpoint; on a CPU the exported bytes equal those of a run that
+A run owns its work directory, and keeps its checkpoints there or in the store that it is given.
+Killed at any moment and started again with the same arguments, it continues from its newest intact
+checkpoint; on a CPU the exported bytes equal those of a run that
 was never interrupted.
 """
 
-import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from foundry.engines.training.chat import Row
-from foundry.engines.training.checkpoint import Checkpoint, Checkpoints, RunState
+from foundry.engines.training.checkpoint import (
+    Checkpoint,
+    Checkpoints,
+    CheckpointStore,
+    RunState,
+)
 from foundry.engines.training.config import Lora, SftConfig
 from foundry.engines.training.files import remove_partial
+from foundry.engines.training.packing import Batch
 from foundry.engines.training.progress import (
+    Activity,
     Clock,
     SftResult,
     TrainEvent,
@@ -26,7 +33,7 @@ from foundry.engines.training.progress import (
 from foundry.engines.training.sampler import Cursor
 from foundry.engines.training.schedule import learning_rate
 from foundry.engines.training.workload import SftWorkload, prepared, run_digest
-from foundry.errors import Conflict
+from foundry.errors import Conflict, TrainingDiverged
 
 
 def run_sft(
@@ -38,9 +45,15 @@ def run_sft(
     work_dir: Path,
     on_event: Callable[[TrainEvent], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
+    on_activity: Callable[[Activity], None] = lambda activity: None,
+    checkpoints: CheckpointStore | None = None,
     device: str | None = None,
 ) -> SftResult:
-    """Fine-tune the model in `model_dir`; resume if `work_dir` holds a checkpoint of this run.
+    """Fine-tune the model in `model_dir`; resume if there is a checkpoint of this run.
+
+    Args:
+        on_activity: told before every step, evaluated batch, checkpoint and export.
+        checkpoints: unset: they are kept in `work_dir`.
 
     Raises:
         InvalidDataset: a row cannot be used, or nothing is left to train on.
@@ -48,6 +61,7 @@ def run_sft(
         InvalidArtifact: broken model files.
         Conflict: `work_dir` belongs to a run with other settings, data or weights.
         DiskFull: a checkpoint or the result did not fit; free space and call again.
+        TrainingDiverged: the loss is no finite number any more.
     """
     train, evaluation = prepared(config, model_dir, train_rows, eval_rows)
     remove_partial(work_dir)
@@ -55,7 +69,8 @@ def run_sft(
     if (result := recorded_result(work_dir, digest)) is not None:
         return result
     workload = SftWorkload(config, model_dir, train, evaluation, device)
-    run = _Run(config, workload, work_dir, digest)
+    store = checkpoints or Checkpoints(work_dir / "checkpoints")
+    run = _Run(config, workload, work_dir, digest, store, on_activity)
     run.resume()
     return run.train(on_event, should_stop)
 
@@ -64,13 +79,20 @@ class _Run:
     """The state of one run in one process."""
 
     def __init__(
-        self, config: SftConfig, workload: SftWorkload, work_dir: Path, digest: str
+        self,
+        config: SftConfig,
+        workload: SftWorkload,
+        work_dir: Path,
+        digest: str,
+        checkpoints: CheckpointStore,
+        on_activity: Callable[[Activity], None],
     ) -> None:
         self._config = config
         self._workload = workload
         self._learner = workload.learner
         self._work_dir = work_dir
-        self._checkpoints = Checkpoints(work_dir / "checkpoints")
+        self._checkpoints = checkpoints
+        self._on_activity = on_activity
         self._total_steps = workload.total_batches
         self._digest = digest
         self._step = self._tokens = self._trained_tokens = 0
@@ -117,6 +139,7 @@ class _Run:
 
     def _optimiser_step(self) -> tuple[float, float, float]:
         """One update. Returns the loss, the gradient norm and the learning rate."""
+        self._on_activity("train")
         config = self._config
         batches, cursor = self._workload.batch(self._cursor)
         rate = learning_rate(
@@ -126,7 +149,10 @@ class _Run:
             warmup_ratio=config.warmup_ratio,
             kind=config.schedule,
         )
-        outcome = self._learner.step(batches, rate)
+        try:
+            outcome = self._learner.step(batches, rate)
+        except TrainingDiverged as error:
+            raise TrainingDiverged(f"step {self._step + 1}: {error.message}") from error
         self._step += 1
         self._cursor = cursor
         self._tokens += outcome.tokens
@@ -135,13 +161,19 @@ class _Run:
 
     def _evaluate(self) -> float | None:
         """Mean loss over the held-out rows' trained tokens."""
-        loss = self._learner.evaluate(self._workload.evaluation())
+        loss = self._learner.evaluate(self._evaluated())
         if loss is not None:
             self._metrics["eval_loss"] = loss
         return loss
 
+    def _evaluated(self) -> Iterator[Batch]:
+        for batch in self._workload.evaluation():
+            self._on_activity("evaluate")
+            yield batch
+
     def _save(self) -> float:
         """Write a checkpoint; returns the seconds it took."""
+        self._on_activity("checkpoint")
         started = time.perf_counter()
         parameters = self._learner.parameters
         tensors = {f"parameter.{name}": p.detach() for name, p in parameters.items()}
@@ -183,13 +215,14 @@ class _Run:
         self._tokens, self._trained_tokens = state.tokens, state.trained_tokens
 
     def _export(self) -> SftResult:
+        self._on_activity("export")
         is_lora = isinstance(self._config.method, Lora)
         target = self._work_dir / ("adapter" if is_lora else "model")
         self._workload.export(target)
         result = self._result(target)
         record_result(self._work_dir, self._digest, result)
         # The result supersedes them, and a full model's are three times its size.
-        shutil.rmtree(self._work_dir / "checkpoints", ignore_errors=True)
+        self._checkpoints.clear()
         return result
 
     def _result(self, target: Path | None) -> SftResult:

@@ -1,4 +1,13 @@
-"""States of a job and the moves between them."""
+"""States of a job and the moves between them.
+
+    QUEUED ──admitted──> ADMITTED ──submitted──> STARTING ──claimed──> RUNNING ⇄ CHECKPOINTING
+      ^                     ^──Ray did not take it──┘                     │
+      └── its driver is seen ended, failures < 3 ── STALLED <── error, silence, no progress
+                                                       └── failures = 3 ──> FAILED
+
+The driver ends a job: SUCCEEDED, CANCELLED, or FAILED for an error that a retry would meet again.
+Any active job can be cancelled; a failed or cancelled one is QUEUED again by `resume`.
+"""
 
 import re
 from enum import StrEnum
@@ -15,6 +24,18 @@ MAX_LOG_BYTES = 4 * 2**20
 LEASE_S = 30.0
 # One that was submitted may first have to wait for a node and load its libraries.
 START_S = 300.0
+
+# The third failure since the job was last queued by a person ends it.
+MAX_FAILURES = 3
+# A driver that was asked to stop checkpoints first; after this it is ended.
+STOP_GRACE_S = 60.0
+# Two beats of a driver that were missed: worth a look at Ray before the lease runs out.
+QUIET_S = 20.0
+# A submission that was opened and not confirmed: the supervisor died in between.
+UNCONFIRMED_S = 10.0
+# Half of one, so that a fleet of CPU workers finds room beside an engine.
+FLEET_WORKER_CPUS = 0.5
+MIN_PRIORITY, MAX_PRIORITY = -100, 100
 
 _FILE_SOURCE = re.compile(r"file:///[^\0]+")
 
@@ -35,10 +56,11 @@ _ENDINGS = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.ADMITTED, JobState.STARTING, JobState.CANCELLED}),
     JobState.ADMITTED: frozenset({JobState.STARTING, JobState.QUEUED, JobState.CANCELLED}),
-    JobState.STARTING: frozenset({JobState.RUNNING, JobState.STALLED}) | _ENDINGS,
+    JobState.STARTING: frozenset({JobState.RUNNING, JobState.STALLED, JobState.ADMITTED})
+    | _ENDINGS,
     JobState.RUNNING: frozenset({JobState.CHECKPOINTING, JobState.STALLED}) | _ENDINGS,
     JobState.CHECKPOINTING: frozenset({JobState.RUNNING, JobState.STALLED}) | _ENDINGS,
-    JobState.STALLED: frozenset({JobState.STARTING, JobState.FAILED, JobState.CANCELLED}),
+    JobState.STALLED: frozenset({JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
     JobState.SUCCEEDED: frozenset(),
     # Resuming keeps the job's identity and its checkpoints; the attempt grows.
     JobState.FAILED: frozenset({JobState.QUEUED}),
@@ -48,8 +70,45 @@ ENDED = _ENDINGS
 ACTIVE = frozenset(JobState) - ENDED
 # A driver holds the lease in these.
 LEASED = frozenset({JobState.STARTING, JobState.RUNNING, JobState.CHECKPOINTING})
-# The supervisor starts a driver for these.
-STARTABLE = frozenset({JobState.QUEUED, JobState.ADMITTED, JobState.STALLED})
+# No driver of it runs, or one that ends by itself: cancelling takes effect at once.
+WAITING = frozenset({JobState.QUEUED, JobState.ADMITTED})
+
+
+class Phase(StrEnum):
+    """What an attempt is doing, as far as the watchdog is concerned."""
+
+    PLACE = "place"
+    LOAD = "load"
+    COMPILE = "compile"
+    TRAIN = "train"
+    CHECKPOINT = "checkpoint"
+    PUBLISH = "publish"
+
+
+# How long a phase may show nothing new before the attempt counts as hung. Loading counts bytes, so
+# 900 s mean that not one arrived. Publishing cannot show its bytes, so an hour is for all of them.
+# A worker that waits for room is not hung: the cluster is full.
+_ALLOWED_S: dict[Phase, float | None] = {
+    Phase.PLACE: None,
+    Phase.LOAD: 900.0,
+    Phase.COMPILE: 1800.0,
+    Phase.TRAIN: 120.0,
+    Phase.CHECKPOINT: 600.0,
+    Phase.PUBLISH: 3600.0,
+}
+STEPS_ALLOWED = 6
+
+
+def allowed_silence_s(phase: Phase, step_s: float | None = None) -> float | None:
+    """Seconds without progress after which an attempt counts as hung; None: it never does.
+
+    Args:
+        step_s: moving time of an optimiser step.
+    """
+    allowed = _ALLOWED_S[phase]
+    if phase is Phase.TRAIN and step_s is not None and allowed is not None:
+        return max(allowed, STEPS_ALLOWED * step_s)
+    return allowed
 
 
 def sources(target: JobState) -> frozenset[JobState]:

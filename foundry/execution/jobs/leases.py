@@ -1,7 +1,8 @@
 """What the driver of a job may write while it holds the lease."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func
@@ -10,16 +11,17 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from foundry.errors import LeaseLost, NotFound
 from foundry.execution.jobs.domain import (
     LEASED,
-    MAX_LOG_BYTES,
-    MAX_LOG_CHUNK_BYTES,
-    STARTABLE,
+    WAITING,
     JobState,
+    Phase,
 )
+from foundry.execution.jobs.logs import append_text
 from foundry.execution.jobs.repository import Leases
 from foundry.execution.jobs.tables import Job
 from foundry.infra.database import Database
 
-_CUT = "\n… the log ends here: a job keeps its first 4 MiB\n"
+# Nobody drives it; a test or a person may.
+_UNLED = WAITING | {JobState.STALLED}
 
 
 class JobLease:
@@ -34,29 +36,45 @@ class JobLease:
         self._fence = fence
 
     @classmethod
-    async def claim(cls, database: Database, job_id: UUID) -> tuple["JobLease", Job]:
+    async def claim(
+        cls, database: Database, job_id: UUID, submission_id: str | None = None
+    ) -> tuple["JobLease", Job]:
         """Take the job over; earlier holders lose their lease at once.
+
+        Args:
+            submission_id: of the Ray job that asks. A driver that comes late, when another attempt
+                has been opened, gets nothing. None: there is no Ray job, as in a test.
 
         Raises:
             NotFound: there is no such job.
-            LeaseLost: it has ended or was cancelled; there is nothing to do.
+            LeaseLost: it has ended, was cancelled or belongs to another attempt.
         """
+        states = LEASED | {JobState.ADMITTED} if submission_id else LEASED | _UNLED
         async with database.begin() as db:
             leases = Leases(db)
             job = await leases.move(
                 job_id,
-                STARTABLE | LEASED,
+                states,
+                named=submission_id,
                 state=JobState.RUNNING,
                 fence=Job.fence + 1,
                 heartbeat_at=func.now(),
+                submitted_at=func.coalesce(Job.submitted_at, func.now()),
                 started_at=func.coalesce(Job.started_at, func.now()),
+                phase=Phase.PLACE,
+                progress_at=func.now(),
+                progress_allowance_s=None,
+                waiting_for=None,
                 error=None,
             )
             if job is None:
                 found = await leases.get(job_id)
                 if found is None:
                     raise NotFound(f"there is no job {job_id}")
-                raise LeaseLost(f"job {job_id} is {found.state}: it cannot be started")
+                raise LeaseLost(
+                    f"job {job_id} is {found.state}, attempt {found.attempt}: "
+                    "it cannot be started by this driver"
+                )
         return cls(database, job_id, job.fence), job
 
     @property
@@ -79,19 +97,30 @@ class JobLease:
             if finite:
                 await Leases(db).put_metrics(job, step, finite)
 
+    async def advance(self, phase: Phase, allowance_s: float | None) -> None:
+        """Say that the work has made progress.
+
+        Args:
+            allowance_s: how long nothing new may come before the attempt counts as hung.
+        """
+        await self._write(
+            heartbeat_at=func.now(),
+            phase=phase,
+            progress_at=func.now(),
+            progress_allowance_s=allowance_s,
+        )
+
     async def log(self, text: str) -> None:
         """Append to the job's log, in chunks of at most 16 KiB and 4 MiB in all."""
         async with self._database.begin() as db:
             leases = Leases(db)
-            job = await hold(db, self._job_id, self._fence)
-            seq, used = await leases.log_place(self._job_id)
-            for chunk in _chunks(text.replace("\0", "")):
-                if used >= MAX_LOG_BYTES:
-                    return
-                used += len(chunk.encode())
-                seq += 1
-                full = used >= MAX_LOG_BYTES
-                await leases.add_log(job, seq, chunk + _CUT if full else chunk)
+            # Its last words come after its end.
+            job = await leases.move(
+                self._job_id, frozenset(JobState), held=self._fence, fence=self._fence
+            )
+            if job is None:
+                raise _lost(self._job_id, self._fence)
+            await append_text(leases, job, text)
 
     async def checkpointing(self, active: bool) -> None:
         """Show that a checkpoint is being written, or that training goes on."""
@@ -100,8 +129,17 @@ class JobLease:
     async def finish(self, result: dict[str, object]) -> None:
         await self._end(JobState.SUCCEEDED, result=result)
 
-    async def fail(self, code: str, message: str) -> None:
-        await self._end(JobState.FAILED, error={"code": code, "message": message})
+    async def fail(self, error: Mapping[str, object]) -> None:
+        """The job cannot succeed, however often it is tried."""
+        await self._end(JobState.FAILED, error=dict(error))
+
+    async def give_up(self, error: Mapping[str, object]) -> None:
+        """This attempt is over; the supervisor ends what is left of it and decides on another."""
+        await self._write(
+            state=JobState.STALLED,
+            failures=Job.failures + 1,
+            error=dict(error),
+        )
 
     async def cancelled(self) -> None:
         """The driver has stopped because it was asked to."""
@@ -110,7 +148,7 @@ class JobLease:
     async def _end(self, state: JobState, **values: object) -> None:
         await self._write(state=state, finished_at=func.now(), **values)
 
-    async def _write(self, **values: object) -> Job:
+    async def _write(self, **values: Any) -> Job:
         async with self._database.begin() as db:
             return await _held(db, self._job_id, self._fence, **values)
 
@@ -126,13 +164,17 @@ async def hold(db: AsyncSession, job_id: UUID, fence: int) -> Job:
     return await _held(db, job_id, fence, heartbeat_at=func.now())
 
 
-async def _held(db: AsyncSession, job_id: UUID, fence: int, **values: object) -> Job:
+async def _held(db: AsyncSession, job_id: UUID, fence: int, **values: Any) -> Job:
     job = await Leases(db).move(job_id, LEASED, held=fence, **values)
     if job is None:
-        raise LeaseLost(
-            f"job {job_id}: another attempt has taken over or the job has ended; stop", fence=fence
-        )
+        raise _lost(job_id, fence)
     return job
+
+
+def _lost(job_id: UUID, fence: int) -> LeaseLost:
+    return LeaseLost(
+        f"job {job_id}: another attempt has taken over or the job has ended; stop", fence=fence
+    )
 
 
 def _storable(value: object) -> object:
@@ -144,16 +186,3 @@ def _storable(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_storable(each) for each in value]
     return value
-
-
-def _chunks(text: str) -> Iterator[str]:
-    """Pieces of at most 16 KiB in UTF-8, never cut inside a character."""
-    # A lone surrogate, from undecodable output, cannot be stored.
-    data = text.encode("utf-8", errors="replace")
-    start = 0
-    while start < len(data):
-        end = min(start + MAX_LOG_CHUNK_BYTES, len(data))
-        while end < len(data) and data[end] & 0xC0 == 0x80:
-            end -= 1
-        yield data[start:end].decode()
-        start = end

@@ -4,12 +4,12 @@ from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import ColumnElement, case, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from foundry.execution.jobs.domain import ACTIVE, LEASED, STARTABLE, JobState
-from foundry.execution.jobs.tables import Job, JobLog, JobMetric
+from foundry.execution.jobs.domain import ACTIVE, LEASED, JobState, Phase
+from foundry.execution.jobs.tables import Job, JobCheckpoint, JobLog, JobMetric
 from foundry.infra.database import utcnow
 
 
@@ -86,20 +86,60 @@ class Leases:
     def __init__(self, db: AsyncSession) -> None:
         self._db = db
 
-    async def due(self, limit: int) -> Sequence[Job]:
-        """Oldest first; rows that another supervisor holds are skipped."""
+    async def in_state(self, state: JobState, limit: int) -> Sequence[Job]:
+        """Jobs that nobody has asked to stop, by priority, then age."""
         query = (
             select(Job)
-            .where(Job.state.in_(STARTABLE), Job.cancel_requested.is_(False))
-            .order_by(Job.id)
+            .where(Job.state == state, Job.cancel_requested.is_(False))
+            .order_by(Job.priority.desc(), Job.id)
             .limit(limit)
-            .with_for_update(skip_locked=True)
         )
         return (await self._db.execute(query)).scalars().all()
 
-    async def stopping(self, limit: int) -> Sequence[Job]:
-        query = select(Job).where(Job.state.in_(ACTIVE), Job.cancel_requested).order_by(Job.id)
-        return (await self._db.execute(query.limit(limit))).scalars().all()
+    async def unplaced(self) -> Sequence[Job]:
+        """Admitted jobs whose workers may not have their resources yet."""
+        placing = Job.state.in_(LEASED) & (Job.phase.is_(None) | (Job.phase == Phase.PLACE))
+        query = select(Job).where((Job.state == JobState.ADMITTED) | placing)
+        return (await self._db.execute(query)).scalars().all()
+
+    async def unconfirmed(self, older_than_s: float, limit: int) -> Sequence[Job]:
+        """Attempts that were opened a while ago, and nobody knows whether Ray took them."""
+        query = select(Job).where(
+            Job.state == JobState.STARTING,
+            Job.submitted_at.is_(None),
+            Job.cancel_requested.is_(False),
+            Job.heartbeat_at < _ago(older_than_s),
+        )
+        return (await self._db.execute(query.order_by(Job.id).limit(limit))).scalars().all()
+
+    async def quiet(self, older_than_s: float, limit: int) -> Sequence[Job]:
+        """Jobs whose driver has missed a beat or has not claimed yet, the quietest first."""
+        query = (
+            select(Job)
+            .where(
+                Job.state.in_(LEASED),
+                Job.submitted_at.is_not(None),
+                Job.heartbeat_at < _ago(older_than_s),
+            )
+            .order_by(Job.heartbeat_at)
+            .limit(limit)
+        )
+        return (await self._db.execute(query)).scalars().all()
+
+    async def to_stop(self, grace_s: float, limit: int) -> Sequence[Job]:
+        """Jobs that were asked to stop and did not in time, or whose driver is lost."""
+        late = Job.cancel_requested_at < _ago(grace_s)
+        query = (
+            select(Job)
+            .where(
+                Job.state.in_(ACTIVE),
+                Job.cancel_requested,
+                late | (Job.state == JobState.STALLED),
+            )
+            .order_by(Job.cancel_requested_at)
+            .limit(limit)
+        )
+        return (await self._db.execute(query)).scalars().all()
 
     async def get(self, job_id: UUID) -> Job | None:
         return await self._db.get(Job, job_id, populate_existing=True)
@@ -110,35 +150,40 @@ class Leases:
         states: Collection[JobState],
         *,
         held: int | None = None,
+        named: str | None = None,
         **values: Any,
     ) -> Job | None:
-        """Change a job that is in one of `states` and, if given, has the fence `held`.
+        """Change a job that is in one of `states` and, if given, has the fence `held` and the
+        submission id `named`.
 
         None: it is not so, and nothing has changed.
         """
         statement = update(Job).where(Job.id == job_id, Job.state.in_(states))
         if held is not None:
             statement = statement.where(Job.fence == held)
+        if named is not None:
+            statement = statement.where(Job.submission_id == named)
         found = await self._db.execute(
             statement.values(**values).returning(Job).execution_options(populate_existing=True)
         )
         return found.scalar()
 
-    async def expire(self, older_than_s: float, starting_s: float) -> Sequence[Job]:
-        """Mark jobs STALLED whose driver has been silent, by the database's clock."""
-        allowed = case(
-            (Job.state == JobState.STARTING, starting_s),
-            else_=older_than_s,
+    async def lock_silent(self, older_than_s: float, starting_s: float) -> Sequence[Job]:
+        """Jobs whose driver has been silent, by the database's clock."""
+        allowed = case((Job.state == JobState.STARTING, starting_s), else_=older_than_s)
+        return await self._lock_leased(Job.heartbeat_at < _ago(allowed))
+
+    async def lock_hung(self, slack_s: float) -> Sequence[Job]:
+        """Jobs whose driver lives and shows nothing new for longer than their phase allows."""
+        return await self._lock_leased(
+            Job.progress_at < _ago(Job.progress_allowance_s + slack_s),
         )
-        silent = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, allowed)
-        statement = (
-            update(Job)
-            .where(Job.state.in_(LEASED), Job.heartbeat_at < silent)
-            .values(state=JobState.STALLED, fence=Job.fence + 1)
-            .returning(Job)
-            .execution_options(populate_existing=True)
-        )
-        return (await self._db.execute(statement)).scalars().all()
+
+    async def _lock_leased(self, overdue: ColumnElement[bool]) -> Sequence[Job]:
+        query = select(Job).where(Job.state.in_(LEASED), overdue)
+        locked = query.with_for_update(skip_locked=True)
+        found = await self._db.execute(locked.execution_options(populate_existing=True))
+        return found.scalars().all()
 
     async def put_metrics(self, job: Job, step: int, values: dict[str, float]) -> None:
         rows = [
@@ -172,3 +217,53 @@ class Leases:
     async def add_log(self, job: Job, seq: int, text: str) -> None:
         self._db.add(JobLog(job_id=job.id, seq=seq, tenant_id=job.tenant_id, text=text))
         await self._db.flush()
+
+    async def log_text(self, job_id: UUID) -> Sequence[str]:
+        """The whole log, in chunks."""
+        query = select(JobLog.text).where(JobLog.job_id == job_id).order_by(JobLog.seq)
+        return (await self._db.execute(query)).scalars().all()
+
+    async def uncollected(self, ended_s: float, limit: int) -> Sequence[Job]:
+        """Ended jobs whose traces may be there still, the longest ended first."""
+        query = (
+            select(Job)
+            .where(
+                Job.state.not_in(ACTIVE),
+                Job.collected_at.is_(None),
+                Job.finished_at < _ago(ended_s),
+            )
+            .order_by(Job.finished_at)
+            .limit(limit)
+        )
+        return (await self._db.execute(query)).scalars().all()
+
+
+class CheckpointRows:
+    """Checkpoints of one job."""
+
+    def __init__(self, db: AsyncSession, job_id: UUID) -> None:
+        self._db = db
+        self._job_id = job_id
+
+    async def add(self, checkpoint: JobCheckpoint) -> None:
+        self._db.add(checkpoint)
+        await self._db.flush()
+
+    async def newest_first(self) -> Sequence[JobCheckpoint]:
+        """A later attempt's before an earlier one's, whatever their steps."""
+        query = (
+            select(JobCheckpoint)
+            .where(JobCheckpoint.job_id == self._job_id)
+            .order_by(
+                JobCheckpoint.fence.desc(), JobCheckpoint.step.desc(), JobCheckpoint.id.desc()
+            )
+        )
+        return (await self._db.execute(query)).scalars().all()
+
+    async def remove(self, checkpoint_ids: Collection[UUID]) -> None:
+        await self._db.execute(delete(JobCheckpoint).where(JobCheckpoint.id.in_(checkpoint_ids)))
+
+
+def _ago(seconds: Any) -> ColumnElement[Any]:
+    """A moment by the database's clock."""
+    return func.now() - func.make_interval(0, 0, 0, 0, 0, 0, seconds)

@@ -67,6 +67,7 @@ async def submit_sft(body: SftSubmit, response: Response, submissions: Submissio
         body.config,
         force=body.force,
         submission_id=body.submission_id,
+        priority=body.priority,
     )
     response.status_code = 201 if created else 200
     return job
@@ -88,6 +89,7 @@ async def submit_diloco(body: DilocoSubmit, response: Response, submissions: Sub
         body.config,
         force=body.force,
         submission_id=body.submission_id,
+        priority=body.priority,
     )
     response.status_code = 201 if created else 200
     return job
@@ -102,7 +104,9 @@ async def submit_diloco(body: DilocoSubmit, response: Response, submissions: Sub
     responses=_SAME,
 )
 async def submit_import(body: ImportSubmit, response: Response, submissions: SubmissionsDep) -> Job:
-    job, created = await submissions.import_model(body.name, body.source, force=body.force)
+    job, created = await submissions.import_model(
+        body.name, body.source, force=body.force, priority=body.priority
+    )
     response.status_code = 201 if created else 200
     return job
 

@@ -18,6 +18,7 @@ from foundry.engines.training.diloco.config import Int8 as Int8
 from foundry.engines.training.diloco.config import OuterConfig as OuterConfig
 from foundry.engines.training.diloco.config import TopK as TopK
 from foundry.execution.jobs.domain import ENDED as ENDED
+from foundry.execution.jobs.domain import MAX_PRIORITY, MIN_PRIORITY
 
 _NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,127}$"
 
@@ -35,6 +36,12 @@ class _TrainingSubmit(BaseModel):
         default=None,
         pattern=r"^[A-Za-z0-9._-]{1,128}$",
         description="the Ray job that asks and will be the driver itself; unset: one is started",
+    )
+    priority: int = Field(
+        default=0,
+        ge=MIN_PRIORITY,
+        le=MAX_PRIORITY,
+        description="a job with a higher one is admitted first; among equals the older",
     )
 
 
@@ -58,6 +65,12 @@ class ImportSubmit(BaseModel):
     name: str = Field(pattern=_NAME_PATTERN)
     source: str = Field(max_length=4096)
     force: bool = False
+    priority: int = Field(
+        default=0,
+        ge=MIN_PRIORITY,
+        le=MAX_PRIORITY,
+        description="a job with a higher one is admitted first; among equals the older",
+    )
 
 
 class JobOut(BaseModel):
@@ -68,6 +81,10 @@ class JobOut(BaseModel):
     name: str
     state: str
     attempt: int
+    failures: int = Field(description="attempts that failed since it was last queued by a person")
+    priority: int
+    waiting_for: str | None = Field(description="why it has not begun")
+    phase: str | None = Field(description="what its attempt is doing")
     submission_id: str | None
     cancel_requested: bool
     spec: dict[str, object]

@@ -9,16 +9,27 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from foundry.errors import Conflict, InvalidRequest, NotFound
-from foundry.execution.jobs.domain import ENDED, STARTABLE, JobKind, JobState
+from foundry.execution.jobs.admission import Decision, Needs, NodeResources, Waiting, admit_jobs
+from foundry.execution.jobs.domain import ENDED, WAITING, JobKind, JobState
 from foundry.execution.jobs.leases import JobLease, hold
 from foundry.execution.jobs.queue import (
-    due,
+    confirm_attempt,
     expire_leases,
+    list_jobs_to_start,
+    list_jobs_to_stop,
+    list_queue,
+    list_quiet_jobs,
+    list_reservations,
+    list_stalled_jobs,
+    list_uncollected,
     load,
     mark_cancelled,
     mark_failed,
-    mark_starting,
-    stopping,
+    mark_stalled,
+    open_attempt,
+    record_decision,
+    settle_stalled,
+    withdraw_attempt,
 )
 from foundry.execution.jobs.repository import JobRows
 from foundry.execution.jobs.tables import Job, JobLog, JobMetric
@@ -28,17 +39,32 @@ from foundry.infra.cursors import DEFAULT_LIMIT, Page, decode, page_of
 from foundry.infra.database import utcnow
 
 __all__ = [
+    "Decision",
     "Job",
     "JobLease",
     "Jobs",
-    "due",
+    "Needs",
+    "NodeResources",
+    "Waiting",
+    "admit_jobs",
+    "confirm_attempt",
     "expire_leases",
     "hold",
+    "list_jobs_to_start",
+    "list_jobs_to_stop",
+    "list_queue",
+    "list_quiet_jobs",
+    "list_reservations",
+    "list_stalled_jobs",
+    "list_uncollected",
     "load",
     "mark_cancelled",
     "mark_failed",
-    "mark_starting",
-    "stopping",
+    "mark_stalled",
+    "open_attempt",
+    "record_decision",
+    "settle_stalled",
+    "withdraw_attempt",
 ]
 
 
@@ -60,10 +86,14 @@ class Jobs:
         identity: dict[str, object] | None = None,
         force: bool = False,
         submission_id: str | None = None,
+        priority: int = 0,
+        needs: Needs | None = None,
     ) -> tuple[Job, bool]:
         """Queue a job, or find the same one. Returns it and whether it is new.
 
         Args:
+            priority: higher ones are admitted first, older ones first among equals.
+            needs: what its workers reserve; default: one CPU.
             identity: what makes two submissions the same; default: the whole spec.
             submission_id: of a Ray job that is the first attempt's driver already.
         """
@@ -78,11 +108,14 @@ class Jobs:
             name=name,
             spec=spec,
             fingerprint=fingerprint,
+            priority=priority,
+            needs=(needs or Needs()).document(),
             created_by=self._principal.subject,
         )
         if submission_id is not None:
             job.state, job.attempt = JobState.STARTING.value, 1
             job.submission_id, job.heartbeat_at = submission_id, utcnow()
+            job.submitted_at = job.heartbeat_at
         await self._rows.add(job)
         await self._audit.record("job.submit", "job", str(job.id), after={"kind": kind, **spec})
         return job, True
@@ -119,8 +152,9 @@ class Jobs:
         if job.state in ENDED or job.cancel_requested:
             return job
         before = job.state
-        job.cancel_requested = True
-        if job.state in STARTABLE:
+        job.cancel_requested, job.cancel_requested_at = True, utcnow()
+        # A STALLED one is left to the supervisor: its driver may live, and is ended first.
+        if job.state in WAITING:
             job.state, job.finished_at = JobState.CANCELLED.value, utcnow()
         await self._db.flush()
         await self._audit.record("job.cancel", "job", str(job.id), before={"state": before})
@@ -128,6 +162,8 @@ class Jobs:
 
     async def resume(self, job_id: UUID) -> Job:
         """Queue a failed or cancelled job again; it goes on from its last checkpoint.
+
+        Attempts are numbered on; failures are counted anew.
 
         Raises:
             Conflict: it runs, or it has succeeded.
@@ -137,7 +173,9 @@ class Jobs:
             raise Conflict(f"job {job_id} is {job.state}: only a failed or cancelled one resumes")
         before = job.state
         job.state, job.cancel_requested = JobState.QUEUED.value, False
-        job.error = job.finished_at = job.heartbeat_at = None
+        job.error = job.finished_at = job.heartbeat_at = job.cancel_requested_at = None
+        job.collected_at = job.progress_at = job.phase = job.waiting_for = None
+        job.failures = 0
         await self._db.flush()
         await self._audit.record("job.resume", "job", str(job.id), before={"state": before})
         return job

@@ -8,8 +8,8 @@ from foundry.catalog.registry.service import ModelVersion, Registry
 from foundry.engines.training.config import SftConfig
 from foundry.engines.training.diloco.config import DilocoConfig
 from foundry.errors import InvalidRequest
-from foundry.execution.jobs.domain import JobKind, check_source
-from foundry.execution.jobs.service import Jobs
+from foundry.execution.jobs.domain import FLEET_WORKER_CPUS, JobKind, check_source
+from foundry.execution.jobs.service import Jobs, Needs
 from foundry.execution.jobs.tables import Job
 
 
@@ -28,6 +28,8 @@ class _Training:
     config: SftConfig | DilocoConfig
     inner: SftConfig
     where: str
+    needs: Needs
+    priority: int
 
 
 class Submissions:
@@ -47,6 +49,7 @@ class Submissions:
         *,
         force: bool = False,
         submission_id: str | None = None,
+        priority: int = 0,
     ) -> tuple[Job, bool]:
         """Queue a fine-tuning job. Returns it and whether it is new.
 
@@ -57,7 +60,8 @@ class Submissions:
             ModelNotFound, NotFound: base or dataset do not exist.
             InvalidRequest: the base cannot be trained, or the sequences exceed its context.
         """
-        asked = _Training("sft", name, base, dataset, config, config, "config")
+        needs = Needs(accelerator=True)
+        asked = _Training("sft", name, base, dataset, config, config, "config", needs, priority)
         return await self._train(asked, force=force, submission_id=submission_id)
 
     async def diloco(
@@ -69,9 +73,13 @@ class Submissions:
         *,
         force: bool = False,
         submission_id: str | None = None,
+        priority: int = 0,
     ) -> tuple[Job, bool]:
         """As `sft`, by a fleet of workers."""
-        asked = _Training("diloco", name, base, dataset, config, config.inner, "config.inner")
+        needs = Needs(config.fleet.needed, FLEET_WORKER_CPUS, accelerator=True)
+        asked = _Training(
+            "diloco", name, base, dataset, config, config.inner, "config.inner", needs, priority
+        )
         return await self._train(asked, force=force, submission_id=submission_id)
 
     async def _train(
@@ -102,16 +110,18 @@ class Submissions:
             identity=identity,
             force=force,
             submission_id=submission_id,
+            priority=asked.priority,
+            needs=asked.needs,
         )
 
     async def import_model(
-        self, name: str, source: str, *, force: bool = False
+        self, name: str, source: str, *, force: bool = False, priority: int = 0
     ) -> tuple[Job, bool]:
         """Queue an import. Returns it and whether it is new."""
         check_source(source)
         await self._registry.check_kind(name, "base")
         spec: dict[str, object] = {"model": name, "source": source}
-        return await self._jobs.submit("import", name, spec, force=force)
+        return await self._jobs.submit("import", name, spec, force=force, priority=priority)
 
 
 def _check_trainable(base: ModelVersion, asked: _Training) -> None:

@@ -1,10 +1,12 @@
 """What travels between a job's driver and its worker: ids, digests and plain values."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
 from foundry.catalog.registry.domain import VersionSpec
 from foundry.engines.training.config import SftConfig
+from foundry.execution.jobs.domain import Phase
 from foundry.infra.objects import FileRef
 
 
@@ -18,21 +20,29 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class SftTask:
-    """One fine-tuning job; every attempt gets the same task."""
+    """One attempt at a fine-tuning job.
+
+    Attributes:
+        fence: of the attempt; its files and checkpoints carry it.
+        threads: for arithmetic, as many as CPUs are reserved.
+    """
 
     job_id: UUID
+    fence: int
     base: Inputs
     dataset: Inputs
     config: SftConfig
+    threads: int
 
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """A finished result to register, on behalf of the job."""
+    """A finished result to register, on behalf of the job's attempt."""
 
     tenant_id: UUID
     project_id: UUID
     job_id: UUID
+    fence: int
     spec: VersionSpec
 
 
@@ -53,3 +63,22 @@ class Progress:
     step: int = 0
     total_steps: int = 0
     metrics: dict[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """Where a worker is, for the watchdog.
+
+    Attributes:
+        marker: another one than before: there is progress.
+        step_s: moving time of an optimiser step.
+    """
+
+    phase: Phase
+    marker: tuple[int, ...] = ()
+    step_s: float | None = None
+
+
+def describe_numbers(metrics: Mapping[str, float]) -> str:
+    """For a line of the log."""
+    return ", ".join(f"{name} {value:.6g}" for name, value in metrics.items())

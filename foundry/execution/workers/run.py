@@ -2,8 +2,8 @@
 
 `python -m foundry.execution.workers.run --job ID` is how the supervisor starts it.
 
-It holds the lease and no accelerator; worker actors do the work. A driver that dies is
-noticed by its silence and another attempt goes on from the last checkpoint.
+It holds the lease and no accelerator; worker actors do the work. Every end is recorded with its
+reason: by the driver, or, when the driver is dead, by the supervisor from what Ray knows.
 """
 
 import argparse
@@ -14,13 +14,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from uuid import UUID
 
 import ray
-from ray.exceptions import RayActorError
 
-from foundry.config import Settings, load_settings
-from foundry.errors import EngineFailed, FoundryError, LeaseLost
+from foundry.config import Settings, load_settings, ray_submission_id
+from foundry.errors import DatabaseUnavailable, LeaseLost
 from foundry.execution.jobs.service import JobLease
-from foundry.execution.workers.attempt import Attempt
+from foundry.execution.workers.attempt import Attempt, insist, keep_alive
 from foundry.execution.workers.diloco.job import train_fleet
+from foundry.execution.workers.failures import classify, describe_trace
+from foundry.execution.workers.output import Transcript, captured_output, store_output
 from foundry.execution.workers.single import fine_tune, import_model
 from foundry.infra.wiring import open_database
 
@@ -32,26 +33,40 @@ _KINDS: Mapping[str, Callable[[Attempt], Awaitable[None]]] = {
     "import": import_model,
 }
 _LOST = 3
+_FORWARDED_S = 1.0
+_LAST_WORDS_BYTES = 64 * 1024
 
 
-async def see_through(attempt: Attempt) -> bool:
+async def see_through(attempt: Attempt, transcript: Transcript | None = None) -> bool:
     """Whether the job succeeded or was cancelled; its row says how it ended.
+
+    Args:
+        transcript: of what was printed, for the error.
 
     Raises:
         LeaseLost: another attempt has taken over.
     """
     try:
-        await _KINDS[attempt.job.kind](attempt)
+        await keep_alive(attempt, _KINDS[attempt.job.kind](attempt))
     except LeaseLost:
         raise
-    except RayActorError as error:
-        # Left without an end: the lease runs out and the next attempt resumes.
-        await attempt.lease.log(f"the worker died: {error}\n")
-        return False
-    except FoundryError as error:
-        await attempt.lease.fail(error.code, error.message)
+    except Exception as error:  # noqa: BLE001 - every end is recorded
+        await _record(attempt, error, transcript)
         return False
     return True
+
+
+async def _record(attempt: Attempt, error: Exception, transcript: Transcript | None) -> None:
+    failure = classify(error)
+    last_lines: list[str] = []
+    if transcript is not None:
+        # Ray forwards a worker's last words after its death.
+        await asyncio.sleep(_FORWARDED_S)
+        last_lines = transcript.last_lines
+    await insist(lambda: attempt.say(describe_trace(error)))
+    document = failure.document(attempt.job.attempt, last_lines)
+    lease = attempt.lease
+    await insist(lambda: lease.give_up(document) if failure.retryable else lease.fail(document))
 
 
 async def execute(job_id: UUID, settings: Settings) -> bool:
@@ -60,9 +75,24 @@ async def execute(job_id: UUID, settings: Settings) -> bool:
     Raises:
         NotFound, LeaseLost: there is nothing to do.
     """
+    transcript = Transcript()
     async with open_database(settings) as database:
-        lease, job = await JobLease.claim(database, job_id)
-        return await see_through(Attempt(settings, database, lease, job))
+        lease, job = await JobLease.claim(database, job_id, ray_submission_id())
+        with captured_output(transcript):
+            storing = asyncio.ensure_future(store_output(transcript, lease.log))
+            try:
+                return await see_through(Attempt(settings, database, lease, job), transcript)
+            finally:
+                storing.cancel()
+                await asyncio.gather(storing, return_exceptions=True)
+                await _store_last_words(lease, transcript)
+
+
+async def _store_last_words(lease: JobLease, transcript: Transcript) -> None:
+    try:
+        await lease.log(transcript.take(_LAST_WORDS_BYTES))
+    except (LeaseLost, DatabaseUnavailable):
+        log.warning("the last lines of the output are in Ray's log only")
 
 
 def main() -> None:
@@ -77,8 +107,6 @@ def main() -> None:
     except LeaseLost as error:
         log.warning("%s", error.message)
         sys.exit(_LOST)
-    except EngineFailed as error:
-        sys.exit(error.message)
     sys.exit(0 if succeeded else 1)
 
 

@@ -6,24 +6,38 @@ from typing import Any
 from uuid import UUID
 
 import ray
+from ray.exceptions import RayError
 
 from foundry.catalog.datasets.service import load_dataset
 from foundry.catalog.registry.domain import VersionSpec
 from foundry.catalog.registry.service import load_manifest
 from foundry.engines.training.config import Lora, SftConfig
 from foundry.errors import DatabaseUnavailable, ResourceExhausted
-from foundry.execution.workers.attempt import POLL_S, Attempt
+from foundry.execution.jobs.domain import Phase
+from foundry.execution.jobs.service import Needs
+from foundry.execution.workers.attempt import POLL_S, Attempt, insist
 from foundry.execution.workers.imports import ImportWorker
-from foundry.execution.workers.messages import Inputs, Progress, Published, SftTask
+from foundry.execution.workers.messages import (
+    Inputs,
+    Progress,
+    Published,
+    Pulse,
+    SftTask,
+    describe_numbers,
+)
+from foundry.execution.workers.naming import ACTOR_NAMESPACE, actor_name
 from foundry.execution.workers.sft import SftWorker
 
 log = logging.getLogger(__name__)
 
 
 async def fine_tune(attempt: Attempt) -> None:
-    """Raises:
-    ResourceExhausted: the cluster has nothing that the worker could ever run on.
-    RayActorError: the worker died; the next attempt resumes.
+    """See a fine-tuning job through, from its row to a registered version.
+
+    Raises:
+        ResourceExhausted: the cluster has nothing that the worker could ever run on.
+        RayActorError: the worker died; the next attempt resumes.
+        LeaseLost: another attempt has taken over.
     """
     spec = attempt.job.spec
     base_id, dataset_id = UUID(str(spec["base_version_id"])), UUID(str(spec["dataset_version_id"]))
@@ -32,16 +46,22 @@ async def fine_tune(attempt: Attempt) -> None:
     config = SftConfig.model_validate(spec["config"])
     task = SftTask(
         attempt.job.id,
+        attempt.lease.fence,
         Inputs(base.digest, base.files),
         Inputs(dataset.digest, dataset.files),
         config,
+        max(1, int(Needs.read(attempt.job.needs).cpus)),
     )
-    worker = await _placed(attempt, SftWorker)
+    worker = await _place_worker(attempt, SftWorker)
     if worker is None:
         return
-    if (result := await _Following(attempt, worker).until_done(worker.run.remote(task))) is None:
-        await attempt.lease.cancelled()
+    following = _Following(attempt, worker)
+    attempt.vitals.dump_stacks = following.dump_stacks
+    if (result := await following.until_done(worker.run.remote(task))) is None:
+        await insist(attempt.lease.cancelled)
         return
+    attempt.vitals.observe(Phase.PUBLISH, "result")
+    await attempt.show({"phase": "publishing"})
     lora = isinstance(config.method, Lora)
     published: Published = await worker.publish.remote(
         attempt.publication(
@@ -62,52 +82,67 @@ async def fine_tune(attempt: Attempt) -> None:
 
 
 async def import_model(attempt: Attempt) -> None:
-    """Raises the same as `fine_tune`."""
+    """See an import through; raises the same as `fine_tune`."""
     spec = attempt.job.spec
     publication = attempt.publication(
         VersionSpec(model=str(spec["model"]), kind="base", relation="import", job_id=attempt.job.id)
     )
-    worker = await _placed(attempt, ImportWorker)
+    worker = await _place_worker(attempt, ImportWorker)
     if worker is None:
         return
+    # It cannot tell bytes: the whole of it has the time that publishing has.
+    attempt.vitals.observe(Phase.PUBLISH, "import")
+    await attempt.show({"phase": "reading the files"})
     call = worker.run.remote(str(spec["source"]), publication)
     published = await _Following(attempt, worker, silent=True).until_done(call)
     if published is None:
-        await attempt.lease.cancelled()
+        await insist(attempt.lease.cancelled)
         return
     await attempt.finish(published, {})
 
 
-async def _placed(attempt: Attempt, worker: type) -> Any | None:
+async def _place_worker(attempt: Attempt, worker: type) -> Any | None:
     """A worker once the cluster has room for it; None: the job was cancelled meanwhile.
 
     Raises:
         ResourceExhausted: the cluster has nothing that it could ever run on.
     """
-    kind = _accelerator(worker)
-    options = {"num_cpus": 1, "num_gpus": 1 if kind == "GPU" else 0}
+    needs = Needs.read(attempt.job.needs)
+    kind = _accelerator_for(needs)
+    options: dict[str, Any] = {
+        "num_cpus": needs.cpus,
+        "num_gpus": 1 if kind == "GPU" else 0,
+        "memory": needs.memory or None,
+    }
+    if (submission_id := attempt.job.submission_id) is not None:
+        options["name"] = actor_name(submission_id, "worker")
+        options["namespace"] = ACTOR_NAMESPACE
     remote: Any = ray.remote(max_restarts=0, **options)(worker)
     actor = remote.remote(attempt.settings)
     ready = asyncio.ensure_future(_result(actor.__ray_ready__.remote()))
-    while not (await asyncio.wait({ready}, timeout=POLL_S))[0]:
-        if await attempt.show({"phase": f"waiting for a free {kind}"}):
-            ready.cancel()
-            ray.kill(actor)
-            await attempt.lease.cancelled()
-            return None
-    ready.result()
+    try:
+        while not (await asyncio.wait({ready}, timeout=POLL_S))[0]:
+            await attempt.show({"phase": f"waiting for a free {kind}"})
+            if attempt.vitals.cancel_requested:
+                ray.kill(actor)
+                await insist(attempt.lease.cancelled)
+                return None
+        ready.result()
+    finally:
+        ready.cancel()
+    attempt.vitals.observe(Phase.LOAD)
     return actor
 
 
 class _Following:
-    """Renews the lease and passes a worker's reports on.
+    """Passes a worker's reports on, and its pulse to the heart.
 
     Args:
         silent: the worker reports nothing and cannot stop by itself.
     """
 
     def __init__(self, attempt: Attempt, worker: Any, *, silent: bool = False) -> None:
-        self._lease = attempt.lease
+        self._attempt = attempt
         self._worker = worker
         self._silent = silent
         self._told = 0
@@ -115,40 +150,60 @@ class _Following:
     async def until_done(self, call: Any) -> Any | None:
         """What `call` returns. None: cancelled."""
         outcome = asyncio.ensure_future(_result(call))
+        try:
+            return await self._follow(outcome)
+        finally:
+            outcome.cancel()
+
+    async def dump_stacks(self) -> str:
+        stacks: str = await self._worker.dump_stacks.remote()
+        return stacks
+
+    async def _follow(self, outcome: "asyncio.Future[Any]") -> Any | None:
         stopping = False
         while True:
             done, _ = await asyncio.wait({outcome}, timeout=POLL_S)
             try:
-                cancel = await self._report()
+                await self._report()
+            except RayError:
+                # The worker is dead; what it died of is told better by the call it was on.
+                await asyncio.wait({outcome}, timeout=POLL_S)
+                if not outcome.done():
+                    raise
+                outcome.result()
             except DatabaseUnavailable:
                 # Training goes on; the reports stay with the worker until they can be written.
                 log.warning("PostgreSQL cannot be reached; reporting later")
-                if not done:
-                    continue
-                await asyncio.sleep(POLL_S)
+                if done:
+                    await asyncio.sleep(POLL_S)
                 continue
             if done:
                 result = outcome.result()
                 return None if getattr(result, "stopped", False) else result
-            if cancel and not stopping:
+            if self._attempt.vitals.cancel_requested and not stopping:
                 stopping = True
                 if self._silent:
-                    outcome.cancel()
                     ray.kill(self._worker)
                     return None
                 await self._worker.stop.remote()
 
-    async def _report(self) -> bool:
+    async def _report(self) -> None:
+        attempt = self._attempt
         if self._silent:
-            return await self._lease.heartbeat({"phase": "reading the files"})
+            await attempt.show()
+            return
+        pulse: Pulse = await self._worker.pulse.remote()
+        attempt.vitals.observe(pulse.phase, pulse.marker, pulse.step_s)
         reports: list[Progress] = await self._worker.progress.remote(self._told)
         for report in reports:
             if report.metrics:
-                await self._lease.metrics(report.step, report.metrics)
+                await attempt.lease.metrics(report.step, report.metrics)
+                numbers = describe_numbers(report.metrics)
+                await attempt.say(f"step {report.step}/{report.total_steps}: {numbers}")
             else:
-                await self._lease.log(report.phase + "\n")
+                await attempt.say(report.phase)
             self._told += 1
-        return await self._lease.heartbeat(_shown(reports[-1]) if reports else None)
+        await attempt.show(_shown(reports[-1]) if reports else None)
 
 
 async def _result(call: Any) -> Any:
@@ -164,15 +219,15 @@ def _shown(report: Progress) -> dict[str, object]:
     }
 
 
-def _accelerator(worker: type) -> str:
-    """What of the cluster the worker needs one whole of.
+def _accelerator_for(needs: Needs) -> str:
+    """What of the cluster the worker needs.
 
     Raises:
         ResourceExhausted: the cluster has no node with it.
     """
     resources = ray.cluster_resources()
-    if worker is SftWorker and resources.get("GPU", 0) >= 1:
+    if needs.accelerator and resources.get("GPU", 0) >= 1:
         return "GPU"
-    if resources.get("CPU", 0) >= 1:
+    if resources.get("CPU", 0) >= needs.cpus:
         return "CPU"
-    raise ResourceExhausted("the cluster has no whole CPU for a worker: add a node")
+    raise ResourceExhausted(f"the cluster has no {needs.cpus:g} CPU for a worker: add a node")

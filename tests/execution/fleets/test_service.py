@@ -10,10 +10,11 @@ import pytest
 from foundry.errors import Conflict, LeaseLost, NotFound
 from foundry.execution.fleets.domain import FleetEvent, MemberShare, RoundRecord
 from foundry.execution.fleets.service import FleetLog, Fleets
-from foundry.execution.jobs.service import JobLease, Jobs, mark_starting
+from foundry.execution.jobs.service import JobLease, Jobs
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
 from foundry.infra.database import Database
+from tests.execution.jobs.test_leases import start
 from tests.governance.identity.principals import principal
 
 pytestmark = pytest.mark.postgres
@@ -45,7 +46,7 @@ def jobs_of(db: object, caller: Principal) -> Jobs:
 async def submitted(database: Database, caller: Principal = CALLER) -> UUID:
     async with database.begin() as db:
         job, _ = await jobs_of(db, caller).submit("diloco", "bot", {"model": "bot"})
-    await mark_starting(database, job.id)
+    await start(database, job.id)
     return job.id
 
 

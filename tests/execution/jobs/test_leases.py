@@ -6,17 +6,23 @@ from uuid import UUID
 import pytest
 
 from foundry.errors import Conflict, LeaseLost, NotFound
-from foundry.execution.jobs.domain import MAX_LOG_BYTES, MAX_LOG_CHUNK_BYTES, JobState
+from foundry.execution.jobs.domain import MAX_LOG_BYTES, MAX_LOG_CHUNK_BYTES, JobState, Phase
 from foundry.execution.jobs.service import (
+    Decision,
     JobLease,
     Jobs,
-    due,
+    confirm_attempt,
     expire_leases,
+    list_jobs_to_start,
+    list_jobs_to_stop,
+    list_queue,
+    list_stalled_jobs,
     load,
     mark_cancelled,
     mark_failed,
-    mark_starting,
-    stopping,
+    open_attempt,
+    record_decision,
+    settle_stalled,
 )
 from foundry.execution.jobs.tables import Job, JobLog, JobMetric
 from foundry.governance.audit.service import AuditTrail
@@ -28,12 +34,27 @@ pytestmark = pytest.mark.postgres
 CALLER = principal()
 
 
-async def submit(database: Database, name: str = "bot", submission_id: str | None = None) -> Job:
+async def submit(
+    database: Database, name: str = "bot", submission_id: str | None = None, priority: int = 0
+) -> Job:
     async with database.begin() as db:
         jobs = Jobs(db, AuditTrail(db, CALLER, "test"), CALLER)
-        job, created = await jobs.submit("sft", name, {"model": name}, submission_id=submission_id)
+        job, created = await jobs.submit(
+            "sft", name, {"model": name}, submission_id=submission_id, priority=priority
+        )
         assert created
         return job
+
+
+async def start(database: Database, job_id: UUID) -> Job | None:
+    """Admit a job and open its next attempt, as the supervisor does."""
+    await record_decision(database, Decision((job_id,), {}))
+    listed = await load(database, job_id)
+    assert listed is not None
+    opened = await open_attempt(database, listed)
+    if opened is not None:
+        await confirm_attempt(database, opened)
+    return opened
 
 
 async def cancel(database: Database, job_id: UUID) -> Job:
@@ -66,11 +87,12 @@ async def state(database: Database, job_id: UUID) -> str:
 
 async def test_a_job_from_queue_to_success(database: Database) -> None:
     job = await submit(database)
-    assert [each.id for each in await due(database)] == [job.id]
-    started = await mark_starting(database, job.id)
+    assert [each.id for each in await list_queue(database)] == [job.id]
+    started = await start(database, job.id)
     assert started is not None
     assert started.submission_id == f"fj-{job.id}-1"
-    assert await due(database) == []
+    assert await list_queue(database) == []
+    assert await list_jobs_to_start(database) == []
     lease, claimed = await JobLease.claim(database, job.id)
     assert (claimed.state, claimed.attempt) == ("RUNNING", 1)
     assert claimed.started_at is not None
@@ -111,7 +133,9 @@ async def test_progress_may_hold_numbers_that_json_does_not_know(database: Datab
 
 async def test_one_of_many_supervisors_starts_a_job(database: Database) -> None:
     job = await submit(database)
-    started = await asyncio.gather(*(mark_starting(database, job.id) for _ in range(8)))
+    await record_decision(database, Decision((job.id,), {}))
+    (listed,) = await list_jobs_to_start(database)
+    started = await asyncio.gather(*(open_attempt(database, listed) for _ in range(8)))
     assert sum(each is not None for each in started) == 1
 
 
@@ -126,7 +150,7 @@ async def test_sixteen_equal_submissions_are_one_job(database: Database) -> None
 
 async def test_a_newer_attempt_fences_the_older_one(database: Database) -> None:
     job = await submit(database)
-    await mark_starting(database, job.id)
+    await start(database, job.id)
     old, _ = await JobLease.claim(database, job.id)
     new, _ = await JobLease.claim(database, job.id)
     assert new.fence == old.fence + 1
@@ -135,7 +159,9 @@ async def test_a_newer_attempt_fences_the_older_one(database: Database) -> None:
         old.metrics(1, {"loss": 1.0}),
         old.log("x"),
         old.finish({}),
-        old.fail("x", "y"),
+        old.fail({"code": "x"}),
+        old.give_up({"code": "x"}),
+        old.advance(Phase.TRAIN, 120.0),
         old.cancelled(),
     ):
         with pytest.raises(LeaseLost):
@@ -146,7 +172,7 @@ async def test_a_newer_attempt_fences_the_older_one(database: Database) -> None:
 
 async def test_a_silent_driver_is_found_and_the_job_goes_on(database: Database) -> None:
     job = await submit(database)
-    await mark_starting(database, job.id)
+    await start(database, job.id)
     zombie, _ = await JobLease.claim(database, job.id)
     assert await expire_leases(database, older_than_s=60) == []
     await asyncio.sleep(0.02)
@@ -154,8 +180,9 @@ async def test_a_silent_driver_is_found_and_the_job_goes_on(database: Database) 
     assert await state(database, job.id) == "STALLED"
     with pytest.raises(LeaseLost):
         await zombie.finish({})
-    assert [each.id for each in await due(database)] == [job.id]
-    again = await mark_starting(database, job.id)
+    assert [each.id for each in await list_stalled_jobs(database)] == [job.id]
+    assert await settle_stalled(database, job.id, {}) is not None
+    again = await start(database, job.id)
     assert again is not None
     assert (again.attempt, again.submission_id) == (2, f"fj-{job.id}-2")
     with pytest.raises(LeaseLost):
@@ -166,7 +193,7 @@ async def test_a_silent_driver_is_found_and_the_job_goes_on(database: Database) 
 
 async def test_a_driver_may_take_longer_to_start_than_to_answer(database: Database) -> None:
     job = await submit(database)
-    await mark_starting(database, job.id)
+    await start(database, job.id)
     await asyncio.sleep(0.02)
     assert await expire_leases(database, older_than_s=0.01) == []
     found = await expire_leases(database, older_than_s=60, starting_s=0.01)
@@ -179,13 +206,13 @@ async def test_cancelling(database: Database) -> None:
     with pytest.raises(LeaseLost, match="CANCELLED"):
         await JobLease.claim(database, queued.id)
     running = await submit(database, "b")
-    await mark_starting(database, running.id)
+    await start(database, running.id)
     lease, _ = await JobLease.claim(database, running.id)
     assert (await cancel(database, running.id)).state == "RUNNING"
-    assert [each.id for each in await stopping(database)] == [running.id]
+    assert [each.id for each in await list_jobs_to_stop(database, 0)] == [running.id]
     assert await lease.heartbeat() is True
     await lease.cancelled()
-    assert await stopping(database) == []
+    assert await list_jobs_to_stop(database, 0) == []
     assert (await cancel(database, running.id)).state == "CANCELLED"
     resumed = await resume(database, running.id)
     assert (resumed.state, resumed.cancel_requested) == (JobState.QUEUED, False)
@@ -195,7 +222,7 @@ async def test_cancelling(database: Database) -> None:
 
 async def test_the_supervisor_ends_what_its_driver_cannot(database: Database) -> None:
     job = await submit(database)
-    await mark_starting(database, job.id)
+    await start(database, job.id)
     lease, _ = await JobLease.claim(database, job.id)
     failed = await mark_failed(database, job.id, "driver_lost", "three attempts")
     assert failed is not None
@@ -209,7 +236,7 @@ async def test_the_supervisor_ends_what_its_driver_cannot(database: Database) ->
 
 async def test_logs_are_chunked_and_bounded(database: Database) -> None:
     job = await submit(database)
-    await mark_starting(database, job.id)
+    await start(database, job.id)
     lease, _ = await JobLease.claim(database, job.id)
     await lease.log("first\n")
     await lease.log("é" * 20_000 + "\0")

@@ -16,6 +16,7 @@ def test_both_trainings_are_asked_for_alike() -> None:
         **REQUIRED,
         "force": False,
         "submission_id": None,
+        "priority": 0,
     }
     assert asked.config == DilocoConfig()
     assert (asked.config.inner.method, asked.config.outer.codec) == (Full(), E3m0())
@@ -30,6 +31,7 @@ def test_both_trainings_are_asked_for_alike() -> None:
     [
         {"name": "Bad Name"},
         {"submission_id": "a b"},
+        {"priority": 101},
         {"epochs": 3},
         {"config": {"learning_rate": 1}},
     ],

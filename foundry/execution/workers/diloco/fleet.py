@@ -9,12 +9,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from foundry.engines.training.diloco.config import DilocoConfig
 from foundry.errors import EngineFailed, FoundryError, ResourceExhausted
+from foundry.execution.jobs.domain import FLEET_WORKER_CPUS
 from foundry.execution.workers.diloco.accounts import FleetResult, OnRound
 from foundry.execution.workers.diloco.coordinator import Coordinator, Finish
 from foundry.execution.workers.diloco.member import WorkloadSource
@@ -36,6 +38,7 @@ from foundry.execution.workers.diloco.messages import (
 from foundry.execution.workers.diloco.parties import MemberHandle, RoundLog
 from foundry.execution.workers.diloco.worker import STATUS_GROUP, DilocoWorker, Storage, Whereabouts
 from foundry.execution.workers.messages import Publication, Published
+from foundry.execution.workers.naming import ACTOR_NAMESPACE, actor_name
 
 T = TypeVar("T")
 
@@ -49,12 +52,14 @@ class Placement:
         gpus: unset: one, if the cluster has any.
         threads: for arithmetic; unset: a node's CPUs, shared out among its workers.
         resources: custom ones of Ray, such as a site's name.
+        submission_id: of the attempt; its actors are named by it, so that none outlives it.
     """
 
-    cpus: float = 0.5
+    cpus: float = FLEET_WORKER_CPUS
     gpus: float | None = None
     threads: int | None = None
     resources: Mapping[str, float] = field(default_factory=dict)
+    submission_id: str | None = None
 
 
 async def run_fleet(
@@ -126,7 +131,14 @@ class RaySpawner:
 
     async def spawn(self, name: str) -> MemberHandle:
         source, config, storage = self._arguments
-        actor = self._actor.remote(name, source, config, storage)
+        actor_type = self._actor
+        if (attempt := self._placement.submission_id) is not None:
+            # A member that replaces a lost one may meet its name.
+            role = f"{name}-{uuid4().hex[:8]}"
+            actor_type = actor_type.options(
+                name=actor_name(attempt, role), namespace=ACTOR_NAMESPACE
+            )
+        actor = actor_type.remote(name, source, config, storage)
         try:
             where = await _answer(name, actor.whereabouts.remote())
         except BaseException:

@@ -20,14 +20,15 @@ from foundry.engines.training.workload import SftWorkload
 from foundry.errors import DatabaseUnavailable, Unavailable
 from foundry.execution.fleets.domain import RoundRecord
 from foundry.execution.fleets.service import FleetLog
-from foundry.execution.workers.attempt import POLL_S, Attempt
+from foundry.execution.jobs.domain import STEPS_ALLOWED, Phase
+from foundry.execution.workers.attempt import POLL_S, Attempt, insist
 from foundry.execution.workers.diloco.accounts import FleetResult
 from foundry.execution.workers.diloco.checkpoints import Checkpoints
-from foundry.execution.workers.diloco.fleet import run_fleet
+from foundry.execution.workers.diloco.fleet import Placement, run_fleet
 from foundry.execution.workers.diloco.messages import FleetProgress
 from foundry.execution.workers.diloco.parties import MemberHandle
 from foundry.execution.workers.diloco.worker import Storage
-from foundry.execution.workers.messages import Inputs, Published
+from foundry.execution.workers.messages import Inputs, Published, describe_numbers
 from foundry.infra.wiring import open_weights
 
 log = logging.getLogger(__name__)
@@ -60,12 +61,28 @@ class RegistrySource:
 
 
 async def train_fleet(attempt: Attempt) -> None:
-    """Raises:
-    LeaseLost: another attempt has taken over.
-    ResourceExhausted: no node could ever hold a worker.
-    EngineFailed: workers keep dying.
+    """See a fleet's training through, from its rows to a registered version.
+
+    Raises:
+        LeaseLost: another attempt has taken over.
+        ResourceExhausted: no node could ever hold a worker.
+        EngineFailed: workers keep dying.
     """
     await _FleetJob(attempt).run()
+
+
+# Where the coordinator is, for the watchdog; in all others it trains or exchanges. Lost and hung
+# members are the roster's to find: the watchdog is for a coordinator that does not move.
+_PHASES = {
+    "starting the workers": Phase.PLACE,
+    "waiting for a quorum": Phase.PLACE,
+    "waiting for the database": Phase.PLACE,
+    "stopping": Phase.CHECKPOINT,
+    "writing a checkpoint": Phase.CHECKPOINT,
+    "publishing": Phase.PUBLISH,
+}
+# A member is given up after `stall_s`; only then is there nothing new to see.
+_STALLS_ALLOWED = 3
 
 
 class _FleetJob:
@@ -74,7 +91,6 @@ class _FleetJob:
         self._config = DilocoConfig.model_validate(attempt.job.spec["config"])
         self._log = FleetLog(attempt.database, attempt.job.id, attempt.lease.fence)
         self._storage = Storage(attempt.settings, f"fleets/{attempt.job.id}")
-        self._stopping = False
         self._shown: FleetProgress | None = None
         self._phase = ""
         self._rounds: list[tuple[int, dict[str, float]]] = []
@@ -96,9 +112,10 @@ class _FleetJob:
                 self._log,
                 on_progress=self._progressed,
                 on_round=self._committed,
-                should_stop=lambda: self._stopping,
+                should_stop=lambda: attempt.vitals.cancel_requested,
                 storage=self._storage,
                 finish=self._publish,
+                placement=Placement(submission_id=attempt.job.submission_id),
             )
         )
         try:
@@ -107,7 +124,7 @@ class _FleetJob:
             training.cancel()
             await asyncio.gather(training, return_exceptions=True)
         if result.stopped or self._published is None:
-            await attempt.lease.cancelled()
+            await insist(attempt.lease.cancelled)
             return
         await attempt.finish(self._published, _metrics(result))
         await self._clean_up()
@@ -134,17 +151,27 @@ class _FleetJob:
                 return training.result()
 
     async def _report(self) -> None:
-        lease, shown = self._attempt.lease, self._shown
+        attempt, shown = self._attempt, self._shown
         while self._rounds:
-            await lease.metrics(*self._rounds[0])
+            round, metrics = self._rounds[0]
+            await attempt.lease.metrics(round, metrics)
+            await attempt.say(f"round {round}: {describe_numbers(metrics)}")
             del self._rounds[0]
-        if shown is not None and shown.phase != self._phase:
-            await lease.log(shown.phase + "\n")
+        if shown is None:
+            return
+        if shown.phase != self._phase:
+            await attempt.say(shown.phase)
             self._phase = shown.phase
-        self._stopping |= await lease.heartbeat(_live(shown) if shown else None)
+        await attempt.show(_live(shown))
 
     def _progressed(self, progress: FleetProgress) -> None:
         self._shown = progress
+        batches = tuple(str(member.get("batches")) for member in progress.fleet)
+        marker = (progress.step, progress.round, progress.data_bytes, progress.heal_bytes, batches)
+        patience = self._config.fleet.stall_s * _STALLS_ALLOWED / STEPS_ALLOWED
+        self._attempt.vitals.observe(
+            _PHASES.get(progress.phase, Phase.TRAIN), (progress.phase, marker), patience
+        )
 
     def _committed(self, record: RoundRecord, metrics: Mapping[str, float]) -> None:
         self._rounds.append((record.round, dict(metrics)))

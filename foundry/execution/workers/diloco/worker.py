@@ -31,7 +31,7 @@ from foundry.execution.workers.diloco.snapshots import Snapshots
 from foundry.execution.workers.diloco.transport import Courier, TokenBucket
 from foundry.execution.workers.messages import Publication, Published
 from foundry.execution.workers.publishing import publish
-from foundry.execution.workers.sft import job_directory
+from foundry.execution.workers.sft import attempt_directory
 from foundry.infra.wiring import open_database, open_objects
 
 STATUS_GROUP = "status"
@@ -145,7 +145,8 @@ class DilocoWorker:
         if self._storage is None:
             raise Conflict("this fleet was started without a registry to publish to")
         settings = self._storage.settings
-        directory = job_directory(settings.home, publication.job_id) / "result"
+        directory = attempt_directory(settings.home, publication.job_id, publication.fence)
+        directory = directory / "result"
         await self._member.finish(lambda workload: workload.export(directory))
         await asyncio.to_thread(write_json, directory / _HISTORY, history)
         async with open_database(settings) as database:

@@ -1,0 +1,157 @@
+"""Which waiting jobs may begin: pure, on numbers that the supervisor collects.
+
+Jobs are taken by priority, then age. One that does not fit keeps its place: what it needs is set
+aside, so nothing smaller overtakes it for ever; one that asks for other resources still passes.
+A job that no cluster of this size could hold sets nothing aside: it waits for a node.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+from uuid import UUID
+
+# Ray counts in ten-thousandths; sums of halves and thirds must not fail by rounding.
+_EPSILON = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Resources that one worker takes from one node.
+
+    Attributes:
+        memory: bytes.
+    """
+
+    cpus: float = 0.0
+    gpus: float = 0.0
+    memory: float = 0.0
+
+    def fits(self, free: "Bundle") -> bool:
+        return (
+            self.cpus <= free.cpus + _EPSILON
+            and self.gpus <= free.gpus + _EPSILON
+            and self.memory <= free.memory + _EPSILON
+        )
+
+    def minus(self, other: "Bundle") -> "Bundle":
+        return Bundle(
+            self.cpus - other.cpus, self.gpus - other.gpus, max(0.0, self.memory - other.memory)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the workers of a job reserve.
+
+    Attributes:
+        cpus: of one worker; as many threads compute.
+        accelerator: each wants a whole one, if the cluster has any at all.
+    """
+
+    workers: int = 1
+    cpus: float = 1.0
+    accelerator: bool = False
+    memory: float = 0.0
+
+    def document(self) -> dict[str, object]:
+        return asdict(self)
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        return cls(**document)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeResources:
+    """One living node: all it has, and what no actor or task has reserved."""
+
+    total: Bundle
+    free: Bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A job in the queue."""
+
+    id: UUID
+    needs: Needs
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What becomes of the queue.
+
+    Attributes:
+        admitted: in order.
+        waiting: what each of the others waits for, in words.
+    """
+
+    admitted: tuple[UUID, ...]
+    waiting: Mapping[UUID, str]
+
+
+def admit_jobs(
+    queue: Sequence[Waiting], reserved: Iterable[Needs], nodes: Sequence[NodeResources]
+) -> Decision:
+    """Admit what fits.
+
+    Args:
+        queue: by priority, then age.
+        reserved: needs of admitted jobs whose workers do not show in `nodes` yet.
+    """
+    has_gpus = any(node.total.gpus >= 1 for node in nodes)
+    free = [node.free for node in nodes]
+    totals = [node.total for node in nodes]
+    for needs in reserved:
+        _set_aside(free, needs, has_gpus)
+    admitted: list[UUID] = []
+    waiting: dict[UUID, str] = {}
+    for job in queue:
+        bundle = _bundle_of(job.needs, has_gpus)
+        if _place(totals, bundle, job.needs.workers) is None:
+            waiting[job.id] = f"a node: it needs {_words(job.needs, bundle)}, more than there is"
+            continue
+        placed = _place(free, bundle, job.needs.workers)
+        if placed is None:
+            waiting[job.id] = f"free resources: it needs {_words(job.needs, bundle)}"
+            _set_aside(free, job.needs, has_gpus)
+            continue
+        free = placed
+        admitted.append(job.id)
+    return Decision(tuple(admitted), waiting)
+
+
+def _bundle_of(needs: Needs, has_gpus: bool) -> Bundle:
+    gpus = 1.0 if needs.accelerator and has_gpus else 0.0
+    return Bundle(needs.cpus, gpus, needs.memory)
+
+
+def _place(free: Sequence[Bundle], bundle: Bundle, workers: int) -> list[Bundle] | None:
+    """What is left when every worker has its place; None: one has none."""
+    left = list(free)
+    for _ in range(workers):
+        index = next((i for i, node in enumerate(left) if bundle.fits(node)), None)
+        if index is None:
+            return None
+        left[index] = left[index].minus(bundle)
+    return left
+
+
+def _set_aside(free: list[Bundle], needs: Needs, has_gpus: bool) -> None:
+    """Take a job's needs off, where they fit or else where most is free."""
+    bundle = _bundle_of(needs, has_gpus)
+    for _ in range(needs.workers if free else 0):
+        index = next((i for i, node in enumerate(free) if bundle.fits(node)), None)
+        if index is None:
+            index = max(range(len(free)), key=lambda i: (free[i].gpus, free[i].cpus))
+        free[index] = free[index].minus(bundle)
+
+
+def _words(needs: Needs, bundle: Bundle) -> str:
+    parts = [f"{bundle.cpus:g} CPU"]
+    if bundle.gpus:
+        parts.append(f"{bundle.gpus:g} accelerator")
+    if bundle.memory:
+        parts.append(f"{bundle.memory / 2**30:.1f} GiB of memory")
+    each = " and ".join(parts)
+    return each if needs.workers == 1 else f"{needs.workers} workers with {each} each"

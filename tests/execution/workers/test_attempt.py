@@ -1,0 +1,178 @@
+"""The heart of an attempt: beats, outages, a lost lease, and work that hangs."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import cast
+
+import pytest
+
+from foundry.config import Settings
+from foundry.errors import DatabaseUnavailable, EngineFailed, LeaseLost
+from foundry.execution.jobs.domain import Phase
+from foundry.execution.jobs.service import Job, JobLease
+from foundry.execution.workers import attempt as module
+from foundry.execution.workers.attempt import Attempt, Vitals, insist, keep_alive
+from foundry.infra.database import Database
+
+
+@dataclass
+class FakeLease:
+    """`outcomes`: what each beat does, the last one for ever."""
+
+    outcomes: list[bool | Exception] = field(default_factory=lambda: [False])
+    beats: int = 0
+    advances: list[tuple[Phase, float | None]] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    on_beat: Callable[[int], None] = lambda beats: None
+
+    async def heartbeat(self, progress: dict[str, object] | None = None) -> bool:
+        self.beats += 1
+        self.on_beat(self.beats)
+        outcome = self.outcomes[0] if len(self.outcomes) == 1 else self.outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def advance(self, phase: Phase, allowance_s: float | None) -> None:
+        self.advances.append((phase, allowance_s))
+
+    async def log(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BEAT_S", 0.001)
+    monkeypatch.setattr(module, "_RETRY_S", 0.001)
+    monkeypatch.setattr(module, "POLL_S", 0.001)
+
+
+def attempted(lease: FakeLease, vitals: Vitals | None = None) -> Attempt:
+    return Attempt(
+        Settings(),
+        cast(Database, None),
+        cast(JobLease, lease),
+        Job(kind="sft", attempt=1),
+        vitals or Vitals(),
+    )
+
+
+async def until(event: asyncio.Event) -> str:
+    await asyncio.wait_for(event.wait(), 20)
+    return "done"
+
+
+async def test_it_beats_while_the_work_waits_for_something_long() -> None:
+    enough = asyncio.Event()
+    lease = FakeLease(on_beat=lambda beats: enough.set() if beats == 5 else None)
+    assert await keep_alive(attempted(lease), until(enough)) == "done"
+    assert lease.beats >= 5
+    assert lease.advances == [(Phase.PLACE, None)], "what is not new is not told again"
+
+
+@pytest.mark.parametrize("fault", [DatabaseUnavailable("away"), TimeoutError()])
+async def test_an_outage_ends_nothing_and_loses_no_news(fault: Exception) -> None:
+    enough = asyncio.Event()
+    lease = FakeLease(
+        [fault, fault, False], on_beat=lambda beats: enough.set() if beats == 4 else None
+    )
+    attempt = attempted(lease)
+    attempt.vitals.observe(Phase.LOAD)
+    assert await keep_alive(attempt, until(enough)) == "done"
+    assert lease.advances == [(Phase.LOAD, 900.0)]
+
+
+async def test_a_lost_lease_cancels_the_work() -> None:
+    cancelled = False
+
+    async def work() -> None:
+        nonlocal cancelled
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled = True
+            raise
+
+    with pytest.raises(LeaseLost):
+        await keep_alive(attempted(FakeLease([False, LeaseLost("another attempt")])), work())
+    assert cancelled
+
+
+async def test_what_the_work_raises_comes_out_and_the_heart_stops() -> None:
+    lease = FakeLease()
+
+    async def work() -> None:
+        raise EngineFailed("broken")
+
+    with pytest.raises(EngineFailed, match="broken"):
+        await keep_alive(attempted(lease), work())
+    before = lease.beats
+    await asyncio.sleep(0.02)
+    assert lease.beats == before
+
+
+async def test_a_cancel_is_heard() -> None:
+    attempt = attempted(FakeLease([False, True]))
+
+    async def work() -> None:
+        while not attempt.vitals.cancel_requested:
+            await asyncio.sleep(0)
+
+    await asyncio.wait_for(keep_alive(attempt, work()), 20)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_work_that_hangs_ends_with_its_stacks(answers: bool) -> None:
+    now = 0.0
+    vitals = Vitals(lambda: now)
+    lease = FakeLease()
+    attempt = attempted(lease, vitals)
+
+    async def stacks() -> str:
+        if not answers:
+            raise RuntimeError("the worker is gone")
+        return "thread main: in all_reduce"
+
+    vitals.dump_stacks = stacks
+    vitals.observe(Phase.TRAIN, 1, 30.0)
+    now = 180.0
+    assert vitals.overdue is None
+    now = 181.0
+    with pytest.raises(EngineFailed, match=r"nothing new for 181 s in the phase 'train'.*180 s"):
+        await keep_alive(attempt, asyncio.Event().wait())
+    assert any("in all_reduce" in line for line in lease.lines) == answers
+
+
+def test_progress_is_another_marker_or_another_phase() -> None:
+    now = 0.0
+    vitals = Vitals(lambda: now)
+    vitals.observe(Phase.LOAD, 10)
+    assert vitals.take_news() == (Phase.LOAD, 900.0)
+    now = 800.0
+    vitals.observe(Phase.LOAD, 10)
+    assert vitals.take_news() is None
+    now = 901.0
+    assert vitals.overdue is not None
+    vitals.observe(Phase.LOAD, 11)
+    assert vitals.overdue is None
+    vitals.observe(Phase.PLACE, 11)
+    now = 1e9
+    assert vitals.overdue is None, "waiting for room is no hang"
+
+
+async def test_an_end_is_written_through_an_outage_and_not_by_a_loser() -> None:
+    outcomes: list[Exception | None] = [DatabaseUnavailable("a"), DatabaseUnavailable("a"), None]
+
+    async def write() -> None:
+        if (error := outcomes.pop(0)) is not None:
+            raise error
+
+    await insist(write)
+    assert outcomes == []
+
+    async def lost() -> None:
+        raise LeaseLost("another attempt")
+
+    with pytest.raises(LeaseLost):
+        await insist(lost)

@@ -1,0 +1,153 @@
+"""Ray's job submission behind a client that raises what Ray's raises."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from foundry.execution.jobs.admission import NodeResources
+from foundry.supervisor.ports import DriverObservation
+from foundry.supervisor.ray_jobs import RayJobs
+
+JOB = UUID(int=7)
+NAME = f"fj-{JOB}-1"
+UNKNOWN = RuntimeError(
+    f"Request failed with status code 404: Job {NAME} does not exist. Please check."
+)
+BROKEN = RuntimeError("Request failed with status code 500: Traceback (most recent call last)")
+TAKEN = RuntimeError(
+    f"Request failed with status code 500: Job with submission_id {NAME} already exists."
+)
+
+
+@dataclass
+class FakeClient:
+    """Statuses in the order they are asked for; `faults` by call."""
+
+    statuses: list[str] = field(default_factory=lambda: ["RUNNING"])
+    faults: dict[str, Exception] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+    hang: threading.Event | None = None
+    exit_code: int | None = None
+    logs: str = ""
+
+    def submit_job(self, *, entrypoint: str, submission_id: str) -> str:
+        self._call("submit")
+        assert entrypoint.endswith(f"-m foundry.execution.workers.run --job {JOB}")
+        return submission_id
+
+    def stop_job(self, job_id: str) -> bool:
+        self._call("stop")
+        return True
+
+    def get_job_info(self, job_id: str) -> Any:
+        self._call("info")
+        status = self.statuses[0] if len(self.statuses) == 1 else self.statuses.pop(0)
+        return SimpleNamespace(status=status, message="said", driver_exit_code=self.exit_code)
+
+    def get_job_logs(self, job_id: str) -> str:
+        self._call("logs")
+        return self.logs
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        if self.hang is not None:
+            self.hang.wait()
+        if fault := self.faults.get(name):
+            raise fault
+
+
+@dataclass
+class FakeState:
+    actors: list[str] = field(default_factory=list)
+    killed: list[str] = field(default_factory=list)
+
+    def list_actors(self) -> list[str]:
+        return list(self.actors)
+
+    def kill_actor(self, name: str) -> None:
+        self.killed.append(name)
+        if name not in self.actors:
+            raise ValueError(f"Failed to look up actor with name '{name}'")
+        self.actors.remove(name)
+
+    def list_nodes(self) -> list[NodeResources]:
+        return []
+
+
+def jobs(client: FakeClient, state: FakeState | None = None, **deadlines: float) -> RayJobs:
+    return RayJobs(lambda: client, state or FakeState(), poll_s=0.0, **deadlines)
+
+
+async def test_an_id_that_ray_has_is_not_submitted_twice() -> None:
+    client = FakeClient(faults={"submit": TAKEN})
+    await jobs(client).submit(NAME, JOB)
+    assert client.calls == ["submit"]
+
+
+@pytest.mark.parametrize(
+    "fault", [TimeoutError("t"), KeyError("k"), BROKEN, ConnectionError("refused")]
+)
+async def test_what_ray_raises_is_passed_on(fault: Exception) -> None:
+    client = FakeClient(faults={"submit": fault, "stop": fault, "info": fault})
+    calls: list[Callable[[RayJobs], Any]] = [
+        lambda ray: ray.submit(NAME, JOB),
+        lambda ray: ray.observe(NAME),
+        lambda ray: ray.end(NAME),
+    ]
+    for call in calls:
+        with pytest.raises(type(fault)):
+            await call(jobs(client))
+
+
+async def test_a_driver_that_ray_no_longer_knows_has_ended() -> None:
+    client = FakeClient(faults={"stop": UNKNOWN, "info": UNKNOWN})
+    assert await jobs(client).end(NAME) == DriverObservation("absent", "Ray does not know it")
+
+
+async def test_ending_waits_until_ray_shows_the_driver_ended() -> None:
+    client = FakeClient(
+        statuses=["RUNNING", "RUNNING", "STOPPED"], exit_code=-15, logs="one\ntwo\n"
+    )
+    seen = await jobs(client).end(NAME)
+    assert seen == DriverObservation("ended", "said", -15, ("one", "two"))
+    assert client.calls == ["stop", "info", "info", "info", "logs"]
+
+
+async def test_actors_that_outlive_their_driver_are_killed_and_no_others() -> None:
+    client = FakeClient(statuses=["FAILED"])
+    state = FakeState([f"{NAME}/worker", f"{NAME}1/worker", "fj-other-1/worker"])
+    await jobs(client, state).end(NAME)
+    assert state.killed == [f"{NAME}/worker"]
+    assert state.actors == [f"{NAME}1/worker", "fj-other-1/worker"]
+
+
+async def test_a_driver_that_does_not_end_is_a_timeout() -> None:
+    with pytest.raises(TimeoutError):
+        await jobs(FakeClient(statuses=["RUNNING"]), end_deadline_s=0.05).end(NAME)
+
+
+async def test_a_frozen_dashboard_costs_a_deadline_and_leaves_the_loop_free() -> None:
+    client = FakeClient(hang=threading.Event())
+    with pytest.raises(TimeoutError):
+        await jobs(client, call_deadline_s=0.05).observe(NAME)
+    assert client.hang is not None
+    client.hang.set()
+    assert (await asyncio.wait_for(jobs(client).observe(NAME), 10)).status == "running"
+
+
+async def test_the_last_lines_are_kept_and_cut() -> None:
+    client = FakeClient(
+        statuses=["FAILED"], exit_code=1, logs="\n".join(str(n) for n in range(50)) + "x" * 900
+    )
+    seen = await jobs(client).observe(NAME)
+    assert len(seen.log_tail) == 20
+    assert seen.log_tail[0] == "30"
+    assert seen.log_tail[-1] == "x" * 500
+    lost = FakeClient(statuses=["FAILED"], faults={"logs": BROKEN})
+    assert (await jobs(lost).observe(NAME)).log_tail == ()
