@@ -53,7 +53,7 @@ class Guard:
         *,
         look: Callable[[], Look],
         kill: Callable[[int], None],
-        repair: Callable[[], None],
+        repair: Callable[[], object],
         record: Callable[[Repair], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
