@@ -103,6 +103,15 @@ class OutcomeSettings(_Section):
     )
 
 
+class RetentionSettings(_Section):
+    cache_gb: float = Field(
+        default=50.0, gt=0, description="of a node's copies of models and datasets, GiB"
+    )
+    resumable_days: float = Field(
+        default=30.0, gt=0, description="a failed or cancelled job keeps its checkpoints so long"
+    )
+
+
 class ClientSettings(_Section):
     url: str | None = Field(default=None, description="a cluster's base URL, for CLI and SDK")
     api_key: SecretStr | None = None
@@ -131,6 +140,7 @@ class Settings(BaseSettings):
         description="folder that holds serving-benchmarks and traces, for `foundry budsim fit`",
     )
     outcomes: OutcomeSettings = OutcomeSettings()
+    retention: RetentionSettings = RetentionSettings()
     client: ClientSettings = ClientSettings()
 
     @property

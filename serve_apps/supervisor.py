@@ -14,6 +14,7 @@ from foundry.supervisor.loop import Supervisor
 from foundry.supervisor.ray_jobs import RayJobs
 from foundry.supervisor.serve_engines import ServeEngines
 from serve_apps import engine
+from serve_apps.collecting import collecting_chores
 from serve_apps.outcomes import outcome_chores
 
 NAME = "supervisor"
@@ -42,7 +43,10 @@ def _supervise(settings: Settings) -> None:
             RayJobs.from_settings(settings),
             ServeEngines(engine.build),
             settings.serving.engine_start_timeout_s,
-            chores=outcome_chores(settings, database),
+            chores=[
+                *outcome_chores(settings, database),
+                *collecting_chores(settings, database),
+            ],
         )
         asyncio.run(supervisor.run())
     except BaseException:

@@ -151,6 +151,8 @@ def _lines(console: Console) -> Callable[[JobOut], None]:
 def _phase(job: JobOut) -> str:
     """What happens now, in words."""
     state = job.state.lower()
+    if job.waiting_for is not None and job.finished_at is None:
+        state = f"waiting for {job.waiting_for}"
     phase = job.progress.get("phase")
     working = job.state == "RUNNING" and isinstance(phase, str)
     words = str(phase) if working else state

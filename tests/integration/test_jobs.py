@@ -94,11 +94,11 @@ def test_without_a_free_processor_it_waits_and_can_be_cancelled(stack: Stack) ->
             for number in range(psutil.cpu_count() or 1)
         ]
         deadline = time.monotonic() + 120
-        phases: dict[str, str] = {}
-        while "waiting for a free CPU" not in phases.values():
-            assert time.monotonic() < deadline, phases
+        waiting: list[str | None] = []
+        while "free resources: it needs 1 CPU" not in waiting:
+            assert time.monotonic() < deadline, waiting
             time.sleep(0.5)
-            phases = {j.name: str(client.jobs.get(j.id).progress.get("phase")) for j in busy}
+            waiting = [client.jobs.get(job.id).waiting_for for job in busy]
         for job in busy:
             client.jobs.cancel(job.id)
         ended = [client.jobs.wait(job.id, timeout_s=120).state for job in busy]

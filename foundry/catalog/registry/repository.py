@@ -269,6 +269,35 @@ class Blobs:
             )
 
 
+class UnusedBlobs:
+    """Blobs of all tenants that no version refers to."""
+
+    def __init__(self, db: AsyncSession) -> None:
+        self._db = db
+
+    async def mark_deleting(self, older_than_s: float, limit: int) -> None:
+        """From now on nobody can claim them; what is registered again is uploaded again."""
+        unused = (
+            select(Blob.id)
+            .where(
+                Blob.state == "live",
+                Blob.refcount == 0,
+                Blob.created_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, older_than_s),
+            )
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        await self._db.execute(update(Blob).where(Blob.id.in_(unused)).values(state="deleting"))
+
+    async def deleting(self, limit: int) -> Sequence[Blob]:
+        query = select(Blob).where(Blob.state == "deleting").order_by(Blob.created_at).limit(limit)
+        return (await self._db.execute(query)).scalars().all()
+
+    async def mark_deleted(self, blob_id: UUID) -> None:
+        """The row stays: files of tombstoned versions tell what they were."""
+        await self._db.execute(update(Blob).where(Blob.id == blob_id).values(state="deleted"))
+
+
 class AliasRows:
     def __init__(self, db: AsyncSession, tenant_id: UUID) -> None:
         self._db = db

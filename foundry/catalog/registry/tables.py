@@ -151,7 +151,12 @@ class Blob(Base):
             unique=True,
             postgresql_where=text("state = 'live'"),
         ),
-        CheckConstraint("state IN ('live', 'deleting')", name="state"),
+        Index(
+            "ix_blobs_unused",
+            "created_at",
+            postgresql_where=text("state = 'deleting' OR refcount = 0"),
+        ),
+        CheckConstraint("state IN ('live', 'deleting', 'deleted')", name="state"),
         CheckConstraint("refcount >= 0", name="refcount"),
     )
 

@@ -219,12 +219,6 @@ async def load(database: Database, job_id: UUID) -> Job | None:
         return await Leases(db).get(job_id)
 
 
-async def list_uncollected(database: Database, ended_s: float, limit: int = _BATCH) -> list[Job]:
-    """Jobs that ended a while ago and whose traces may still be there."""
-    async with database.begin() as db:
-        return list(await Leases(db).uncollected(ended_s, limit))
-
-
 def _stall(job: Job, message: str) -> None:
     """The attempt is over: its driver loses the lease, and the failure counts."""
     job.state = JobState.STALLED.value

@@ -223,19 +223,26 @@ class Leases:
         query = select(JobLog.text).where(JobLog.job_id == job_id).order_by(JobLog.seq)
         return (await self._db.execute(query)).scalars().all()
 
-    async def uncollected(self, ended_s: float, limit: int) -> Sequence[Job]:
-        """Ended jobs whose traces may be there still, the longest ended first."""
-        query = (
-            select(Job)
-            .where(
-                Job.state.not_in(ACTIVE),
-                Job.collected_at.is_(None),
-                Job.finished_at < _ago(ended_s),
-            )
-            .order_by(Job.finished_at)
-            .limit(limit)
+    async def unarchived(self, ended_s: float, limit: int) -> Sequence[Job]:
+        """Ended jobs whose log is in rows only, the longest ended first."""
+        return await self._ended(limit, Job.log_key.is_(None), Job.finished_at < _ago(ended_s))
+
+    async def collectable(
+        self, succeeded_s: float, resumable_s: float, limit: int
+    ) -> Sequence[Job]:
+        """Ended jobs whose checkpoints nobody needs any more."""
+        succeeded = (Job.state == JobState.SUCCEEDED) & (Job.finished_at < _ago(succeeded_s))
+        given_up = Job.finished_at < _ago(resumable_s)
+        return await self._ended(limit, Job.collected_at.is_(None), succeeded | given_up)
+
+    async def _ended(self, limit: int, *conditions: ColumnElement[bool]) -> Sequence[Job]:
+        query = select(Job).where(Job.state.not_in(ACTIVE), *conditions)
+        return (
+            (await self._db.execute(query.order_by(Job.finished_at).limit(limit))).scalars().all()
         )
-        return (await self._db.execute(query)).scalars().all()
+
+    async def active_ids(self) -> set[UUID]:
+        return set((await self._db.execute(select(Job.id).where(Job.state.in_(ACTIVE)))).scalars())
 
 
 class CheckpointRows:

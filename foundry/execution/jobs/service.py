@@ -21,7 +21,6 @@ from foundry.execution.jobs.queue import (
     list_quiet_jobs,
     list_reservations,
     list_stalled_jobs,
-    list_uncollected,
     load,
     mark_cancelled,
     mark_failed,
@@ -56,7 +55,6 @@ __all__ = [
     "list_quiet_jobs",
     "list_reservations",
     "list_stalled_jobs",
-    "list_uncollected",
     "load",
     "mark_cancelled",
     "mark_failed",
@@ -174,7 +172,7 @@ class Jobs:
         before = job.state
         job.state, job.cancel_requested = JobState.QUEUED.value, False
         job.error = job.finished_at = job.heartbeat_at = job.cancel_requested_at = None
-        job.collected_at = job.progress_at = job.phase = job.waiting_for = None
+        job.log_key = job.collected_at = job.progress_at = job.phase = job.waiting_for = None
         job.failures = 0
         await self._db.flush()
         await self._audit.record("job.resume", "job", str(job.id), before={"state": before})

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from foundry.catalog.registry import safetensors
 from foundry.catalog.registry.artifacts import inspect
-from foundry.catalog.registry.safetensors import read_header
+from foundry.catalog.registry.safetensors import first_non_finite, read_header
 from foundry.errors import InvalidArtifact
 from tests.catalog.registry.files import adapter_dir, base_dir, write_raw, write_safetensors
 
@@ -103,6 +104,51 @@ def test_an_incomplete_base_is_refused(tmp_path: Path, missing: str, says: str) 
     (folder / missing).unlink()
     with pytest.raises(InvalidArtifact, match=says):
         inspect(folder, "base")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_model_with_a_number_that_is_none_is_refused_by_name(
+    tmp_path: Path, bad: float, dtype: str
+) -> None:
+    folder = base_dir(tmp_path / "base")
+    good, spoilt = np.ones((64, 64), dtype), np.ones((64, 64), dtype)
+    spoilt[63, 63] = bad
+    write_safetensors(folder / "model.safetensors", {"good": good, "model.norm": spoilt})
+    with pytest.raises(InvalidArtifact, match=r"model.norm holds NaN or infinity"):
+        inspect(folder, "base")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "finite", "not_finite"),
+    [
+        ("BF16", b"\x7f\x7f", b"\x80\x7f"),
+        ("F8_E4M3", b"\x7e\xfe", b"\x00\xff"),
+        ("F8_E5M2", b"\x7b\xfb", b"\x7c\x00"),
+        ("F8_E8M0", b"\xfe\x00", b"\xff\x00"),
+        ("I8", b"\xff\x7f", None),
+    ],
+)
+def test_small_formats_have_their_own_infinities(
+    tmp_path: Path, dtype: str, finite: bytes, not_finite: bytes | None
+) -> None:
+    path = tmp_path / "x.safetensors"
+    shape = [len(finite) * 8 // {"BF16": 16}.get(dtype, 8)]
+    for data, expected in ((finite, None), (not_finite, "x")):
+        if data is not None:
+            write_raw(path, json.dumps({"x": _entry(shape, 0, 2, dtype)}).encode(), data)
+            assert first_non_finite(path, read_header(path)) == expected
+
+
+def test_a_large_tensor_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(safetensors, "_PIECE_BYTES", 64)
+    values = np.ones(1000, np.float32)
+    path = tmp_path / "x.safetensors"
+    write_safetensors(path, {"x": values})
+    assert first_non_finite(path, read_header(path)) is None
+    values[999] = np.nan
+    write_safetensors(path, {"x": values})
+    assert first_non_finite(path, read_header(path)) == "x"
 
 
 def _entry(shape: list[int], begin: int, end: int, dtype: str = "F32") -> dict[str, object]:

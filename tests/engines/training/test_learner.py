@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from foundry.engines.training.learner import Learner
 from foundry.engines.training.losses import cross_entropy_sum
 from foundry.engines.training.packing import Batch
+from foundry.errors import TrainingDiverged
 from tests.engines.training.diloco.toy import Toy, batch, learner, weights
 
 RATE = 1e-2
@@ -143,3 +144,18 @@ def test_an_evaluation_is_a_mean_over_tokens_and_changes_nothing() -> None:
     assert all(torch.equal(p, before[name]) for name, p in one.parameters.items())
     assert all(p.grad is None for p in one.parameters.values())
     assert one.optimiser_state() == {}
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stops_and_changes_nothing(bad: float) -> None:
+    trained = learner()
+    trained.step([batch(0, 12)], RATE)
+    name, parameter = next(iter(trained.parameters.items()))
+    with torch.no_grad():
+        parameter.view(-1)[0] = bad
+    before = {key: value.clone() for key, value in weights(trained).items() if key != name}
+    with pytest.raises(TrainingDiverged, match=r"learning rate of 0\.01; lower lr"):
+        trained.step([batch(1, 12)], RATE)
+    for key, value in before.items():
+        assert torch.equal(value, weights(trained)[key])
+    assert all(each.grad is None for each in trained.parameters.values())

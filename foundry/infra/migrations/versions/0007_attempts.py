@@ -33,6 +33,12 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     connection = op.get_bind()
+    connection.exec_driver_sql("DROP INDEX ix_blobs_unused")
+    connection.exec_driver_sql("UPDATE blobs SET state = 'deleting' WHERE state = 'deleted'")
+    connection.exec_driver_sql("ALTER TABLE blobs DROP CONSTRAINT ck_blobs_state")
+    connection.exec_driver_sql(
+        "ALTER TABLE blobs ADD CONSTRAINT ck_blobs_state CHECK (state IN ('live', 'deleting'))"
+    )
     connection.exec_driver_sql("DROP TABLE job_checkpoints")
     connection.exec_driver_sql("DROP INDEX ix_jobs_queue, ix_jobs_uncollected")
     dropped = ", ".join(f"DROP COLUMN {name}" for name in _COLUMNS)

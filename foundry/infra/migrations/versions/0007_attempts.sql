@@ -11,6 +11,11 @@ ALTER TABLE jobs
     ADD COLUMN log_key TEXT,
     ADD COLUMN collected_at timestamptz;
 
+ALTER TABLE jobs
+    ALTER COLUMN priority DROP DEFAULT,
+    ALTER COLUMN needs DROP DEFAULT,
+    ALTER COLUMN failures DROP DEFAULT;
+
 UPDATE jobs SET submitted_at = created_at WHERE submission_id IS NOT NULL;
 
 UPDATE jobs SET cancel_requested_at = now() WHERE cancel_requested;
@@ -35,3 +40,9 @@ CREATE TABLE job_checkpoints (
 );
 
 CREATE INDEX ix_job_checkpoints_newest ON job_checkpoints (job_id, fence, step);
+
+ALTER TABLE blobs DROP CONSTRAINT ck_blobs_state;
+
+ALTER TABLE blobs ADD CONSTRAINT ck_blobs_state CHECK (state IN ('live', 'deleting', 'deleted'));
+
+CREATE INDEX ix_blobs_unused ON blobs (created_at) WHERE state = 'deleting' OR refcount = 0;

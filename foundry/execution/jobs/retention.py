@@ -1,0 +1,55 @@
+"""What of an ended job is kept, and for how long."""
+
+from uuid import UUID
+
+from foundry.execution.jobs.domain import ENDED
+from foundry.execution.jobs.repository import Leases
+from foundry.execution.jobs.tables import Job
+from foundry.infra.database import Database, utcnow
+
+# The driver's last words come shortly after the end.
+SETTLED_S = 60.0
+_BATCH = 50
+
+
+async def list_unarchived_jobs(database: Database, ended_s: float = SETTLED_S) -> list[Job]:
+    """Ended jobs whose log is not in the object store yet."""
+    async with database.begin() as db:
+        return list(await Leases(db).unarchived(ended_s, _BATCH))
+
+
+async def read_log(database: Database, job_id: UUID) -> str:
+    """The whole log of a job."""
+    async with database.begin() as db:
+        return "".join(await Leases(db).log_text(job_id))
+
+
+async def mark_archived(database: Database, job: Job, key: str) -> bool:
+    """Whether the job is still ended; one that was resumed gets another log later."""
+    async with database.begin() as db:
+        held = await Leases(db).move(job.id, ENDED, held=job.fence, log_key=key)
+        return held is not None
+
+
+async def list_collectable_jobs(
+    database: Database, resumable_s: float, succeeded_s: float = SETTLED_S
+) -> list[Job]:
+    """Ended jobs whose checkpoints are to be removed.
+
+    Args:
+        resumable_s: how long a failed or cancelled job can be resumed from its checkpoints.
+    """
+    async with database.begin() as db:
+        return list(await Leases(db).collectable(succeeded_s, resumable_s, _BATCH))
+
+
+async def mark_collected(database: Database, job: Job) -> None:
+    """Nothing is left of the job but its rows."""
+    async with database.begin() as db:
+        await Leases(db).move(job.id, ENDED, held=job.fence, collected_at=utcnow())
+
+
+async def list_active_ids(database: Database) -> set[UUID]:
+    """Jobs that may have files on any node."""
+    async with database.begin() as db:
+        return await Leases(db).active_ids()

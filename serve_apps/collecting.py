@@ -1,0 +1,53 @@
+"""The garbage collector's share of the supervisor: the object store, and every node."""
+
+import asyncio
+import logging
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from foundry.catalog.registry.collecting import collect_blobs
+from foundry.config import Settings
+from foundry.execution.jobs.retention import list_active_ids
+from foundry.execution.workers.collecting import JobCollector, clean_node
+from foundry.infra.database import Database
+from foundry.infra.wiring import cache_dir, open_objects
+from foundry.supervisor.loop import Chore
+
+_PERIOD_S = 300.0
+_NODE_DEADLINE_S = 120.0
+
+log = logging.getLogger(__name__)
+
+
+def collecting_chores(settings: Settings, database: Database) -> list[Chore]:
+    objects = open_objects(settings)
+    jobs = JobCollector(database, objects, settings.retention.resumable_days * 86_400.0)
+
+    async def clean_nodes() -> None:
+        active = await list_active_ids(database)
+        limit = int(settings.retention.cache_gb * 2**30)
+        arguments = (settings.home, cache_dir(settings), active, limit)
+        for node in await asyncio.to_thread(_living_nodes):
+            affinity = NodeAffinitySchedulingStrategy(node, soft=False)
+            task: Any = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=affinity)(
+                clean_node
+            )
+            async with asyncio.timeout(_NODE_DEADLINE_S):
+                removed = await task.remote(*arguments)
+            if removed:
+                log.info("removed from node %s: %s", node, ", ".join(removed))
+
+    async def collect_objects() -> None:
+        await collect_blobs(database, objects)
+
+    return [
+        Chore(jobs.collect, _PERIOD_S),
+        Chore(collect_objects, _PERIOD_S),
+        Chore(clean_nodes, _PERIOD_S),
+    ]
+
+
+def _living_nodes() -> list[str]:
+    return [node["NodeID"] for node in ray.nodes() if node["Alive"]]

@@ -1,0 +1,116 @@
+"""What is removed, and what is not."""
+
+import os
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from foundry.execution.jobs.checkpoints import CheckpointLog
+from foundry.execution.jobs.service import JobLease, load
+from foundry.execution.workers.checkpoints import RemoteCheckpoints
+from foundry.execution.workers.collecting import (
+    Entry,
+    JobCollector,
+    choose_evictions,
+    clean_node,
+)
+from foundry.infra.database import Database
+from foundry.infra.directory_store import DirectoryStore
+from tests.execution.jobs.test_leases import resume, submit
+from tests.execution.workers.test_checkpoints import checkpoint, objects_of
+
+NOW = 1_000_000.0
+DAY_S = 86_400.0
+
+
+def entry(name: str, size: int, hours: float) -> Entry:
+    return Entry(Path(name), size, NOW - hours * 3600)
+
+
+def test_the_least_recently_used_go_until_the_rest_fits() -> None:
+    entries = [entry("new", 40, 2), entry("old", 30, 9), entry("older", 50, 20)]
+    assert choose_evictions(entries, 120, NOW) == []
+    assert choose_evictions(entries, 119, NOW) == [Path("older")]
+    assert choose_evictions(entries, 60, NOW) == [Path("older"), Path("old")]
+    assert choose_evictions([entry("used", 99, 0.5)], 1, NOW) == [], "it may be about to be read"
+
+
+def test_a_node_keeps_what_runs_and_what_is_being_fetched(tmp_path: Path) -> None:
+    active, ended, resumed = UUID(int=1), UUID(int=2), UUID(int=3)
+    for job in (active, ended, resumed):
+        (tmp_path / "jobs" / str(job) / "3").mkdir(parents=True)
+    for path in (tmp_path / "jobs" / str(active), tmp_path / "jobs" / str(ended)):
+        os.utime(path / "3", (1000, 1000))
+        os.utime(path, (1000, 1000))
+    cache = tmp_path / "cache"
+    for name in ("aa", "bb", ".cc.partial"):
+        (cache / name).mkdir(parents=True)
+        (cache / name / "model").write_bytes(b"x" * 100)
+    for path in (cache / "aa", cache / "aa" / "model"):
+        os.utime(path, (1000, 1000))
+    assert clean_node(tmp_path, cache, {active}, 150) == [str(ended), "aa"]
+    kept = sorted(path.name for path in (tmp_path / "jobs").iterdir())
+    assert kept == [str(active), str(resumed)]
+    assert sorted(path.name for path in cache.iterdir()) == [".cc.partial", "bb"]
+    assert clean_node(tmp_path / "nowhere", cache / "nowhere", set(), 1) == []
+
+
+async def _ended_ago(database: Database, job_id: UUID, seconds: float) -> None:
+    async with database.begin() as db:
+        await db.execute(
+            text("UPDATE jobs SET finished_at = now() - make_interval(secs => :s) WHERE id = :id"),
+            {"s": seconds, "id": job_id},
+        )
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    ("succeeds", "days", "left"), [(True, 1, 0), (False, 1, 1), (False, 31, 0)]
+)
+async def test_checkpoints_go_when_nobody_can_resume(
+    database: Database, tmp_path: Path, succeeds: bool, days: int, left: int
+) -> None:
+    objects = DirectoryStore(tmp_path / "objects")
+    job = await submit(database)
+    lease, _ = await JobLease.claim(database, job.id)
+    await lease.log("first words\n")
+    await RemoteCheckpoints(database, objects, job.id, lease.fence).save(
+        checkpoint(1), tmp_path / "scratch"
+    )
+    await (lease.finish({}) if succeeds else lease.fail({"code": "x", "message": "y"}))
+    await lease.log("last words\n")
+    collector = JobCollector(database, objects, 30 * DAY_S)
+    await collector.collect()
+    assert len(objects_of(tmp_path)) == 1, "it has only just ended"
+    await _ended_ago(database, job.id, days * DAY_S)
+    await collector.collect()
+    await collector.collect()
+    found = await load(database, job.id)
+    assert found is not None and found.log_key is not None
+    assert await objects.get_bytes(found.log_key) == b"first words\nlast words\n"
+    assert len(await CheckpointLog(database, job.id).newest_first()) == left
+    assert len(objects_of(tmp_path)) == 1 + left
+    assert (found.collected_at is not None) == (left == 0)
+
+
+@pytest.mark.postgres
+async def test_a_resumed_job_is_archived_again(database: Database, tmp_path: Path) -> None:
+    objects = DirectoryStore(tmp_path / "objects")
+    collector = JobCollector(database, objects, 30 * DAY_S)
+    job = await submit(database)
+    keys = []
+    for words in ("one\n", "two\n"):
+        lease, _ = await JobLease.claim(database, job.id)
+        await lease.log(words)
+        await lease.fail({"code": "x", "message": "y"})
+        await _ended_ago(database, job.id, 120)
+        await collector.collect()
+        found = await load(database, job.id)
+        assert found is not None and found.log_key is not None
+        keys.append(found.log_key)
+        resumed = await resume(database, job.id)
+        assert resumed.log_key is None
+    assert await objects.get_bytes(keys[0]) == b"one\n"
+    assert await objects.get_bytes(keys[1]) == b"one\ntwo\n"
