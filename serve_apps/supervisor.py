@@ -18,7 +18,7 @@ from ray.serve.schema import ApplicationStatus
 from foundry.config import Settings, load_settings
 from foundry.errors import EngineFailed
 from foundry.execution.workers.search import accelerators
-from foundry.infra.frames import CallContext, Head, Kind
+from foundry.infra.wire.frames import CallContext, Head, Kind
 from foundry.infra.wiring import open_database
 from foundry.serving.endpoints.domain import EndpointSnapshot
 from foundry.serving.engine.deployment import DEPLOYMENT

@@ -17,15 +17,16 @@ from foundry.execution.jobs.router import router as jobs
 from foundry.governance.audit.router import router as audit
 from foundry.governance.identity.router import router as identity
 from foundry.governance.identity.service import Authenticator
-from foundry.infra.asgi import (
+from foundry.infra.database import Database
+from foundry.infra.http import public, require
+from foundry.infra.http.errors import install_error_handlers
+from foundry.infra.http.permissions import declared_permissions
+from foundry.infra.http.stages import (
     Authenticate,
     LoadShed,
     RequestId,
     SizeLimit,
-    install_error_handlers,
 )
-from foundry.infra.database import Database
-from foundry.infra.http import declared_permissions, public, require
 from foundry.infra.objects import ObjectStore
 from foundry.serving.endpoints.router import router as endpoints
 from foundry.serving.endpoints.service import endpoint_use

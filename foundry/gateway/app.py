@@ -10,15 +10,15 @@ from foundry.config import HttpSettings
 from foundry.gateway import openai, probes
 from foundry.gateway.plane import Plane
 from foundry.gateway.ports import Meter, Routing, Upstream
-from foundry.infra.asgi import (
+from foundry.infra.http.errors import install_error_handlers
+from foundry.infra.http.permissions import declared_permissions
+from foundry.infra.http.stages import (
     Authenticate,
     Authenticator,
     LoadShed,
     RequestId,
     SizeLimit,
-    install_error_handlers,
 )
-from foundry.infra.http import declared_permissions
 
 # Size before load: a refused body costs nothing. Both before auth: it costs a database read.
 MIDDLEWARE_ORDER: Final = (RequestId, SizeLimit, LoadShed, Authenticate)

@@ -54,6 +54,8 @@ def _card(model: ServedModel) -> dict[str, Any]:
         "owned_by": "foundry",
         "parent": model.parent,
         "context_length": model.context_length,
+        # vLLM's name for the same, which its clients read.
+        "max_model_len": model.context_length,
     }
 
 

@@ -7,10 +7,10 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from foundry.gateway import relay
-from foundry.gateway.body import Ask, parse
+from foundry.gateway.body import Ask, read_ask
 from foundry.gateway.ports import Meter, Routing, Upstream
 from foundry.gateway.responses import Disconnected, EventStream, call_headers, until_disconnect
-from foundry.infra.frames import Operation
+from foundry.infra.wire.frames import Operation
 
 # nginx's number for a client that closed its request; nobody receives it.
 _CLIENT_GONE = 499
@@ -27,7 +27,7 @@ class Plane:
 
     async def complete(self, http: HttpRequest, operation: Operation) -> Response:
         """Answer one chat or text completion."""
-        ask = parse(await http.body())
+        ask = await read_ask(await http.body(), operation)
         call = relay.Call(await self._resolve(http, operation, ask), self.upstream, self.meter)
         try:
             return await until_disconnect(http.receive, _answer(call, ask))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from foundry.governance.identity.domain import Principal
-from foundry.infra.frames import CallContext, Frame, Operation, Tail
+from foundry.infra.wire.frames import CallContext, Frame, Operation, Tail
 from foundry.serving.endpoints.domain import ServedModel, Target
 
 

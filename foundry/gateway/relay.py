@@ -21,7 +21,7 @@ from foundry.errors import (
 )
 from foundry.gateway.ports import Meter, Settlement, Upstream
 from foundry.governance.identity.domain import Principal
-from foundry.infra.frames import CallContext, Frame, Head, Kind, Operation, Tail
+from foundry.infra.wire.frames import CallContext, Frame, Head, Kind, Operation, Tail
 from foundry.serving.endpoints.domain import Target
 
 MAX_ATTEMPTS = 3

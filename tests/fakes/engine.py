@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 
 from foundry.errors import EngineFailed, FoundryError
-from foundry.infra.frames import CallContext, Frame, Operation, Usage, decode
+from foundry.infra.wire.frames import CallContext, Frame, Operation, Usage, decode
 from foundry.serving.engine.engine import Body, EventStream
 from foundry.serving.engine.replica import Replica
 

@@ -62,6 +62,7 @@ def target(reference: str, adapter_uid: str | None = None) -> Target:
         app_name="engine-00000000-r1",
         context_length=2048,
         reference=reference,
+        revision=1,
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from foundry.errors import ContextLengthExceeded, EngineFailed, NoHealthyUpstream, Overloaded
 from foundry.gateway import relay, responses
-from foundry.infra.frames import Usage
+from foundry.infra.wire.frames import Usage
 from tests.fakes.engine import FakeEngine
 from tests.gateway.conftest import ADAPTER_ID, ADAPTER_UID, Stand
 
@@ -114,7 +114,8 @@ async def test_engine_death_in_the_stream_is_an_error_without_done(
     assert rest == b""
     assert json.loads(last.removeprefix(b"data: ")) == {
         "error": {
-            "message": "the answer was interrupted: the engine failed: EngineCore died",
+            "message": "the answer was interrupted: the engine failed while it answered; "
+            "its log has the cause",
             "type": "server_error",
             "param": None,
             "code": "stream_interrupted",

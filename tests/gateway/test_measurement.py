@@ -15,7 +15,7 @@ from foundry.errors import DatabaseUnavailable
 from foundry.gateway.app import create_gateway
 from foundry.gateway.measurement import MAX_OPEN, Measurement
 from foundry.gateway.ports import Settlement
-from foundry.infra.frames import Tail, Usage
+from foundry.infra.wire.frames import Tail, Usage
 from foundry.serving.outcomes.domain import Statistics, WindowPart, merged
 from tests.gateway.conftest import BASE_ID, RecordingMeter, Stand, caller, target
 

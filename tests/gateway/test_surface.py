@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from foundry.gateway.app import MIDDLEWARE_ORDER
-from foundry.infra.asgi import Authenticate, LoadShed, RequestId, SizeLimit
+from foundry.infra.http.stages import Authenticate, LoadShed, RequestId, SizeLimit
 from tests.gateway.conftest import Stand
 
 CHAT = "/chat/completions"
@@ -37,8 +37,9 @@ def test_order_is_the_applications(stand: Stand) -> None:
         (b"{}", (400, "invalid_request_error", "invalid_value")),
         (b'{"model":7}', (400, "invalid_request_error", "invalid_value")),
         (b'{"model":"smollm2","stream":"yes"}', (400, "invalid_request_error", "invalid_value")),
-        (b'{"model":"nope"}', (404, "invalid_request_error", "model_not_found")),
-        (b'{"model":"stopped"}', (503, "server_error", "no_healthy_upstream")),
+        (b'{"model":"smollm2"}', (400, "invalid_request_error", "invalid_value")),
+        (b'{"model":"nope","messages":[]}', (404, "invalid_request_error", "model_not_found")),
+        (b'{"model":"stopped","messages":[]}', (503, "server_error", "no_healthy_upstream")),
         (
             b'{"model":"smollm2","x":' + b"[" * 65 + b"]" * 65 + b"}",
             (400, "invalid_request_error", "invalid_value"),
@@ -59,7 +60,7 @@ async def test_refused_bodies(
 
 
 async def test_many_brackets_side_by_side_are_not_deep(client: httpx.AsyncClient) -> None:
-    body = {"model": "smollm2", "logit_bias": [[] for _ in range(200)]}
+    body = {"model": "smollm2", "messages": [], "logit_bias": [[] for _ in range(200)]}
     assert (await client.post(CHAT, json=body)).status_code == 200
 
 
@@ -165,7 +166,7 @@ async def test_load_is_shed_before_authentication(make_stand: Callable[..., Stan
     async def body() -> AsyncIterator[bytes]:
         inner.append(await client.get("/models"))
         inner.append(await client.get("/health"))
-        yield b'{"model":"smollm2"}'
+        yield b'{"model":"smollm2","messages":[]}'
 
     async with stand.client() as client:
         outer = await client.post(CHAT, content=body())
@@ -190,6 +191,7 @@ async def test_models(client: httpx.AsyncClient) -> None:
         "owned_by": "foundry",
         "parent": None,
         "context_length": 2048,
+        "max_model_len": 2048,
     }
     adapter = base | {
         "id": "org/support-bot@production",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from foundry.infra.frames import CallContext, Operation, Usage
+from foundry.infra.wire.frames import CallContext, Operation, Usage
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """One replica's answer to a call: frames out of an engine's events. No Ray, no vLLM."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
@@ -9,7 +10,7 @@ from typing import Protocol
 import orjson
 
 from foundry.errors import DeadlineExceeded, EngineFailed, FoundryError, InvalidRequest
-from foundry.infra.frames import (
+from foundry.infra.wire.frames import (
     CallContext,
     Fault,
     Frame,
@@ -21,6 +22,8 @@ from foundry.infra.frames import (
     encode,
 )
 from foundry.serving.engine.engine import Body, Engine, EventStream
+
+log = logging.getLogger(__name__)
 
 MERGE_S = 0.02
 MERGE_BYTES = 4096
@@ -180,7 +183,8 @@ def _refuse_fault(event: str) -> None:
     fault = orjson.loads(event.removeprefix(_DATA))["error"]
     if fault["code"] < 500:
         raise InvalidRequest(fault["message"])
-    raise EngineFailed(f"the engine failed: {fault['message']}")
+    log.error("the engine failed in the middle of an answer: %s", fault["message"])
+    raise EngineFailed("the engine failed while it answered; its log has the cause")
 
 
 def _finish_of(event: str) -> str | None:

@@ -17,7 +17,7 @@ from ray.serve.exceptions import (
 )
 
 from foundry.errors import EngineFailed, FoundryError, NoHealthyUpstream, Overloaded
-from foundry.infra.frames import CallContext, Frame, Operation, decode
+from foundry.infra.wire.frames import CallContext, Frame, Operation, decode
 
 MAX_HANDLES = 256
 ACCEPT_TIMEOUT_S = 30.0

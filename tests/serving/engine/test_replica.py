@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from foundry.errors import EngineFailed, NoHealthyUpstream
-from foundry.infra.frames import CallContext, Frame, Head, Kind, Tail, Usage, decode
+from foundry.infra.wire.frames import CallContext, Frame, Head, Kind, Tail, Usage, decode
 from foundry.serving.engine.replica import MERGE_BYTES, MERGE_S, Replica
 from tests.fakes.engine import FakeEngine, NoAdapters
 

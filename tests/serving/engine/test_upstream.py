@@ -11,7 +11,7 @@ from ray.exceptions import ActorDiedError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 
 from foundry.errors import EngineFailed, FoundryError, NoHealthyUpstream, Overloaded
-from foundry.infra.frames import CallContext, Frame, Kind, encode
+from foundry.infra.wire.frames import CallContext, Frame, Kind, encode
 from foundry.serving.engine.upstream import MAX_HANDLES, HandleUpstream
 
 CONTEXT = CallContext("r1", "m", 5)

@@ -5,31 +5,29 @@ streams; these classes only wrap `receive` and `send`.
 """
 
 import logging
-import math
 import re
 import time
 from collections.abc import Collection, Iterable
 from typing import Protocol
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from foundry.errors import (
     BodyTooLarge,
     FoundryError,
     InvalidRequest,
-    NotFound,
     Overloaded,
-    Unauthenticated,
 )
-from foundry.infra.http import Principal, error_body, error_response
+from foundry.infra.http.errors import http_error
+from foundry.infra.http.permissions import Principal
 from foundry.infra.ids import uuid7
 
 MAX_HEADERS = 64
 MAX_HEADER_BYTES = 16 * 1024
+# What a JSON parser makes objects of. Parsing blocks the loop, in a thread too, by about 0.3 µs a
+# bracket and 0.05 µs a comma above 1.5 ms a MiB (measured with orjson on one core).
+MAX_BRACKETS = 65_536
+MAX_COMMAS = 250_000
 
 Header = tuple[bytes, bytes]
 
@@ -61,16 +59,6 @@ def route_path(scope: Scope) -> str:
 def request_id(scope: Scope) -> str:
     value: str = scope.get("state", {}).get("request_id", "")
     return value
-
-
-def http_error(error: FoundryError) -> JSONResponse:
-    response = error_response(error)
-    cooldown = error.details.get("retry_after_s")
-    if isinstance(cooldown, float | int):
-        response.headers["retry-after"] = str(max(1, math.ceil(cooldown)))
-    if isinstance(error, Unauthenticated):
-        response.headers["www-authenticate"] = "Bearer"
-    return response
 
 
 class RequestId:
@@ -146,12 +134,14 @@ class SizeLimit:
         except FoundryError as error:
             await http_error(error)(scope, receive, send)
             return
-        await _CountedBody(self._app, limit)(scope, receive, send)
+        body = _CountedBody(self._app, limit, bounded=not self._uploads(scope))
+        await body(scope, receive, send)
 
     def _limit(self, scope: Scope) -> int:
-        if self._upload_paths and route_path(scope).startswith(self._upload_paths):
-            return self._upload_bytes
-        return self._body_bytes
+        return self._upload_bytes if self._uploads(scope) else self._body_bytes
+
+    def _uploads(self, scope: Scope) -> bool:
+        return bool(self._upload_paths) and route_path(scope).startswith(self._upload_paths)
 
 
 class _CountedBody:
@@ -160,10 +150,13 @@ class _CountedBody:
     FastAPI turns an exception of `receive` into a 400 of its own, so the refusal is kept here.
     """
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, *, bounded: bool) -> None:
         self._app = app
         self._limit = limit
         self._seen = 0
+        self._bounded = bounded
+        self._brackets = 0
+        self._commas = 0
         self._refusal: BodyTooLarge | None = None
         self._started = False
 
@@ -171,9 +164,8 @@ class _CountedBody:
         async def counted() -> Message:
             message = await receive()
             if message["type"] == "http.request":
-                self._seen += len(message.get("body", b""))
-                if self._seen > self._limit:
-                    self._refusal = _too_large(self._limit)
+                self._count(message.get("body", b""))
+                if self._refusal is not None:
                     raise self._refusal
             return message
 
@@ -189,6 +181,19 @@ class _CountedBody:
                 raise
         if self._refusal is not None and not self._started:
             await http_error(self._refusal)(scope, receive, send)
+
+    def _count(self, part: bytes) -> None:
+        self._seen += len(part)
+        if self._seen > self._limit:
+            self._refusal = _too_large(self._limit)
+        if not self._bounded:
+            return
+        self._brackets += part.count(b"{") + part.count(b"[")
+        self._commas += part.count(b",")
+        if self._brackets > MAX_BRACKETS or self._commas > MAX_COMMAS:
+            self._refusal = BodyTooLarge(
+                f"the body holds more than {MAX_BRACKETS} opening brackets or {MAX_COMMAS} commas"
+            )
 
 
 def _too_large(limit: int) -> BodyTooLarge:
@@ -264,49 +269,3 @@ def _authorization(scope: Scope) -> str | None:
     """The header's value; two of them are as unusable as none."""
     values = [value for name, value in scope["headers"] if name == b"authorization"]
     return values[0].decode("latin-1") if len(values) == 1 else None
-
-
-def install_error_handlers(app: FastAPI) -> None:
-    """Every error of the application's routes gets OpenAI's body, also framework-made ones."""
-
-    @app.exception_handler(FoundryError)
-    async def on_foundry_error(request: Request, error: FoundryError) -> JSONResponse:
-        return http_error(error)
-
-    @app.exception_handler(RequestValidationError)
-    async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return http_error(_invalid(error))
-
-    @app.exception_handler(HTTPException)
-    async def on_http(request: Request, error: HTTPException) -> JSONResponse:
-        return _framework_error(request, error)
-
-    @app.exception_handler(Exception)
-    async def on_bug(request: Request, error: Exception) -> JSONResponse:
-        own = request_id(request.scope)
-        response = error_response(
-            FoundryError(f"internal error; the server's log has it under request {own}")
-        )
-        response.headers["x-request-id"] = own
-        return response
-
-
-def _invalid(error: RequestValidationError) -> InvalidRequest:
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"] if part != "body")
-    return InvalidRequest(
-        f"{where}: {problem['msg']}" if where else str(problem["msg"]), param=where or None
-    )
-
-
-def _framework_error(request: Request, error: HTTPException) -> JSONResponse:
-    where = f"{request.method} {request.url.path}"
-    if error.status_code == 404:
-        return http_error(NotFound(f"no such route: {where}"))
-    if error.status_code < 500:
-        body = error_body(InvalidRequest(str(error.detail)))
-    else:
-        body = error_body(FoundryError(str(error.detail)))
-    if error.status_code == 405:
-        body["error"] |= {"message": f"not allowed: {where}", "code": "method_not_allowed"}
-    return JSONResponse(body, status_code=error.status_code, headers=dict(error.headers or {}))
