@@ -6,8 +6,16 @@ from typing import Any
 import httpx
 import pytest
 
-from foundry.gateway.app import MIDDLEWARE_ORDER
-from foundry.infra.http.stages import Authenticate, LoadShed, RequestId, SizeLimit
+from foundry.gateway.ports import End
+from foundry.infra.http.readiness import Readiness
+from foundry.infra.http.stages import (
+    MIDDLEWARE_ORDER,
+    Authenticate,
+    Deadline,
+    LoadShed,
+    RequestId,
+    SizeLimit,
+)
 from tests.gateway.conftest import Stand
 
 CHAT = "/chat/completions"
@@ -21,7 +29,7 @@ def error(answer: httpx.Response) -> tuple[int, str, str]:
 
 
 def test_order() -> None:
-    assert (RequestId, SizeLimit, LoadShed, Authenticate) == MIDDLEWARE_ORDER
+    assert (RequestId, SizeLimit, LoadShed, Deadline, Authenticate) == MIDDLEWARE_ORDER
 
 
 def test_order_is_the_applications(stand: Stand) -> None:
@@ -56,7 +64,8 @@ async def test_refused_bodies(
 ) -> None:
     assert error(await client.post(CHAT, content=body)) == expected
     assert stand.engine.calls == []
-    assert stand.meter.settled == []
+    (settled,) = stand.meter.settled
+    assert (settled.end, settled.code, settled.target) == (End.REFUSED, expected[2], None)
 
 
 async def test_many_brackets_side_by_side_are_not_deep(client: httpx.AsyncClient) -> None:
@@ -128,6 +137,8 @@ async def test_database_down_refuses(stand: Stand, client: httpx.AsyncClient) ->
     assert error(await client.get("/ready")) == (503, "server_error", "database_unavailable")
     assert (await client.get("/health")).json() == {"status": "ok"}
     stand.authenticator.down = stand.database.down = False
+    # The verdict holds for a second.
+    stand.app.state.readiness = Readiness(stand.database)
     assert (await client.get("/ready")).json() == {"status": "ready"}
 
 

@@ -36,7 +36,7 @@ STATUS: dict[type[FoundryError], int] = {
     DeadlineExceeded: 504,
     Unavailable: 503,
     ResourceExhausted: 507,
-    EngineFailed: 502,
+    EngineFailed: 503,
     SetupError: 503,
     FoundryError: 500,
 }
@@ -70,7 +70,7 @@ def error_body(error: FoundryError) -> dict[str, dict[str, object]]:
 
 
 def error_response(error: FoundryError) -> JSONResponse:
-    headers = {"retry-after": "1"} if isinstance(error, Unavailable) else None
+    headers = {"retry-after": "1"} if isinstance(error, Unavailable | EngineFailed) else None
     return JSONResponse(error_body(error), status_code=status_of(error), headers=headers)
 
 

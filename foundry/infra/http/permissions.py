@@ -1,32 +1,23 @@
 """Permissions: every route declares the one that it needs, else its application does not start."""
 
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Protocol
-from uuid import UUID
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from fastapi import FastAPI, Request
 from fastapi.routing import APIRoute
 
 from foundry.errors import PermissionDenied, SetupError
+from foundry.infra.http.admission import Admission, Admittee, Principal
 
 
-class Principal(Protocol):
-    """Who is asking; built by the auth stage only."""
+def require(permission: str) -> Callable[[Request], AsyncIterator[None]]:
+    """A dependency that refuses callers without `permission` (`resource:action`).
 
-    @property
-    def tenant_id(self) -> UUID: ...
+    In an application with an `admission` it then takes the request through its steps, and gives
+    back what they took when the route is done.
+    """
 
-    @property
-    def project_id(self) -> UUID: ...
-
-    def allows(self, permission: str) -> bool: ...
-
-
-def require(permission: str) -> Callable[[Request], Awaitable[None]]:
-    """A dependency that refuses callers without `permission` (`resource:action`)."""
-
-    # Async, although nothing is awaited: FastAPI sends a plain function to a thread.
-    async def check(request: Request) -> None:
+    # Async, although little is awaited: FastAPI sends a plain function to a thread.
+    async def check(request: Request) -> AsyncIterator[None]:
         principal: Principal = request.state.principal
         if not principal.allows(permission):
             raise PermissionDenied(
@@ -34,6 +25,13 @@ def require(permission: str) -> Callable[[Request], Awaitable[None]]:
                 "ask an administrator for a key with a larger role",
                 permission=permission,
             )
+        admission: Admission | None = getattr(request.app.state, "admission", None)
+        if admission is None:
+            yield
+            return
+        admittee = Admittee(request.state.request_id, principal, permission)
+        async with await admission.admit(admittee):
+            yield
 
     check.permission = permission  # type: ignore[attr-defined]
     return check

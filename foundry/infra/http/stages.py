@@ -4,22 +4,26 @@
 streams; these classes only wrap `receive` and `send`.
 """
 
+import asyncio
 import logging
 import re
 import time
 from collections.abc import Collection, Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
+from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from foundry.config import HttpSettings
 from foundry.errors import (
     BodyTooLarge,
+    DeadlineExceeded,
     FoundryError,
     InvalidRequest,
     Overloaded,
 )
+from foundry.infra.http.admission import Principal
 from foundry.infra.http.errors import http_error
-from foundry.infra.http.permissions import Principal
 from foundry.infra.ids import uuid7
 
 MAX_HEADERS = 64
@@ -28,6 +32,8 @@ MAX_HEADER_BYTES = 16 * 1024
 # bracket and 0.05 µs a comma above 1.5 ms a MiB (measured with orjson on one core).
 MAX_BRACKETS = 65_536
 MAX_COMMAS = 250_000
+# After a route's own deadline, so that who waited for what can still name it.
+DEADLINE_GRACE_S = 0.25
 
 Header = tuple[bytes, bytes]
 
@@ -211,6 +217,44 @@ def _check_headers(scope: Scope, body_limit: int) -> None:
             raise _too_large(body_limit)
 
 
+class Deadline:
+    """Ends a request whose answer has not begun in time, wherever it waits.
+
+    It covers authentication, resolution and the route. An answer that has begun keeps its own
+    deadline: the relay ends a stream with an error event, which this stage could only cut.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, timeout_s: float, exempt_paths: Collection[str] = ()
+    ) -> None:
+        self._app = app
+        self._timeout_s = timeout_s
+        self._exempt_paths = tuple(exempt_paths)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or (
+            self._exempt_paths and route_path(scope).startswith(self._exempt_paths)
+        ):
+            await self._app(scope, receive, send)
+            return
+
+        async def send_begun(message: Message) -> None:
+            if not timeout.expired():
+                timeout.reschedule(None)
+            await send(message)
+
+        try:
+            async with asyncio.timeout(self._timeout_s + DEADLINE_GRACE_S) as timeout:
+                await self._app(scope, receive, send_begun)
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            error = DeadlineExceeded(
+                f"the answer did not begin within {self._timeout_s:g} seconds; retry later"
+            )
+            await http_error(error)(scope, receive, send)
+
+
 class LoadShed:
     """Refuses what exceeds `max_in_flight` at once, so that latency stays bounded."""
 
@@ -269,3 +313,35 @@ def _authorization(scope: Scope) -> str | None:
     """The header's value; two of them are as unusable as none."""
     values = [value for name, value in scope["headers"] if name == b"authorization"]
     return values[0].decode("latin-1") if len(values) == 1 else None
+
+
+# Outermost first. Size before load: a refused body costs nothing. Both before the deadline's timer
+# and before auth, which costs a database read.
+MIDDLEWARE_ORDER: Final = (RequestId, SizeLimit, LoadShed, Deadline, Authenticate)
+
+
+def build_stages(
+    authenticator: Authenticator,
+    http: HttpSettings,
+    *,
+    public_paths: Collection[str],
+    upload_paths: Collection[str] = (),
+) -> list[Middleware]:
+    """The stages of an application, in `MIDDLEWARE_ORDER`.
+
+    Args:
+        public_paths: need no key and are never shed.
+        upload_paths: prefixes below which files arrive, which may be large and slow.
+    """
+    options: dict[type, dict[str, object]] = {
+        RequestId: {},
+        SizeLimit: {
+            "body_bytes": http.max_body_bytes,
+            "upload_bytes": http.max_upload_bytes,
+            "upload_paths": upload_paths,
+        },
+        LoadShed: {"max_in_flight": http.max_in_flight, "exempt_paths": public_paths},
+        Deadline: {"timeout_s": http.request_timeout_s, "exempt_paths": upload_paths},
+        Authenticate: {"authenticator": authenticator, "public_paths": public_paths},
+    }
+    return [Middleware(stage, **options[stage]) for stage in MIDDLEWARE_ORDER]

@@ -170,14 +170,16 @@ class VllmEngine(VLLMEngine):  # type: ignore[misc]
 
 
 def _force_usage(request: Any) -> bool:
-    """Make a stream end with usage. Returns whether the client wants to see it."""
+    """Make every event of a stream tell the tokens so far: a cut answer is settled by them.
+
+    Returns:
+        Whether the client wants to see the usage at the end.
+    """
     if not request.stream:
         return False
     options = request.stream_options
-    asked = bool(options and options.include_usage)
-    if not asked:
-        request.stream_options = StreamOptions(include_usage=True)
-    return asked
+    request.stream_options = StreamOptions(include_usage=True, continuous_usage_stats=True)
+    return bool(options and options.include_usage)
 
 
 def _invalid(error: ValidationError, body: bytes) -> FoundryError:
