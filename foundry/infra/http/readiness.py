@@ -12,8 +12,8 @@ from typing import Protocol
 from foundry.errors import DatabaseUnavailable, FoundryError, Overloaded
 
 TTL_S = 1.0
-# Shorter than the timeout of every prober that we know (kubelet 1 s by default, HAProxy 2 s).
-PING_TIMEOUT_S = 0.8
+# A new connection on a busy machine takes up to a second; probers give up after 2 to 5 s.
+PING_TIMEOUT_S = 2.0
 # Probes that may wait for the one ping; more are answered at once.
 MAX_WAITING = 32
 
