@@ -37,7 +37,12 @@ class DatabaseSettings(_Section):
     )
     pool_size: int = Field(default=5, ge=1, le=100, description="connections per process")
     connect_timeout_s: float = Field(default=10.0, gt=0)
-    statement_timeout_s: float = Field(default=30.0, gt=0)
+    statement_timeout_s: float = Field(default=30.0, gt=0, description="kept by the server")
+    command_timeout_s: float = Field(
+        default=35.0,
+        gt=0,
+        description="kept by the client, for a server that is frozen or cut off",
+    )
 
 
 class ObjectSettings(_Section):

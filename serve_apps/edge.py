@@ -2,7 +2,7 @@
 
 from starlette.middleware import Middleware
 
-from foundry.infra.asgi import RequestId
+from foundry.infra.http.stages import RequestId
 
 
 def stages() -> list[Middleware]:

@@ -47,7 +47,7 @@ def create(settings: Settings) -> FastAPI:
     return create_gateway(
         database=database,
         authenticator=authenticator,
-        routing=Routing(database),
+        routing=Routing(database, max_model_len=settings.serving.max_model_len),
         upstream=HandleUpstream(DEPLOYMENT),
         meter=measurement,
         settings=settings.http,

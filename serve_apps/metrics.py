@@ -24,13 +24,17 @@ class RayMeter:
         )
 
     def settle(self, settlement: Settlement) -> None:
-        labels = {"model": settlement.target.model_name, "operation": settlement.operation}
-        self._requests.inc(1, labels | {"outcome": settlement.outcome})
+        labels = {
+            # A name that was not resolved is the caller's text and must not become a label.
+            "model": settlement.target.model_name if settlement.target else "",
+            "operation": settlement.operation,
+        }
+        self._requests.inc(1, labels | {"outcome": settlement.end})
         if settlement.ttft_s is not None:
             self._ttft.observe(settlement.ttft_s, labels)
-        if settlement.tail is None:
+        usage = settlement.usage
+        if usage is None:
             return
-        usage = settlement.tail.usage
         for kind, count in (
             ("prompt", usage.prompt_tokens),
             ("completion", usage.completion_tokens),

@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from fastapi import APIRouter, Depends, FastAPI, Request
-from starlette.middleware import Middleware
 
 from foundry import __version__
 from foundry.catalog.datasets.router import router as datasets
@@ -17,15 +16,13 @@ from foundry.execution.jobs.router import router as jobs
 from foundry.governance.audit.router import router as audit
 from foundry.governance.identity.router import router as identity
 from foundry.governance.identity.service import Authenticator
-from foundry.infra.asgi import (
-    Authenticate,
-    LoadShed,
-    RequestId,
-    SizeLimit,
-    install_error_handlers,
-)
 from foundry.infra.database import Database
-from foundry.infra.http import declared_permissions, public, require
+from foundry.infra.http import public, require
+from foundry.infra.http.admission import Admission
+from foundry.infra.http.errors import install_error_handlers
+from foundry.infra.http.permissions import declared_permissions
+from foundry.infra.http.readiness import Readiness
+from foundry.infra.http.stages import build_stages
 from foundry.infra.objects import ObjectStore
 from foundry.serving.endpoints.router import router as endpoints
 from foundry.serving.endpoints.service import endpoint_use
@@ -55,7 +52,7 @@ _own = APIRouter(tags=["control"])
 @_own.get("/health", operation_id="health", dependencies=[Depends(public)])
 async def health(request: Request) -> dict[str, str]:
     """200 when requests can be answered; else 503, whose error says what is down."""
-    await request.app.state.database.ping()
+    await request.app.state.readiness.check_ready()
     return {"status": "ok", "version": __version__}
 
 
@@ -109,10 +106,17 @@ def create_control(
         servers=[{"url": "/api"}],
         root_path_in_servers=False,
         redirect_slashes=False,
-        middleware=_stages(authenticator, settings.http),
+        middleware=build_stages(
+            authenticator,
+            settings.http,
+            public_paths=PUBLIC_PATHS,
+            upload_paths=_UPLOAD_PATHS,
+        ),
         lifespan=lifespan,
     )
     app.state.database = database
+    app.state.readiness = Readiness(database)
+    app.state.admission = Admission()
     app.state.objects = objects
     app.state.authenticator = authenticator
     app.state.searches = searches
@@ -124,18 +128,3 @@ def create_control(
     install_error_handlers(app)
     declared_permissions(app)
     return app
-
-
-def _stages(authenticator: Authenticator, http: HttpSettings) -> list[Middleware]:
-    """Outermost first. Size before load: a refused body costs nothing; both before the database."""
-    return [
-        Middleware(RequestId),
-        Middleware(
-            SizeLimit,
-            body_bytes=http.max_body_bytes,
-            upload_bytes=http.max_upload_bytes,
-            upload_paths=_UPLOAD_PATHS,
-        ),
-        Middleware(LoadShed, max_in_flight=http.max_in_flight, exempt_paths=PUBLIC_PATHS),
-        Middleware(Authenticate, authenticator=authenticator, public_paths=PUBLIC_PATHS),
-    ]

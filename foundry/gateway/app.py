@@ -1,62 +1,50 @@
 """The data plane's application: ordered stages around OpenAI's routes."""
 
-from typing import Final
-
 from fastapi import FastAPI
-from starlette.middleware import Middleware
 from starlette.types import Lifespan
 
 from foundry.config import HttpSettings
 from foundry.gateway import openai, probes
 from foundry.gateway.plane import Plane
 from foundry.gateway.ports import Meter, Routing, Upstream
-from foundry.infra.asgi import (
-    Authenticate,
-    Authenticator,
-    LoadShed,
-    RequestId,
-    SizeLimit,
-    install_error_handlers,
-)
-from foundry.infra.http import declared_permissions
-
-# Size before load: a refused body costs nothing. Both before auth: it costs a database read.
-MIDDLEWARE_ORDER: Final = (RequestId, SizeLimit, LoadShed, Authenticate)
+from foundry.infra.http.admission import Admission
+from foundry.infra.http.errors import install_error_handlers
+from foundry.infra.http.permissions import declared_permissions
+from foundry.infra.http.readiness import Pingable, Readiness
+from foundry.infra.http.stages import Authenticator, build_stages
 
 
 def create_gateway(
     *,
-    database: probes.Pingable,
+    database: Pingable,
     authenticator: Authenticator,
     routing: Routing,
     upstream: Upstream,
     meter: Meter,
     settings: HttpSettings,
+    admission: Admission | None = None,
     lifespan: Lifespan[FastAPI] | None = None,
 ) -> FastAPI:
     """Build the application; routes are relative to its mount point, `/v1`.
 
     Args:
+        admission: the steps between policy and dispatch; None: all requests pass them.
         lifespan: closes at the end what the caller opened.
 
     Raises:
         SetupError: a route declares no permission.
     """
-    options: dict[type, dict[str, object]] = {
-        RequestId: {},
-        SizeLimit: {"body_bytes": settings.max_body_bytes},
-        LoadShed: {"max_in_flight": settings.max_in_flight, "exempt_paths": probes.PATHS},
-        Authenticate: {"authenticator": authenticator, "public_paths": probes.PATHS},
-    }
     app = FastAPI(
         title="Foundry data plane",
         openapi_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
-        middleware=[Middleware(stage, **options[stage]) for stage in MIDDLEWARE_ORDER],
+        middleware=build_stages(authenticator, settings, public_paths=probes.PATHS),
     )
-    app.state.database = database
-    app.state.plane = Plane(routing, upstream, meter, settings.request_timeout_s)
+    app.state.readiness = Readiness(database)
+    app.state.plane = Plane(
+        routing, upstream, meter, settings.request_timeout_s, admission or Admission()
+    )
     install_error_handlers(app)
     app.include_router(openai.router)
     app.include_router(probes.router)

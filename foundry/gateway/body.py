@@ -1,13 +1,24 @@
-"""The request body: parsed once, checked for what the gateway needs, forwarded as it came."""
+"""The request body: parsed once, checked for what the gateway needs, forwarded as it came.
 
+Parsing holds Python's lock, also in a thread, so limits keep it short and a thread only keeps the
+checks in Python off the loop. Measured on one core, 8 MiB bodies: one text 12 ms; 250,000 small
+messages 79 ms; a million objects 296 ms; nothing but brackets 635 ms. The size stage bounds the
+brackets and commas of every body (`infra.http.stages`), which leaves at most 45 ms.
+"""
+
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from foundry.errors import InvalidRequest, UnsupportedFeature
+from foundry.errors import InvalidRequest
+from foundry.gateway.messages import check_messages
+from foundry.infra.wire.frames import Operation
 
 MAX_DEPTH = 64
+# A body of this size costs 0.4 ms on the loop, as much as the hop to a thread on a busy machine.
+THREAD_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,22 +34,43 @@ class Ask:
     raw: bytes
 
 
-def parse(raw: bytes) -> Ask:
-    """Raises InvalidRequest with the first problem."""
+async def read_ask(raw: bytes, operation: Operation) -> Ask:
+    """Parse a body; a large one in a thread.
+
+    Raises:
+        InvalidRequest: with the first problem.
+    """
+    if len(raw) < THREAD_BYTES:
+        return parse_ask(raw, operation)
+    return await asyncio.to_thread(parse_ask, raw, operation)
+
+
+def parse_ask(raw: bytes, operation: Operation) -> Ask:
+    """What the gateway needs of a body.
+
+    Raises:
+        InvalidRequest: with the first problem.
+    """
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from error
+        raise InvalidRequest(
+            f"the body is not valid JSON: see line {error.lineno}, column {error.colno}"
+        ) from error
     if not isinstance(body, dict):
         raise InvalidRequest("the body must be a JSON object")
     _check_depth(raw, body)
     model = body.get("model")
     if not isinstance(model, str) or not model:
-        raise InvalidRequest("model: a non-empty string is required", param="model")
+        raise InvalidRequest("model must be a non-empty string", param="model")
     stream = body.get("stream", False)
     if stream is not None and not isinstance(stream, bool):
-        raise InvalidRequest("stream: must be true or false", param="stream")
-    _refuse_media(body.get("messages"))
+        raise InvalidRequest("stream must be true or false", param="stream")
+    # Whatever the operation: no body with media in it may reach an engine.
+    if "messages" in body:
+        check_messages(body["messages"])
+    elif operation == "chat":
+        raise InvalidRequest("messages is required", param="messages")
     return Ask(model, bool(stream), raw)
 
 
@@ -57,19 +89,3 @@ def _check_depth(raw: bytes, body: object) -> None:
         if not level:
             return
     raise InvalidRequest(f"the body nests deeper than {MAX_DEPTH} levels")
-
-
-def _refuse_media(messages: object) -> None:
-    """The engine would fetch media by URL; nothing may make it reach out of the perimeter."""
-    if not isinstance(messages, list):
-        return
-    for index, message in enumerate(messages):
-        content = message.get("content") if isinstance(message, dict) else None
-        if not isinstance(content, list):
-            continue
-        for part in content:
-            if isinstance(part, dict) and part.get("type", "text") not in ("text", "refusal"):
-                raise UnsupportedFeature(
-                    f"messages.{index}.content: only text parts are supported",
-                    param="messages",
-                )

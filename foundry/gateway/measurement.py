@@ -17,17 +17,17 @@ from typing import Protocol
 from uuid import UUID
 
 from foundry.errors import FoundryError, InvalidRequest
-from foundry.gateway.ports import Meter, Settlement
+from foundry.gateway.ports import End, Meter, Settlement
 from foundry.infra.ids import uuid7
+from foundry.serving.endpoints.domain import Target
 from foundry.serving.outcomes.domain import Statistics, WindowPart, revision_of
 
 log = logging.getLogger(__name__)
 
 # Windows in memory: beyond it new endpoints go unmeasured until older windows are written.
 MAX_OPEN = 2048
-_ANSWERED = "ok"
-# Ended by the client, or refused because of what it asked: says nothing about the engine.
-_NOT_FAILURES = frozenset({"ok", "cancelled", "invalid_value", "context_length_exceeded"})
+# Refused because of what it asked: says nothing about the engine.
+_CALLERS_FAULTS = frozenset({"invalid_value", "unsupported", "context_length_exceeded"})
 
 Key = tuple[UUID, UUID, int, int]
 
@@ -98,16 +98,17 @@ class Measurement:
 
     def settle(self, settlement: Settlement) -> None:
         self._meter.settle(settlement)
+        if settlement.target is None:
+            return
         try:
-            self._count(settlement)
+            self._count(settlement, settlement.target)
         except InvalidRequest:
             log.warning("unmeasured: %s names no revision", settlement.target.app_name)
 
-    def _count(self, settlement: Settlement) -> None:
+    def _count(self, settlement: Settlement, target: Target) -> None:
         now = self._clock()
         # A clock set back must not reopen a window that was written and forgotten.
         self._index = max(self._index, int(now // self._window_s))
-        target = settlement.target
         revision = revision_of(target.app_name)
         key = (settlement.principal.tenant_id, target.endpoint_id, revision, self._index)
         window = self._open.get(key)
@@ -177,13 +178,13 @@ class Measurement:
 
 def _add(window: _Open, settlement: Settlement, now: float, started_at: float) -> None:
     statistics = window.statistics
-    if settlement.outcome == _ANSWERED and settlement.tail is not None:
-        usage = settlement.tail.usage
+    if settlement.end is End.FINISHED and settlement.usage is not None:
+        usage = settlement.usage
         ttft_s = settlement.ttft_s if settlement.streamed else None
         statistics.answered(
             usage.prompt_tokens, usage.completion_tokens, ttft_s, settlement.duration_s
         )
-    elif settlement.outcome not in _NOT_FAILURES:
+    elif settlement.end is not End.CLIENT_LEFT and settlement.code not in _CALLERS_FAULTS:
         statistics.errors += 1
     statistics.in_flight_s += settlement.duration_s
     start = max(now - settlement.duration_s, started_at)

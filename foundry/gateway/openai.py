@@ -6,11 +6,11 @@ import orjson
 from fastapi import APIRouter, Depends, Request, Response
 
 from foundry.errors import ModelNotFound
-from foundry.gateway.plane import Plane
+from foundry.gateway.plane import INVOKE, Plane
 from foundry.infra.http import require
 from foundry.serving.endpoints.domain import ServedModel
 
-router = APIRouter(dependencies=[Depends(require("inference:invoke"))])
+router = APIRouter(dependencies=[Depends(require(INVOKE))])
 
 
 def _plane(request: Request) -> Plane:
@@ -54,6 +54,8 @@ def _card(model: ServedModel) -> dict[str, Any]:
         "owned_by": "foundry",
         "parent": model.parent,
         "context_length": model.context_length,
+        # vLLM's name for the same, which its clients read.
+        "max_model_len": model.context_length,
     }
 
 

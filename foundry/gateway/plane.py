@@ -1,17 +1,26 @@
-"""What a request passes through after authentication: parse, resolve, call, settle."""
+"""An inference request after authentication: parse, resolve, policy, admit, dispatch, settle."""
 
-from dataclasses import dataclass
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from foundry.errors import FoundryError, PermissionDenied
 from foundry.gateway import relay
-from foundry.gateway.body import Ask, parse
-from foundry.gateway.ports import Meter, Routing, Upstream
+from foundry.gateway.body import Ask, read_ask
+from foundry.gateway.ports import Meter, Routing, Settlement, Upstream
 from foundry.gateway.responses import Disconnected, EventStream, call_headers, until_disconnect
-from foundry.infra.frames import Operation
+from foundry.gateway.retries import RetryBudget
+from foundry.governance.identity.domain import Principal
+from foundry.infra.http.admission import Admission, Admittee
+from foundry.infra.wire.frames import Operation
+from foundry.serving.endpoints.domain import Target
 
+# The permission of every route of this plane that reaches an engine.
+INVOKE = "inference:invoke"
 # nginx's number for a client that closed its request; nobody receives it.
 _CLIENT_GONE = 499
 
@@ -24,11 +33,45 @@ class Plane:
     upstream: Upstream
     meter: Meter
     timeout_s: float
+    admission: Admission = field(default_factory=Admission)
+    budget: RetryBudget = field(default_factory=RetryBudget)
 
     async def complete(self, http: HttpRequest, operation: Operation) -> Response:
         """Answer one chat or text completion."""
-        ask = parse(await http.body())
-        call = relay.Call(await self._resolve(http, operation, ask), self.upstream, self.meter)
+        dispatched = False
+        try:
+            ask = await read_ask(await http.body(), operation)
+            request = await self._resolve(http, operation, ask)
+            stack = await self.admission.admit(
+                Admittee(request.request_id, request.principal, INVOKE, ask.raw)
+            )
+            dispatched = True
+            return await self._dispatch(http, request, ask, stack)
+        except BaseException as error:
+            # Before dispatch there is no call that would settle.
+            if not dispatched:
+                self._settle_refused(http, operation, error)
+            raise
+
+    async def _resolve(self, http: HttpRequest, operation: Operation, ask: Ask) -> relay.Request:
+        state: Any = http.state
+        target = await self.routing.resolve(state.principal, ask.model)
+        _check_policy(state.principal, target)
+        return relay.Request(
+            request_id=state.request_id,
+            principal=state.principal,
+            target=target,
+            operation=operation,
+            model=ask.model,
+            body=ask.raw,
+            received_at=state.received_at,
+            timeout_s=self.timeout_s,
+        )
+
+    async def _dispatch(
+        self, http: HttpRequest, request: relay.Request, ask: Ask, stack: AsyncExitStack
+    ) -> Response:
+        call = relay.Call(request, self.upstream, self.meter, self.budget, stack)
         try:
             return await until_disconnect(http.receive, _answer(call, ask))
         except Disconnected:
@@ -38,17 +81,34 @@ class Plane:
             if not call.streaming:
                 await call.close()
 
-    async def _resolve(self, http: HttpRequest, operation: Operation, ask: Ask) -> relay.Request:
+    def _settle_refused(
+        self, http: HttpRequest, operation: Operation, error: BaseException
+    ) -> None:
         state: Any = http.state
-        return relay.Request(
-            request_id=state.request_id,
-            principal=state.principal,
-            target=await self.routing.resolve(state.principal, ask.model),
-            operation=operation,
-            model=ask.model,
-            body=ask.raw,
-            received_at=state.received_at,
-            timeout_s=self.timeout_s,
+        self.meter.settle(
+            Settlement(
+                request_id=state.request_id,
+                principal=state.principal,
+                target=None,
+                operation=operation,
+                end=relay.end_of(error, after_first_byte=False),
+                code=error.code if isinstance(error, FoundryError) else None,
+                usage=None,
+                streamed=False,
+                attempts=0,
+                ttft_s=None,
+                duration_s=time.monotonic() - state.received_at,
+            )
+        )
+
+
+def _check_policy(principal: Principal, target: Target) -> None:
+    """Whether the caller may use the resolved model. Raises PermissionDenied."""
+    if not principal.policy.allows_model(target.model_name):
+        raise PermissionDenied(
+            f"this key may not use the model {target.model_name}; "
+            "ask an administrator to allow it in the key's policy",
+            param="model",
         )
 
 

@@ -2,10 +2,11 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from foundry.governance.identity.domain import Principal
-from foundry.infra.frames import CallContext, Frame, Operation, Tail
+from foundry.infra.wire.frames import CallContext, Frame, Operation, Usage
 from foundry.serving.endpoints.domain import ServedModel, Target
 
 
@@ -25,19 +26,37 @@ class Upstream(Protocol):
         """Frames of one call; closing the iterator cancels the call.
 
         Raises (while iterated):
-            NoHealthyUpstream: no replica takes the call.
-            Overloaded: the queue is full.
-            EngineFailed: the replica died or broke its answer.
+            NoHealthyUpstream: no replica has taken the call; it may be sent elsewhere.
+            Overloaded: the queue is full; it may be sent elsewhere.
+            EngineFailed: the replica that had taken it died or broke its answer.
         """
+
+
+class End(StrEnum):
+    """How a request ended: each has exactly one.
+
+    `finished`: the whole answer was handed on. `refused`: an error before any of it, which the
+    request or the load explains. `engine_died`: the engine that had taken it broke off.
+    """
+
+    FINISHED = "finished"
+    REFUSED = "refused"
+    DEADLINE_BEFORE_FIRST_BYTE = "deadline_before_first_byte"
+    DEADLINE_AFTER_FIRST_BYTE = "deadline_after_first_byte"
+    CLIENT_LEFT = "client_left"
+    ENGINE_DIED = "engine_died"
+    INTERNAL = "internal"
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The end of one request, however it ended; exactly one per dispatched request.
+    """The end of one request; exactly one per authenticated inference request.
 
     Attributes:
-        tail: None when the answer was refused, cut or cancelled.
-        outcome: `ok`, `cancelled`, `truncated` or the error's code.
+        target: None when the name was not resolved.
+        usage: tokens, those generated so far of an answer that broke off; None when no engine
+            told any.
+        code: of the error that ended it; None without one.
         streamed: only then is `ttft_s` the first token's; otherwise it is the whole answer's.
         ttft_s: arrival to the first bytes of the answer; None when there were none.
         duration_s: arrival to the end.
@@ -45,10 +64,11 @@ class Settlement:
 
     request_id: str
     principal: Principal
-    target: Target
+    target: Target | None
     operation: Operation
-    tail: Tail | None
-    outcome: str
+    end: End
+    code: str | None
+    usage: Usage | None
     streamed: bool
     attempts: int
     ttft_s: float | None

@@ -1,19 +1,13 @@
 """Probes: alive, and able to answer."""
 
-from typing import Protocol
-
 from fastapi import APIRouter, Depends, Request
 
 from foundry.infra.http import public
+from foundry.infra.http.readiness import Readiness
 
 PATHS = ("/health", "/ready")
 
 router = APIRouter(dependencies=[Depends(public)])
-
-
-class Pingable(Protocol):
-    async def ping(self) -> None:
-        """Raises DatabaseUnavailable."""
 
 
 @router.get("/health")
@@ -24,6 +18,6 @@ async def health() -> dict[str, str]:
 @router.get("/ready")
 async def ready(request: Request) -> dict[str, str]:
     """503 while PostgreSQL is away: no key could be checked."""
-    database: Pingable = request.app.state.database
-    await database.ping()
+    readiness: Readiness = request.app.state.readiness
+    await readiness.check_ready()
     return {"status": "ready"}

@@ -8,9 +8,11 @@ without `[DONE]`, because a bare cut looks like success to clients.
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Literal
+
+from starlette.requests import ClientDisconnect
 
 from foundry.errors import (
     DeadlineExceeded,
@@ -19,14 +21,18 @@ from foundry.errors import (
     NoHealthyUpstream,
     Overloaded,
 )
-from foundry.gateway.ports import Meter, Settlement, Upstream
+from foundry.gateway.ports import End, Meter, Settlement, Upstream
+from foundry.gateway.retries import RetryBudget
 from foundry.governance.identity.domain import Principal
-from foundry.infra.frames import CallContext, Frame, Head, Kind, Operation, Tail
+from foundry.infra.wire.frames import CallContext, Frame, Head, Kind, Operation, Tail, Usage
 from foundry.serving.endpoints.domain import Target
 
 MAX_ATTEMPTS = 3
 BACKOFF_S = (0.025, 0.5)
-RETRIED = (NoHealthyUpstream, Overloaded, EngineFailed)
+# Only what says that no engine has taken the call.
+RETRIED = (NoHealthyUpstream, Overloaded)
+# A call that waited longer for a replica has used up the patience that a client has.
+RETRY_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +58,32 @@ class Request:
 
 
 class Call:
-    """The conversation with the engine for one request; settles exactly once, when closed."""
+    """The conversation with the engine for one request; settles exactly once, when closed.
 
-    def __init__(self, request: Request, upstream: Upstream, meter: Meter) -> None:
+    Args:
+        admitted: what admission took, given back after the settlement.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        upstream: Upstream,
+        meter: Meter,
+        budget: RetryBudget,
+        admitted: AsyncExitStack,
+    ) -> None:
         self.request = request
         self.attempts = 0
         # Set once a response owns the call and will close it.
         self.streaming = False
         self._upstream = upstream
         self._meter = meter
+        self._budget = budget
+        self._admitted = admitted
         self._frames: AsyncIterator[Frame] | None = None
-        self._tail: Tail | None = None
-        self._outcome: str | None = None
+        self._usage: Usage | None = None
+        self._end: End | None = None
+        self._code: str | None = None
         self._first_at: float | None = None
         self._settled = False
 
@@ -73,27 +93,28 @@ class Call:
         Raises:
             FoundryError: the engine's own refusal, or that no engine could be reached.
         """
-        try:
+        self._budget.count_request()
+        with self._recording():
             async with self._deadline():
-                opened = await self._attempt()
-                while not opened:
-                    await asyncio.sleep(random.uniform(*BACKOFF_S))
-                    opened = await self._attempt()
-        except FoundryError as error:
-            self._outcome = error.code
-            raise
+                await self._open_with_retries()
         self._first_at = time.monotonic()
 
-    async def _attempt(self) -> bool:
-        self.attempts += 1
-        try:
-            await self._begin()
-        except RETRIED:
-            await self._close_frames()
-            if self.attempts >= MAX_ATTEMPTS:
-                raise
-            return False
-        return True
+    async def _open_with_retries(self) -> None:
+        until = time.monotonic() + RETRY_WITHIN_S
+        while True:
+            self.attempts += 1
+            try:
+                return await self._begin()
+            except RETRIED:
+                await self._close_frames()
+                if not self._may_retry(until):
+                    raise
+            await asyncio.sleep(random.uniform(*BACKOFF_S))
+
+    def _may_retry(self, until: float) -> bool:
+        return (
+            self.attempts < MAX_ATTEMPTS and time.monotonic() < until and self._budget.take_retry()
+        )
 
     async def _begin(self) -> None:
         request = self.request
@@ -118,57 +139,74 @@ class Call:
         """Payloads until the TAIL.
 
         Raises:
-            EngineFailed: the answer was cut.
+            FoundryError: the answer was cut.
         """
         if self._frames is None:
             raise EngineFailed("the call was not opened")
-        try:
+        with self._recording():
             async for frame in self._frames:
                 if frame.kind is Kind.TAIL:
-                    self._tail = Tail.of(frame)
-                    self._outcome = "ok"
+                    self._usage = Tail.of(frame).usage
+                    self._end = End.FINISHED
                     return
-                yield frame.payload
+                if frame.kind is Kind.PROGRESS:
+                    self._usage = Usage.of(frame)
+                else:
+                    yield frame.payload
             raise EngineFailed("the engine ended its answer early")
-        except FoundryError:
-            self._outcome = "truncated"
-            raise
 
     async def collect(self) -> bytes:
-        """The whole body of an answer that is not streamed; retried as long as nothing is out."""
-        while True:
-            try:
-                async with self._deadline():
-                    return b"".join([payload async for payload in self.data()])
-            except EngineFailed:
-                if self.attempts >= MAX_ATTEMPTS:
-                    raise
-            await self._close_frames()
-            await self.open()
+        """The whole body of an answer that is not streamed."""
+        with self._recording():
+            async with self._deadline():
+                return b"".join([payload async for payload in self.data()])
 
-    async def close(self, outcome: Literal["cancelled", "truncated"] = "cancelled") -> None:
-        """Cancel what still runs and settle."""
+    def record_failure(self, error: Exception) -> None:
+        """Name the end that `error` means; the first one recorded stays."""
+        if self._end is None:
+            self._end = end_of(error, after_first_byte=self.streaming)
+            self._code = error.code if isinstance(error, FoundryError) else None
+
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.record_failure(error)
+            raise
+
+    async def close(self) -> None:
+        """Cancel what still runs and settle; without a recorded end the client has left."""
         if self._settled:
             return
         self._settled = True
+        async with self._admitted:
+            try:
+                await self._close_frames()
+            finally:
+                self._meter.settle(self._settlement())
+
+    def _settlement(self) -> Settlement:
         request = self.request
-        try:
-            await self._close_frames()
-        finally:
-            self._meter.settle(
-                Settlement(
-                    request_id=request.request_id,
-                    principal=request.principal,
-                    target=request.target,
-                    operation=request.operation,
-                    tail=self._tail,
-                    outcome=self._outcome or outcome,
-                    streamed=self.streaming,
-                    attempts=self.attempts,
-                    ttft_s=self._first_at and self._first_at - request.received_at,
-                    duration_s=time.monotonic() - request.received_at,
-                )
-            )
+        return Settlement(
+            request_id=request.request_id,
+            principal=request.principal,
+            target=request.target,
+            operation=request.operation,
+            end=self._end or self._unrecorded_end(),
+            code=self._code,
+            usage=self._usage,
+            streamed=self.streaming,
+            attempts=self.attempts,
+            ttft_s=self._first_at and self._first_at - request.received_at,
+            duration_s=time.monotonic() - request.received_at,
+        )
+
+    def _unrecorded_end(self) -> End:
+        """Nothing failed and nothing finished: somebody gave up."""
+        if self.request.remaining_s() <= 0:
+            return end_of(DeadlineExceeded(""), after_first_byte=self.streaming)
+        return End.CLIENT_LEFT
 
     async def _close_frames(self) -> None:
         frames, self._frames = self._frames, None
@@ -178,6 +216,21 @@ class Call:
 
     def _deadline(self) -> "_Deadline":
         return _Deadline(self.request.remaining_s())
+
+
+def end_of(error: BaseException, *, after_first_byte: bool) -> End:
+    """The end that an error of a request means."""
+    if isinstance(error, ClientDisconnect):
+        return End.CLIENT_LEFT
+    if isinstance(error, asyncio.CancelledError):
+        # Whoever cancels a request that is not dispatched ends its time: the deadline's stage.
+        return End.DEADLINE_BEFORE_FIRST_BYTE
+    if isinstance(error, DeadlineExceeded):
+        late = End.DEADLINE_AFTER_FIRST_BYTE
+        return late if after_first_byte else End.DEADLINE_BEFORE_FIRST_BYTE
+    if isinstance(error, EngineFailed):
+        return End.ENGINE_DIED
+    return End.REFUSED if isinstance(error, FoundryError) else End.INTERNAL
 
 
 class _Deadline:

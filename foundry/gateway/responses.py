@@ -9,7 +9,7 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from foundry.errors import EngineFailed, FoundryError
+from foundry.errors import DeadlineExceeded, FoundryError
 from foundry.gateway.relay import Call
 
 PING_S = 15.0
@@ -86,6 +86,9 @@ class EventStream(Response):
             await self._relay(send, watch)
         except (Disconnected, OSError):
             return
+        except Exception as error:
+            self._call.record_failure(error)
+            raise
         finally:
             await _stop(watch)
             await self._call.close()
@@ -97,6 +100,7 @@ class EventStream(Response):
                 await _send(send, payload)
             last = DONE
         except FoundryError as error:
+            self._call.record_failure(error)
             last = _interrupted(error)
         await _send(send, last)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -108,7 +112,7 @@ class EventStream(Response):
             while True:
                 remaining = self._call.request.remaining_s()
                 if remaining <= 0:
-                    raise EngineFailed("the request's deadline passed")
+                    raise DeadlineExceeded("the request's deadline passed")
                 await asyncio.wait(
                     {step, watch},
                     timeout=min(self._ping_s, remaining),

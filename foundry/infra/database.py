@@ -15,8 +15,9 @@ from asyncpg.exceptions import (
     PostgresConnectionError,
     TooManyConnectionsError,
 )
-from sqlalchemy import DateTime, MetaData, Uuid, text
+from sqlalchemy import DateTime, MetaData, Uuid, event, text
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import (
@@ -90,6 +91,17 @@ def _unavailable(cause: BaseException) -> DatabaseUnavailable:
     )
 
 
+class _Unanswered(ConnectionError):
+    """A command ran into the client's own timeout."""
+
+
+def _give_up_connection(context: ExceptionContext) -> None:
+    """A server that leaves a command unanswered will not answer a rollback either."""
+    if isinstance(context.original_exception, TimeoutError):
+        context.is_disconnect = True
+        raise _Unanswered("PostgreSQL left a command unanswered") from context.original_exception
+
+
 class Database:
     """One process's connection pool."""
 
@@ -103,12 +115,14 @@ class Database:
             hide_parameters=True,
             connect_args={
                 "timeout": settings.connect_timeout_s,
+                "command_timeout": settings.command_timeout_s,
                 "server_settings": {
                     "statement_timeout": str(int(settings.statement_timeout_s * 1000)),
                     "application_name": "foundry",
                 },
             },
         )
+        event.listen(self._engine.sync_engine, "handle_error", _give_up_connection)
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
 
     @asynccontextmanager

@@ -11,7 +11,7 @@ from ray.serve.schema import ApplicationStatus
 
 from foundry.errors import EngineFailed
 from foundry.execution.workers.search import accelerators
-from foundry.infra.frames import CallContext, Head, Kind
+from foundry.infra.wire.frames import CallContext, Head, Kind
 from foundry.serving.endpoints.domain import EndpointSnapshot
 from foundry.serving.engine.deployment import DEPLOYMENT
 from foundry.serving.engine.upstream import HandleUpstream

@@ -9,7 +9,7 @@ import pytest
 from foundry.cli.console import exit_code
 from foundry.config import variable_names
 from foundry.errors import FoundryError
-from foundry.infra.http import status_of
+from foundry.infra.http.errors import status_of
 from tests.architecture.surface import NAMES, current, error_tree, recorded
 
 _ROOT = Path(__file__).parents[2]

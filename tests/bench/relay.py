@@ -1,7 +1,9 @@
 """`make bench NAME=relay`: a base model through Foundry against vLLM's own server.
 
-Same model, engine arguments, prompts and client; the two sides take turns, one busy at a time, and
-medians over the rounds are reported. Both engines stay up, so neither is measured cold.
+Same model, engine arguments, prompts and client, for 1, 8 and 16 clients. vLLM is measured as it
+is shipped and `equal`: with the engine tuning that Foundry starts it with (processes that sleep
+while they wait, and all cores). The sides take turns, one busy at a time, and medians over the
+rounds are reported. All engines stay up, so none is measured cold.
 """
 
 import asyncio
@@ -13,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,15 +24,20 @@ import httpx
 from foundry.config import ServingSettings, child_environment
 from foundry.engines.training.gguf_import import bundled_gguf, convert_gguf
 from foundry.execution.jobs.domain import BUNDLED
-from foundry.infra.embedded import stack
+from foundry.infra.embedded import stack as embedded
 from foundry.sdk import Foundry
 from tests.bench.stack import fresh_home
 from workflows.demo import BASE, api_key
 
 ROUNDS = 5
 MAX_TOKENS = 32
-ALONE = 8
-TOGETHER = 8
+# Clients at once → requests of each.
+LOADS = {1: 8, 8: 2, 16: 2}
+# What `serve_apps.engine` sets for its replicas, against what vLLM does by itself.
+TUNINGS = {
+    "raw": {"VLLM_PLUGINS": ""},
+    "equal": {"VLLM_PLUGINS": "foundry", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"},
+}
 GIB = 2**30
 
 
@@ -53,9 +60,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Round:
-    ttft_p50_s: float
-    tokens_per_s: float
-    busy_ttft_p50_s: float
+    """Results of one side, by the number of clients."""
+
+    ttft_p50_s: dict[int, float]
+    tokens_per_s: dict[int, float]
 
 
 def prompt(seed: str) -> list[dict[str, str]]:
@@ -99,26 +107,28 @@ def _has_content(data: bytes) -> bool:
 
 
 async def measure(client: httpx.AsyncClient, side: Side, seed: str) -> Round:
-    alone = [await ask(client, side, f"{seed}-{n}") for n in range(ALONE)]
-    started = time.perf_counter()
-    together = await asyncio.gather(*(_lane(client, side, f"{seed}+{n}") for n in range(TOGETHER)))
-    seconds = time.perf_counter() - started
-    samples = [sample for lane in together for sample in lane]
-    return Round(
-        ttft_p50_s=statistics.median(s.ttft_s for s in alone),
-        tokens_per_s=sum(s.tokens for s in samples) / seconds,
-        busy_ttft_p50_s=statistics.median(s.ttft_s for s in samples),
-    )
+    ttfts: dict[int, float] = {}
+    speeds: dict[int, float] = {}
+    for clients, each in LOADS.items():
+        started = time.perf_counter()
+        lanes = await asyncio.gather(
+            *(_lane(client, side, f"{seed}+{clients}.{n}", each) for n in range(clients))
+        )
+        seconds = time.perf_counter() - started
+        samples = [sample for lane in lanes for sample in lane]
+        ttfts[clients] = statistics.median(sample.ttft_s for sample in samples)
+        speeds[clients] = sum(sample.tokens for sample in samples) / seconds
+    return Round(ttfts, speeds)
 
 
-async def _lane(client: httpx.AsyncClient, side: Side, seed: str) -> list[Sample]:
-    return [await ask(client, side, f"{seed}-{n}") for n in range(2)]
+async def _lane(client: httpx.AsyncClient, side: Side, seed: str, each: int) -> list[Sample]:
+    return [await ask(client, side, f"{seed}-{n}") for n in range(each)]
 
 
-async def compare(foundry: Side, raw: Side, rounds: int) -> dict[str, float]:
-    results: dict[str, list[Round]] = {foundry.name: [], raw.name: []}
-    async with _client(foundry) as ours, _client(raw) as theirs:
-        pairs = [(ours, foundry), (theirs, raw)]
+async def compare(sides: list[Side], rounds: int) -> dict[str, float]:
+    results: dict[str, list[Round]] = {side.name: [] for side in sides}
+    async with AsyncExitStack() as stack:
+        pairs = [(await stack.enter_async_context(_client(side)), side) for side in sides]
         for client, side in pairs:
             await measure(client, side, "warm")
         for number in range(rounds):
@@ -126,7 +136,7 @@ async def compare(foundry: Side, raw: Side, rounds: int) -> dict[str, float]:
                 result = await measure(client, side, f"round {number}")
                 results[side.name].append(result)
                 _say(f"{number} {side.name} {result}")
-    return _metrics(results[foundry.name], results[raw.name])
+    return metrics_of(results)
 
 
 @asynccontextmanager
@@ -136,24 +146,30 @@ async def _client(side: Side) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def _metrics(ours: list[Round], theirs: list[Round]) -> dict[str, float]:
-    def median(rounds: list[Round], field: str) -> float:
-        return float(statistics.median(getattr(r, field) for r in rounds))
-
-    values: dict[str, float] = {
-        "ttft_p50_ratio_c1": median(ours, "ttft_p50_s") / median(theirs, "ttft_p50_s"),
-        "throughput_ratio_c8": median(ours, "tokens_per_s") / median(theirs, "tokens_per_s"),
-        "ttft_p50_ratio_c8": median(ours, "busy_ttft_p50_s") / median(theirs, "busy_ttft_p50_s"),
-    }
-    for name, rounds in (("foundry", ours), ("raw", theirs)):
-        values[f"{name}_ttft_p50_ms_c1"] = median(rounds, "ttft_p50_s") * 1000
-        values[f"{name}_tokens_per_s_c8"] = median(rounds, "tokens_per_s")
+def metrics_of(results: dict[str, list[Round]]) -> dict[str, float]:
+    """Medians of each side, and Foundry's as a ratio of vLLM's, as shipped and equally tuned."""
+    values: dict[str, float] = {}
+    for clients in LOADS:
+        ttft_s = {
+            name: statistics.median(each.ttft_p50_s[clients] for each in rounds)
+            for name, rounds in results.items()
+        }
+        speed = {
+            name: statistics.median(each.tokens_per_s[clients] for each in rounds)
+            for name, rounds in results.items()
+        }
+        for name in results:
+            values[f"{name}_ttft_p50_ms_c{clients}"] = ttft_s[name] * 1000
+            values[f"{name}_tokens_per_s_c{clients}"] = speed[name]
+        for name, label in (("raw", ""), ("equal", "_equal")):
+            values[f"ttft_p50_ratio{label}_c{clients}"] = ttft_s["foundry"] / ttft_s[name]
+            values[f"throughput_ratio{label}_c{clients}"] = speed["foundry"] / speed[name]
     return {name: round(value, 4) for name, value in values.items()}
 
 
 @contextmanager
-def raw_server(model_dir: Path, serving: ServingSettings, log: Path) -> Iterator[Side]:
-    """vLLM's own OpenAI server with the arguments of Foundry's engine."""
+def raw_server(name: str, model_dir: Path, serving: ServingSettings, log: Path) -> Iterator[Side]:
+    """vLLM's own OpenAI server with the arguments of Foundry's engine, tuned as `name` says."""
     port = _free_port()
     arguments = {
         "model": model_dir,
@@ -172,7 +188,13 @@ def raw_server(model_dir: Path, serving: ServingSettings, log: Path) -> Iterator
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += [part for name, value in arguments.items() for part in (f"--{name}", str(value))]
     command += [f"--{name}" for name in switches]
-    environment = child_environment(HF_HUB_OFFLINE="1", VLLM_NO_USAGE_STATS="1", VLLM_PLUGINS="")
+    environment = child_environment(
+        HF_HUB_OFFLINE="1",
+        TOKENIZERS_PARALLELISM="false",
+        VLLM_LOGGING_LEVEL="WARNING",
+        VLLM_NO_USAGE_STATS="1",
+        **TUNINGS[name],
+    )
     with (
         log.open("wb") as output,
         subprocess.Popen(
@@ -181,7 +203,7 @@ def raw_server(model_dir: Path, serving: ServingSettings, log: Path) -> Iterator
     ):
         try:
             _await_health(f"http://127.0.0.1:{port}/health", process, log)
-            yield Side("raw", f"http://127.0.0.1:{port}/v1", "none", "raw")
+            yield Side(name, f"http://127.0.0.1:{port}/v1", "none", "raw")
         finally:
             process.terminate()
 
@@ -212,7 +234,7 @@ def _await_health(
 def foundry_stack() -> Iterator[Side]:
     """A stack that serves the demo's base as the demo does, with room for adapters."""
     with fresh_home() as settings:
-        stack.up(settings, _say)
+        embedded.up(settings, _say)
         with Foundry.from_settings(settings) as client:
             imported = client.jobs.wait(client.jobs.submit_import(name=BASE, source=BUNDLED).id)
             if imported.state != "SUCCEEDED":
@@ -234,8 +256,14 @@ def main() -> None:
     ):
         model_dir = Path(scratch) / "base"
         convert_gguf(bundled_gguf(), model_dir)
-        with raw_server(model_dir, ServingSettings(), Path(scratch) / "raw.log") as raw:
-            metrics = asyncio.run(compare(foundry, raw, ROUNDS))
+        with ExitStack() as stack:
+            peers = [
+                stack.enter_context(
+                    raw_server(name, model_dir, ServingSettings(), Path(scratch) / f"{name}.log")
+                )
+                for name in TUNINGS
+            ]
+            metrics = asyncio.run(compare([foundry, *peers], ROUNDS))
     print(json.dumps({"bench": "relay", "metrics": metrics}))
 
 

@@ -85,7 +85,7 @@ async def stack(
         gateway = create_gateway(
             database=database,
             authenticator=authenticator,
-            routing=Routing(database),
+            routing=Routing(database, max_model_len=2048),
             upstream=FakeUpstream(engine),
             meter=measurement,
             settings=HttpSettings(),

@@ -151,7 +151,7 @@ async def test_a_job_is_submitted_once_and_pins_its_inputs(
         ({"base": "support-bot"}, 400, "is an adapter"),
         ({"config": {"max_seq_len": 4096}}, 400, "reads 512 tokens at most"),
         ({"config": {"lr": -1}}, 400, "config.lr"),
-        ({"config": {"leraning_rate": 1}}, 400, "Extra inputs are not permitted"),
+        ({"config": {"leraning_rate": 1}}, 400, "is not a known field"),
         ({"name": "Bad Name"}, 400, "name"),
         ({"name": "smol"}, 409, "holds versions of kind base"),
     ],

@@ -99,7 +99,7 @@ async def test_no_answer_yet_is_a_conflict_for_its_front(
         ({"cluster": None}, "this control plane sees no cluster"),
         ({"config": None}, "give model"),
         ({"workload": {**WORKLOAD, "rate": 3}}, "one only"),
-        ({"targets": {"ttft": 3}}, "Extra inputs"),
+        ({"targets": {"ttft": 3}}, "is not a known field"),
     ],
 )
 async def test_a_bad_question_is_a_400(

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from foundry.governance.identity.domain import Role
 from foundry.infra.database import Database
 from foundry.infra.embedded import postgres
+from foundry.infra.http.readiness import Readiness
 from tests.control.client import ROWS, Control, new_key, running_control, with_models
 from tests.postgres import Server, open_database
 
@@ -21,6 +22,8 @@ pytestmark = pytest.mark.postgres
 async def test_health_names_what_fails_and_recovers(
     control: Control, postgres_server: Server
 ) -> None:
+    # Without the second for which a verdict holds.
+    control.app.state.readiness = Readiness(control.database, ttl_s=0, timeout_s=30)
     assert (await control.client.get("/health")).json()["status"] == "ok"
     postgres.stop(postgres_server.home)
     try:

@@ -11,7 +11,7 @@ from foundry.errors import SetupError
 from foundry.governance.identity.service import Authenticator
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
-from foundry.infra.http import declared_permissions
+from foundry.infra.http.permissions import declared_permissions
 from tests.control.client import PEPPER, SECURITY, Sections
 
 OPERATIONS = """

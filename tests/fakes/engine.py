@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 
 from foundry.errors import EngineFailed, FoundryError
-from foundry.infra.frames import CallContext, Frame, Operation, Usage, decode
+from foundry.infra.wire.frames import CallContext, Frame, Operation, Usage, decode
 from foundry.serving.engine.engine import Body, EventStream
 from foundry.serving.engine.replica import Replica
 
@@ -20,7 +20,7 @@ BASE = "mbase"
 
 @dataclass
 class FakeEngine:
-    """Says `words`, one event each, `gap_s` apart.
+    """Says `words`, one event each, `gap_s` apart; every event tells the usage so far.
 
     Attributes:
         refusal: raised instead of an answer.
@@ -68,7 +68,7 @@ class FakeEngine:
                     "finish_reason": "stop",
                 }
             ],
-            "usage": self._usage(),
+            "usage": _usage(len(self.words)),
         }
         return Body(orjson.dumps(answer), Usage(5, len(self.words)), "stop")
 
@@ -78,14 +78,6 @@ class FakeEngine:
             "object": "chat.completion.chunk",
             "created": CREATED,
             "model": model,
-        }
-
-    def _usage(self) -> dict[str, int]:
-        completion = len(self.words)
-        return {
-            "prompt_tokens": 5,
-            "completion_tokens": completion,
-            "total_tokens": 5 + completion,
         }
 
     async def _events(self, request_id: str, model: str) -> AsyncGenerator[str, None]:
@@ -98,12 +90,17 @@ class FakeEngine:
                     yield _event({"error": {"message": "EngineCore died", "code": 500}})
                     return
                 if number == 0:
-                    yield _event(chunk | {"choices": [_choice({"role": "assistant"})]})
+                    yield _event(
+                        chunk | {"choices": [_choice({"role": "assistant"})], "usage": _usage(0)}
+                    )
                 else:
                     await asyncio.sleep(self.gap_s)
                 finish = "stop" if number == len(self.words) - 1 else None
-                yield _event(chunk | {"choices": [_choice({"content": word}, finish)]})
-            yield _event(chunk | {"choices": [], "usage": self._usage()})
+                yield _event(
+                    chunk
+                    | {"choices": [_choice({"content": word}, finish)], "usage": _usage(number + 1)}
+                )
+            yield _event(chunk | {"choices": [], "usage": _usage(len(self.words))})
             yield "data: [DONE]\n\n"
         except (asyncio.CancelledError, GeneratorExit):
             self.cancelled.append(request_id)
@@ -121,6 +118,14 @@ class FakeEngine:
 
     async def check_health(self) -> None:
         return
+
+
+def _usage(completion: int) -> dict[str, int]:
+    return {
+        "prompt_tokens": 5,
+        "completion_tokens": completion,
+        "total_tokens": 5 + completion,
+    }
 
 
 def _choice(delta: dict[str, str], finish: str | None = None) -> dict[str, object]:
@@ -144,17 +149,21 @@ class FakeUpstream:
     Attributes:
         failures: raised by the next calls, one each, before the engine is reached.
         cut_after: messages after which the replica dies without a TAIL.
+        bug: raised by every call, an exception that nobody foresaw.
     """
 
     engine: FakeEngine
     failures: list[FoundryError] = field(default_factory=list)
     cut_after: int | None = None
+    bug: Exception | None = None
     app_names: list[str] = field(default_factory=list)
 
     async def stream(
         self, app_name: str, operation: Operation, body: bytes, context: CallContext
     ) -> AsyncIterator[Frame]:
         self.app_names.append(app_name)
+        if self.bug is not None:
+            raise self.bug
         if self.failures:
             raise self.failures.pop(0)
         replica = Replica(self.engine, NoAdapters())

@@ -1,7 +1,8 @@
 """A gateway over fakes: scripted engine, two models, two keys."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 import httpx
@@ -12,7 +13,8 @@ from foundry.config import HttpSettings
 from foundry.errors import DatabaseUnavailable, ModelNotFound, NoHealthyUpstream, Unauthenticated
 from foundry.gateway.app import create_gateway
 from foundry.gateway.ports import Settlement
-from foundry.governance.identity.domain import Principal, Role
+from foundry.governance.identity.domain import ModelPolicy, Principal, Role
+from foundry.infra.http.admission import Admission
 from foundry.serving.endpoints.domain import ServedModel, Target
 from tests.fakes.engine import FakeEngine, FakeUpstream
 
@@ -48,6 +50,12 @@ class FakeAuthenticator:
             return caller("inference:invoke")
         if authorization == "Bearer weak":
             return caller()
+        if authorization == "Bearer slow":
+            await asyncio.sleep(30)
+        if authorization == "Bearer narrow":
+            return replace(
+                caller("inference:invoke"), policy=ModelPolicy(frozenset({"support-bot"}))
+            )
         raise Unauthenticated("the API key is missing or wrong")
 
 
@@ -62,11 +70,16 @@ def target(reference: str, adapter_uid: str | None = None) -> Target:
         app_name="engine-00000000-r1",
         context_length=2048,
         reference=reference,
+        revision=1,
     )
 
 
 class FakeRouting:
     async def resolve(self, principal: Principal, model: str) -> Target:
+        if model == "bug":
+            raise ZeroDivisionError("a bug of ours")
+        if model == "slow":
+            await asyncio.sleep(30)
         if model == "smollm2":
             return target(model)
         if model == "support-bot@production":
@@ -121,7 +134,9 @@ class Stand:
 
 @pytest.fixture
 def make_stand() -> Callable[..., Stand]:
-    def make(engine: FakeEngine | None = None, **http: float) -> Stand:
+    def make(
+        engine: FakeEngine | None = None, admission: Admission | None = None, **http: float
+    ) -> Stand:
         engine = engine or FakeEngine()
         upstream, meter = FakeUpstream(engine), RecordingMeter()
         authenticator, database = FakeAuthenticator(), FakeDatabase()
@@ -132,6 +147,7 @@ def make_stand() -> Callable[..., Stand]:
             upstream=upstream,
             meter=meter,
             settings=HttpSettings.model_validate(http),
+            admission=admission,
         )
         return Stand(engine, upstream, authenticator, database, meter, app)
 

@@ -8,9 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from foundry.errors import ContextLengthExceeded, EngineFailed, NoHealthyUpstream, Overloaded
-from foundry.gateway import relay, responses
-from foundry.infra.frames import Usage
+from foundry.errors import ContextLengthExceeded, NoHealthyUpstream, Overloaded
+from foundry.gateway import relay, responses, retries
+from foundry.gateway.ports import End
+from foundry.infra.wire.frames import Usage
 from tests.fakes.engine import FakeEngine
 from tests.gateway.conftest import ADAPTER_ID, ADAPTER_UID, Stand
 
@@ -72,8 +73,7 @@ async def test_whole_answer(stand: Stand, client: httpx.AsyncClient) -> None:
     assert answer.json()["model"] == "smollm2"
     assert answer.json()["choices"][0]["message"]["content"] == "Hello world!"
     (settled,) = stand.meter.settled
-    assert settled.tail is not None
-    assert (settled.outcome, settled.tail.usage) == ("ok", Usage(5, 3))
+    assert (settled.end, settled.usage) == (End.FINISHED, Usage(5, 3))
 
 
 async def test_body_is_forwarded_as_it_came(stand: Stand, client: httpx.AsyncClient) -> None:
@@ -99,7 +99,7 @@ async def test_refusal_keeps_its_status(
         }
     }
     assert len(stand.engine.calls) == 1
-    assert [s.outcome for s in stand.meter.settled] == ["context_length_exceeded"]
+    assert [s.code for s in stand.meter.settled] == ["context_length_exceeded"]
 
 
 async def test_engine_death_in_the_stream_is_an_error_without_done(
@@ -114,14 +114,16 @@ async def test_engine_death_in_the_stream_is_an_error_without_done(
     assert rest == b""
     assert json.loads(last.removeprefix(b"data: ")) == {
         "error": {
-            "message": "the answer was interrupted: the engine failed: EngineCore died",
+            "message": "the answer was interrupted: the engine failed while it answered; "
+            "its log has the cause",
             "type": "server_error",
             "param": None,
             "code": "stream_interrupted",
         }
     }
-    assert [s.outcome for s in stand.meter.settled] == ["truncated"]
-    assert stand.meter.settled[0].tail is None
+    assert [s.end for s in stand.meter.settled] == [End.ENGINE_DIED]
+    # Two words were generated and handed on before it died.
+    assert stand.meter.settled[0].usage == Usage(5, 2)
 
 
 async def test_replica_death_in_the_stream(stand: Stand, client: httpx.AsyncClient) -> None:
@@ -132,7 +134,7 @@ async def test_replica_death_in_the_stream(stand: Stand, client: httpx.AsyncClie
     assert b"[DONE]" not in answer.content
 
 
-@pytest.mark.parametrize("failure", [NoHealthyUpstream("x"), Overloaded("x"), EngineFailed("x")])
+@pytest.mark.parametrize("failure", [NoHealthyUpstream("x"), Overloaded("x")])
 async def test_retried_before_the_first_byte(
     stand: Stand, client: httpx.AsyncClient, failure: Exception
 ) -> None:
@@ -150,12 +152,23 @@ async def test_third_failure_is_the_answer(stand: Stand, client: httpx.AsyncClie
     assert answer.json()["error"]["code"] == "no_healthy_upstream"
 
 
-async def test_whole_answer_is_retried_when_its_replica_dies(
-    stand: Stand, client: httpx.AsyncClient
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_what_an_engine_had_taken_is_not_tried_elsewhere(
+    stand: Stand, client: httpx.AsyncClient, streamed: bool
 ) -> None:
+    """A request that kills engines must not walk through all of them."""
     stand.upstream.cut_after = 1
-    answer = await client.post("/chat/completions", json=CHAT)
-    assert (answer.status_code, len(stand.engine.calls)) == (502, relay.MAX_ATTEMPTS)
+    answer = await client.post("/chat/completions", json=CHAT | {"stream": streamed})
+    assert (answer.status_code, len(stand.engine.calls)) == (503, 1)
+    assert answer.json()["error"]["code"] == "engine_failed"
+    assert answer.headers["retry-after"] == "1"
+
+
+async def test_retries_have_a_budget(stand: Stand, client: httpx.AsyncClient) -> None:
+    stand.upstream.failures = [NoHealthyUpstream("x") for _ in range(100)]
+    for _ in range(10):
+        assert (await client.post("/chat/completions", json=CHAT)).status_code == 503
+    assert len(stand.upstream.app_names) == 10 + retries.FLOOR
 
 
 async def test_deadline_before_the_first_byte(make_stand: Callable[..., Stand]) -> None:
@@ -213,5 +226,5 @@ async def test_disconnect_cancels_the_engine(
             await asyncio.sleep(0.01)
         inbox.put_nowait({"type": "http.disconnect"})
         await serving
-    assert [s.outcome for s in stand.meter.settled] == ["cancelled"]
+    assert [s.end for s in stand.meter.settled] == [End.CLIENT_LEFT]
     assert len(stand.engine.cancelled) == (1 if streamed else 0)

@@ -14,8 +14,8 @@ from foundry.config import HttpSettings
 from foundry.errors import DatabaseUnavailable
 from foundry.gateway.app import create_gateway
 from foundry.gateway.measurement import MAX_OPEN, Measurement
-from foundry.gateway.ports import Settlement
-from foundry.infra.frames import Tail, Usage
+from foundry.gateway.ports import End, Settlement
+from foundry.infra.wire.frames import Usage
 from foundry.serving.outcomes.domain import Statistics, WindowPart, merged
 from tests.gateway.conftest import BASE_ID, RecordingMeter, Stand, caller, target
 
@@ -66,15 +66,28 @@ class Bench:
         ttft_s: float = 0.1,
         duration_s: float = 0.5,
         tokens: int = 5,
-        outcome: str = "ok",
+        end: End = End.FINISHED,
+        code: str | None = None,
         streamed: bool = True,
         app_name: str = "engine-00000000-r3",
         measurement: Measurement | None = None,
     ) -> None:
-        tail = Tail(Usage(7, tokens), "stop", {}) if outcome == "ok" else None
+        usage = Usage(7, tokens) if end is End.FINISHED else None
         where = replace(target("smollm2"), app_name=app_name)
         (measurement or self.measurement).settle(
-            Settlement("r", CALLER, where, "chat", tail, outcome, streamed, 1, ttft_s, duration_s)
+            Settlement(
+                request_id="r",
+                principal=CALLER,
+                target=where,
+                operation="chat",
+                end=end,
+                code=code,
+                usage=usage,
+                streamed=streamed,
+                attempts=1,
+                ttft_s=ttft_s,
+                duration_s=duration_s,
+            )
         )
 
 
@@ -84,9 +97,9 @@ async def test_a_window_holds_what_its_requests_did() -> None:
         bench.now += 0.5
         bench.settle()
     bench.settle(streamed=False, ttft_s=0.5)
-    bench.settle(outcome="engine_failed")
-    bench.settle(outcome="cancelled")
-    bench.settle(outcome="invalid_value")
+    bench.settle(end=End.ENGINE_DIED, code="engine_failed")
+    bench.settle(end=End.CLIENT_LEFT)
+    bench.settle(end=End.REFUSED, code="invalid_value")
     await bench.measurement.flush()
     (key,) = bench.sink.rows
     assert key[:3] == (BASE_ID, 3, 1000.0)

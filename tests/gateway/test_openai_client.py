@@ -91,4 +91,4 @@ async def test_leaving_cancels_the_engine(stand: Stand, sdk: openai.AsyncOpenAI)
         while not stand.meter.settled:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     assert len(stand.engine.cancelled) == 1
-    assert stand.meter.settled[0].outcome == "cancelled"
+    assert stand.meter.settled[0].end == "client_left"

@@ -6,8 +6,16 @@ from typing import Any
 import httpx
 import pytest
 
-from foundry.gateway.app import MIDDLEWARE_ORDER
-from foundry.infra.asgi import Authenticate, LoadShed, RequestId, SizeLimit
+from foundry.gateway.ports import End
+from foundry.infra.http.readiness import Readiness
+from foundry.infra.http.stages import (
+    MIDDLEWARE_ORDER,
+    Authenticate,
+    Deadline,
+    LoadShed,
+    RequestId,
+    SizeLimit,
+)
 from tests.gateway.conftest import Stand
 
 CHAT = "/chat/completions"
@@ -21,7 +29,7 @@ def error(answer: httpx.Response) -> tuple[int, str, str]:
 
 
 def test_order() -> None:
-    assert (RequestId, SizeLimit, LoadShed, Authenticate) == MIDDLEWARE_ORDER
+    assert (RequestId, SizeLimit, LoadShed, Deadline, Authenticate) == MIDDLEWARE_ORDER
 
 
 def test_order_is_the_applications(stand: Stand) -> None:
@@ -37,8 +45,9 @@ def test_order_is_the_applications(stand: Stand) -> None:
         (b"{}", (400, "invalid_request_error", "invalid_value")),
         (b'{"model":7}', (400, "invalid_request_error", "invalid_value")),
         (b'{"model":"smollm2","stream":"yes"}', (400, "invalid_request_error", "invalid_value")),
-        (b'{"model":"nope"}', (404, "invalid_request_error", "model_not_found")),
-        (b'{"model":"stopped"}', (503, "server_error", "no_healthy_upstream")),
+        (b'{"model":"smollm2"}', (400, "invalid_request_error", "invalid_value")),
+        (b'{"model":"nope","messages":[]}', (404, "invalid_request_error", "model_not_found")),
+        (b'{"model":"stopped","messages":[]}', (503, "server_error", "no_healthy_upstream")),
         (
             b'{"model":"smollm2","x":' + b"[" * 65 + b"]" * 65 + b"}",
             (400, "invalid_request_error", "invalid_value"),
@@ -55,11 +64,12 @@ async def test_refused_bodies(
 ) -> None:
     assert error(await client.post(CHAT, content=body)) == expected
     assert stand.engine.calls == []
-    assert stand.meter.settled == []
+    (settled,) = stand.meter.settled
+    assert (settled.end, settled.code, settled.target) == (End.REFUSED, expected[2], None)
 
 
 async def test_many_brackets_side_by_side_are_not_deep(client: httpx.AsyncClient) -> None:
-    body = {"model": "smollm2", "logit_bias": [[] for _ in range(200)]}
+    body = {"model": "smollm2", "messages": [], "logit_bias": [[] for _ in range(200)]}
     assert (await client.post(CHAT, json=body)).status_code == 200
 
 
@@ -127,6 +137,8 @@ async def test_database_down_refuses(stand: Stand, client: httpx.AsyncClient) ->
     assert error(await client.get("/ready")) == (503, "server_error", "database_unavailable")
     assert (await client.get("/health")).json() == {"status": "ok"}
     stand.authenticator.down = stand.database.down = False
+    # The verdict holds for a second.
+    stand.app.state.readiness = Readiness(stand.database)
     assert (await client.get("/ready")).json() == {"status": "ready"}
 
 
@@ -165,7 +177,7 @@ async def test_load_is_shed_before_authentication(make_stand: Callable[..., Stan
     async def body() -> AsyncIterator[bytes]:
         inner.append(await client.get("/models"))
         inner.append(await client.get("/health"))
-        yield b'{"model":"smollm2"}'
+        yield b'{"model":"smollm2","messages":[]}'
 
     async with stand.client() as client:
         outer = await client.post(CHAT, content=body())
@@ -190,6 +202,7 @@ async def test_models(client: httpx.AsyncClient) -> None:
         "owned_by": "foundry",
         "parent": None,
         "context_length": 2048,
+        "max_model_len": 2048,
     }
     adapter = base | {
         "id": "org/support-bot@production",

@@ -16,7 +16,9 @@ class ModelOut(_Out):
     kind: str = Field(description="base, adapter or merged")
     architecture: str | None
     parameter_count: int | None
-    context_length: int | None
+    context_length: int | None = Field(
+        description="tokens, of the checkpoint; GET /v1/models tells what a deployment serves"
+    )
     licence: str | None
     tags: list[str]
     created_by: str
@@ -59,7 +61,9 @@ class VersionOut(_Out):
     dataset_version_id: UUID | None
     architecture: str | None
     parameter_count: int | None
-    context_length: int | None
+    context_length: int | None = Field(
+        description="tokens, of the checkpoint; GET /v1/models tells what a deployment serves"
+    )
     lora_rank: int | None
     lora_targets: list[str] | None
     config_digest: str | None

@@ -65,6 +65,23 @@ def within(scopes: frozenset[str], larger: frozenset[str]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelPolicy:
+    """Which models a credential may use.
+
+    Attributes:
+        models: registry names; None allows all.
+    """
+
+    models: frozenset[str] | None = None
+
+    def allows_model(self, name: str) -> bool:
+        return self.models is None or name in self.models
+
+
+ALLOW_ALL = ModelPolicy()
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
     """Who is asking. Built by the auth stage, and by workers for the job they run.
 
@@ -72,6 +89,7 @@ class Principal:
         subject: the stable id of the user, service account or job.
         credential_id: the key that proved it; the public part.
         scopes: what the credential is limited to; patterns like `jobs:*`.
+        policy: the models that it may use.
     """
 
     tenant_id: UUID
@@ -81,6 +99,7 @@ class Principal:
     credential_id: str
     role: Role
     scopes: frozenset[str] = EVERYTHING
+    policy: ModelPolicy = ALLOW_ALL
 
     def allows(self, permission: str) -> bool:
         return grants(self.role, permission) and any(

@@ -88,7 +88,11 @@ class Target:
         reference: what the caller wrote; echoed as `model` in answers.
         adapter_uid: the engine's name of the adapter; None: the base itself.
         app_name: the Serve application that answers.
-        context_length: tokens, of the base.
+        context_length: tokens that the engine takes.
+        revision: of the endpoint, which answers.
+        variant: label of the branch of a split that was picked.
+        provider: who runs the model: an engine of this cluster.
+        route_version: of the routing table; 0 while endpoints are their own routes.
     """
 
     endpoint_id: UUID
@@ -100,6 +104,10 @@ class Target:
     app_name: str
     context_length: int
     reference: str
+    revision: int
+    variant: str = "stable"
+    provider: str = "engine"
+    route_version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +117,7 @@ class ServedModel:
     Attributes:
         created: Unix seconds.
         parent: the base's name, of an adapter.
+        context_length: tokens that its engine takes, which may be fewer than the checkpoint's.
     """
 
     id: str

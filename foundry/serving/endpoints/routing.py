@@ -24,17 +24,24 @@ _TTL_S = 1.0
 _CAPACITY = 4096
 _MAX_ENDPOINTS = 100
 _MAX_MODELS = 1000
-_DEFAULT_CONTEXT = 2048
 
 
 class Routing:
     """Names to targets, read from PostgreSQL and remembered for at most a second.
 
     Only answers are remembered: a model that was just deployed is found at once.
+
+    Endpoints belong to a project and are read by tenant and project. The registry is the whole
+    tenant's by design (`models` and `model_versions` have no project), so that a project can
+    deploy what another has trained; its reads are by tenant.
+
+    Args:
+        max_model_len: the context with which engines start whose endpoint sets none.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, max_model_len: int) -> None:
         self._database = database
+        self._max_model_len = max_model_len
         self._targets: OrderedDict[tuple[UUID, UUID, str], tuple[float, Target]] = OrderedDict()
 
     async def resolve(self, principal: Principal, model: str) -> Target:
@@ -44,7 +51,7 @@ class Routing:
         if known is not None and known[0] > time.monotonic():
             return known[1]
         async with self._database.begin() as db:
-            target = await _resolve(db, principal, model)
+            target = await _resolve(db, principal, model, self._max_model_len)
         self._targets[key] = (time.monotonic() + _TTL_S, target)
         self._targets.move_to_end(key)
         while len(self._targets) > _CAPACITY:
@@ -61,7 +68,7 @@ class Routing:
             for endpoint in endpoints:
                 base = await find_version(db, principal.tenant_id, endpoint.model_version_id)
                 if base is not None:
-                    context = _context(base, endpoint)
+                    context = _served_context(base, endpoint, self._max_model_len)
                     bases[base.id] = (base, context)
                     models[endpoint.name] = _served(endpoint.name, base, None, context)
             adapters = await served_adapters(db, principal.tenant_id, list(bases), _MAX_MODELS)
@@ -74,7 +81,9 @@ class Routing:
         return [models[name] for name in sorted(models)][:_MAX_MODELS]
 
 
-async def _resolve(db: AsyncSession, principal: Principal, model: str) -> Target:
+async def _resolve(
+    db: AsyncSession, principal: Principal, model: str, max_model_len: int
+) -> Target:
     rows = EndpointRows(db, principal.tenant_id, principal.project_id)
     version, endpoint = await _named_endpoint(db, rows, principal.tenant_id, model)
     if version is None:
@@ -90,7 +99,7 @@ async def _resolve(db: AsyncSession, principal: Principal, model: str) -> Target
         found = await find_version(db, principal.tenant_id, version.base_version_id)
         assert found is not None
         base = found
-    endpoint = endpoint or await rows.of_version(base.id)
+    endpoint = endpoint or await _endpoint_of(rows, principal, base)
     if endpoint is None or endpoint.state not in SERVING:
         raise _not_running(base, endpoint)
     return Target(
@@ -101,9 +110,18 @@ async def _resolve(db: AsyncSession, principal: Principal, model: str) -> Target
         adapter_uid=adapter_uid(base.digest, version.digest) if version is not base else None,
         base_version_id=base.id,
         app_name=endpoint.app_name,
-        context_length=_context(base, endpoint),
+        context_length=_served_context(base, endpoint, max_model_len),
         reference=model,
+        revision=endpoint.revision,
     )
+
+
+async def _endpoint_of(
+    rows: EndpointRows, principal: Principal, base: ModelVersion
+) -> Endpoint | None:
+    """The base's endpoint in the caller's project; another project's serves only that one."""
+    endpoint = await rows.of_version(base.id)
+    return endpoint if endpoint and endpoint.project_id == principal.project_id else None
 
 
 async def _named_endpoint(
@@ -116,10 +134,11 @@ async def _named_endpoint(
     return await find_version(db, tenant_id, endpoint.model_version_id), endpoint
 
 
-def _context(base: ModelVersion, endpoint: Endpoint) -> int:
+def _served_context(base: ModelVersion, endpoint: Endpoint, max_model_len: int) -> int:
+    """Tokens that the engine takes: as configured, and never more than the checkpoint's."""
     configured = endpoint.config.get("max_model_len")
-    limits = [base.context_length, configured if isinstance(configured, int) else None]
-    return min((limit for limit in limits if limit is not None), default=_DEFAULT_CONTEXT)
+    limit = configured if isinstance(configured, int) else max_model_len
+    return min(limit, base.context_length or limit)
 
 
 def _served(name: str, version: ModelVersion, parent: str | None, context: int) -> ServedModel:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from foundry.config import ServingSettings
-from foundry.infra.frames import CallContext, Operation
+from foundry.infra.wire.frames import CallContext, Operation
 from foundry.serving.engine.options import EngineOptions
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from foundry.infra.frames import CallContext, Operation, Usage
+from foundry.infra.wire.frames import CallContext, Operation, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,8 @@ class EventStream:
     """A streamed answer.
 
     Attributes:
-        events: SSE events as the engine writes them, a usage chunk and `[DONE]` included.
+        events: SSE events as the engine writes them, each with its `usage` so far at the end, a
+            usage chunk and `[DONE]` included.
         engine_model: the model name inside the events, replaced by the client's.
         include_usage: whether the client asked for the usage chunk.
     """

@@ -1,6 +1,8 @@
 """One replica's answer to a call: frames out of an engine's events. No Ray, no vLLM."""
 
 import asyncio
+import logging
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
@@ -9,7 +11,7 @@ from typing import Protocol
 import orjson
 
 from foundry.errors import DeadlineExceeded, EngineFailed, FoundryError, InvalidRequest
-from foundry.infra.frames import (
+from foundry.infra.wire.frames import (
     CallContext,
     Fault,
     Frame,
@@ -22,6 +24,8 @@ from foundry.infra.frames import (
 )
 from foundry.serving.engine.engine import Body, Engine, EventStream
 
+log = logging.getLogger(__name__)
+
 MERGE_S = 0.02
 MERGE_BYTES = 4096
 
@@ -29,6 +33,9 @@ _DATA = "data: "
 _DONE = "data: [DONE]"
 # Inside a JSON string its quotes would be escaped, so these match structure only.
 _NO_CHOICES = '"choices":[]'
+_USAGE = ',"usage":{'
+_USAGE_OBJECT = re.compile(r',"usage":(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
+_CHOICE = re.compile(r'"choices":\[\{"index":(\d+)')
 _FINISH = '"finish_reason":"'
 
 
@@ -99,10 +106,8 @@ class _Call:
                 await self._answer()
         except FoundryError as error:
             self._fail(error)
-        except TimeoutError as error:
+        except TimeoutError:
             self._fail(DeadlineExceeded("the deadline passed before the answer was complete"))
-            if self._headed:
-                raise EngineFailed("the deadline passed in the middle of the answer") from error
         finally:
             self._out.close()
 
@@ -136,6 +141,7 @@ class _Call:
     async def _streamed(self, answer: EventStream) -> None:
         usage: Usage | None = None
         finish: str | None = None
+        progress = _Progress()
         theirs = _model_field(answer.engine_model)
         ours = _model_field(self._context.model)
         async with aclosing(answer.events) as events:
@@ -147,10 +153,15 @@ class _Call:
                     self._mark("first")
                     self._head()
                 finish = _finish_of(event) or finish
+                bare, counted = _split_usage(event)
                 if _NO_CHOICES in event:
-                    usage = _usage_of(event)
+                    usage = counted
                     if not answer.include_usage:
                         continue
+                else:
+                    event = bare
+                    if counted is not None:
+                        self._out.count(progress.add(event, counted))
                 # The first occurrence is the engine's own: only ids come before it.
                 self._out.put(Frame(Kind.DATA, event.replace(theirs, ours, 1).encode()))
         if usage is None:
@@ -180,7 +191,8 @@ def _refuse_fault(event: str) -> None:
     fault = orjson.loads(event.removeprefix(_DATA))["error"]
     if fault["code"] < 500:
         raise InvalidRequest(fault["message"])
-    raise EngineFailed(f"the engine failed: {fault['message']}")
+    log.error("the engine failed in the middle of an answer: %s", fault["message"])
+    raise EngineFailed("the engine failed while it answered; its log has the cause")
 
 
 def _finish_of(event: str) -> str | None:
@@ -188,9 +200,27 @@ def _finish_of(event: str) -> str | None:
     return rest.partition('"')[0] if found else None
 
 
-def _usage_of(event: str) -> Usage:
-    usage = orjson.loads(event.removeprefix(_DATA))["usage"]
-    return Usage(usage["prompt_tokens"], usage["completion_tokens"])
+def _split_usage(event: str) -> tuple[str, Usage | None]:
+    """The event without its usage, and the tokens so far that it tells; vLLM writes it last."""
+    at = event.rfind(_USAGE)
+    found = _USAGE_OBJECT.match(event, at) if at >= 0 else None
+    if found is None:
+        return event, None
+    usage = orjson.loads(found[1])
+    counted = Usage(usage["prompt_tokens"], usage["completion_tokens"] or 0)
+    return event[: found.start()] + event[found.end() :], counted
+
+
+class _Progress:
+    """Tokens so far over all choices of a stream; an event tells those of its own choice."""
+
+    def __init__(self) -> None:
+        self._by_choice: dict[str, int] = {}
+
+    def add(self, event: str, usage: Usage) -> Usage:
+        found = _CHOICE.search(event)
+        self._by_choice[found[1] if found else ""] = usage.completion_tokens
+        return Usage(usage.prompt_tokens, sum(self._by_choice.values()))
 
 
 class _Outbox:
@@ -199,6 +229,7 @@ class _Outbox:
     def __init__(self) -> None:
         self._frames: list[Frame] = []
         self._bytes = 0
+        self._usage: Usage | None = None
         self._closed = False
         self._some = asyncio.Event()
         self._enough = asyncio.Event()
@@ -209,6 +240,10 @@ class _Outbox:
         self._some.set()
         if self._bytes >= MERGE_BYTES or frame.kind is Kind.TAIL:
             self._enough.set()
+
+    def count(self, usage: Usage) -> None:
+        """Tokens so far; the next message tells them, ahead of what they count."""
+        self._usage = usage
 
     def close(self) -> None:
         self._closed = True
@@ -236,6 +271,9 @@ class _Outbox:
 
     def _drain(self) -> bytes:
         frames, self._frames, self._bytes = self._frames, [], 0
+        usage, self._usage = self._usage, None
+        if usage is not None and frames[-1].kind is not Kind.TAIL:
+            frames.insert(1 if frames[0].kind is Kind.HEAD else 0, usage.frame())
         if not self._closed:
             self._some.clear()
             self._enough.clear()

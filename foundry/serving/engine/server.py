@@ -13,7 +13,7 @@ from ray.llm._internal.serve.core.server.llm_server import LLMServer
 from foundry.catalog.registry.domain import Manifest
 from foundry.catalog.registry.service import load_manifest
 from foundry.config import ServingSettings, load_settings
-from foundry.infra.frames import CallContext, Operation
+from foundry.infra.wire.frames import CallContext, Operation
 from foundry.infra.wiring import open_database, open_weights
 from foundry.serving.engine.adapter_files import RegistryAdapters
 from foundry.serving.engine.adapters import AdapterManager, AdapterSource

@@ -1,9 +1,12 @@
 """The gateway's way to engine applications: Ray Serve handles."""
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from grpc.aio import AioRpcError  # type: ignore[import-untyped]
@@ -17,10 +20,17 @@ from ray.serve.exceptions import (
 )
 
 from foundry.errors import EngineFailed, FoundryError, NoHealthyUpstream, Overloaded
-from foundry.infra.frames import CallContext, Frame, Operation, decode
+from foundry.infra.wire.frames import CallContext, Frame, Operation, decode
+
+log = logging.getLogger(__name__)
 
 MAX_HANDLES = 256
 ACCEPT_TIMEOUT_S = 30.0
+# Opening asks Serve's controller, which blocks: far longer than it takes, far less than a client
+# waits.
+OPEN_TIMEOUT_S = 5.0
+# A controller that hangs holds a thread for each application; more of them wait for these.
+_OPEN_THREADS = 4
 
 
 class HandleUpstream:
@@ -29,12 +39,22 @@ class HandleUpstream:
     Args:
         deployment: name of the engine deployment inside its application.
         accept_timeout_s: how long a call may wait for a replica to take it.
+        open_timeout_s: how long a call may wait for its application's handle.
     """
 
-    def __init__(self, deployment: str, *, accept_timeout_s: float = ACCEPT_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        deployment: str,
+        *,
+        accept_timeout_s: float = ACCEPT_TIMEOUT_S,
+        open_timeout_s: float = OPEN_TIMEOUT_S,
+    ) -> None:
         self._deployment = deployment
         self._accept_timeout_s = accept_timeout_s
+        self._open_timeout_s = open_timeout_s
         self._handles: OrderedDict[str, Any] = OrderedDict()
+        self._opening: dict[str, asyncio.Task[Any]] = {}
+        self._threads = ThreadPoolExecutor(_OPEN_THREADS, thread_name_prefix="serve-handle")
 
     async def stream(
         self, app_name: str, operation: Operation, body: bytes, context: CallContext
@@ -42,9 +62,9 @@ class HandleUpstream:
         """Frames of one call; closing the iterator cancels the call.
 
         Raises:
-            NoHealthyUpstream: no replica takes the call.
+            NoHealthyUpstream: no replica has taken the call.
             Overloaded: the queue is full.
-            EngineFailed: the replica died or broke its answer.
+            EngineFailed: the replica that had taken it died or broke its answer.
         """
         async with aclosing(self._messages(app_name, operation, body, context)) as messages:
             async for message in messages:
@@ -54,12 +74,15 @@ class HandleUpstream:
     async def _messages(
         self, app_name: str, operation: Operation, body: bytes, context: CallContext
     ) -> AsyncGenerator[bytes, None]:
-        call = self._handle(app_name).stream.remote(operation, body, context)
+        handle = await self._handle(app_name)
+        call = handle.stream.remote(operation, body, context)
+        accepted = False
         try:
             # The first message only says that a replica has accepted the call.
             async with asyncio.timeout(self._accept_timeout_s):
-                accepted = await anext(call)
-            yield accepted
+                first = await anext(call)
+            accepted = True
+            yield first
             async for message in call:
                 yield message
         except StopAsyncIteration:
@@ -68,16 +91,43 @@ class HandleUpstream:
             raise _unavailable(app_name) from error
         # Ray translates only gRPC's UNAVAILABLE; a killed replica can also reset the stream.
         except (RayError, RayServeException, AioRpcError) as error:
-            raise _translated(app_name, error) from error
+            raise _translated(app_name, error, accepted=accepted) from error
         finally:
             call.cancel()
 
-    def _handle(self, app_name: str) -> Any:
-        handle = self._handles.pop(app_name, None)
-        if handle is None:
-            handle = serve.get_deployment_handle(self._deployment, app_name=app_name)
-            handle = handle.options(stream=True)
-        self._handles[app_name] = handle
+    async def _handle(self, app_name: str) -> Any:
+        """The application's handle, opened by one of those that wait for it.
+
+        Raises:
+            NoHealthyUpstream: Serve does not know the application, or does not answer.
+        """
+        handle = self._handles.get(app_name)
+        if handle is not None:
+            self._handles.move_to_end(app_name)
+            return handle
+        opening = self._opening.get(app_name)
+        if opening is None:
+            opening = asyncio.create_task(self._open(app_name), name=f"open-{app_name}")
+            self._opening[app_name] = opening
+        # Not cancelled with the call: others wait for the same handle, and the next finds it.
+        done, _ = await asyncio.wait({opening}, timeout=self._open_timeout_s)
+        if not done:
+            raise _unavailable(app_name)
+        try:
+            return opening.result()
+        except (KeyError, RuntimeError, TimeoutError, RayError, RayServeException) as error:
+            raise _unavailable(app_name) from error
+
+    async def _open(self, app_name: str) -> Any:
+        try:
+            opened = await asyncio.get_running_loop().run_in_executor(
+                self._threads,
+                partial(serve.get_deployment_handle, self._deployment, app_name=app_name),
+            )
+            # On the loop: a router started here runs on it.
+            handle = self._handles[app_name] = opened.options(stream=True)
+        finally:
+            del self._opening[app_name]
         if len(self._handles) > MAX_HANDLES:
             self._handles.popitem(last=False)
         return handle
@@ -89,7 +139,7 @@ def _unavailable(app_name: str) -> NoHealthyUpstream:
     )
 
 
-def _translated(app_name: str, error: Exception) -> FoundryError:
+def _translated(app_name: str, error: Exception, *, accepted: bool) -> FoundryError:
     if isinstance(error, BackPressureError):
         return Overloaded("the engine's queue is full; retry after a moment")
     if isinstance(error, DeploymentUnavailableError):
@@ -97,6 +147,10 @@ def _translated(app_name: str, error: Exception) -> FoundryError:
     cause = getattr(error, "cause", None)
     if isinstance(cause, FoundryError):
         return cause
+    if not accepted:
+        # It died before it took this call, which may be sent to another one.
+        return _unavailable(app_name)
     if isinstance(error, RayActorError | RequestCancelledError | AioRpcError):
         return EngineFailed("the engine's replica died; a new one is being started")
-    return EngineFailed(f"the engine broke its answer: {type(error).__name__}")
+    log.error("an engine of %s broke its answer: %r", app_name, error)
+    return EngineFailed("the engine broke its answer; its log has the cause")

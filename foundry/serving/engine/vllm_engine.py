@@ -1,10 +1,13 @@
 """vLLM in this process, with its own OpenAI layer, behind the `Engine` protocol."""
 
 import argparse
+import asyncio
+import logging
 import re
 from pathlib import Path
 from typing import Any
 
+import orjson
 from pydantic import ValidationError
 from ray.llm._internal.serve.core.configs.llm_config import LLMConfig
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
@@ -32,11 +35,17 @@ from foundry.errors import (
     ModelNotFound,
     Overloaded,
 )
-from foundry.infra.frames import CallContext, Operation, Usage
+from foundry.infra.validation import describe_problem
+from foundry.infra.wire.frames import CallContext, Operation, Usage
 from foundry.serving.engine.engine import Body, EventStream
 
+log = logging.getLogger(__name__)
+
 _REQUESTS = {"chat": ChatCompletionRequest, "completions": CompletionRequest}
+# Larger bodies are validated off the loop that hands tokens on; 8 MiB of text take 32 ms.
+THREAD_BYTES = 256 * 1024
 _ENGINE_SUFFIX = re.compile(r" \(parameter=\w+(, value=.*)?\)$", re.DOTALL)
+_LIBRARY_TEXT = re.compile(r"validation errors? for |pydantic|Traceback|^<class ")
 _PARAMS = {"input_tokens": "messages", "input_text": "messages"}
 _TOO_LONG = ("maximum context length", "max_model_len", "maximum model length")
 
@@ -87,7 +96,10 @@ class VllmEngine(VLLMEngine):  # type: ignore[misc]
     async def answer(
         self, operation: Operation, body: bytes, context: CallContext
     ) -> Body | EventStream:
-        request = self._request(operation, body, context)
+        if len(body) < THREAD_BYTES:
+            request = self._request(operation, body, context)
+        else:
+            request = await asyncio.to_thread(self._request, operation, body, context)
         include_usage = _force_usage(request)
         try:
             result = await self._create(operation, request)
@@ -110,7 +122,7 @@ class VllmEngine(VLLMEngine):  # type: ignore[misc]
         try:
             request = _REQUESTS[operation].model_validate_json(body)
         except ValidationError as error:
-            raise _invalid(error) from error
+            raise _invalid(error, body) from error
         except VLLMClientError as error:
             raise _refusal(error) from error
         request.model = context.adapter_uid or self.name
@@ -158,22 +170,23 @@ class VllmEngine(VLLMEngine):  # type: ignore[misc]
 
 
 def _force_usage(request: Any) -> bool:
-    """Make a stream end with usage. Returns whether the client wants to see it."""
+    """Make every event of a stream tell the tokens so far: a cut answer is settled by them.
+
+    Returns:
+        Whether the client wants to see the usage at the end.
+    """
     if not request.stream:
         return False
     options = request.stream_options
-    asked = bool(options and options.include_usage)
-    if not asked:
-        request.stream_options = StreamOptions(include_usage=True)
-    return asked
+    request.stream_options = StreamOptions(include_usage=True, continuous_usage_stats=True)
+    return bool(options and options.include_usage)
 
 
-def _invalid(error: ValidationError) -> FoundryError:
-    """The first problem, without pydantic's names for the branches of a union."""
-    problem = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(part) for part in problem["loc"][:1])
-    path = ".".join(str(part) for part in problem["loc"][:3])
-    return InvalidRequest(f"{path}: {problem['msg']}" if path else problem["msg"], param=where)
+def _invalid(error: ValidationError, body: bytes) -> FoundryError:
+    """The first problem in the request's own words."""
+    problems = error.errors(include_url=False, include_input=False)
+    where, text = describe_problem(problems, orjson.loads(body))
+    return InvalidRequest(text, param=where or None)
 
 
 def _refusal(error: Exception) -> FoundryError:
@@ -191,11 +204,16 @@ def _reported(result: ErrorResponse) -> FoundryError:
     if fault.code == 503:
         return Overloaded(fault.message)
     if fault.code >= 500:
-        return EngineFailed(fault.message)
+        log.error("the engine failed on a request: %s", fault.message)
+        return EngineFailed("the engine failed while it answered; its log has the cause")
     return _client_fault(fault.message, fault.param)
 
 
 def _client_fault(message: str, param: str | None) -> FoundryError:
+    if _LIBRARY_TEXT.search(message):
+        # A lazy validator of the engine: its text lists classes, so only the field is told.
+        log.info("the engine refused a request: %s", message)
+        return InvalidRequest(f"{param or 'a field of the body'} is not valid", param=param)
     message = _ENGINE_SUFFIX.sub("", message)
     if any(words in message for words in _TOO_LONG):
         return ContextLengthExceeded(message, param=_PARAMS.get(param or "", param))

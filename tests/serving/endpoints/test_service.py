@@ -69,7 +69,7 @@ async def test_names_reach_the_engine_of_their_base(floor: Floor) -> None:
     base, bot = await floor.models()
     endpoint = await floor.deployed("bot")
     await floor.run(endpoint)
-    routing = Routing(floor.database)
+    routing = Routing(floor.database, max_model_len=256)
     uid = adapter_uid(base.digest, bot.digest)
     for name in ("bot", "bot@staging", "bot@0.1.0", "bot@latest"):
         target = await routing.resolve(floor.caller, name)
@@ -81,8 +81,9 @@ async def test_names_reach_the_engine_of_their_base(floor: Floor) -> None:
             adapter_uid=uid,
             base_version_id=base.id,
             app_name=f"engine-{base.digest[:8]}-r1",
-            context_length=512,
+            context_length=256,
             reference=name,
+            revision=endpoint.revision,
         )
     plain = await routing.resolve(floor.caller, "smol")
     assert (plain.adapter_uid, plain.model_version_id) == (None, base.id)
@@ -96,7 +97,7 @@ async def test_names_reach_the_engine_of_their_base(floor: Floor) -> None:
 
 async def test_errors_say_what_to_do(floor: Floor) -> None:
     await floor.models()
-    routing = Routing(floor.database)
+    routing = Routing(floor.database, max_model_len=256)
     for name in ("nope", "bot@nope", "bot@9.9.9", "meta-llama/Llama-3", "", "x\0"):
         with pytest.raises(ModelNotFound):
             await routing.resolve(floor.caller, name)
@@ -117,7 +118,7 @@ async def test_answers_are_remembered_for_a_second_at_most(floor: Floor) -> None
     await floor.models()
     endpoint = await floor.deployed("smol")
     await floor.run(endpoint)
-    routing = Routing(floor.database)
+    routing = Routing(floor.database, max_model_len=256)
     start = time.monotonic()
     await routing.resolve(floor.caller, "smol")
     await floor.call(lambda e: e.stop(endpoint.id))
@@ -133,7 +134,7 @@ async def test_other_tenants_find_nothing(floor: Floor) -> None:
     await floor.models()
     endpoint = await floor.deployed("smol")
     await floor.run(endpoint)
-    routing, stranger = Routing(floor.database), principal()
+    routing, stranger = Routing(floor.database, max_model_len=256), principal()
     await routing.resolve(floor.caller, "smol")
     with pytest.raises(ModelNotFound):
         await routing.resolve(stranger, "smol")
@@ -152,7 +153,9 @@ async def test_the_life_of_an_endpoint(floor: Floor) -> None:
     assert again.revision == 1
     assert not await observe(floor.database, endpoint.id, S.RUNNING, revision=1)
     await floor.run(again)
-    assert (await Routing(floor.database).resolve(floor.caller, "smol")).context_length == 64
+    assert (
+        await Routing(floor.database, max_model_len=256).resolve(floor.caller, "smol")
+    ).context_length == 64
     await floor.call(lambda e: e.stop(endpoint.id))
     # The engine came up just now: too late, it is being stopped.
     assert not await observe(floor.database, endpoint.id, S.RUNNING, revision=1)

@@ -4,7 +4,7 @@ import pytest
 
 from foundry import errors
 from foundry.errors import EngineFailed, FoundryError
-from foundry.infra.frames import Fault, Frame, Kind, decode, encode
+from foundry.infra.wire.frames import Fault, Frame, Kind, decode, encode
 
 
 def test_golden_bytes() -> None:

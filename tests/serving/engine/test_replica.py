@@ -8,8 +8,14 @@ import orjson
 import pytest
 
 from foundry.errors import EngineFailed, NoHealthyUpstream
-from foundry.infra.frames import CallContext, Frame, Head, Kind, Tail, Usage, decode
-from foundry.serving.engine.replica import MERGE_BYTES, MERGE_S, Replica
+from foundry.infra.wire.frames import CallContext, Frame, Head, Kind, Tail, Usage, decode
+from foundry.serving.engine.replica import (
+    MERGE_BYTES,
+    MERGE_S,
+    Replica,
+    _Progress,
+    _split_usage,
+)
 from tests.fakes.engine import FakeEngine, NoAdapters
 
 STREAM = b'{"stream":true}'
@@ -37,9 +43,12 @@ async def test_whole_answer_is_one_message() -> None:
 
 async def test_first_token_leaves_at_once_with_the_role() -> None:
     first, *rest = await run(FakeEngine(gap_s=2 * MERGE_S))
-    assert [frame.kind for frame in first] == [Kind.HEAD, Kind.DATA, Kind.DATA]
-    assert b'"content":"Hello"' in first[2].payload
-    assert [len(frames) for frames in rest] == [1, 2]
+    assert [frame.kind for frame in first] == [Kind.HEAD, Kind.PROGRESS, Kind.DATA, Kind.DATA]
+    assert Usage.of(first[1]) == Usage(5, 1)
+    assert b'"content":"Hello"' in first[3].payload
+    assert b"usage" not in first[3].payload
+    assert [len(frames) for frames in rest] == [2, 2]
+    assert Usage.of(rest[0][0]) == Usage(5, 2)
     assert rest[-1][-1].kind is Kind.TAIL
 
 
@@ -89,6 +98,33 @@ async def test_death_before_the_first_token_is_a_head() -> None:
     assert fault.code == "engine_failed"
 
 
+async def test_the_usage_at_the_end_comes_only_when_asked_for() -> None:
+    asked = b'{"stream":true,"stream_options":{"include_usage":true}}'
+    for body, shown in ((STREAM, 0), (asked, 1)):
+        data = [f.payload for m in await run(FakeEngine(), body) for f in m if f.kind is Kind.DATA]
+        assert [b'"usage"' in payload for payload in data] == [False] * 4 + [True] * shown
+    assert b'"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":3,' in data[-1]
+
+
+async def test_tokens_of_all_choices_are_counted() -> None:
+    progress = _Progress()
+    events = [
+        'data: {"choices":[{"index":0,"delta":{}}]}',
+        'data: {"choices":[{"index":1,"delta":{}}]}',
+        'data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":3}]}}]}',
+    ]
+    counted = [progress.add(event, Usage(9, n)) for event, n in zip(events, (4, 2, 7), strict=True)]
+    assert counted == [Usage(9, 4), Usage(9, 6), Usage(9, 9)]
+
+
+@pytest.mark.parametrize("details", ["", ',"prompt_tokens_details":{"cached_tokens":1}'])
+def test_the_usage_is_taken_out_of_an_event(details: str) -> None:
+    head, tail = 'data: {"choices":[{"delta":{"content":"\\",\\"usage\\":{"}}]', ',"x":1}\n\n'
+    usage = f',"usage":{{"prompt_tokens":5,"total_tokens":7,"completion_tokens":2{details}}}'
+    assert _split_usage(head + usage + tail) == (head + tail, Usage(5, 2))
+    assert _split_usage(head + tail) == (head + tail, None)
+
+
 async def test_death_later_raises_without_a_tail() -> None:
     seen: list[Kind] = []
     with pytest.raises(EngineFailed):
@@ -96,6 +132,7 @@ async def test_death_later_raises_without_a_tail() -> None:
             "chat", STREAM, CONTEXT
         ):
             seen += [frame.kind for frame in decode(message)]
+    seen = [kind for kind in seen if kind is not Kind.PROGRESS]
     assert seen == [Kind.HEAD, Kind.DATA, Kind.DATA, Kind.DATA]
 
 

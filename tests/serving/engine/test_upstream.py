@@ -1,6 +1,7 @@
 """Calls through a handle: what Ray raises becomes ours, and leaving cancels."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,10 +9,10 @@ from typing import Any
 import pytest
 from ray import serve
 from ray.exceptions import ActorDiedError, RayTaskError
-from ray.serve.exceptions import BackPressureError
+from ray.serve.exceptions import BackPressureError, RayServeException
 
 from foundry.errors import EngineFailed, FoundryError, NoHealthyUpstream, Overloaded
-from foundry.infra.frames import CallContext, Frame, Kind, encode
+from foundry.infra.wire.frames import CallContext, Frame, Kind, encode
 from foundry.serving.engine.upstream import MAX_HANDLES, HandleUpstream
 
 CONTEXT = CallContext("r1", "m", 5)
@@ -86,6 +87,64 @@ async def test_what_ray_raises(
     with pytest.raises(expected):
         async for _ in upstream(monkeypatch, handle).stream("app", "chat", b"", CONTEXT):
             pass
+
+
+@pytest.mark.parametrize("raised", [ActorDiedError(), RayTaskError("f", "t", ValueError("bug"))])
+async def test_a_call_that_nobody_had_taken_may_go_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, raised: Exception
+) -> None:
+    frames = upstream(monkeypatch, Handle([raised])).stream("app", "chat", b"", CONTEXT)
+    with pytest.raises(NoHealthyUpstream):
+        await anext(aiter(frames))
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        KeyError("llm does not exist"),
+        RuntimeError("404: no such application"),
+        TimeoutError("the controller"),
+        ActorDiedError(),
+        RayServeException("there is no instance running"),
+    ],
+)
+async def test_an_application_that_cannot_be_opened(
+    monkeypatch: pytest.MonkeyPatch, raised: Exception
+) -> None:
+    def fail(name: str, app_name: str) -> Handle:
+        raise raised
+
+    monkeypatch.setattr(serve, "get_deployment_handle", fail)
+    way = HandleUpstream("llm")
+    for _ in range(2):
+        with pytest.raises(NoHealthyUpstream, match="no replica of app takes requests"):
+            await anext(aiter(way.stream("app", "chat", b"", CONTEXT)))
+
+
+async def test_opening_blocks_neither_the_loop_nor_a_second_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Serve's controller hangs: calls are refused in time, and the handle is found later."""
+    answer, asked = threading.Event(), 0
+
+    def hang(name: str, app_name: str) -> Handle:
+        nonlocal asked
+        asked += 1
+        assert answer.wait(30)
+        return Handle([b"", encode([DATA])])
+
+    monkeypatch.setattr(serve, "get_deployment_handle", hang)
+    way = HandleUpstream("llm", open_timeout_s=0.05)
+
+    async def call() -> list[Frame]:
+        return [frame async for frame in way.stream("app", "chat", b"", CONTEXT)]
+
+    refused = await asyncio.gather(*(call() for _ in range(10)), return_exceptions=True)
+    assert {type(error) for error in refused} == {NoHealthyUpstream}
+    answer.set()
+    way._open_timeout_s = 30
+    assert await call() == [DATA]
+    assert asked == 1
 
 
 async def test_nobody_accepts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@
 |---|---|---|
 | HEAD `H` | JSON of `Head` | first; sent when a token or an error exists |
 | DATA `D` | whole SSE events without `[DONE]`, or the JSON body | any number |
+| PROGRESS `P` | two numbers: prompt and completion tokens so far | before the DATA they count |
 | TAIL `T` | JSON of `Tail` | exactly one, last; without it the stream was cut |
 
 On the wire a frame is its kind, four bytes of length (big endian) and the payload. Frames that are
@@ -24,11 +25,13 @@ from foundry.errors import EngineFailed, FoundryError
 Operation = Literal["chat", "completions"]
 
 _HEADER = struct.Struct(">BI")
+_PROGRESS = struct.Struct(">II")
 
 
 class Kind(IntEnum):
     HEAD = ord("H")
     DATA = ord("D")
+    PROGRESS = ord("P")
     TAIL = ord("T")
 
 
@@ -111,7 +114,7 @@ def _classes(root: type[FoundryError] = FoundryError) -> dict[str, type[FoundryE
 class Head:
     """The answer begins, or `fault` says why it does not.
 
-    The HTTP status follows from the fault's code by the one table in `infra.http`.
+    The HTTP status follows from the fault's code by the one table in `infra.http.errors`.
     """
 
     engine: str
@@ -134,6 +137,17 @@ class Usage:
 
     prompt_tokens: int
     completion_tokens: int
+
+    def frame(self) -> Frame:
+        """Tokens so far, so that an answer that breaks off is settled by what was generated."""
+        return Frame(Kind.PROGRESS, _PROGRESS.pack(self.prompt_tokens, self.completion_tokens))
+
+    @classmethod
+    def of(cls, frame: Frame) -> "Usage":
+        try:
+            return cls(*_PROGRESS.unpack(frame.payload))
+        except struct.error as error:
+            raise EngineFailed("the engine sent a damaged frame") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,143 @@
+"""Errors on HTTP: one status map, one body in OpenAI's shape, for both applications."""
+
+import math
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
+
+from foundry.errors import (
+    BodyTooLarge,
+    Conflict,
+    DeadlineExceeded,
+    EngineFailed,
+    FoundryError,
+    InvalidConfiguration,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    SetupError,
+    Unauthenticated,
+    Unavailable,
+)
+from foundry.infra.validation import describe_problem
+
+STATUS: dict[type[FoundryError], int] = {
+    BodyTooLarge: 413,
+    InvalidConfiguration: 422,
+    InvalidRequest: 400,
+    Unauthenticated: 401,
+    PermissionDenied: 403,
+    NotFound: 404,
+    Conflict: 409,
+    DeadlineExceeded: 504,
+    Unavailable: 503,
+    ResourceExhausted: 507,
+    EngineFailed: 503,
+    SetupError: 503,
+    FoundryError: 500,
+}
+
+_TYPES: dict[type[FoundryError], str] = {
+    InvalidRequest: "invalid_request_error",
+    Unauthenticated: "authentication_error",
+    PermissionDenied: "permission_error",
+    NotFound: "invalid_request_error",
+    Conflict: "conflict_error",
+    FoundryError: "server_error",
+}
+
+
+def status_of(error: FoundryError) -> int:
+    return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
+
+
+def error_body(error: FoundryError) -> dict[str, dict[str, object]]:
+    """OpenAI's error body, used by `/v1` and `/api` alike."""
+    kind = next(_TYPES[cls] for cls in type(error).__mro__ if cls in _TYPES)
+    body: dict[str, object] = {
+        "message": error.message,
+        "type": kind,
+        "param": error.details.get("param"),
+        "code": error.code,
+    }
+    if details := {k: v for k, v in error.details.items() if k != "param"}:
+        body["details"] = details
+    return {"error": body}
+
+
+def error_response(error: FoundryError) -> JSONResponse:
+    headers = {"retry-after": "1"} if isinstance(error, Unavailable | EngineFailed) else None
+    return JSONResponse(error_body(error), status_code=status_of(error), headers=headers)
+
+
+def http_error(error: FoundryError) -> JSONResponse:
+    response = error_response(error)
+    cooldown = error.details.get("retry_after_s")
+    if isinstance(cooldown, float | int):
+        response.headers["retry-after"] = str(max(1, math.ceil(cooldown)))
+    if isinstance(error, Unauthenticated):
+        response.headers["www-authenticate"] = "Bearer"
+    return response
+
+
+def request_id(scope: Scope) -> str:
+    value: str = scope.get("state", {}).get("request_id", "")
+    return value
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Every error of the application's routes gets OpenAI's body, also framework-made ones."""
+
+    @app.exception_handler(FoundryError)
+    async def on_foundry_error(request: Request, error: FoundryError) -> JSONResponse:
+        return http_error(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return http_error(_invalid(error))
+
+    @app.exception_handler(HTTPException)
+    async def on_http(request: Request, error: HTTPException) -> JSONResponse:
+        return _framework_error(request, error)
+
+    @app.exception_handler(Exception)
+    async def on_bug(request: Request, error: Exception) -> JSONResponse:
+        own = request_id(request.scope)
+        response = error_response(
+            FoundryError(f"internal error; the server's log has it under request {own}")
+        )
+        response.headers["x-request-id"] = own
+        return response
+
+
+def _invalid(error: RequestValidationError) -> InvalidRequest:
+    """The first problem, by its place in the query, the path or the body."""
+    problems = error.errors()
+    source = problems[0]["loc"][0]
+    inside = [
+        {**problem, "loc": problem["loc"][1:]}
+        for problem in problems
+        if problem["loc"][:1] == (source,)
+    ]
+    sent = error.body if source == "body" else {part["loc"][0]: None for part in inside}
+    where, text = describe_problem(inside, sent)
+    if not where and text.startswith("is "):
+        text = f"the body {text}"
+    return InvalidRequest(text, param=where or None)
+
+
+def _framework_error(request: Request, error: HTTPException) -> JSONResponse:
+    where = f"{request.method} {request.url.path}"
+    if error.status_code == 404:
+        return http_error(NotFound(f"no such route: {where}"))
+    if error.status_code < 500:
+        body = error_body(InvalidRequest(str(error.detail)))
+    else:
+        body = error_body(FoundryError(str(error.detail)))
+    if error.status_code == 405:
+        body["error"] |= {"message": f"not allowed: {where}", "code": "method_not_allowed"}
+    return JSONResponse(body, status_code=error.status_code, headers=dict(error.headers or {}))

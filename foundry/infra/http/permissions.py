@@ -1,0 +1,71 @@
+"""Permissions: every route declares the one that it needs, else its application does not start."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+
+from fastapi import FastAPI, Request
+from fastapi.routing import APIRoute
+
+from foundry.errors import PermissionDenied, SetupError
+from foundry.infra.http.admission import Admission, Admittee, Principal
+
+
+def require(permission: str) -> Callable[[Request], AsyncIterator[None]]:
+    """A dependency that refuses callers without `permission` (`resource:action`).
+
+    In an application with an `admission` it then takes the request through its steps, and gives
+    back what they took when the route is done.
+    """
+
+    # Async, although little is awaited: FastAPI sends a plain function to a thread.
+    async def check(request: Request) -> AsyncIterator[None]:
+        principal: Principal = request.state.principal
+        if not principal.allows(permission):
+            raise PermissionDenied(
+                f"this key lacks the permission {permission}; "
+                "ask an administrator for a key with a larger role",
+                permission=permission,
+            )
+        admission: Admission | None = getattr(request.app.state, "admission", None)
+        if admission is None:
+            yield
+            return
+        admittee = Admittee(request.state.request_id, principal, permission)
+        async with await admission.admit(admittee):
+            yield
+
+    check.permission = permission  # type: ignore[attr-defined]
+    return check
+
+
+PUBLIC = "public"
+
+
+async def public() -> None:
+    """Declares a route that needs no permission (probes)."""
+
+
+public.permission = PUBLIC  # type: ignore[attr-defined]
+
+
+def _permissions(route: APIRoute) -> Iterator[str]:
+    for dependency in route.dependant.dependencies:
+        if permission := getattr(dependency.call, "permission", None):
+            yield permission
+
+
+def declared_permissions(app: FastAPI) -> dict[str, str]:
+    """`METHOD path` → permission of every route.
+
+    Raises:
+        SetupError: a route declares none, so the application must not start.
+    """
+    declared: dict[str, str] = {}
+    for route in app.routes:
+        if not isinstance(route, APIRoute):
+            continue
+        permission = next(_permissions(route), None)
+        if permission is None:
+            raise SetupError(f"route {route.path} declares no permission")
+        for method in sorted(route.methods):
+            declared[f"{method} {route.path}"] = permission
+    return declared

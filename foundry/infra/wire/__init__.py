@@ -1,0 +1,1 @@
+"""What travels between a gateway and an engine replica."""
