@@ -12,6 +12,8 @@ from foundry.control.app import create_control
 from foundry.execution.workers.search import RayCluster, RaySearcher
 from foundry.infra.wiring import open_database, open_objects
 from foundry.serving.outcomes.forecasting import PredictorForecasts
+from foundry.supervisor.ray_calls import RayCalls
+from foundry.supervisor.ray_hardware import RayHardware
 from serve_apps.metrics import RaySearchMeter
 from serve_apps.security import open_authenticator
 from serve_apps.versions import engine_version
@@ -30,6 +32,8 @@ def create(settings: Settings) -> FastAPI:
         forecasts=PredictorForecasts(
             database, objects, settings.serving, engine_version(), cluster
         ),
+        # A transaction is open meanwhile: an answer that takes longer counts as none.
+        hardware=RayHardware(RayCalls(timeout_s=2.0)),
     )
 
 

@@ -1,7 +1,7 @@
-"""The application of one base model and its adapters: `engine-<base8>-r<revision>`."""
+"""The application of one base model and its adapters: `engine-<base24>-r<revision>`."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from ray import serve
@@ -9,8 +9,15 @@ from ray.serve import Application
 
 from foundry.config import load_settings
 from foundry.serving.engine.deployment import DEPLOYMENT, Closed, EngineReplica, EngineSpec
+from foundry.serving.engine.hardware import Hardware, Node
 from foundry.serving.engine.options import EngineOptions, serving_of
+from foundry.serving.engine.runtime import VllmRules
+from foundry.serving.engine.upstream import HandleUpstream
+from foundry.supervisor.serve_engines import prove_answers
 
+_GB = 10**9
+# Running requests end by themselves when an engine is replaced; gateways cut them off here.
+_LONGEST_ANSWER_S = 900.0
 _HEALTH = {"health_check_period_s": 10.0, "health_check_timeout_s": 5.0}
 
 # Nothing secret: a runtime environment is visible in Ray's dashboard.
@@ -27,31 +34,42 @@ _ENVIRONMENT = {
 }
 
 
-def build(args: Mapping[str, Any]) -> Application:
-    """An engine application.
+class VllmRuntime(VllmRules):
+    """Implements the supervisor's `Runtime`."""
 
-    Args:
-        args: `base_version_id`, `app_name`, `on_cpu` (True), `accelerators` (from catalogue id to
-            Ray's accelerator type), and `config`: of the endpoint, which overrides fields of the
-            settings' serving section and holds the engine's options.
-    Raises:
-        UnsupportedFeature: engines of this cluster cannot be configured so.
-    """
-    settings = load_settings()
-    config, on_cpu = dict(args.get("config") or {}), bool(args.get("on_cpu", True))
-    options = EngineOptions.of(config)
-    options.check(on_cpu=on_cpu)
-    serving = serving_of(settings.serving, config)
-    spec = EngineSpec(UUID(str(args["base_version_id"])), str(args["app_name"]), serving, options)
-    if on_cpu:
-        return bind(EngineReplica, spec, replicas=options.replicas, gpus=0.0)
-    return bind(
-        EngineReplica,
-        spec,
-        replicas=options.replicas,
-        gpus=float(options.gpus),
-        accelerator=options.accelerator(dict(args.get("accelerators") or {})),
-    )
+    def __init__(self) -> None:
+        self._upstream = HandleUpstream(DEPLOYMENT)
+
+    def build(self, args: Mapping[str, Any]) -> Application:
+        """An engine application.
+
+        Args:
+            args: `base_version_id`, `app_name`, `config_digest`, `hardware`, and `config`: of the
+                revision, which overrides fields of the settings' serving section and holds the
+                engine's options.
+        Raises:
+            InvalidConfiguration: engines of this cluster cannot be configured so.
+        """
+        settings = load_settings()
+        config, hardware = dict(args.get("config") or {}), cast(Hardware, args["hardware"])
+        options = EngineOptions.of(config)
+        options.check(hardware)
+        serving = serving_of(settings.serving, config)
+        spec = EngineSpec(
+            UUID(str(args["base_version_id"])), str(args["app_name"]), serving, options
+        )
+        return bind(
+            EngineReplica,
+            spec,
+            replicas=options.replicas,
+            need=options.need(on_cpu=hardware.on_cpu),
+            accelerator=options.accelerator(hardware.accelerators),
+            version=str(args["config_digest"]),
+        )
+
+    async def health(self, app_name: str, model: str) -> None:
+        """Raises EngineFailed, Unavailable."""
+        await prove_answers(self._upstream, app_name, model)
 
 
 def bind(
@@ -59,21 +77,27 @@ def bind(
     spec: EngineSpec,
     *,
     replicas: int,
-    gpus: float,
+    need: Node,
     accelerator: str | None = None,
+    version: str | None = None,
 ) -> Application:
-    """Deployments of `spec`. Twice the batch may wait in a replica, as much again in the handle."""
+    """Deployments of `spec`. Twice the batch may wait in a replica, as much again in the handle.
+
+    Args:
+        need: what one replica reserves.
+        version: of what the replicas are made of; the same one again only changes their number.
+    """
     waiting = 2 * spec.serving.max_num_seqs
     llm = serve.deployment(
         name=DEPLOYMENT,
         num_replicas=replicas,
         max_ongoing_requests=waiting,
         max_queued_requests=waiting,
-        graceful_shutdown_timeout_s=30.0,
+        graceful_shutdown_timeout_s=_LONGEST_ANSWER_S,
         ray_actor_options={
-            # Work runs in vLLM's own processes; this only lets Ray place the replica.
-            "num_cpus": 1.0 if gpus else 0.5,
-            "num_gpus": gpus,
+            "num_cpus": need.cpus,
+            "num_gpus": need.gpus,
+            **({"memory": int(need.memory_gb * _GB)} if need.memory_gb else {}),
             **({"accelerator_type": accelerator} if accelerator else {}),
             "runtime_env": {"env_vars": _ENVIRONMENT},
         },
@@ -82,4 +106,8 @@ def bind(
     closed = serve.deployment(
         name="closed", ray_actor_options={"num_cpus": 0.01}, max_ongoing_requests=8
     )
-    return closed(Closed).bind(llm(server).bind(spec))
+    engine = llm(server)
+    # Serve draws a random one otherwise and would restart every replica to change their number;
+    # there is no public way to say it.
+    engine._version = version
+    return closed(Closed).bind(engine.bind(spec))

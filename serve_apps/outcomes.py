@@ -42,4 +42,7 @@ def outcome_chores(settings: Settings, database: Database) -> list[Chore]:
         if await closing.close_windows() and await accuracy.publish():
             await review()
 
-    return [Chore(close, settings.outcomes.close_s), Chore(review, settings.outcomes.review_s)]
+    return [
+        Chore(close, settings.outcomes.close_s, "outcomes"),
+        Chore(review, settings.outcomes.review_s, "reviews"),
+    ]

@@ -11,10 +11,13 @@ import ray
 from foundry.config import Settings, load_settings
 from foundry.infra.wiring import open_database
 from foundry.supervisor.loop import Supervisor
+from foundry.supervisor.ray_calls import RayCalls
+from foundry.supervisor.ray_hardware import RayHardware
 from foundry.supervisor.ray_jobs import RayJobs
 from foundry.supervisor.serve_engines import ServeEngines
-from serve_apps import engine
+from foundry.supervisor.transfers import RayTransfers
 from serve_apps.collecting import collecting_chores
+from serve_apps.engine import VllmRuntime
 from serve_apps.outcomes import outcome_chores
 
 NAME = "supervisor"
@@ -29,30 +32,38 @@ class SupervisorActor:
 
     def __init__(self) -> None:
         logging.basicConfig(level=logging.INFO)
-        threading.Thread(target=_supervise, args=(load_settings(),), daemon=True).start()
+        self._supervisor: Supervisor | None = None
+        threading.Thread(target=self._supervise, args=(load_settings(),), daemon=True).start()
 
     def ready(self) -> bool:
         return True
 
+    def status(self) -> dict[str, object]:
+        """See `Supervisor.status`; empty until it has begun."""
+        return self._supervisor.status() if self._supervisor is not None else {}
 
-def _supervise(settings: Settings) -> None:
-    try:
-        database = open_database(settings)
-        supervisor = Supervisor(
+    def _supervise(self, settings: Settings) -> None:
+        try:
+            asyncio.run(self._run(settings))
+        except BaseException:
+            log.exception("the supervisor ended")
+        # A process without its loop would look alive for ever; Ray starts a new one.
+        os._exit(1)
+
+    async def _run(self, settings: Settings) -> None:
+        database, calls = open_database(settings), RayCalls()
+        engines = ServeEngines(VllmRuntime(), RayHardware(calls), RayTransfers(calls), calls)
+        self._supervisor = Supervisor(
             database,
             RayJobs.from_settings(settings),
-            ServeEngines(engine.build),
+            engines,
             settings.serving.engine_start_timeout_s,
             chores=[
                 *outcome_chores(settings, database),
                 *collecting_chores(settings, database),
             ],
         )
-        asyncio.run(supervisor.run())
-    except BaseException:
-        log.exception("the supervisor ended")
-    # A process without its loop would look alive for ever; Ray starts a new one.
-    os._exit(1)
+        await self._supervisor.run()
 
 
 def ensure_supervisor() -> None:

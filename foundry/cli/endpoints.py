@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 deploy_app = typer.Typer(add_completion=False)
 
+_REVISION_COLUMNS = ("number", "state", "replicas", "config", "reason", "created_by", "created_at")
 _COLUMNS = ("name", "model", "state", "desired", "revision", "last_error", "updated_at")
 Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="its name or id")]
 Model = Annotated[str, typer.Argument(help="a base, or an adapter: then its base is served")]
@@ -100,6 +101,65 @@ def configure(
     if found.recommendation_id is not None and output is Output.TABLE:
         stderr().print(f"review: foundry budsim explain {found.recommendation_id}", markup=False)
     stderr().print(f"then: foundry deploy {found.model}", markup=False)
+
+
+@app.command(epilog="Example: foundry endpoints scale smollm2-135m 2")
+def scale(
+    endpoint: Endpoint,
+    replicas: Annotated[int, typer.Argument(min=1)],
+    no_wait: NoWait = False,
+    timeout_s: Timeout = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Change how many replicas serve, without restarting those that run."""
+    with session.client() as client:
+        found = client.endpoints.scale(_found(client, endpoint).id, replicas)
+        _settle(client, found, None if no_wait else "scaling", timeout_s, output)
+
+
+@app.command(epilog="Example: foundry endpoints rollback smollm2-135m 3")
+def rollback(
+    endpoint: Endpoint,
+    revision: Annotated[int, typer.Argument(min=1, help="of `foundry endpoints revisions`")],
+    no_wait: NoWait = False,
+    timeout_s: Timeout = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Run the configuration of an earlier revision again. What serves goes on until it answers."""
+    with session.client() as client:
+        found = client.endpoints.rollback(_found(client, endpoint).id, revision)
+        _settle(client, found, None if no_wait else "rolling back", timeout_s, output)
+
+
+@app.command(epilog="Example: foundry endpoints revisions smollm2-135m")
+def revisions(
+    endpoint: Endpoint,
+    limit: session.LimitOption = session.DEFAULT_LIMIT,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List an endpoint's revisions, newest first."""
+    with session.client() as client:
+        found = _found(client, endpoint)
+        rows = session.fetched(
+            lambda cursor, size: client.endpoints.revisions(found.id, cursor=cursor, limit=size),
+            limit,
+        )
+    print_rows(rows, output, columns=_REVISION_COLUMNS, empty=f"{found.name} was never deployed")
+
+
+@app.command(epilog="Example: foundry endpoints diff smollm2-135m 1 2")
+def diff(
+    endpoint: Endpoint,
+    before: Annotated[int, typer.Argument(min=1)],
+    after: Annotated[int, typer.Argument(min=1)],
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show the options in which two revisions differ."""
+    with session.client() as client:
+        found = client.endpoints.diff(_found(client, endpoint).id, before, after)
+    rows = [session.record(change) for change in found.changes]
+    same = f"revisions {before} and {after} are configured alike"
+    print_rows(rows, output, columns=("field", "before", "after"), empty=same)
 
 
 @app.command(epilog="Example: foundry endpoints stop smollm2-135m")

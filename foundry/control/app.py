@@ -25,7 +25,8 @@ from foundry.infra.http.readiness import Readiness
 from foundry.infra.http.stages import build_stages
 from foundry.infra.objects import ObjectStore
 from foundry.serving.endpoints.router import router as endpoints
-from foundry.serving.endpoints.service import endpoint_use
+from foundry.serving.endpoints.version_use import endpoint_use
+from foundry.serving.engine.hardware import LiveHardware
 from foundry.serving.outcomes.closing import current_learnt
 from foundry.serving.outcomes.domain import Forecasts
 from foundry.serving.outcomes.forecasting import PredictorForecasts
@@ -76,6 +77,7 @@ def create_control(
     meter: Meter | None = None,
     learnt: CurrentLearnt = current_learnt,
     forecasts: Forecasts | None = None,
+    hardware: LiveHardware | None = None,
 ) -> FastAPI:
     """The application, to be mounted at `/api`.
 
@@ -85,6 +87,7 @@ def create_control(
         meter: counts searches.
         learnt: reads what deployments taught.
         forecasts: predict what runs; None: with the server's defaults.
+        hardware: what engines may use; None: unknown, so only rules that hold everywhere count.
     Raises:
         SetupError: a route declares no permission.
     """
@@ -121,6 +124,7 @@ def create_control(
     app.state.authenticator = authenticator
     app.state.searches = searches
     app.state.forecasts = forecasts or PredictorForecasts(database, objects, live=live)
+    app.state.hardware = hardware
     app.state.http = settings.http
     app.state.version_use_guards = (endpoint_use,)
     for router in (_own, *_SLICES):

@@ -11,8 +11,12 @@ from foundry.serving.endpoints.schemas import (
     EndpointCreate,
     EndpointList,
     EndpointOut,
+    EndpointRollback,
+    EndpointScale,
     EndpointState,
     EngineConfig,
+    RevisionDiffOut,
+    RevisionList,
 )
 
 _SETTLED = RESTING | {EndpointState.RUNNING, EndpointState.DEGRADED, EndpointState.FAILED}
@@ -66,6 +70,32 @@ class Endpoints(Resource[S_co]):
         """
         query = {"recommendation_id": str(recommendation_id) if recommendation_id else None}
         return Call("POST", path("endpoints", endpoint_id, "deploy"), EndpointOut, query)
+
+    @operation("endpoints_scale")
+    def scale(self, endpoint_id: UUID | str, replicas: int) -> Call[EndpointOut]:
+        """Ask for so many replicas, now and from the next deploy on."""
+        body = EndpointScale(replicas=replicas)
+        return Call("POST", path("endpoints", endpoint_id, "scale"), EndpointOut, body=body)
+
+    @operation("endpoints_rollback")
+    def rollback(self, endpoint_id: UUID | str, revision: int) -> Call[EndpointOut]:
+        """Ask for the configuration of an earlier revision to run again."""
+        body = EndpointRollback(revision=revision)
+        return Call("POST", path("endpoints", endpoint_id, "rollback"), EndpointOut, body=body)
+
+    @operation("endpoints_revisions")
+    def revisions(
+        self, endpoint_id: UUID | str, *, cursor: str | None = None, limit: int = 50
+    ) -> Call[RevisionList]:
+        """What it was configured like, newest first."""
+        query = {"cursor": cursor, "limit": limit}
+        return Call("GET", path("endpoints", endpoint_id, "revisions"), RevisionList, query)
+
+    @operation("endpoints_diff")
+    def diff(self, endpoint_id: UUID | str, before: int, after: int) -> Call[RevisionDiffOut]:
+        """Options in which two revisions differ."""
+        where = path("endpoints", endpoint_id, "revisions", str(before), "diff", str(after))
+        return Call("GET", where, RevisionDiffOut)
 
     @operation("endpoints_stop")
     def stop(self, endpoint_id: UUID | str) -> Call[EndpointOut]:

@@ -1,115 +1,169 @@
-"""Converges engines on the rows of endpoints."""
+"""Converges engines on the rows of endpoints: carries out what `decisions` says."""
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Protocol
 from uuid import UUID
 
-from foundry.errors import DatabaseUnavailable, EngineFailed, FoundryError
+from foundry.errors import EngineFailed, InvalidRequest, NotFound, ResourceExhausted
 from foundry.infra.database import Database
-from foundry.serving.endpoints.domain import EndpointSnapshot, EndpointState
-from foundry.serving.endpoints.service import observe, unsettled
-from foundry.supervisor.ports import EngineHost
+from foundry.serving.endpoints import supervision
+from foundry.serving.endpoints.domain import APP_PREFIX, Change, EndpointSnapshot, RevisionSnapshot
+from foundry.supervisor.decisions import (
+    Effect,
+    Limits,
+    Step,
+    after_transfer,
+    after_validation,
+    after_verification,
+    decide,
+    fail,
+)
+from foundry.supervisor.lease import Lease
+from foundry.supervisor.ports import EngineHost, EngineObservation
 from foundry.supervisor.tasks import KeyedTasks
 
-_S = EndpointState
-_NOT_YET_DEPLOYED = frozenset({_S.PENDING, _S.VALIDATING, _S.TRANSFERRING})
-_DEADLINED = _NOT_YET_DEPLOYED | {_S.DEPLOYING, _S.VERIFYING}
+log = logging.getLogger(__name__)
+
+# From PENDING to DEPLOYING without waiting for the next pass, and a few more.
+_STEPS_AT_ONCE = 8
+# Between the two looks after which an application that no row knows is removed.
+UNKNOWN_S = 60.0
+# Trying again would find the same; all else (Ray, PostgreSQL) may pass and is tried until the
+# deadline of the revision's state.
+_FINAL = (EngineFailed, InvalidRequest, NotFound, ResourceExhausted)
+
+
+class EndpointStore(Protocol):
+    """The rows of endpoints."""
+
+    async def list_unsettled(self, applications: frozenset[str]) -> list[EndpointSnapshot]: ...
+
+    async def read(
+        self, endpoint_id: UUID, applications: frozenset[str]
+    ) -> EndpointSnapshot | None: ...
+
+    async def record(self, before: EndpointSnapshot, change: Change) -> bool:
+        """False: the endpoint was written to since `before` was read."""
+
+    async def list_wanted_applications(self) -> set[str]: ...
+
+
+class LeasedRows:
+    """The rows in PostgreSQL, written under a lease."""
+
+    def __init__(self, database: Database, lease: Lease) -> None:
+        self._database = database
+        self._lease = lease
+
+    async def list_unsettled(self, applications: frozenset[str]) -> list[EndpointSnapshot]:
+        return await supervision.unsettled(self._database, applications)
+
+    async def read(
+        self, endpoint_id: UUID, applications: frozenset[str]
+    ) -> EndpointSnapshot | None:
+        # Before every step: what follows may be an effect on the cluster.
+        self._lease.fence()
+        return await supervision.read_endpoint(self._database, endpoint_id, applications)
+
+    async def record(self, before: EndpointSnapshot, change: Change) -> bool:
+        fence = self._lease.fence()
+        return await supervision.record_change(self._database, before, change, fence)
+
+    async def list_wanted_applications(self) -> set[str]:
+        self._lease.fence()
+        return await supervision.wanted_applications(self._database)
 
 
 class EndpointReconciler:
-    """Moves every endpoint that is not at rest one step per pass."""
+    """Moves every endpoint that is not as desired, each in a task of its own."""
 
     def __init__(
         self,
-        database: Database,
+        store: EndpointStore,
         engines: EngineHost,
         engine_start_timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._database = database
+        self._store = store
         self._engines = engines
-        self._engine_start_timeout_s = engine_start_timeout_s
+        self._limits = Limits(engine_start_timeout_s)
         self._clock = clock
         self.tasks = KeyedTasks("endpoint", clock=clock)
-        self._starting_since: dict[UUID, float] = {}
+        self._unknown_since: dict[str, float] = {}
 
     async def reconcile(self) -> None:
-        """One pass: offer a step for each endpoint."""
-        pending = await unsettled(self._database)
-        alive = {endpoint.id for endpoint in pending if endpoint.state in _DEADLINED}
-        since = self._starting_since
-        for endpoint_id in [each for each in since if each not in alive]:
-            del since[endpoint_id]
-        self.tasks.keep_only({endpoint.id for endpoint in pending})
-        for endpoint in pending:
-            self.tasks.offer(endpoint.id, partial(self._step, endpoint))
+        """One pass: offer a step for each endpoint that needs one."""
+        seen = await self._engines.observe()
+        endpoints = await self._store.list_unsettled(frozenset(seen))
+        self.tasks.keep_only({endpoint.id for endpoint in endpoints} | seen.keys())
+        for endpoint in endpoints:
+            if decide(endpoint, seen, self._limits) is not None:
+                self.tasks.offer(endpoint.id, partial(self._converge, endpoint.id))
+        await self._remove_unknown(endpoints, seen)
 
-    async def _step(self, endpoint: EndpointSnapshot) -> None:
-        try:
-            await self._reconcile(endpoint)
-        except DatabaseUnavailable:
-            raise
-        except FoundryError as error:
-            # A failed revision holds nothing: the next deploy starts a new one.
-            await self._engines.delete(endpoint.app_name)
-            await self._observe(endpoint, _S.FAILED, error.message)
+    async def _converge(self, endpoint_id: UUID) -> None:
+        """Steps of one endpoint until it has to wait."""
+        last: Step | None = None
+        for _ in range(_STEPS_AT_ONCE):
+            seen = await self._engines.observe()
+            endpoint = await self._store.read(endpoint_id, frozenset(seen))
+            if endpoint is None:
+                return
+            step = decide(endpoint, seen, self._limits)
+            if step is None or step == last or not await self._take(endpoint, step):
+                return
+            last = step
 
-    async def _reconcile(self, endpoint: EndpointSnapshot) -> None:
-        if endpoint.desired != "running":
-            await self._remove_previous(endpoint)
-            await self._engines.delete(endpoint.app_name)
-            gone = _S.DELETED if endpoint.desired == "deleted" else _S.STOPPED
-            await self._observe(endpoint, gone)
-        elif endpoint.state in _NOT_YET_DEPLOYED:
-            self._starting_since[endpoint.id] = self._clock()
-            await self._remove_previous(endpoint)
-            await self._engines.deploy(endpoint)
-            await self._observe(endpoint, _S.DEPLOYING)
-        else:
-            await self._follow(endpoint)
+    async def _take(self, endpoint: EndpointSnapshot, step: Step) -> bool:
+        """Returns whether another step may follow at once."""
+        revision = endpoint.numbered(step.number)
+        change = step.change
+        if step.effect is not None:
+            assert revision is not None
+            try:
+                change = await self._perform(step, endpoint, revision)
+            except _FINAL as error:
+                change = fail(endpoint, revision, error.message)
+        if change is None:
+            return step.effect is Effect.DELETE
+        return await self._store.record(endpoint, change)
 
-    async def _remove_previous(self, endpoint: EndpointSnapshot) -> None:
-        """Before the new engine: the accelerators may not do for both."""
-        if endpoint.previous_app_name is not None:
-            await self._engines.delete(endpoint.previous_app_name)
+    async def _perform(
+        self, step: Step, endpoint: EndpointSnapshot, revision: RevisionSnapshot
+    ) -> Change | None:
+        engines = self._engines
+        match step.effect:
+            case Effect.VALIDATE:
+                return after_validation(
+                    endpoint, revision, await engines.validate(endpoint, revision)
+                )
+            case Effect.TRANSFER:
+                return after_transfer(
+                    endpoint, revision, await engines.transfer(endpoint, revision)
+                )
+            case Effect.VERIFY:
+                await engines.verify(endpoint, revision)
+                return after_verification(endpoint, revision)
+            case Effect.DEPLOY:
+                await engines.deploy(endpoint, revision)
+            case Effect.DELETE:
+                await engines.delete(revision.app_name)
+        return step.change
 
-    async def _follow(self, endpoint: EndpointSnapshot) -> None:
-        """Compare a deployed endpoint with its engine."""
-        seen = await self._engines.observe(endpoint.app_name)
-        if seen.status == "absent":
-            # The cluster was lost: build it again from the row.
-            await self._observe(endpoint, _S.PENDING)
-        elif seen.status == "failed":
-            raise EngineFailed(f"the engine did not start: {seen.message}")
-        elif seen.status == "running":
-            await self._running(endpoint)
-        elif endpoint.state == _S.RUNNING:
-            await self._observe(endpoint, _S.DEGRADED, seen.message or "the engine restarts")
-        elif endpoint.state == _S.DEPLOYING:
-            await self._waiting(endpoint)
-
-    async def _running(self, endpoint: EndpointSnapshot) -> None:
-        if endpoint.state == _S.DEPLOYING:
-            await self._observe(endpoint, _S.VERIFYING)
-        elif endpoint.state == _S.VERIFYING:
-            await self._engines.verify(endpoint)
-            await self._observe(endpoint, _S.RUNNING)
-        elif endpoint.state == _S.DEGRADED:
-            await self._observe(endpoint, _S.RUNNING)
-
-    async def _waiting(self, endpoint: EndpointSnapshot) -> None:
-        began = self._starting_since.setdefault(endpoint.id, self._clock())
-        waited = self._clock() - began
-        if waited > self._engine_start_timeout_s:
-            raise EngineFailed(
-                f"the engine was not ready after {waited:.0f} s: see `foundry logs serve`; "
-                "raise FOUNDRY_SERVING__ENGINE_START_TIMEOUT_S if it only needs longer"
-            )
-
-    async def _observe(
-        self, endpoint: EndpointSnapshot, state: EndpointState, error: str | None = None
+    async def _remove_unknown(
+        self, endpoints: list[EndpointSnapshot], seen: Mapping[str, EngineObservation]
     ) -> None:
-        await observe(
-            self._database, endpoint.id, state, revision=endpoint.revision, last_error=error
-        )
+        """Offer the removal of engines that no row has known for a minute."""
+        names = {each.app_name for endpoint in endpoints for each in endpoint.revisions}
+        unknown = {name for name in seen if name.startswith(APP_PREFIX)} - names
+        if unknown:
+            unknown -= await self._store.list_wanted_applications()
+        since = self._unknown_since
+        for name in since.keys() - unknown:
+            del since[name]
+        for name in unknown:
+            if self._clock() - since.setdefault(name, self._clock()) >= UNKNOWN_S:
+                self.tasks.offer(name, partial(self._engines.delete, name))

@@ -1,8 +1,8 @@
 """Converges running things on the desired state in PostgreSQL.
 
 Level-triggered: each pass reads the rows and the cluster and offers one step for every difference,
-so a missed event, a restart or a second supervisor costs a pass and never a fact. The passes only
-list; each thing's step is a task of its own (`tasks`).
+so a missed event or a restart costs a pass and never a fact. The passes only list; each thing's
+step is a task of its own (`tasks`). One supervisor acts, under a lease; others wait for it.
 """
 
 import asyncio
@@ -11,15 +11,20 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from foundry.errors import DatabaseUnavailable
+from foundry.errors import DatabaseUnavailable, LeaseLost
 from foundry.infra.database import Database
-from foundry.supervisor.endpoints import EndpointReconciler
+from foundry.supervisor.endpoints import EndpointReconciler, LeasedRows
 from foundry.supervisor.jobs import JobReconciler
+from foundry.supervisor.lease import RENEW_S, Lease
 from foundry.supervisor.ports import EngineHost, JobLauncher
 
 log = logging.getLogger(__name__)
 
 PERIOD_S = 1.0
+# Turns that a chore may miss before it is overdue: one may fail, one may be slow.
+_MISSED_TURNS = 3
+# Short periods are not measured against a busy machine's hiccups.
+_LEAST_OVERDUE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +33,53 @@ class Chore:
 
     step: Callable[[], Awaitable[object]]
     period_s: float
+    name: str = "chore"
+
+    @property
+    def overdue_s(self) -> float:
+        """Without a success for so long, somebody has to look."""
+        return max(_MISSED_TURNS * self.period_s, _LEAST_OVERDUE_S)
+
+
+@dataclass(slots=True)
+class Punctuality:
+    """When a repeated step last succeeded.
+
+    Attributes:
+        since: when it began to be due, or last succeeded.
+        alerted: an alert was logged since then.
+    """
+
+    chore: Chore
+    since: float
+    succeeded: bool = False
+    alerted: bool = False
+
+    def succeed(self, now: float) -> None:
+        if self.alerted:
+            log.warning("%s succeeds again", self.chore.name)
+        self.since, self.succeeded, self.alerted = now, True, False
+
+    def wait(self, now: float) -> None:
+        """It is another supervisor's turn: nothing is due here."""
+        self.since, self.alerted = now, False
+
+    def watch(self, now: float) -> bool:
+        """Whether it is overdue; says so once."""
+        late = now - self.since > self.chore.overdue_s
+        if late and not self.alerted:
+            self.alerted = True
+            log.error(
+                "ALERT: %s has not succeeded for %.0f s; it is due every %.0f s",
+                self.chore.name,
+                now - self.since,
+                self.chore.period_s,
+            )
+        return late
 
 
 class Supervisor:
-    """One per cluster; two would only do the same work twice."""
+    """One of a cluster acts; see `lease`."""
 
     def __init__(
         self,
@@ -42,32 +90,78 @@ class Supervisor:
         clock: Callable[[], float] = time.monotonic,
         chores: Sequence[Chore] = (),
     ) -> None:
+        self._clock = clock
+        self.lease = Lease(database, clock=clock)
         self.jobs = JobReconciler(database, launcher, clock)
-        self.endpoints = EndpointReconciler(database, engines, engine_start_timeout_s, clock)
-        self._chores = chores
+        self.endpoints = EndpointReconciler(
+            LeasedRows(database, self.lease), engines, engine_start_timeout_s, clock
+        )
+        passes = (
+            Chore(self.jobs.reconcile, PERIOD_S, "jobs"),
+            Chore(self.endpoints.reconcile, PERIOD_S, "endpoints"),
+        )
+        self._watched = [Punctuality(chore, clock()) for chore in (*passes, *chores)]
 
     async def run(self) -> None:
         """Until cancelled; a pass that fails is logged and tried again."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._repeat(self.jobs.reconcile))
-                group.create_task(self._repeat(self.endpoints.reconcile))
-                for chore in self._chores:
-                    group.create_task(self._repeat(chore.step, chore.period_s))
+                group.create_task(self._keep_lease())
+                group.create_task(self._watch())
+                for punctuality in self._watched:
+                    group.create_task(self._repeat(punctuality))
         finally:
             await self.jobs.tasks.close()
             await self.endpoints.tasks.close()
 
-    async def _repeat(
-        self, step: Callable[[], Awaitable[object]], period_s: float = PERIOD_S
-    ) -> None:
+    def status(self) -> dict[str, object]:
+        """Whether it acts, and of every pass and chore the seconds since it last succeeded."""
+        now = self._clock()
+        return {
+            "acts": self.lease.held,
+            "chores": {
+                each.chore.name: {
+                    "succeeded_s_ago": now - each.since if each.succeeded else None,
+                    "period_s": each.chore.period_s,
+                    "overdue": now - each.since > each.chore.overdue_s,
+                }
+                for each in self._watched
+            },
+        }
+
+    async def _keep_lease(self) -> None:
         while True:
             try:
-                await step()
+                await self.lease.hold()
+            except DatabaseUnavailable:
+                log.warning("the lease cannot be renewed: PostgreSQL cannot be reached")
+            except Exception:
+                # The loop outlives every fault: without a lease nothing is reconciled.
+                log.exception("the lease could not be renewed; trying again")
+            await asyncio.sleep(RENEW_S)
+
+    async def _watch(self) -> None:
+        while True:
+            for each in self._watched:
+                each.watch(self._clock())
+            await asyncio.sleep(PERIOD_S)
+
+    async def _repeat(self, punctuality: Punctuality) -> None:
+        chore = punctuality.chore
+        while True:
+            try:
+                if self.lease.held:
+                    await chore.step()
+                    punctuality.succeed(self._clock())
+                else:
+                    punctuality.wait(self._clock())
             except DatabaseUnavailable:
                 self.jobs.note_outage()
                 log.warning("PostgreSQL cannot be reached; trying again")
+            except LeaseLost as error:
+                log.warning("%s: %s", chore.name, error.message)
             except Exception:
                 # The loop outlives every fault of a pass: the next one starts from the facts again.
-                log.exception("a pass failed; trying again")
-            await asyncio.sleep(period_s)
+                log.exception("%s failed; trying again", chore.name)
+            # A chore that waits for the lease must not sleep through its first turn.
+            await asyncio.sleep(chore.period_s if self.lease.held else min(chore.period_s, 1.0))

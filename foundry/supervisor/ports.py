@@ -1,20 +1,57 @@
 """What the supervisor asks of the cluster, as Protocols; Ray's side lies in `ray_jobs` and
 `serve_engines`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 from uuid import UUID
 
 from foundry.execution.jobs.service import NodeResources
-from foundry.serving.endpoints.domain import EndpointSnapshot
+from foundry.serving.endpoints.domain import EndpointSnapshot, RevisionSnapshot, Strategy
 
-EngineStatus = Literal["absent", "starting", "running", "failed"]
+EngineStatus = Literal["absent", "starting", "running", "unhealthy", "failed", "deleting"]
 
 
 @dataclass(frozen=True, slots=True)
 class EngineObservation:
+    """One engine application as the cluster reports it.
+
+    Attributes:
+        status: `starting` covers every change under way, scaling included; `unhealthy`: a replica
+            that ran has died.
+        ready: replicas that take requests.
+    """
+
     status: EngineStatus
     message: str = ""
+    ready: int = 0
+
+
+ABSENT = EngineObservation("absent")
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """Whether a revision can be started here.
+
+    Attributes:
+        reasons: why no cluster could run it as it is configured.
+        missing: what this cluster lacks at the moment; nodes may still join.
+        strategy: whether its engine may start beside the one that it replaces.
+    """
+
+    reasons: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    strategy: Strategy = "recreate"
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """How far a model's files are on their way to where the engine will read them."""
+
+    done: bool
+    bytes_done: int = 0
+    bytes_total: int = 0
 
 
 DriverStatus = Literal["absent", "pending", "running", "ended"]
@@ -57,13 +94,28 @@ class JobLauncher(Protocol):
 
 
 class EngineHost(Protocol):
-    """Ray Serve's engine applications."""
+    """Ray Serve's engine applications. Every call may be repeated."""
 
-    async def deploy(self, endpoint: EndpointSnapshot) -> None: ...
+    async def observe(self) -> Mapping[str, EngineObservation]:
+        """Every engine application of the cluster by name."""
 
-    async def observe(self, app_name: str) -> EngineObservation: ...
+    async def validate(
+        self, endpoint: EndpointSnapshot, revision: RevisionSnapshot
+    ) -> Validation: ...
 
-    async def verify(self, endpoint: EndpointSnapshot) -> None:
-        """One short greedy generation. Raises EngineFailed."""
+    async def transfer(self, endpoint: EndpointSnapshot, revision: RevisionSnapshot) -> Transfer:
+        """Begin, or look after, the fetching of the model's files."""
 
-    async def delete(self, app_name: str) -> None: ...
+    async def deploy(self, endpoint: EndpointSnapshot, revision: RevisionSnapshot) -> None:
+        """Start the revision's application, or bring it to the wanted number of replicas."""
+
+    async def verify(self, endpoint: EndpointSnapshot, revision: RevisionSnapshot) -> None:
+        """Short greedy generations, streamed and not.
+
+        Raises:
+            EngineFailed: it answers wrongly.
+            Unavailable: it takes no request at the moment.
+        """
+
+    async def delete(self, app_name: str) -> None:
+        """Begin to remove an application; its running requests end first."""

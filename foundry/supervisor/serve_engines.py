@@ -1,93 +1,178 @@
-"""Engines as applications of Ray Serve."""
+"""Engines as applications of Ray Serve.
+
+Every call into Ray runs in a small pool of threads of its own and has a deadline: a frozen Ray
+holds these threads, not those that the rest of the process uses. What Ray raises becomes
+`Unavailable`: the call may be repeated.
+"""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Protocol
 
 import orjson
-import ray
 from ray import serve
 from ray.serve import Application, RunTarget
-from ray.serve.schema import ApplicationStatus
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
-from foundry.errors import EngineFailed
-from foundry.execution.workers.search import accelerators
-from foundry.infra.wire.frames import CallContext, Head, Kind
-from foundry.serving.endpoints.domain import EndpointSnapshot
+from foundry.errors import EngineFailed, Unavailable
+from foundry.infra.wire.frames import CallContext, Head, Kind, Tail
+from foundry.serving.endpoints.domain import APP_PREFIX, EndpointSnapshot, RevisionSnapshot
 from foundry.serving.engine.deployment import DEPLOYMENT
+from foundry.serving.engine.hardware import LiveHardware
+from foundry.serving.engine.options import EngineOptions
+from foundry.serving.engine.runtime import RuntimeRules, fits_beside
 from foundry.serving.engine.upstream import HandleUpstream
-from foundry.supervisor.ports import EngineObservation, EngineStatus
-
-BuildEngine = Callable[[dict[str, object]], Application]
+from foundry.supervisor.ports import EngineObservation, EngineStatus, Transfer, Validation
+from foundry.supervisor.ray_calls import RayCalls
+from foundry.supervisor.transfers import Transfers
 
 _STATUS: dict[ApplicationStatus, EngineStatus] = {
     ApplicationStatus.NOT_STARTED: "starting",
     ApplicationStatus.DEPLOYING: "starting",
-    ApplicationStatus.UNHEALTHY: "starting",
+    ApplicationStatus.UNHEALTHY: "unhealthy",
     ApplicationStatus.RUNNING: "running",
     ApplicationStatus.DEPLOY_FAILED: "failed",
-    ApplicationStatus.DELETING: "absent",
+    ApplicationStatus.DELETING: "deleting",
 }
 
 _MESSAGE_CHARS = 2000
-_VERIFY_TIMEOUT_S = 120.0
+_VERIFY_TIMEOUT_S = 60.0
+
+
+class Runtime(RuntimeRules, Protocol):
+    """One kind of engine: its rules, what Serve is to run, and how it proves that it answers."""
+
+    def build(self, args: Mapping[str, object]) -> Application:
+        """Raises InvalidConfiguration: this cluster cannot run it."""
+
+    async def health(self, app_name: str, model: str) -> None:
+        """Raises EngineFailed, Unavailable."""
 
 
 class ServeEngines:
     """Engine applications of this cluster's Ray Serve."""
 
-    def __init__(self, build: BuildEngine) -> None:
-        self._build = build
-        self._upstream = HandleUpstream(DEPLOYMENT)
+    def __init__(
+        self, runtime: Runtime, hardware: LiveHardware, transfers: Transfers, calls: RayCalls
+    ) -> None:
+        self._runtime = runtime
+        self._hardware = hardware
+        self._transfers = transfers
+        self._calls = calls
 
-    async def deploy(self, endpoint: EndpointSnapshot) -> None:
-        resources = ray.cluster_resources()
-        application = self._build(
+    async def observe(self) -> dict[str, EngineObservation]:
+        """Raises Unavailable."""
+        status = await self._calls.run(serve.status)
+        return {
+            name: _observation(found)
+            for name, found in status.applications.items()
+            if name.startswith(APP_PREFIX)
+        }
+
+    async def validate(self, endpoint: EndpointSnapshot, revision: RevisionSnapshot) -> Validation:
+        """Raises Unavailable."""
+        hardware = await self._hardware.read_hardware()
+        config = {**revision.config, "replicas": revision.replicas}
+        report = self._runtime.supports(config, hardware)
+        options = EngineOptions.of(config)
+        beside = fits_beside(options, hardware)
+        if options.strategy is not None:
+            beside = options.strategy == "surge"
+        return Validation(report.reasons, report.missing, "surge" if beside else "recreate")
+
+    async def transfer(self, endpoint: EndpointSnapshot, revision: RevisionSnapshot) -> Transfer:
+        """Raises Unavailable, and what the object store refuses."""
+        return await self._transfers.look(endpoint.model_version_id, revision.replicas)
+
+    async def deploy(self, endpoint: EndpointSnapshot, revision: RevisionSnapshot) -> None:
+        """Raises InvalidConfiguration, Unavailable."""
+        hardware = await self._hardware.read_hardware()
+        application = self._runtime.build(
             {
                 "base_version_id": str(endpoint.model_version_id),
-                "app_name": endpoint.app_name,
-                "config": endpoint.config,
-                "on_cpu": resources.get("GPU", 0) < 1,
-                "accelerators": accelerators(resources),
+                "app_name": revision.app_name,
+                "config": {**revision.config, "replicas": revision.replicas},
+                "config_digest": revision.config_digest,
+                "hardware": hardware,
             }
         )
-        target = RunTarget(target=application, name=endpoint.app_name, route_prefix=None)
-        await asyncio.to_thread(
-            serve.run_many,
-            [target],
-            wait_for_ingress_deployment_creation=False,
-            wait_for_applications_running=False,
-        )
+        target = RunTarget(target=application, name=revision.app_name, route_prefix=None)
 
-    async def observe(self, app_name: str) -> EngineObservation:
-        applications = (await asyncio.to_thread(serve.status)).applications
-        found = applications.get(app_name)
-        if found is None:
-            return EngineObservation("absent")
-        message = found.message or "; ".join(
-            deployment.message for deployment in found.deployments.values() if deployment.message
-        )
-        return EngineObservation(_STATUS[found.status], message[-_MESSAGE_CHARS:])
+        def run() -> None:
+            # `run_many` would start a Serve of its own, with its own open ports.
+            if _get_global_client(raise_if_no_controller_running=False) is None:
+                raise Unavailable("Ray Serve does not run")
+            serve.run_many(
+                [target],
+                wait_for_ingress_deployment_creation=False,
+                wait_for_applications_running=False,
+            )
 
-    async def verify(self, endpoint: EndpointSnapshot) -> None:
-        """Raises EngineFailed: four greedy tokens could not be generated."""
-        context = CallContext(f"verify-{endpoint.id}", endpoint.name, _VERIFY_TIMEOUT_S)
-        ended = False
-        try:
-            async with asyncio.timeout(_VERIFY_TIMEOUT_S):
-                async for frame in self._upstream.stream(
-                    endpoint.app_name, "completions", _probe(endpoint.name), context
-                ):
-                    if frame.kind is Kind.HEAD and (fault := Head.of(frame).fault):
-                        raise fault.error()
-                    ended = ended or frame.kind is Kind.TAIL
-        except TimeoutError as error:
-            raise EngineFailed("the engine did not answer the test request") from error
-        if not ended:
-            raise EngineFailed("the engine broke its answer to the test request")
+        await self._calls.run(run)
+
+    async def verify(self, endpoint: EndpointSnapshot, revision: RevisionSnapshot) -> None:
+        """Raises EngineFailed, Unavailable."""
+        await self._runtime.health(revision.app_name, endpoint.name)
 
     async def delete(self, app_name: str) -> None:
-        await asyncio.to_thread(serve.delete, app_name)
+        """Begin to remove it; an unknown one is gone. Raises Unavailable."""
+
+        def remove() -> None:
+            try:
+                # Not to wait here: the next observation says when it is gone.
+                serve.delete(app_name, _blocking=False)
+            except KeyError:
+                return
+
+        await self._calls.run(remove)
 
 
-def _probe(model: str) -> bytes:
-    return orjson.dumps({"model": model, "prompt": "1 2 3", "max_tokens": 4, "temperature": 0})
+def _observation(found: ApplicationStatusOverview) -> EngineObservation:
+    message = found.message or "; ".join(
+        deployment.message for deployment in found.deployments.values() if deployment.message
+    )
+    engine = found.deployments.get(DEPLOYMENT)
+    states = engine.replica_states if engine is not None else {}
+    # By value: the keys are an enumeration in some answers of Ray and text in others.
+    ready = sum(count for state, count in states.items() if str(state).endswith("RUNNING"))
+    return EngineObservation(_STATUS[found.status], message[-_MESSAGE_CHARS:], ready)
+
+
+async def prove_answers(upstream: HandleUpstream, app_name: str, model: str) -> None:
+    """Four greedy tokens, in one piece and streamed.
+
+    Raises:
+        EngineFailed: it answers wrongly, or not in time.
+        Unavailable: it takes no request at the moment.
+    """
+    for stream in (False, True):
+        context = CallContext(f"verify-{app_name}", model, _VERIFY_TIMEOUT_S)
+        try:
+            async with asyncio.timeout(_VERIFY_TIMEOUT_S):
+                await _prove(upstream, app_name, _probe(model, stream=stream), context)
+        except TimeoutError as error:
+            raise EngineFailed("the engine did not answer the test request") from error
+
+
+async def _prove(
+    upstream: HandleUpstream, app_name: str, body: bytes, context: CallContext
+) -> None:
+    data, tail = b"", None
+    async for frame in upstream.stream(app_name, "completions", body, context):
+        if frame.kind is Kind.HEAD and (fault := Head.of(frame).fault):
+            raise fault.error()
+        if frame.kind is Kind.DATA:
+            data += frame.payload
+        elif frame.kind is Kind.TAIL:
+            tail = Tail.of(frame)
+    if tail is None:
+        raise EngineFailed("the engine broke its answer to the test request")
+    if tail.usage.completion_tokens < 1 or not data:
+        raise EngineFailed("the engine generated nothing for the test request")
+
+
+def _probe(model: str, *, stream: bool) -> bytes:
+    return orjson.dumps(
+        {"model": model, "prompt": "1 2 3", "max_tokens": 4, "temperature": 0, "stream": stream}
+    )

@@ -11,7 +11,6 @@ from importlib.resources import files
 from pathlib import Path
 from shutil import copytree
 from typing import Any
-from uuid import UUID
 
 import pytest
 import uvicorn
@@ -24,12 +23,12 @@ from foundry.gateway.app import create_gateway
 from foundry.gateway.measurement import Measurement
 from foundry.governance.identity.service import Authenticator
 from foundry.infra.database import Database
-from foundry.serving.endpoints.domain import EndpointState as S
-from foundry.serving.endpoints.service import Routing, observe
+from foundry.serving.endpoints.service import Routing
 from foundry.serving.outcomes.service import Closing, GatewayWindows
 from tests.control.client import PEPPER, SECURITY, Control, running_control, with_models
 from tests.fakes.engine import FakeEngine, FakeUpstream
 from tests.gateway.conftest import RecordingMeter
+from tests.serving.endpoints.cluster import run_endpoints
 from tests.serving.outcomes.windows import FakeDisturbances, FakeForecasts
 
 LEVELS = ("--concurrency", "1,3", "--requests", "8", "--input-tokens", "6", "--output-tokens", "8")
@@ -71,8 +70,7 @@ async def stack(
         control.app.state.forecasts = forecasts
         answer = await control.client.post("/endpoints", json={"model": "smol", "deploy": True})
         endpoint = answer.json()
-        for state in (S.DEPLOYING, S.VERIFYING, S.RUNNING):
-            await observe(database, UUID(endpoint["id"]), state, revision=endpoint["revision"])
+        await run_endpoints(database)
         engine = FakeEngine(words=("a",) * 8, first_s=0.05, gap_s=0.025)
         measurement = Measurement(
             RecordingMeter(),

@@ -193,7 +193,7 @@ async def test_an_adapter_gets_its_bases_endpoint(control: Control, tmp_path: Pa
     endpoint = made.json()
     assert endpoint["model"] == "smol@0.1.0"
     assert endpoint["state"] == "PENDING"
-    assert endpoint["app_name"] == f"engine-{base.digest[:8]}-r1"
+    assert endpoint["app_name"] == f"engine-{base.digest[:24]}-r1"
     again = await control.client.post("/endpoints", json={"model": "smol"})
     assert (again.status_code, again.json()["id"]) == (200, endpoint["id"])
     used = await control.client.delete("/models/support-bot/versions/0.1.0")

@@ -1,19 +1,13 @@
 """The supervisor's decisions, on a real PostgreSQL and a scripted cluster."""
 
 import asyncio
-from pathlib import Path
+import logging
 
 import pytest
 
 from foundry.infra.database import Database
-from foundry.serving.endpoints.domain import EndpointState as S
-from foundry.serving.endpoints.tables import Endpoint
-from foundry.supervisor.loop import Chore, Supervisor
-from foundry.supervisor.ports import EngineObservation
+from foundry.supervisor.loop import Chore, Punctuality, Supervisor
 from tests.fakes.cluster import FakeEngines, FakeLauncher
-from tests.governance.identity.principals import principal
-from tests.serving.endpoints.test_configuring import Studio
-from tests.serving.endpoints.test_service import Floor
 
 pytestmark = pytest.mark.postgres
 
@@ -27,121 +21,6 @@ class Watchtower:
         self.supervisor = Supervisor(
             database, self.launcher, self.engines, 60.0, clock=lambda: self.now
         )
-
-    async def reconcile_endpoints(self) -> None:
-        await self.supervisor.endpoints.reconcile()
-        await self.supervisor.endpoints.tasks.drain()
-
-
-async def reread(database: Database, endpoint: Endpoint) -> tuple[str, str | None]:
-    async with database.begin() as db:
-        row = await db.get_one(Endpoint, endpoint.id)
-        return row.state, row.last_error
-
-
-async def test_an_endpoint_from_pending_to_running(database: Database, tmp_path: Path) -> None:
-    tower, floor = Watchtower(database), Floor(database, tmp_path, principal())
-    await floor.models()
-    endpoint = await floor.deployed("smol")
-    await tower.reconcile_endpoints()
-    assert await reread(database, endpoint) == (S.DEPLOYING, None)
-    tower.engines.applications[endpoint.app_name] = EngineObservation("running")
-    await tower.reconcile_endpoints()
-    assert await reread(database, endpoint) == (S.VERIFYING, None)
-    await tower.reconcile_endpoints()
-    assert await reread(database, endpoint) == (S.RUNNING, None)
-    assert tower.engines.verified == [endpoint.app_name]
-
-
-async def test_a_lost_cluster_is_built_again(database: Database, tmp_path: Path) -> None:
-    tower, floor = Watchtower(database), Floor(database, tmp_path, principal())
-    await floor.models()
-    endpoint = await floor.deployed("smol")
-    await floor.run(endpoint)
-    await tower.reconcile_endpoints()
-    assert (await reread(database, endpoint))[0] == S.PENDING
-    await tower.reconcile_endpoints()
-    assert tower.engines.applications[endpoint.app_name].status == "starting"
-
-
-async def test_an_engine_that_restarts_is_degraded_meanwhile(
-    database: Database, tmp_path: Path
-) -> None:
-    tower, floor = Watchtower(database), Floor(database, tmp_path, principal())
-    await floor.models()
-    endpoint = await floor.deployed("smol")
-    await floor.run(endpoint)
-    tower.engines.applications[endpoint.app_name] = EngineObservation("starting", "replica died")
-    await tower.reconcile_endpoints()
-    assert await reread(database, endpoint) == (S.DEGRADED, "replica died")
-    tower.engines.applications[endpoint.app_name] = EngineObservation("running")
-    await tower.reconcile_endpoints()
-    assert await reread(database, endpoint) == (S.RUNNING, None)
-
-
-@pytest.mark.parametrize("how", ["failed", "late", "mute"])
-async def test_an_engine_that_does_not_come_up_fails_with_its_reason(
-    database: Database, tmp_path: Path, how: str
-) -> None:
-    tower, floor = Watchtower(database), Floor(database, tmp_path, principal())
-    await floor.models()
-    endpoint = await floor.deployed("smol")
-    await tower.reconcile_endpoints()
-    if how == "failed":
-        tower.engines.applications[endpoint.app_name] = EngineObservation("failed", "no memory")
-    elif how == "mute":
-        tower.engines.applications[endpoint.app_name] = EngineObservation("running")
-        tower.engines.fault = "it answers nothing"
-        await tower.reconcile_endpoints()
-    else:
-        tower.now += 61
-    await tower.reconcile_endpoints()
-    state, error = await reread(database, endpoint)
-    assert state == S.FAILED
-    expected = {"failed": "no memory", "late": "not ready after 61 s", "mute": "answers nothing"}
-    assert expected[how] in str(error)
-    assert tower.engines.deleted == [endpoint.app_name]
-
-
-async def test_a_stopped_endpoint_releases_its_engine(database: Database, tmp_path: Path) -> None:
-    tower, floor = Watchtower(database), Floor(database, tmp_path, principal())
-    await floor.models()
-    endpoint = await floor.deployed("smol")
-    await floor.run(endpoint)
-    await floor.call(lambda e: e.stop(endpoint.id))
-    await tower.reconcile_endpoints()
-    assert (await reread(database, endpoint))[0] == S.STOPPED
-    assert tower.engines.deleted == [endpoint.app_name]
-
-
-async def test_a_new_configuration_replaces_the_engine(database: Database, tmp_path: Path) -> None:
-    tower, studio = Watchtower(database), Studio(database, tmp_path)
-    await studio.models()
-    first = await studio.deployed("smol")
-    await tower.reconcile_endpoints()
-    await studio.run(first)
-    await studio.configure(first.id, replicas=2, optimization_method="MANUAL")
-    second = await studio.deploy(first.id)
-    await tower.reconcile_endpoints()
-    assert tower.engines.deleted == [first.app_name]
-    assert list(tower.engines.applications) == [second.app_name]
-    assert (await reread(database, first))[0] == S.DEPLOYING
-
-
-async def test_an_endpoint_that_stops_meanwhile_leaves_neither_engine(
-    database: Database, tmp_path: Path
-) -> None:
-    tower, studio = Watchtower(database), Studio(database, tmp_path)
-    await studio.models()
-    first = await studio.deployed("smol")
-    await tower.reconcile_endpoints()
-    await studio.run(first)
-    await studio.configure(first.id, replicas=2, optimization_method="MANUAL")
-    second = await studio.deploy(first.id)
-    await studio.call(lambda e: e.stop(first.id))
-    await tower.reconcile_endpoints()
-    assert tower.engines.deleted == [first.app_name, second.app_name]
-    assert tower.engines.applications == {}
 
 
 async def test_a_chore_that_fails_is_done_again_and_stops_nothing(database: Database) -> None:
@@ -158,9 +37,84 @@ async def test_a_chore_that_fails_is_done_again_and_stops_nothing(database: Data
     supervisor = Supervisor(
         database, FakeLauncher(), FakeEngines(), 60.0, chores=[Chore(work, 0.01)]
     )
+    assert await supervisor.lease.hold()
     running = asyncio.create_task(supervisor.run())
     await asyncio.wait_for(done.wait(), 10)
     assert not running.done()
     running.cancel()
     await asyncio.wait({running})
     assert turns >= 2
+
+
+async def test_only_the_holder_of_the_lease_acts(database: Database) -> None:
+    """A second supervisor does nothing until the first has given the lease up."""
+    turns: list[str] = []
+    done = {name: asyncio.Event() for name in ("first", "second")}
+
+    def chore(name: str) -> Chore:
+        async def work() -> None:
+            turns.append(name)
+            done[name].set()
+
+        return Chore(work, 0.01, name)
+
+    first, second = (
+        Supervisor(database, FakeLauncher(), FakeEngines(), 60.0, chores=[chore(name)])
+        for name in done
+    )
+    assert await first.lease.hold()
+    assert not await second.lease.hold()
+    tasks = {"first": asyncio.create_task(first.run()), "second": asyncio.create_task(second.run())}
+    await asyncio.wait_for(done["first"].wait(), 20)
+    assert (first.status()["acts"], second.status()["acts"]) == (True, False)
+    assert "second" not in turns
+    tasks["first"].cancel()
+    await asyncio.wait({tasks["first"]})
+    await first.lease.give_up()
+    assert await second.lease.hold()
+    await asyncio.wait_for(done["second"].wait(), 20)
+    tasks["second"].cancel()
+    await asyncio.wait({tasks["second"]})
+
+
+def test_an_overdue_chore_is_told_once_and_again_after_a_success(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def work() -> None: ...
+
+    punctuality = Punctuality(Chore(work, 100.0, "reviews"), since=0.0)
+    with caplog.at_level(logging.WARNING):
+        assert not punctuality.watch(300.0)
+        assert punctuality.watch(301.0)
+        assert punctuality.watch(400.0)
+        punctuality.succeed(400.0)
+        assert not punctuality.watch(700.0)
+        assert punctuality.watch(701.0)
+    assert [record.getMessage() for record in caplog.records] == [
+        "ALERT: reviews has not succeeded for 301 s; it is due every 100 s",
+        "reviews succeeds again",
+        "ALERT: reviews has not succeeded for 301 s; it is due every 100 s",
+    ]
+
+
+async def test_the_status_names_every_pass_and_chore(database: Database) -> None:
+    async def work() -> None: ...
+
+    now = 50.0
+    supervisor = Supervisor(
+        database,
+        FakeLauncher(),
+        FakeEngines(),
+        60.0,
+        clock=lambda: now,
+        chores=[Chore(work, 3600.0, "reviews")],
+    )
+    now = 120.0
+    assert supervisor.status() == {
+        "acts": False,
+        "chores": {
+            "jobs": {"succeeded_s_ago": None, "period_s": 1.0, "overdue": True},
+            "endpoints": {"succeeded_s_ago": None, "period_s": 1.0, "overdue": True},
+            "reviews": {"succeeded_s_ago": None, "period_s": 3600.0, "overdue": False},
+        },
+    }

@@ -1,15 +1,27 @@
-"""SQL of endpoints. Every change of state names the states it may come from."""
+"""SQL of endpoints, of their revisions and of the lease under which they are observed."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, Row, case, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from foundry.serving.endpoints.domain import RESTING, SERVING, EndpointState
-from foundry.serving.endpoints.tables import Endpoint
+from foundry.infra.database import utcnow
+from foundry.serving.endpoints.domain import (
+    RESTING,
+    SERVING,
+    EndpointState,
+    RevisionChange,
+    RevisionState,
+)
+from foundry.serving.endpoints.tables import Endpoint, EndpointRevision, SupervisorLease
 
 _SETTLED = RESTING | {EndpointState.FAILED}
+_GONE = (RevisionState.REMOVED, RevisionState.FAILED)
+# How long a crash counts: three of them in this time are a crash loop.
+_CRASH_WINDOW = timedelta(minutes=10)
 
 
 class EndpointRows:
@@ -33,11 +45,6 @@ class EndpointRows:
         key = func.hashtextextended(f"endpoint:{base_digest}", 0)
         await self._db.execute(select(func.pg_advisory_xact_lock(key)))
 
-    async def next_revision(self, base_digest: str) -> int:
-        """Over all tenants: the revision is part of the engine's name, which the cluster shares."""
-        query = select(func.max(Endpoint.revision)).where(Endpoint.base_digest == base_digest)
-        return ((await self._db.execute(query)).scalar() or 0) + 1
-
     async def get(self, endpoint_id: UUID, *, lock: bool = False) -> Endpoint | None:
         query = select(Endpoint).where(*self._mine, Endpoint.id == endpoint_id)
         if lock:
@@ -45,10 +52,26 @@ class EndpointRows:
         return (await self._db.execute(query)).scalar()
 
     async def of_version(self, version_id: UUID) -> Endpoint | None:
-        query = select(Endpoint).where(
-            Endpoint.tenant_id == self._tenant_id,
-            Endpoint.state != EndpointState.DELETED,
-            Endpoint.model_version_id == version_id,
+        """The project's endpoint that answers for a base: one that serves, else the oldest."""
+        query = (
+            select(Endpoint)
+            .where(*self._mine, Endpoint.model_version_id == version_id)
+            .order_by(Endpoint.state.not_in(SERVING), Endpoint.id)
+            .limit(1)
+        )
+        return (await self._db.execute(query)).scalar()
+
+    async def user_of(self, version_id: UUID) -> Endpoint | None:
+        """Any endpoint of the tenant that needs a base: versions belong to tenants."""
+        query = (
+            select(Endpoint)
+            .where(
+                Endpoint.tenant_id == self._tenant_id,
+                Endpoint.state != EndpointState.DELETED,
+                Endpoint.model_version_id == version_id,
+            )
+            .order_by(Endpoint.id)
+            .limit(1)
         )
         return (await self._db.execute(query)).scalar()
 
@@ -69,18 +92,183 @@ class EndpointRows:
         return (await self._db.execute(query)).scalars().all()
 
 
+class RevisionRows:
+    """Revisions of endpoints."""
+
+    def __init__(self, db: AsyncSession) -> None:
+        self._db = db
+
+    async def add(self, revision: EndpointRevision, allowed_s: float) -> None:
+        """Args: allowed_s: how long it may wait to be begun."""
+        revision.deadline_at = _from_now(allowed_s)
+        self._db.add(revision)
+        await self._db.flush()
+        await self._db.refresh(revision)
+
+    async def next_number(self, base_digest: str) -> int:
+        """Over all tenants: the number is part of the engine's name, which the cluster shares."""
+        newest = func.max(EndpointRevision.number)
+        query = select(newest).where(EndpointRevision.base_digest == base_digest)
+        return ((await self._db.execute(query)).scalar() or 0) + 1
+
+    async def get(self, endpoint_id: UUID, number: int) -> EndpointRevision | None:
+        return await self._db.get(EndpointRevision, (endpoint_id, number))
+
+    async def page(
+        self, endpoint_id: UUID, before: int | None, limit: int
+    ) -> Sequence[EndpointRevision]:
+        """Newest first."""
+        query = select(EndpointRevision).where(EndpointRevision.endpoint_id == endpoint_id)
+        if before is not None:
+            query = query.where(EndpointRevision.number < before)
+        query = query.order_by(EndpointRevision.number.desc()).limit(limit)
+        return (await self._db.execute(query)).scalars().all()
+
+    async def retire(self, endpoint_id: UUID, *, keep: Collection[int] = ()) -> None:
+        """Ask for every revision but those kept to be removed."""
+        await self._db.execute(
+            update(EndpointRevision)
+            .where(
+                EndpointRevision.endpoint_id == endpoint_id,
+                EndpointRevision.desired == "running",
+                EndpointRevision.number.not_in(list(keep)),
+            )
+            .values(desired="removed", updated_at=func.now())
+        )
+
+    async def scale(self, endpoint_id: UUID, numbers: Collection[int], replicas: int) -> None:
+        await self._db.execute(
+            update(EndpointRevision)
+            .where(
+                EndpointRevision.endpoint_id == endpoint_id,
+                EndpointRevision.number.in_(list(numbers)),
+            )
+            .values(replicas=replicas, updated_at=func.now())
+        )
+
+
 class Observations:
     """What the supervisor reads and writes; across tenants."""
 
     def __init__(self, db: AsyncSession) -> None:
         self._db = db
 
-    async def unsettled(self, limit: int) -> Sequence[Endpoint]:
+    async def unsettled(self, after: UUID | None, limit: int) -> Sequence[Endpoint]:
+        """In order of id."""
         query = select(Endpoint).where(
             Endpoint.state != EndpointState.DELETED, Endpoint.state.not_in(_SETTLED)
         )
+        if after is not None:
+            query = query.where(Endpoint.id > after)
         return (await self._db.execute(query.order_by(Endpoint.id).limit(limit))).scalars().all()
 
-    async def lock(self, endpoint_id: UUID) -> Endpoint | None:
-        query = select(Endpoint).where(Endpoint.id == endpoint_id).with_for_update()
+    async def get(self, endpoint_id: UUID, *, lock: bool = False) -> Endpoint | None:
+        query = select(Endpoint).where(Endpoint.id == endpoint_id)
+        if lock:
+            query = query.with_for_update()
         return (await self._db.execute(query)).scalar()
+
+    async def revisions(
+        self, endpoints: Sequence[Endpoint], applications: Collection[str] = ()
+    ) -> Sequence[Row[EndpointRevision, bool, int]]:
+        """Those that matter still, oldest first: each, whether it is overdue, and recent crashes.
+
+        Args:
+            applications: that the cluster has; their revisions matter whatever their state.
+        """
+        fallbacks = {each.fallback_revision for each in endpoints} - {None}
+        query = select(
+            EndpointRevision,
+            func.coalesce(EndpointRevision.deadline_at <= func.now(), False),
+            case((_crashing(), EndpointRevision.crashes), else_=0),
+        ).where(
+            EndpointRevision.endpoint_id.in_([each.id for each in endpoints]),
+            or_(
+                EndpointRevision.desired == "running",
+                EndpointRevision.state.not_in(_GONE),
+                EndpointRevision.number.in_(list(fallbacks)),
+                EndpointRevision.app_name.in_(list(applications)),
+            ),
+        )
+        return (await self._db.execute(query.order_by(EndpointRevision.number))).all()
+
+    async def write(self, revision: EndpointRevision, change: RevisionChange) -> None:
+        revision.state, revision.desired = change.state.value, change.desired
+        revision.reason, revision.progress = change.reason, change.progress
+        revision.applied_replicas = change.applied_replicas
+        if change.strategy is not None:
+            revision.strategy = change.strategy
+        if not change.keep_deadline:
+            wanted = None if change.allowed_s is None else _from_now(change.allowed_s)
+            revision.deadline_at = wanted
+        if change.crashed:
+            recent = _crashing()
+            revision.crashes = case((recent, EndpointRevision.crashes + 1), else_=1)
+            revision.crashing_since = case(
+                (recent, EndpointRevision.crashing_since), else_=func.now()
+            )
+        revision.updated_at = utcnow()
+        await self._db.flush()
+
+    async def wanted_applications(self) -> set[str]:
+        query = select(EndpointRevision.app_name).where(
+            or_(
+                EndpointRevision.desired == "running",
+                EndpointRevision.state == RevisionState.DRAINING,
+            )
+        )
+        return set((await self._db.execute(query)).scalars())
+
+
+class Leases:
+    """At most one holder of a name; each new one has a larger token."""
+
+    def __init__(self, db: AsyncSession, name: str) -> None:
+        self._db = db
+        self._name = name
+
+    async def take(self, holder: str, ttl_s: float) -> int | None:
+        """Take or renew it. Returns the token; None: another holds it."""
+        new = insert(SupervisorLease).values(
+            name=self._name, holder=holder, token=1, expires_at=_from_now(ttl_s)
+        )
+        mine = SupervisorLease.holder == new.excluded.holder
+        query = new.on_conflict_do_update(
+            index_elements=[SupervisorLease.name],
+            set_={
+                "holder": new.excluded.holder,
+                "expires_at": new.excluded.expires_at,
+                "token": case((mine, SupervisorLease.token), else_=SupervisorLease.token + 1),
+            },
+            where=or_(mine, SupervisorLease.expires_at <= func.now()),
+        ).returning(SupervisorLease.token)
+        return (await self._db.execute(query)).scalar()
+
+    async def holds(self, token: int) -> bool:
+        """Also keeps any other from taking it before this transaction ends."""
+        query = (
+            select(SupervisorLease.token)
+            .where(
+                SupervisorLease.name == self._name,
+                SupervisorLease.token == token,
+                SupervisorLease.expires_at > func.now(),
+            )
+            .with_for_update(read=True)
+        )
+        return (await self._db.execute(query)).scalar() is not None
+
+    async def give_up(self, holder: str) -> None:
+        await self._db.execute(
+            update(SupervisorLease)
+            .where(SupervisorLease.name == self._name, SupervisorLease.holder == holder)
+            .values(expires_at=func.now())
+        )
+
+
+def _crashing() -> ColumnElement[bool]:
+    """Whether the window that began with the first crash still goes on."""
+    return EndpointRevision.crashing_since > func.now() - _CRASH_WINDOW
+
+
+def _from_now(seconds: float) -> ColumnElement[datetime]:
+    return func.now() + timedelta(seconds=seconds)

@@ -3,20 +3,25 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, BackgroundTasks, Depends, Query, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Depends, Path, Query, Request, Response
 
 from foundry.catalog.registry.service import Registry
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
 from foundry.infra.http import Db, require
+from foundry.serving.endpoints.domain import RevisionDiff
 from foundry.serving.endpoints.schemas import (
     EndpointConfigure,
     EndpointCreate,
     EndpointList,
     EndpointOut,
+    EndpointRollback,
+    EndpointScale,
+    RevisionDiffOut,
+    RevisionList,
 )
 from foundry.serving.endpoints.service import Endpoints
-from foundry.serving.endpoints.tables import Endpoint
+from foundry.serving.endpoints.tables import Endpoint, EndpointRevision
 from foundry.serving.recommendations.running import Searches
 from foundry.serving.recommendations.service import Recommendations
 
@@ -28,7 +33,8 @@ def _endpoints(request: Request, db: Db) -> Endpoints:
     audit = AuditTrail(db, principal, request.state.request_id)
     registry = Registry(db, request.app.state.objects, audit, principal)
     searches: Searches = request.app.state.searches
-    return Endpoints(db, audit, principal, registry, searches.learnt)
+    hardware = request.app.state.hardware
+    return Endpoints(db, audit, principal, registry, searches.learnt, hardware=hardware)
 
 
 def _recommendations(request: Request, db: Db) -> Recommendations:
@@ -45,6 +51,7 @@ def _searches(request: Request) -> Searches:
 
 RecommendationsDep = Annotated[Recommendations, Depends(_recommendations)]
 SearchesDep = Annotated[Searches, Depends(_searches)]
+RevisionNumber = Annotated[int, Path(ge=1, le=2**31 - 1)]
 EndpointsDep = Annotated[Endpoints, Depends(_endpoints)]
 _READ = [Depends(require("endpoints:read"))]
 _WRITE = [Depends(require("endpoints:write"))]
@@ -117,6 +124,55 @@ async def deploy(
     ] = None,
 ) -> Endpoint:
     return await endpoints.deploy(endpoint_id, recommendation_id)
+
+
+@router.post(
+    "/{endpoint_id}/scale",
+    status_code=202,
+    response_model=EndpointOut,
+    operation_id="endpoints_scale",
+    dependencies=_WRITE,
+)
+async def scale(endpoint_id: UUID, body: EndpointScale, endpoints: EndpointsDep) -> Endpoint:
+    return await endpoints.scale(endpoint_id, body.replicas)
+
+
+@router.post(
+    "/{endpoint_id}/rollback",
+    status_code=202,
+    response_model=EndpointOut,
+    operation_id="endpoints_rollback",
+    dependencies=_WRITE,
+)
+async def rollback(endpoint_id: UUID, body: EndpointRollback, endpoints: EndpointsDep) -> Endpoint:
+    return await endpoints.rollback(endpoint_id, body.revision)
+
+
+@router.get(
+    "/{endpoint_id}/revisions",
+    response_model=RevisionList,
+    operation_id="endpoints_revisions",
+    dependencies=_READ,
+)
+async def list_revisions(
+    endpoint_id: UUID,
+    endpoints: EndpointsDep,
+    cursor: Annotated[str | None, Query(max_length=1024)] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
+) -> Page[EndpointRevision]:
+    return await endpoints.list_revisions(endpoint_id, cursor=cursor, limit=limit)
+
+
+@router.get(
+    "/{endpoint_id}/revisions/{before}/diff/{after}",
+    response_model=RevisionDiffOut,
+    operation_id="endpoints_diff",
+    dependencies=_READ,
+)
+async def diff_revisions(
+    endpoint_id: UUID, before: RevisionNumber, after: RevisionNumber, endpoints: EndpointsDep
+) -> RevisionDiff:
+    return await endpoints.diff(endpoint_id, before, after)
 
 
 @router.post(

@@ -9,8 +9,10 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 from foundry.engines.budsim.request import KvDtype, Method, Quantization, Runtime
 from foundry.serving.endpoints.domain import RESTING as RESTING
 from foundry.serving.endpoints.domain import EndpointState as EndpointState
+from foundry.serving.endpoints.domain import Strategy
 from foundry.serving.recommendations.schemas import ClusterIn, PolicyIn, TargetsIn, WorkloadIn
 
+MAX_REPLICAS = 1000
 Optimization = Literal["REGRESSOR", "PRIOR", "MANUAL"]
 
 
@@ -42,12 +44,17 @@ class EngineConfig(BaseModel):
     gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
     quantization: Quantization | None = None
     kv_cache_dtype: KvDtype | None = None
-    replicas: int | None = Field(default=None, ge=1, le=1000)
+    replicas: int | None = Field(default=None, ge=1, le=MAX_REPLICAS)
     resources: EngineResources | None = None
+    strategy: Strategy | None = Field(
+        default=None,
+        description="how a new revision replaces the running one; surge: beside it, recreate: "
+        "after it; unset: surge where both have room",
+    )
 
 
 # What an optimiser leaves to the user; all else of a configuration is its answer.
-KEPT = frozenset({"dtype", "max_loras", "max_lora_rank"})
+KEPT = frozenset({"dtype", "max_loras", "max_lora_rank", "strategy"})
 _ASKED = KEPT | {"runtime", "max_model_len"}
 
 
@@ -128,7 +135,9 @@ class EndpointOut(BaseModel):
     desired: str
     state: str
     app_name: str
-    revision: int
+    revision: int = Field(description="that requests reach, or will reach first")
+    serving_revision: int | None = Field(default=None, description="that requests reach now")
+    target_revision: int | None = Field(default=None, description="that is wanted")
     config: dict[str, object]
     config_generation: int
     optimization: dict[str, object] | None = Field(
@@ -152,3 +161,57 @@ class EndpointList(BaseModel):
 
     data: list[EndpointOut]
     next_cursor: str | None
+
+
+class EndpointScale(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    replicas: int = Field(ge=1, le=MAX_REPLICAS)
+
+
+class EndpointRollback(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    revision: int = Field(ge=1, le=2**31 - 1, description="whose configuration is to run again")
+
+
+class RevisionOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    number: int
+    state: str
+    desired: str
+    app_name: str
+    config: dict[str, object]
+    config_digest: str = Field(description="sha256 of base and configuration, lower-case hex")
+    replicas: int
+    strategy: str | None = Field(description="how it replaces the revision before it")
+    reason: str | None = Field(description="why it is in this state")
+    progress: dict[str, object]
+    deadline_at: datetime | None = Field(description="when this state ends in failure")
+    created_by: str
+    created_at: datetime
+    updated_at: datetime
+
+
+class RevisionList(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    data: list[RevisionOut]
+    next_cursor: str | None
+
+
+class OptionChangeOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    field: str
+    before: object = Field(description="null: unset")
+    after: object = Field(description="null: unset")
+
+
+class RevisionDiffOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    before: int
+    after: int
+    changes: list[OptionChangeOut]

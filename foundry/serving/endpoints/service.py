@@ -1,12 +1,14 @@
 """Endpoints as their owners see them; `routing` and `supervision` are the other two sides."""
 
-from typing import cast
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from foundry.catalog.registry.service import ModelVersion, Registry
-from foundry.errors import Conflict, NotFound
+from foundry.errors import Conflict, InvalidConfiguration, NotFound, Unavailable
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
 from foundry.infra.cursors import DEFAULT_LIMIT, Page, decode, page_of
@@ -17,16 +19,20 @@ from foundry.serving.endpoints.domain import (
     STARTING,
     EndpointSnapshot,
     EndpointState,
+    RevisionDiff,
     ServedModel,
     Target,
     app_name,
+    config_digest,
     sources,
 )
-from foundry.serving.endpoints.repository import EndpointRows
+from foundry.serving.endpoints.repository import EndpointRows, RevisionRows
 from foundry.serving.endpoints.routing import Routing
 from foundry.serving.endpoints.schemas import EndpointConfigure
-from foundry.serving.endpoints.supervision import observe, snapshot, unsettled
-from foundry.serving.endpoints.tables import Endpoint
+from foundry.serving.endpoints.supervision import unsettled
+from foundry.serving.endpoints.tables import Endpoint, EndpointRevision
+from foundry.serving.engine.hardware import LiveHardware
+from foundry.serving.engine.runtime import RuntimeRules, VllmRules
 from foundry.serving.recommendations.searching import CurrentLearnt, nothing_learnt
 from foundry.serving.recommendations.service import (
     Approved,
@@ -37,15 +43,15 @@ from foundry.serving.recommendations.service import (
 
 __all__ = [
     "EndpointSnapshot",
-    "EndpointUse",
     "Endpoints",
     "Routing",
     "ServedModel",
     "Target",
-    "observe",
-    "snapshot",
     "unsettled",
 ]
+
+# How long a revision may wait to be begun; the specification's minutes of PENDING.
+_PENDING_S = 900.0
 
 
 class Endpoints:
@@ -58,29 +64,40 @@ class Endpoints:
         principal: Principal,
         registry: Registry,
         learnt: CurrentLearnt = nothing_learnt,
+        rules: RuntimeRules | None = None,
+        hardware: LiveHardware | None = None,
     ) -> None:
+        """Args: hardware: of the cluster; None: only what holds everywhere is checked."""
         self._db = db
         self._learnt = learnt
+        self._rules = rules or VllmRules()
+        self._hardware = hardware
         self._audit = audit
         self._principal = principal
         self._registry = registry
         self._rows = EndpointRows(db, principal.tenant_id, principal.project_id)
+        self._revisions = RevisionRows(db)
 
     async def create(
         self, model: str, *, name: str | None = None, config: dict[str, object] | None = None
     ) -> tuple[Endpoint, bool]:
-        """The endpoint of a model's base, made if there is none. Returns it and whether it is new.
+        """An endpoint of a model's base. Returns it and whether it is new.
+
+        Without a name it is the base's one, made if there is none; with a name it is the one of
+        that name, so a base may have several side by side.
 
         Raises:
             ModelNotFound: the model does not exist.
             Conflict: the name belongs to another base's endpoint.
+            InvalidConfiguration: no engine can be configured so; lists every reason.
         """
         base = await self._base_of(model)
         await self._rows.serialise(base.digest)
-        if existing := await self._rows.of_version(base.id):
-            if existing.project_id != self._principal.project_id:
-                raise Conflict(f"{base.reference} has an endpoint in another project already")
+        named = await self._rows.named(name) if name is not None else None
+        existing = named if name is not None else await self._rows.of_version(base.id)
+        if existing is not None and existing.model_version_id == base.id:
             return existing, False
+        await self._check(config or {}, base, anywhere=True)
         endpoint = Endpoint(
             tenant_id=self._principal.tenant_id,
             project_id=self._principal.project_id,
@@ -125,35 +142,89 @@ class Endpoints:
             Conflict: it is being stopped or deleted, or its recommendation cannot be applied.
             ModelNotFound: its model was deleted.
         """
-        endpoint = _found(await self._rows.get(endpoint_id), endpoint_id)
-        await self._rows.serialise(endpoint.base_digest)
-        endpoint = _found(await self._rows.get(endpoint_id, lock=True), endpoint_id)
+        endpoint = await self._locked(endpoint_id)
         change = await change_of(self._db, self._principal, endpoint, reviewed, self._learnt)
-        runs = endpoint.state in STARTING | SERVING
-        if change is None and runs:
+        if change is None and endpoint.state in STARTING | SERVING:
             return endpoint
-        await self._registry.hold(endpoint.model_version_id)
         prediction = await self._prediction(endpoint, change)
-        revision = await self._rows.next_revision(endpoint.base_digest)
-        endpoint.last_error = None
-        endpoint = await self._desire(
-            endpoint,
-            "running",
-            EndpointState.PENDING,
-            revision=revision,
-            app_name=app_name(endpoint.base_digest, revision),
-            previous_app_name=endpoint.app_name if runs else None,
-            **_applied(endpoint, change),
-        )
-        if prediction is not None:
-            await record_prediction(self._db, endpoint.tenant_id, endpoint.id, revision, prediction)
+        config = change.config if change is not None else endpoint.config
+        endpoint = await self._begin(endpoint, config, prediction, "deploy")
+        if change is not None:
+            endpoint.config_generation += 1
+            endpoint.next_config = endpoint.recommendation_id = None
+            await self._db.flush()
         return endpoint
+
+    async def rollback(self, endpoint_id: UUID, number: int) -> Endpoint:
+        """Ask for the configuration of an earlier revision to run again, as a new revision.
+
+        To the revision that serves it ends the update that is under way; else it changes nothing.
+
+        Raises:
+            NotFound: there is no such revision.
+            Conflict: the endpoint is being stopped or deleted.
+        """
+        endpoint = await self._locked(endpoint_id)
+        revision = await self._revision(endpoint, number)
+        if endpoint.serving_revision == number and endpoint.desired == "running":
+            return await self._stay(endpoint, number)
+        prediction = await self._predicted(endpoint, number)
+        config = {**revision.config, "replicas": revision.replicas}
+        if revision.config.get("replicas", 1) == revision.replicas:
+            config = revision.config
+        return await self._begin(endpoint, config, prediction, "rollback", to=number)
+
+    async def scale(self, endpoint_id: UUID, replicas: int) -> Endpoint:
+        """Ask for so many replicas, now and from the next deploy on.
+
+        Raises:
+            Conflict: the endpoint is being deleted.
+            InvalidConfiguration: the cluster has no room for them.
+        """
+        endpoint = await self._locked(endpoint_id)
+        if endpoint.state == EndpointState.DELETING:
+            raise Conflict(f"endpoint {endpoint.name} is being deleted", state=endpoint.state)
+        config = {**endpoint.config, "replicas": replicas}
+        await self._check(config, await self._registry.hold(endpoint.model_version_id))
+        before: dict[str, object] = {"replicas": endpoint.config.get("replicas", 1)}
+        numbers = {endpoint.serving_revision, endpoint.target_revision} - {None}
+        await self._revisions.scale(endpoint.id, cast(set[int], numbers), replicas)
+        endpoint.config = config
+        if endpoint.next_config is not None and "replicas" in endpoint.next_config:
+            endpoint.next_config = {**endpoint.next_config, "replicas": replicas}
+        await self._written(endpoint)
+        await self._audit.record(
+            "endpoint.scale",
+            "endpoint",
+            str(endpoint.id),
+            before=before,
+            after={"replicas": replicas},
+        )
+        return endpoint
+
+    async def list_revisions(
+        self, endpoint_id: UUID, *, cursor: str | None = None, limit: int = DEFAULT_LIMIT
+    ) -> Page[EndpointRevision]:
+        """Newest first."""
+        endpoint = await self.get(endpoint_id)
+        after = decode(cursor, (int,), str(endpoint_id))
+        before = cast(int, after[0]) if after else None
+        rows = await self._revisions.page(endpoint.id, before, limit + 1)
+        return page_of(rows, limit, lambda each: (each.number,), str(endpoint_id))
+
+    async def diff(self, endpoint_id: UUID, before: int, after: int) -> RevisionDiff:
+        """What `after` is configured differently from `before`. Raises NotFound."""
+        endpoint = await self.get(endpoint_id)
+        older = await self._revision(endpoint, before)
+        newer = await self._revision(endpoint, after)
+        return RevisionDiff.of(before, after, older.config, newer.config)
 
     async def stop(self, endpoint_id: UUID) -> Endpoint:
         """Ask for it to drain and release what it holds; one that rests is left alone."""
         endpoint = _found(await self._rows.get(endpoint_id, lock=True), endpoint_id)
         if endpoint.state not in sources(EndpointState.STOPPING):
             return endpoint
+        await self._revisions.retire(endpoint.id)
         return await self._desire(endpoint, "stopped", EndpointState.STOPPING)
 
     async def delete(self, endpoint_id: UUID) -> Endpoint:
@@ -161,33 +232,129 @@ class Endpoints:
         endpoint = _found(await self._rows.get(endpoint_id, lock=True), endpoint_id)
         if endpoint.state == EndpointState.DELETING:
             return endpoint
+        await self._revisions.retire(endpoint.id)
         return await self._desire(endpoint, "deleted", EndpointState.DELETING)
 
-    async def _desire(
-        self, endpoint: Endpoint, desired: str, state: EndpointState, **values: object
+    async def _begin(
+        self,
+        endpoint: Endpoint,
+        config: Mapping[str, object],
+        prediction: Approved | None,
+        how: str,
+        **details: object,
     ) -> Endpoint:
-        if endpoint.state not in sources(state):
+        """A new revision becomes the target; what serves goes on until the new one does."""
+        if endpoint.state in (EndpointState.STOPPING, EndpointState.DELETING):
             raise Conflict(
                 f"endpoint {endpoint.name} is {endpoint.state}: wait until that is done",
                 state=endpoint.state,
             )
+        await self._check(config, await self._registry.hold(endpoint.model_version_id))
+        revision = await self._add_revision(endpoint, config)
+        serving = endpoint.serving_revision
+        await self._revisions.retire(endpoint.id, keep=[revision.number, *filter(None, [serving])])
+        endpoint.target_revision, endpoint.last_error = revision.number, None
+        state = EndpointState.UPDATING
+        if serving is None:
+            state = EndpointState.PENDING
+            endpoint.app_name, endpoint.config = revision.app_name, dict(config)
+        details |= {"how": how, "revision": revision.number, "config": dict(config)}
+        endpoint = await self._desire(endpoint, "running", state, **details)
+        if prediction is not None:
+            await record_prediction(
+                self._db, endpoint.tenant_id, endpoint.id, revision.number, prediction
+            )
+        return endpoint
+
+    async def _stay(self, endpoint: Endpoint, number: int) -> Endpoint:
+        """End an update: the revision that serves is the one that is wanted."""
+        if endpoint.target_revision == number:
+            return endpoint
+        await self._revisions.retire(endpoint.id, keep=[number])
+        endpoint.target_revision, endpoint.last_error = number, None
+        serving = await self._revision(endpoint, number)
+        state = EndpointState.RUNNING if serving.state == "READY" else EndpointState.DEGRADED
+        return await self._desire(endpoint, "running", state, how="rollback", revision=number)
+
+    async def _add_revision(
+        self, endpoint: Endpoint, config: Mapping[str, object]
+    ) -> EndpointRevision:
+        number = await self._revisions.next_number(endpoint.base_digest)
+        revision = EndpointRevision(
+            endpoint_id=endpoint.id,
+            number=number,
+            tenant_id=endpoint.tenant_id,
+            base_digest=endpoint.base_digest,
+            app_name=app_name(endpoint.base_digest, number),
+            config=dict(config),
+            config_digest=config_digest(endpoint.base_digest, config),
+            replicas=cast(int, config.get("replicas", 1)),
+            created_by=self._principal.subject,
+        )
+        await self._revisions.add(revision, _PENDING_S)
+        return revision
+
+    async def _desire(
+        self, endpoint: Endpoint, desired: str, state: EndpointState, **details: object
+    ) -> Endpoint:
         before: dict[str, object] = {"desired": endpoint.desired, "state": endpoint.state}
         endpoint.desired, endpoint.state = desired, state.value
-        endpoint.progress, endpoint.updated_at = {}, utcnow()
-        for name, value in values.items():
-            setattr(endpoint, name, value)
-        await self._db.flush()
-        after: dict[str, object] = {"desired": desired, "state": state, **values}
+        endpoint.progress = {}
+        await self._written(endpoint)
+        after: dict[str, object] = {"desired": desired, "state": state, **details}
         await self._audit.record(
             f"endpoint.{desired}", "endpoint", str(endpoint.id), before=before, after=after
         )
         return endpoint
 
+    async def _written(self, endpoint: Endpoint) -> None:
+        """Whoever decided on the endpoint as it was decides again."""
+        endpoint.version += 1
+        endpoint.updated_at = utcnow()
+        await self._db.flush()
+
+    async def _check(
+        self, config: Mapping[str, Any], base: ModelVersion, *, anywhere: bool = False
+    ) -> None:
+        """Raises InvalidConfiguration.
+
+        Args:
+            anywhere: nothing is started yet, so the cluster may still grow.
+        """
+        hardware = None
+        if self._hardware is not None and not anywhere:
+            # The supervisor checks again: a cluster that does not answer refuses nothing here.
+            with suppress(Unavailable):
+                hardware = await self._hardware.read_hardware()
+        report = self._rules.supports(config, hardware, context_length=base.context_length)
+        if not report.ok:
+            violations = [*report.reasons, *report.missing]
+            raise InvalidConfiguration("; ".join(violations), violations=violations)
+
+    async def _locked(self, endpoint_id: UUID) -> Endpoint:
+        """The endpoint, which nobody else changes before this transaction ends."""
+        endpoint = await self.get(endpoint_id)
+        await self._rows.serialise(endpoint.base_digest)
+        return _found(await self._rows.get(endpoint_id, lock=True), endpoint_id)
+
+    async def _revision(self, endpoint: Endpoint, number: int) -> EndpointRevision:
+        revision = await self._revisions.get(endpoint.id, number)
+        if revision is None:
+            raise NotFound(
+                f"endpoint {endpoint.name} has no revision {number}: "
+                f"`foundry endpoints revisions {endpoint.name}` lists them",
+                param="revision",
+            )
+        return revision
+
     async def _prediction(self, endpoint: Endpoint, change: Change | None) -> Approved | None:
         """Of the next revision: an unchanged configuration keeps what was predicted of it."""
         if change is not None:
             return change.prediction
-        row = await predicted(self._db, endpoint.id, endpoint.revision)
+        return await self._predicted(endpoint, endpoint.revision)
+
+    async def _predicted(self, endpoint: Endpoint, number: int) -> Approved | None:
+        row = await predicted(self._db, endpoint.id, number)
         if row is None:
             return None
         return Approved(
@@ -212,33 +379,6 @@ class Endpoints:
         raise Conflict(
             f"an endpoint is called {candidates[0]} already: choose another name", param="name"
         )
-
-
-class EndpointUse:
-    """Tells the registry which versions engines need."""
-
-    def __init__(self, db: AsyncSession, principal: Principal) -> None:
-        self._rows = EndpointRows(db, principal.tenant_id, principal.project_id)
-
-    async def user_of(self, version_id: UUID) -> str | None:
-        endpoint = await self._rows.of_version(version_id)
-        return f"the endpoint {endpoint.name}" if endpoint else None
-
-
-def endpoint_use(db: AsyncSession, principal: Principal) -> EndpointUse:
-    """The registry's guard of versions that an endpoint of the principal's project serves."""
-    return EndpointUse(db, principal)
-
-
-def _applied(endpoint: Endpoint, change: Change | None) -> dict[str, object]:
-    if change is None:
-        return {}
-    return {
-        "config": change.config,
-        "config_generation": endpoint.config_generation + 1,
-        "next_config": None,
-        "recommendation_id": None,
-    }
 
 
 def _found(endpoint: Endpoint | None, endpoint_id: UUID) -> Endpoint:

@@ -10,7 +10,13 @@ from foundry.infra.database import Database
 # The newest events; a window further back than these is taken as disturbed.
 _EVENTS = 200
 # Moves of the engine: deployed, stopped, lost, restarted, running again.
-_MOVES = ("endpoint.state", "endpoint.running", "endpoint.stopped", "endpoint.deleted")
+_MOVES = (
+    "endpoint.state",
+    "endpoint.running",
+    "endpoint.scale",
+    "endpoint.stopped",
+    "endpoint.deleted",
+)
 
 
 class AuditedMoves:

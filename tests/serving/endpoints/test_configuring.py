@@ -12,11 +12,12 @@ from foundry.governance.audit.service import AuditTrail
 from foundry.infra.database import Database
 from foundry.serving.endpoints.domain import EndpointState as S
 from foundry.serving.endpoints.schemas import EndpointConfigure
-from foundry.serving.endpoints.service import Endpoints, observe, unsettled
+from foundry.serving.endpoints.service import Endpoints, unsettled
 from foundry.serving.endpoints.tables import Endpoint
 from foundry.serving.recommendations.running import Searches
 from foundry.serving.recommendations.service import EndpointPrediction, Recommendations, predicted
 from tests.governance.identity.principals import principal
+from tests.serving.endpoints.cluster import run_endpoints
 from tests.serving.endpoints.test_service import Floor
 from tests.serving.recommendations.questions import (
     CLUSTER,
@@ -89,7 +90,7 @@ async def test_a_recommendation_runs_only_when_it_is_approved(studio: Studio) ->
     assert deployed.config == {"max_loras": 3, **ENDPOINT_CONFIG}
     assert (deployed.revision, deployed.config_generation) == (1, 2)
     (seen,) = await unsettled(studio.database)
-    assert (seen.config, seen.previous_app_name) == (deployed.config, None)
+    assert (seen.config, seen.serving, seen.target) == (deployed.config, None, 1)
     row = await studio.predicted(deployed)
     assert row is not None
     assert (row.recommendation_id, row.configuration) == (
@@ -112,10 +113,11 @@ async def test_new_targets_replace_a_running_engine(studio: Studio) -> None:
     asked = studio.searcher.asked[-1].request
     assert (asked.targets.max_ttft_ms, asked.workload.users) == (100, 16)
     second = await studio.deploy(endpoint.id)
-    assert (second.state, second.revision) == (S.PENDING, 2)
-    assert (second.app_name[-3:], (second.previous_app_name or "")[-3:]) == ("-r2", "-r1")
+    assert (second.state, second.serving_revision, second.target_revision) == (S.UPDATING, 1, 2)
+    # Requests reach the first engine until the second has answered.
+    assert second.app_name == first.app_name
     # Nothing new was configured since: what starts is left alone.
-    assert (await studio.deploy(endpoint.id)).revision == 2
+    assert (await studio.deploy(endpoint.id)).target_revision == 2
 
 
 async def test_a_revision_of_an_unchanged_configuration_keeps_its_prediction(
@@ -126,7 +128,7 @@ async def test_a_revision_of_an_unchanged_configuration_keeps_its_prediction(
     first = await studio.deploy(endpoint.id)
     await studio.run(first)
     await studio.call(lambda e: e.stop(endpoint.id))
-    assert await observe(studio.database, endpoint.id, S.STOPPED, revision=first.revision)
+    await run_endpoints(studio.database)
     second = await studio.deploy(endpoint.id)
     row = await studio.predicted(second)
     assert second.revision == 2

@@ -1,5 +1,6 @@
 """The transition table of endpoints; no database."""
 
+import hashlib
 from itertools import pairwise
 
 from foundry.serving.endpoints.domain import (
@@ -8,7 +9,9 @@ from foundry.serving.endpoints.domain import (
     STARTING,
     TRANSITIONS,
     EndpointState,
+    RevisionDiff,
     app_name,
+    config_digest,
     sources,
 )
 
@@ -36,7 +39,27 @@ def test_deleted_is_final() -> None:
     assert TRANSITIONS[S.DELETED] == set()
     assert TRANSITIONS[S.DELETING] == {S.DELETED}
     assert sources(S.RUNNING) == {S.VERIFYING, S.DEGRADED, S.UPDATING}
+    # A recreate takes the old engine's place before the new one runs.
+    assert TRANSITIONS[S.UPDATING] >= STARTING
 
 
 def test_names_of_engines() -> None:
-    assert app_name("0123456789abcdef" * 4, 3) == "engine-01234567-r3"
+    assert app_name("0123456789abcdef" * 4, 3) == "engine-0123456789abcdef01234567-r3"
+
+
+def test_the_digest_of_a_configuration_is_canonical() -> None:
+    base = "ab" * 32
+    one = config_digest(base, {"a": 1, "resources": {"x": 1, "y": 2}})
+    assert one == config_digest(base, {"resources": {"y": 2, "x": 1}, "a": 1})
+    expected = '{"base":"' + base + '","config":{"a":1,"resources":{"x":1,"y":2}}}'
+    assert one == hashlib.sha256(expected.encode()).hexdigest()
+    assert one != config_digest("cd" * 32, {"a": 1, "resources": {"x": 1, "y": 2}})
+
+
+def test_a_diff_names_what_changed_was_set_and_was_unset() -> None:
+    found = RevisionDiff.of(1, 2, {"a": 1, "b": 2, "same": 0}, {"a": 3, "c": 4, "same": 0})
+    assert [(each.field, each.before, each.after) for each in found.changes] == [
+        ("a", 1, 3),
+        ("b", 2, None),
+        ("c", None, 4),
+    ]

@@ -16,11 +16,13 @@ from foundry.governance.identity.domain import Principal
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
 from foundry.serving.endpoints.domain import EndpointState, Target
-from foundry.serving.endpoints.service import Endpoints, Routing, observe, unsettled
+from foundry.serving.endpoints.service import Endpoints, Routing, unsettled
 from foundry.serving.endpoints.tables import Endpoint
 from tests.catalog.registry.files import adapter_dir, base_dir
 from tests.catalog.registry.test_service import Desk
+from tests.fakes.cluster import FakeEngines
 from tests.governance.identity.principals import principal
+from tests.serving.endpoints.cluster import Cluster, run_endpoints
 
 pytestmark = pytest.mark.postgres
 S = EndpointState
@@ -56,8 +58,9 @@ class Floor:
         return await self.call(lambda e: e.deploy(endpoint.id))
 
     async def run(self, endpoint: Endpoint) -> None:
-        for state in (S.DEPLOYING, S.VERIFYING, S.RUNNING):
-            assert await observe(self.database, endpoint.id, state, revision=endpoint.revision)
+        """Let the supervisor bring it, and whatever else is to run, up."""
+        await run_endpoints(self.database)
+        assert (await self.call(lambda e: e.get(endpoint.id))).state == S.RUNNING
 
 
 @pytest.fixture
@@ -80,7 +83,7 @@ async def test_names_reach_the_engine_of_their_base(floor: Floor) -> None:
             version="0.1.0",
             adapter_uid=uid,
             base_version_id=base.id,
-            app_name=f"engine-{base.digest[:8]}-r1",
+            app_name=f"engine-{base.digest[:24]}-r1",
             context_length=256,
             reference=name,
             revision=endpoint.revision,
@@ -106,9 +109,9 @@ async def test_errors_say_what_to_do(floor: Floor) -> None:
     endpoint = await floor.deployed("smol")
     with pytest.raises(NoHealthyUpstream, match=r"is starting \(PENDING\)"):
         await routing.resolve(floor.caller, "bot")
-    assert await observe(
-        floor.database, endpoint.id, S.FAILED, revision=1, last_error="no free GPU"
-    )
+    cluster = Cluster(floor.database, FakeEngines(comes_up="running", fault="no free GPU"))
+    await cluster.settle()
+    assert (await floor.call(lambda e: e.get(endpoint.id))).state == S.FAILED
     with pytest.raises(NoHealthyUpstream, match="no free GPU"):
         await routing.resolve(floor.caller, "bot")
     assert await routing.list_models(floor.caller) == []
@@ -150,24 +153,24 @@ async def test_the_life_of_an_endpoint(floor: Floor) -> None:
     (seen,) = await unsettled(floor.database)
     assert (seen.state, seen.desired, seen.config) == (S.PENDING, "running", {"max_model_len": 64})
     again = await floor.call(lambda e: e.deploy(endpoint.id))
-    assert again.revision == 1
-    assert not await observe(floor.database, endpoint.id, S.RUNNING, revision=1)
-    await floor.run(again)
+    assert (again.revision, again.serving_revision, again.target_revision) == (1, None, 1)
+    cluster = await run_endpoints(floor.database)
     assert (
         await Routing(floor.database, max_model_len=256).resolve(floor.caller, "smol")
     ).context_length == 64
     await floor.call(lambda e: e.stop(endpoint.id))
-    # The engine came up just now: too late, it is being stopped.
-    assert not await observe(floor.database, endpoint.id, S.RUNNING, revision=1)
     with pytest.raises(Conflict, match="is STOPPING"):
         await floor.call(lambda e: e.deploy(endpoint.id))
-    assert await observe(floor.database, endpoint.id, S.STOPPED, revision=1)
+    await cluster.settle()
+    assert (await floor.call(lambda e: e.get(endpoint.id))).state == S.STOPPED
+    assert cluster.engines.applications == {}
     second = await floor.call(lambda e: e.deploy(endpoint.id))
     assert second.app_name.endswith("-r2")
-    # What is still said about the first revision changes nothing.
-    assert not await observe(floor.database, endpoint.id, S.DEPLOYING, revision=1)
+    await cluster.settle()
+    assert list(cluster.engines.applications) == [second.app_name]
     await floor.call(lambda e: e.delete(endpoint.id))
-    assert await observe(floor.database, endpoint.id, S.DELETED, revision=2)
+    await cluster.settle()
+    assert cluster.engines.applications == {}
     with pytest.raises(NotFound):
         await floor.call(lambda e: e.get(endpoint.id))
     fresh, created = await floor.call(lambda e: e.create("smol"))

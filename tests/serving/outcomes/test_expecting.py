@@ -7,11 +7,10 @@ import pytest
 
 from foundry.errors import InvalidRequest
 from foundry.infra.database import Database
-from foundry.serving.endpoints.domain import EndpointState as S
-from foundry.serving.endpoints.service import observe
 from foundry.serving.outcomes.expecting import DESIGN_LOAD, Expectations
 from foundry.serving.recommendations.service import predicted
 from tests.control.client import Control, running_control, with_models
+from tests.serving.endpoints.cluster import run_endpoints
 from tests.serving.outcomes.windows import FakeForecasts
 
 pytestmark = pytest.mark.postgres
@@ -20,8 +19,7 @@ pytestmark = pytest.mark.postgres
 async def deployed(control: Control) -> tuple[UUID, int]:
     answer = await control.client.post("/endpoints", json={"model": "smol", "deploy": True})
     endpoint = answer.json()
-    for state in (S.DEPLOYING, S.VERIFYING, S.RUNNING):
-        await observe(control.database, UUID(endpoint["id"]), state, revision=endpoint["revision"])
+    await run_endpoints(control.database)
     return UUID(endpoint["id"]), endpoint["revision"]
 
 

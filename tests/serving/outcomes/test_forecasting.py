@@ -10,14 +10,13 @@ import pytest
 from foundry.catalog.registry.domain import VersionSpec
 from foundry.config import ServingSettings
 from foundry.infra.database import Database, utcnow
-from foundry.serving.endpoints.domain import EndpointState as S
-from foundry.serving.endpoints.service import observe
 from foundry.serving.outcomes.domain import Load
 from foundry.serving.outcomes.forecasting import PredictorForecasts, workload_of
 from foundry.serving.outcomes.repository import BiasRows
 from foundry.serving.outcomes.tables import BudsimBias
 from tests.catalog.registry.files import base_dir
 from tests.control.client import Control, register, running_control
+from tests.serving.endpoints.cluster import run_endpoints
 from tests.serving.recommendations.questions import LLAMA
 
 pytest.importorskip("foundry.engines.budsim.predictor")
@@ -38,8 +37,7 @@ async def control(database: Database, tmp_path: Path) -> AsyncIterator[Control]:
 async def deployed(control: Control) -> tuple[UUID, int]:
     answer = await control.client.post("/endpoints", json={"model": "smol", "deploy": True})
     endpoint = answer.json()
-    for state in (S.DEPLOYING, S.VERIFYING, S.RUNNING):
-        await observe(control.database, UUID(endpoint["id"]), state, revision=endpoint["revision"])
+    await run_endpoints(control.database)
     return UUID(endpoint["id"]), endpoint["revision"]
 
 

@@ -7,12 +7,12 @@ import pytest
 
 from foundry.infra.database import Database
 from foundry.serving.endpoints.domain import EndpointSnapshot
-from foundry.serving.endpoints.domain import EndpointState as S
-from foundry.serving.endpoints.service import observe, unsettled
+from foundry.serving.endpoints.service import unsettled
 from foundry.serving.outcomes.advising import SearchingAdvisor
 from foundry.serving.outcomes.domain import Forecast, Load
 from foundry.serving.recommendations.running import Searches
 from tests.control.client import Control, running_control, with_models
+from tests.serving.endpoints.cluster import run_endpoints
 from tests.serving.outcomes.windows import FakeForecasts
 from tests.serving.recommendations.questions import (
     CLUSTER,
@@ -48,9 +48,7 @@ async def running(control: Control, **config: object) -> EndpointSnapshot:
         await control.client.get(f"/budsim/recommendations/{found}?wait=10")
     deployed = await control.client.post(f"/endpoints/{endpoint_id}/deploy")
     assert deployed.status_code == 202, deployed.text
-    revision = deployed.json()["revision"]
-    for state in (S.DEPLOYING, S.VERIFYING, S.RUNNING):
-        await observe(control.database, UUID(endpoint_id), state, revision=revision)
+    await run_endpoints(control.database)
     (snapshot,) = await unsettled(control.database)
     return snapshot
 

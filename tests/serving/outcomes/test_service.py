@@ -14,13 +14,13 @@ from foundry.errors import InvalidRequest
 from foundry.governance.identity.domain import Role
 from foundry.infra.database import Database, utcnow
 from foundry.serving.endpoints.domain import EndpointSnapshot
-from foundry.serving.endpoints.domain import EndpointState as S
-from foundry.serving.endpoints.service import observe
 from foundry.serving.outcomes.disturbances import AuditedMoves
 from foundry.serving.outcomes.domain import Load
 from foundry.serving.outcomes.reviewing import Proposal, review_deployments
 from foundry.serving.outcomes.service import Closing, GatewayWindows
+from foundry.supervisor.ports import EngineObservation
 from tests.control.client import Control, new_key, running_control, with_models
+from tests.serving.endpoints.cluster import Cluster, run_endpoints
 from tests.serving.outcomes.windows import FakeDisturbances, FakeForecasts, part, statistics
 from tests.serving.recommendations.questions import LARGE, WORKLOAD
 
@@ -78,8 +78,7 @@ async def site(database: Database, tmp_path: Path) -> AsyncIterator[Site]:
         control.app.state.forecasts = forecasts
         answer = await control.client.post("/endpoints", json={"model": "smol", "deploy": True})
         endpoint = answer.json()
-        for state in (S.DEPLOYING, S.VERIFYING, S.RUNNING):
-            await observe(database, UUID(endpoint["id"]), state, revision=endpoint["revision"])
+        await run_endpoints(database)
         yield Site(control, forecasts, endpoint)
 
 
@@ -292,7 +291,6 @@ async def test_the_audit_trail_knows_of_restarts(site: Site) -> None:
     assert await moves.disturbed(tenant, site.endpoint_id, now - hour, now)
     assert not await moves.disturbed(tenant, site.endpoint_id, now, now + hour)
     assert not await moves.disturbed(tenant, uuid4(), now - hour, now)
-    await observe(
-        site.control.database, site.endpoint_id, S.DEGRADED, revision=site.endpoint["revision"]
-    )
+    name = str(site.endpoint["app_name"])
+    await Cluster(site.control.database).see(name, EngineObservation("unhealthy"))
     assert await moves.disturbed(tenant, site.endpoint_id, now, now + hour)

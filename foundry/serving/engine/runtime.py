@@ -1,0 +1,81 @@
+"""What an engine can be asked for: the rules that the API and the supervisor both read.
+
+Light to import and free of Ray, so the control plane answers with every reason at the call. What
+builds and asks the engine itself is the supervisor's `Runtime`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from foundry.serving.engine.hardware import Hardware
+from foundry.serving.engine.options import EngineOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Attributes: reasons: why it never works; missing: what this cluster lacks now."""
+
+    reasons: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return not self.reasons and not self.missing
+
+
+class RuntimeRules(Protocol):
+    """What a kind of engine supports, and how its options are called."""
+
+    def supports(
+        self,
+        config: Mapping[str, Any],
+        hardware: Hardware | None,
+        *,
+        context_length: int | None = None,
+    ) -> Report:
+        """Every reason at once.
+
+        Args:
+            hardware: None: unknown; only what holds everywhere is checked.
+            context_length: of the model, tokens.
+        """
+
+    def translate(self, config: Mapping[str, Any], *, on_cpu: bool) -> dict[str, Any]:
+        """The engine's own arguments."""
+
+
+class VllmRules:
+    """vLLM's side of `RuntimeRules`."""
+
+    def supports(
+        self,
+        config: Mapping[str, Any],
+        hardware: Hardware | None,
+        *,
+        context_length: int | None = None,
+    ) -> Report:
+        options = EngineOptions.of(config)
+        reasons = list(options.faults())
+        longest = config.get("max_model_len")
+        if context_length is not None and isinstance(longest, int) and longest > context_length:
+            reasons.append(
+                f"max_model_len {longest} is more than the model's context of {context_length}: "
+                f"configure at most {context_length}"
+            )
+        missing = options.lacks(hardware) if hardware is not None else ()
+        return Report(tuple(reasons), tuple(missing))
+
+    def translate(self, config: Mapping[str, Any], *, on_cpu: bool) -> dict[str, Any]:
+        return EngineOptions.of(config).arguments(on_cpu=on_cpu)
+
+
+def fits_beside(options: EngineOptions, hardware: Hardware) -> bool:
+    """Whether all replicas fit into what is free, so that an old engine may go on meanwhile.
+
+    An engine on CPUs that names no `cpu_cores` takes every core: beside another both crawl.
+    """
+    if hardware.on_cpu and options.cpu_cores is None:
+        return False
+    need = options.need(on_cpu=hardware.on_cpu)
+    return sum(node.holds(need) for node in hardware.free) >= options.replicas

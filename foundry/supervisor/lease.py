@@ -1,0 +1,62 @@
+"""The lease under which one supervisor of a cluster acts; others wait for it.
+
+waiting ──taken──> holding ──renewed every 3 s──> holding
+                      └──not renewed for 15 s──> lost: another may hold it with a larger token
+"""
+
+import time
+from collections.abc import Callable
+from uuid import uuid4
+
+from foundry.errors import LeaseLost
+from foundry.infra.database import Database
+from foundry.serving.endpoints.supervision import Fence, give_up_lease, take_lease
+
+# A supervisor that died is replaced after this; five renewals fit into it.
+TTL_S = 15.0
+RENEW_S = 3.0
+
+
+class Lease:
+    """Taken and renewed by `hold`; what acts asks for the `fence` first."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        ttl_s: float = TTL_S,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._ttl_s = ttl_s
+        self._holder = uuid4().hex
+        self._fence: Fence | None = None
+        self._until = 0.0
+
+    async def hold(self) -> bool:
+        """Take or renew it. Returns whether this supervisor acts."""
+        # Counted from before the call: the row expires later than this side believes.
+        asked_at = self._clock()
+        self._fence = await take_lease(self._database, self._holder, self._ttl_s)
+        self._until = asked_at + self._ttl_s
+        return self._fence is not None
+
+    async def give_up(self) -> None:
+        if self._fence is not None:
+            self._fence = None
+            await give_up_lease(self._database, self._holder)
+
+    @property
+    def held(self) -> bool:
+        return self._fence is not None and self._clock() < self._until
+
+    def fence(self) -> Fence:
+        """What every write names.
+
+        Raises:
+            LeaseLost: another supervisor may act by now.
+        """
+        if self._fence is None or not self.held:
+            raise LeaseLost("this supervisor does not hold the lease")
+        return self._fence

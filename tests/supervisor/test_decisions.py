@@ -1,0 +1,290 @@
+"""What follows from rows and observations; neither a database nor a cluster."""
+
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+
+from foundry.serving.endpoints.domain import (
+    Change,
+    EndpointSnapshot,
+    EndpointState,
+    RevisionChange,
+    RevisionSnapshot,
+    RevisionState,
+)
+from foundry.supervisor.decisions import (
+    DRAIN_S,
+    Effect,
+    Limits,
+    Step,
+    after_transfer,
+    after_validation,
+    after_verification,
+    decide,
+    fail,
+)
+from foundry.supervisor.ports import EngineObservation, EngineStatus, Transfer, Validation
+
+E, R = EndpointState, RevisionState
+LIMITS = Limits(60.0)
+ID = UUID(int=1)
+
+
+def revision(number: int, state: RevisionState, **values: object) -> RevisionSnapshot:
+    made = RevisionSnapshot(number, f"engine-x-r{number}", {}, "d", applied_replicas=1, state=state)
+    if state in (R.DRAINING, R.REMOVED, R.FAILED):
+        made = replace(made, desired="removed")
+    return replace(made, **values)  # type: ignore[arg-type]
+
+
+def endpoint(*revisions: RevisionSnapshot, **values: object) -> EndpointSnapshot:
+    made = EndpointSnapshot(
+        ID, ID, ID, "smol", ID, "running", E.RUNNING, "engine-x-r1", {}, 1, revisions=revisions
+    )
+    return replace(made, **values)  # type: ignore[arg-type]
+
+
+def running(state: RevisionState = R.READY, **values: object) -> EndpointSnapshot:
+    """One revision, which serves."""
+    seen = E.RUNNING if state is R.READY else E.DEGRADED
+    return endpoint(revision(1, state, **values), state=seen, serving=1, target=1)
+
+
+def updating(state: RevisionState, **values: object) -> EndpointSnapshot:
+    """Revision 1 serves, 2 is on its way."""
+    two = revision(2, state, **{"strategy": "surge", **values})
+    return endpoint(revision(1, R.READY), two, state=E.UPDATING, serving=1, target=2)
+
+
+def step(
+    of: EndpointSnapshot, first: EngineStatus = "running", second: EngineStatus = "absent"
+) -> Step | None:
+    seen = {
+        "engine-x-r1": EngineObservation(first, "why"),
+        "engine-x-r2": EngineObservation(second),
+    }
+    return decide(
+        of, {name: each for name, each in seen.items() if each.status != "absent"}, LIMITS
+    )
+
+
+def changed(found: Step | Change | None) -> tuple[EndpointState, int | None, int | None]:
+    change = found.change if isinstance(found, Step) else found
+    assert change is not None
+    return change.state, change.serving, change.target
+
+
+def only(found: Step | Change | None) -> RevisionChange:
+    change = found.change if isinstance(found, Step) else found
+    assert change is not None
+    (single,) = change.revisions
+    return single
+
+
+def test_at_rest_nothing_is_done() -> None:
+    assert step(running()) is None
+
+
+@pytest.mark.parametrize(
+    ("state", "second", "effect", "next_state"),
+    [
+        (R.PENDING, "absent", None, R.VALIDATING),
+        (R.VALIDATING, "absent", Effect.VALIDATE, None),
+        (R.TRANSFERRING, "absent", Effect.TRANSFER, None),
+        (R.DEPLOYING, "absent", Effect.DEPLOY, R.DEPLOYING),
+        (R.DEPLOYING, "running", None, R.VERIFYING),
+        (R.VERIFYING, "running", Effect.VERIFY, None),
+    ],
+)
+def test_the_road_of_a_revision(
+    state: RevisionState, second: EngineStatus, effect: Effect | None, next_state: RevisionState
+) -> None:
+    found = step(updating(state, applied_replicas=None), second=second)
+    assert found is not None
+    assert (found.number, found.effect) == (2, effect)
+    assert (only(found).state if found.change else None) == next_state
+    # Whatever waits has a deadline.
+    if found.change is not None:
+        assert only(found).allowed_s is not None or only(found).keep_deadline
+
+
+def test_a_switch_closes_the_old_revision_and_drains_it() -> None:
+    of = updating(R.VERIFYING)
+    change = after_verification(of, of.revisions[1])
+    assert changed(change) == (E.RUNNING, 2, 2)
+    new, old = change.revisions
+    assert (new.number, new.state) == (2, R.READY)
+    assert (old.number, old.state, old.allowed_s, old.desired) == (
+        1, R.DRAINING, DRAIN_S, "removed",
+    )  # fmt: skip
+
+
+def test_what_drains_is_deleted_only_after_its_time() -> None:
+    old = revision(1, R.DRAINING)
+    of = endpoint(old, revision(2, R.READY), serving=2, target=2)
+    assert step(of, second="running") is None
+    late = replace(of, revisions=(replace(old, overdue=True), of.revisions[1]))
+    assert step(late, second="running") == Step(1, Effect.DELETE)
+    assert step(late, first="deleting", second="running") is None
+    gone = step(late, first="absent", second="running")
+    assert only(gone).state is R.REMOVED
+    assert changed(gone) == (E.RUNNING, 2, 2)
+
+
+@pytest.mark.parametrize("state", [R.PENDING, R.VALIDATING, R.TRANSFERRING, R.DEPLOYING])
+def test_a_late_revision_fails_and_the_old_one_serves_on(state: RevisionState) -> None:
+    found = step(updating(state, overdue=True))
+    assert changed(found) == (E.RUNNING, 1, 1)
+    assert (only(found).number, only(found).state) == (2, R.FAILED)
+    assert found is not None and found.change is not None
+    assert found.change.last_error is not None
+    assert found.change.last_error.startswith("revision 2 failed: ")
+    assert found.change.last_error.endswith("; revision 1 serves on")
+
+
+def test_a_revision_that_answers_no_test_request_in_time_fails() -> None:
+    found = step(updating(R.VERIFYING, overdue=True), second="starting")
+    assert changed(found) == (E.RUNNING, 1, 1)
+    assert "test request within 5 minutes" in str(only(found).reason)
+
+
+def test_an_engine_that_failed_to_start_says_why() -> None:
+    of = endpoint(revision(1, R.DEPLOYING), state=E.DEPLOYING, target=1)
+    found = step(of, first="failed")
+    assert changed(found) == (E.FAILED, None, 1)
+    assert only(found).reason == "the engine did not start: why"
+
+
+def test_validation_refuses_at_once_waits_for_what_is_missing_and_goes_on() -> None:
+    of = updating(R.VALIDATING)
+    two = of.revisions[1]
+    refused = after_validation(of, two, Validation(reasons=("no sglang", "no int4")))
+    assert changed(refused) == (E.RUNNING, 1, 1)
+    assert only(refused).reason == "no sglang; no int4"
+    waits = after_validation(of, two, Validation(missing=("no GPU",)))
+    assert (only(waits).state, only(waits).keep_deadline) == (R.VALIDATING, True)
+    assert only(waits).progress == {"message": "no GPU"}
+    told = replace(two, reason="no GPU")
+    assert after_validation(of, told, Validation(missing=("no GPU",))) is None
+    ahead = after_validation(of, two, Validation(strategy="recreate"))
+    assert (only(ahead).state, only(ahead).strategy, only(ahead).allowed_s) == (
+        R.TRANSFERRING, "recreate", 300.0,
+    )  # fmt: skip
+
+
+def test_a_transfer_lives_as_long_as_it_moves() -> None:
+    of = updating(R.TRANSFERRING, progress={"bytes_done": 10})
+    two = of.revisions[1]
+    moved = after_transfer(of, two, Transfer(done=False, bytes_done=11, bytes_total=20))
+    assert (only(moved).allowed_s, only(moved).progress["bytes_done"]) == (300.0, 11)
+    assert after_transfer(of, two, Transfer(done=False, bytes_done=10, bytes_total=20)) is None
+
+
+def test_surge_leaves_the_old_engine_and_recreate_makes_room_first() -> None:
+    of = updating(R.TRANSFERRING)
+    assert changed(after_transfer(of, of.revisions[1], Transfer(done=True))) == (E.UPDATING, 1, 2)
+    two = replace(of.revisions[1], strategy="recreate")
+    change = after_transfer(of, two, Transfer(done=True))
+    assert change is not None
+    assert changed(change) == (E.DEPLOYING, None, 2)
+    assert change.fallback == 1
+    assert [(each.number, each.state) for each in change.revisions] == [
+        (2, R.DEPLOYING),
+        (1, R.DRAINING),
+    ]
+
+
+def test_recreate_waits_until_the_old_engine_is_gone() -> None:
+    two = revision(2, R.DEPLOYING, strategy="recreate", applied_replicas=None)
+    of = endpoint(revision(1, R.DRAINING), two, state=E.DEPLOYING, target=2, fallback=1)
+    assert step(of) is None
+    assert step(of, first="deleting") is None
+    gone = replace(of, revisions=(revision(1, R.REMOVED), two))
+    found = step(gone, first="absent")
+    assert found is not None
+    assert (found.number, found.effect) == (2, Effect.DEPLOY)
+
+
+def test_a_failed_recreate_brings_the_old_revision_back() -> None:
+    two = revision(2, R.VERIFYING, strategy="recreate")
+    of = endpoint(revision(1, R.REMOVED), two, state=E.VERIFYING, target=2, fallback=1)
+    change = fail(of, two, "it is mute")
+    assert changed(change) == (E.PENDING, None, 1)
+    assert change.fallback is None
+    assert change.last_error == "revision 2 failed: it is mute; revision 1 returns"
+    failed, back = change.revisions
+    assert (failed.number, failed.state, failed.desired) == (2, R.FAILED, "removed")
+    assert (back.number, back.state, back.desired) == (1, R.PENDING, "running")
+    assert back.applied_replicas is None
+
+
+def test_a_lost_engine_is_built_again_from_its_row() -> None:
+    found = step(running(), first="absent")
+    assert changed(found) == (E.PENDING, None, 1)
+    assert (only(found).state, only(found).applied_replicas) == (R.PENDING, None)
+
+
+def test_the_old_engine_lost_during_an_update_stays_as_the_fallback() -> None:
+    found = step(updating(R.DEPLOYING), first="absent", second="starting")
+    assert changed(found) == (E.DEPLOYING, None, 2)
+    assert found is not None and found.change is not None
+    assert found.change.fallback == 1
+
+
+def test_the_third_crash_in_ten_minutes_is_a_loop() -> None:
+    second = step(running(crashes=1), first="unhealthy")
+    assert changed(second) == (E.DEGRADED, 1, 1)
+    assert (only(second).crashed, only(second).reason, only(second).allowed_s) == (
+        True, "why", 60.0,
+    )  # fmt: skip
+    third = step(running(crashes=2), first="unhealthy")
+    assert changed(third) == (E.FAILED, None, 1)
+    assert "crashed 3 times in ten minutes" in str(only(third).reason)
+    # A deployment that is only being changed has not crashed.
+    assert only(step(running(crashes=2), first="starting")).crashed is False
+
+
+def test_a_degraded_engine_recovers_or_fails_by_its_deadline() -> None:
+    assert step(running(R.DEGRADED), first="unhealthy") is None
+    assert changed(step(running(R.DEGRADED))) == (E.RUNNING, 1, 1)
+    late = running(R.DEGRADED, overdue=True)
+    assert changed(step(late, first="unhealthy")) == (E.FAILED, None, 1)
+    # Some of its replicas still answer.
+    seen = {"engine-x-r1": EngineObservation("unhealthy", "why", ready=1)}
+    assert decide(late, seen, LIMITS) is None
+
+
+def test_scaling_deploys_the_same_application_again() -> None:
+    found = step(running(replicas=3))
+    assert found is not None
+    assert (found.effect, only(found).applied_replicas, only(found).state) == (
+        Effect.DEPLOY, 3, R.READY,
+    )  # fmt: skip
+    assert changed(found) == (E.RUNNING, 1, 1)
+
+
+def test_an_application_that_vanishes_before_it_is_ready_is_tried_three_times() -> None:
+    again = step(updating(R.DEPLOYING))
+    assert again is not None
+    assert (again.effect, only(again).crashed) == (Effect.DEPLOY, True)
+    assert changed(step(updating(R.DEPLOYING, crashes=2))) == (E.RUNNING, 1, 1)
+    back = step(updating(R.VERIFYING))
+    assert (only(back).state, only(back).applied_replicas) == (R.DEPLOYING, 1)
+
+
+@pytest.mark.parametrize(
+    ("desired", "state", "rests"),
+    [("stopped", E.STOPPING, E.STOPPED), ("deleted", E.DELETING, E.DELETED)],
+)
+def test_a_stop_removes_every_engine_and_then_rests(
+    desired: str, state: EndpointState, rests: EndpointState
+) -> None:
+    asked = revision(1, R.READY, desired="removed")
+    of = endpoint(asked, desired=desired, state=state, serving=1, target=1)
+    assert step(of) == Step(1, Effect.DELETE)
+    assert step(of, first="deleting") is None
+    removed = step(of, first="absent")
+    assert (changed(removed)[0], only(removed).state) == (state, R.REMOVED)
+    rest = step(replace(of, revisions=(replace(asked, state=R.REMOVED),)), first="absent")
+    assert changed(rest) == (rests, None, 1)

@@ -1,0 +1,336 @@
+"""From rows to engines and back, on a real PostgreSQL and a scripted cluster."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from foundry.errors import LeaseLost, Unavailable
+from foundry.infra.database import Database
+from foundry.serving.endpoints.domain import Change
+from foundry.serving.endpoints.domain import EndpointState as S
+from foundry.serving.endpoints.domain import RevisionState as R
+from foundry.serving.endpoints.supervision import Fence, read_endpoint, record_change, unsettled
+from foundry.serving.endpoints.tables import Endpoint, EndpointRevision
+from foundry.supervisor.endpoints import UNKNOWN_S, EndpointReconciler, LeasedRows
+from foundry.supervisor.lease import Lease
+from foundry.supervisor.ports import EngineObservation, Validation
+from tests.fakes.cluster import FakeEngines
+from tests.serving.endpoints.cluster import Cluster
+from tests.serving.endpoints.test_configuring import Studio
+
+pytestmark = pytest.mark.postgres
+
+
+class Site:
+    """One endpoint of `smol`, its scripted cluster and the database's clock."""
+
+    def __init__(self, database: Database, studio: Studio, endpoint: Endpoint) -> None:
+        self.database, self.studio, self.id = database, studio, endpoint.id
+        self.engines = FakeEngines()
+        self.cluster = Cluster(database, self.engines)
+
+    async def row(self) -> Endpoint:
+        async with self.database.begin() as db:
+            return await db.get_one(Endpoint, self.id)
+
+    async def revision(self, number: int) -> EndpointRevision:
+        async with self.database.begin() as db:
+            return await db.get_one(EndpointRevision, (self.id, number))
+
+    async def up(self) -> str:
+        """Revision 1 serves. Returns its application."""
+        await self.cluster.reconcile()
+        name = (await self.row()).app_name
+        await self.cluster.see(name, EngineObservation("running"))
+        assert (await self.row()).state == S.RUNNING
+        return name
+
+    async def update(self, **config: object) -> str:
+        """Deploy another configuration. Returns the new application's name."""
+        await self.studio.configure(self.id, optimization_method="MANUAL", **config)
+        target = (await self.studio.deploy(self.id)).target_revision
+        assert target is not None
+        return (await self.revision(target)).app_name
+
+    async def let_pass(self, number: int) -> None:
+        """A revision's deadline passes by the database's clock."""
+        async with self.database.begin() as db:
+            await db.execute(
+                text(
+                    "UPDATE endpoint_revisions SET deadline_at = now() - interval '1 second' "
+                    "WHERE number = :number"
+                ),
+                {"number": number},
+            )
+
+
+@pytest.fixture
+async def site(database: Database, tmp_path: Path) -> Site:
+    studio = Studio(database, tmp_path)
+    await studio.models()
+    return Site(database, studio, await studio.deployed("smol"))
+
+
+async def test_an_endpoint_from_pending_to_running(site: Site) -> None:
+    await site.cluster.reconcile()
+    row = await site.row()
+    assert (row.state, row.last_error, row.serving_revision) == (S.DEPLOYING, None, None)
+    name = row.app_name
+    assert site.engines.calls == [("validate", name), ("transfer", name), ("deploy", name)]
+    await site.cluster.see(name, EngineObservation("running"))
+    row = await site.row()
+    assert (row.state, row.serving_revision, row.target_revision) == (S.RUNNING, 1, 1)
+    assert site.engines.verified == [name]
+    assert (await site.revision(1)).deadline_at is None
+
+
+async def test_deadlines_are_the_databases(site: Site) -> None:
+    await site.cluster.reconcile()
+    revision = await site.revision(1)
+    async with site.database.begin() as db:
+        now = (await db.execute(text("SELECT now()"))).scalar_one()
+    assert revision.deadline_at is not None
+    assert timedelta(seconds=30) < revision.deadline_at - now <= timedelta(seconds=60)
+
+
+async def test_a_lost_cluster_is_built_again(site: Site) -> None:
+    name = await site.up()
+    site.engines.applications.clear()
+    await site.cluster.reconcile()
+    assert (await site.row()).state == S.DEPLOYING
+    assert site.engines.applications[name].status == "starting"
+    await site.cluster.see(name, EngineObservation("running"))
+    assert (await site.row()).state == S.RUNNING
+
+
+async def test_an_engine_that_restarts_is_degraded_meanwhile(site: Site) -> None:
+    name = await site.up()
+    await site.cluster.see(name, EngineObservation("unhealthy", "replica died"))
+    row = await site.row()
+    assert (row.state, row.last_error, row.serving_revision) == (S.DEGRADED, "replica died", 1)
+    await site.cluster.see(name, EngineObservation("running"))
+    row = await site.row()
+    assert (row.state, row.last_error) == (S.RUNNING, None)
+
+
+async def test_crashes_count_for_ten_minutes(site: Site) -> None:
+    name = await site.up()
+    for _ in range(2):
+        await site.cluster.see(name, EngineObservation("unhealthy", "died"))
+        await site.cluster.see(name, EngineObservation("running"))
+    async with site.database.begin() as db:
+        await db.execute(
+            text("UPDATE endpoint_revisions SET crashing_since = now() - interval '601 seconds'")
+        )
+    for _ in range(2):
+        await site.cluster.see(name, EngineObservation("unhealthy", "died"))
+        assert (await site.row()).state == S.DEGRADED
+        await site.cluster.see(name, EngineObservation("running"))
+    await site.cluster.see(name, EngineObservation("unhealthy", "died"))
+    row = await site.row()
+    assert row.state == S.FAILED
+    assert "crashed 3 times" in str(row.last_error)
+
+
+@pytest.mark.parametrize("how", ["failed", "late", "mute", "refused", "missing"])
+async def test_an_engine_that_does_not_come_up_fails_with_its_reason(site: Site, how: str) -> None:
+    if how == "refused":
+        site.engines.validation = Validation(reasons=("no sglang here", "no int4"))
+    if how == "missing":
+        site.engines.validation = Validation(missing=("no GPU yet",))
+    await site.cluster.reconcile()
+    name = (await site.row()).app_name
+    if how == "failed":
+        await site.cluster.see(name, EngineObservation("failed", "no memory"))
+    elif how == "mute":
+        site.engines.fault = "it answers nothing"
+        await site.cluster.see(name, EngineObservation("running"))
+    elif how in ("late", "missing"):
+        await site.let_pass(1)
+        await site.cluster.reconcile()
+    row = await site.row()
+    assert row.state == S.FAILED
+    expected = {
+        "failed": "no memory",
+        "late": "not ready after 60 s",
+        "mute": "answers nothing",
+        "refused": "no sglang here; no int4",
+        "missing": "no place within 15 minutes (no GPU yet)",
+    }
+    assert expected[how] in str(row.last_error)
+    started = [] if how in ("refused", "missing") else [name]
+    assert site.engines.deleted == started
+    assert site.engines.applications == {}
+
+
+async def test_a_stopped_endpoint_releases_its_engine(site: Site) -> None:
+    name = await site.up()
+    await site.studio.call(lambda e: e.stop(site.id))
+    await site.cluster.reconcile()
+    row = await site.row()
+    assert (row.state, row.serving_revision) == (S.STOPPED, None)
+    assert site.engines.deleted == [name]
+    assert (await site.revision(1)).state == R.REMOVED
+
+
+async def test_a_new_configuration_serves_before_the_old_engine_goes(site: Site) -> None:
+    old = await site.up()
+    new = await site.update(max_model_len=64)
+    await site.cluster.reconcile()
+    assert site.engines.deleted == []
+    row = await site.row()
+    assert (row.state, row.app_name, row.config) == (S.UPDATING, old, {})
+    await site.cluster.see(new, EngineObservation("running"))
+    row = await site.row()
+    assert (row.state, row.app_name, row.config) == (S.RUNNING, new, {"max_model_len": 64})
+    # It drains first.
+    assert site.engines.deleted == []
+    assert (await site.revision(1)).state == R.DRAINING
+    await site.let_pass(1)
+    await site.cluster.reconcile()
+    assert site.engines.deleted == [old]
+    assert (await site.revision(1)).state == R.REMOVED
+
+
+async def test_a_wrong_option_never_takes_a_running_engine(site: Site) -> None:
+    old = await site.up()
+    new = await site.update(max_num_seqs=7)
+    await site.cluster.reconcile()
+    await site.cluster.see(new, EngineObservation("failed", "ValueError: max_num_seqs"))
+    row = await site.row()
+    assert (row.state, row.app_name, row.serving_revision, row.target_revision) == (
+        S.RUNNING, old, 1, 1,
+    )  # fmt: skip
+    assert row.last_error == (
+        "revision 2 failed: the engine did not start: ValueError: max_num_seqs; "
+        "revision 1 serves on"
+    )
+    assert site.engines.deleted == [new]
+    assert (await site.revision(2)).state == R.FAILED
+
+
+async def test_recreate_returns_to_the_old_revision_if_the_new_one_fails(site: Site) -> None:
+    old = await site.up()
+    site.engines.validation = Validation(strategy="recreate")
+    new = await site.update(max_num_seqs=7)
+    await site.cluster.reconcile()
+    assert (await site.row()).state == S.DEPLOYING
+    assert new not in site.engines.applications
+    await site.let_pass(1)
+    await site.cluster.reconcile()
+    assert list(site.engines.applications) == [new]
+    await site.cluster.see(new, EngineObservation("failed", "no memory"))
+    row = await site.row()
+    assert (row.state, row.app_name, row.target_revision) == (S.DEPLOYING, old, 1)
+    assert list(site.engines.applications) == [old]
+    await site.cluster.see(old, EngineObservation("running"))
+    row = await site.row()
+    assert (row.state, row.serving_revision) == (S.RUNNING, 1)
+    assert "revision 2 failed" in str(row.last_error)
+
+
+async def test_a_stop_during_an_update_leaves_neither_engine(site: Site) -> None:
+    old = await site.up()
+    new = await site.update(max_num_seqs=7)
+    await site.cluster.reconcile()
+    await site.studio.call(lambda e: e.stop(site.id))
+    await site.cluster.reconcile()
+    assert site.engines.deleted == [old, new]
+    assert site.engines.applications == {}
+    assert (await site.row()).state == S.STOPPED
+
+
+async def test_scaling_reaches_the_running_application(site: Site) -> None:
+    name = await site.up()
+    await site.studio.call(lambda e: e.scale(site.id, 3))
+    await site.cluster.reconcile()
+    assert site.engines.deployed[-1] == (name, 3)
+    row = await site.row()
+    assert (row.state, row.config) == (S.RUNNING, {"replicas": 3})
+    assert (await site.revision(1)).applied_replicas == 3
+
+
+@pytest.mark.parametrize(
+    "error", [TimeoutError(), KeyError("x"), RuntimeError("404"), Unavailable("no answer")]
+)
+@pytest.mark.parametrize("method", ["validate", "deploy", "verify", "delete"])
+async def test_what_ray_raises_delays_and_changes_nothing(
+    site: Site, method: str, error: Exception
+) -> None:
+    site.engines.comes_up = "running"
+    if method == "delete":
+        await site.cluster.reconcile()
+        await site.studio.call(lambda e: e.stop(site.id))
+    site.engines.raises = {method: error}
+    await site.cluster.reconcile()
+    row = await site.row()
+    waits = {"validate": S.VALIDATING, "deploy": S.DEPLOYING, "verify": S.VERIFYING}
+    assert (row.state, row.last_error) == (waits.get(method, S.STOPPING), None)
+    site.engines.raises = {}
+    later = Cluster(site.database, site.engines)
+    await later.settle()
+    assert (await site.row()).state == (S.STOPPED if method == "delete" else S.RUNNING)
+
+
+async def test_a_decision_on_old_facts_changes_nothing(site: Site) -> None:
+    before = await read_endpoint(site.database, site.id, ())
+    assert before is not None
+    await site.studio.call(lambda e: e.stop(site.id))
+    assert await site.cluster.lease.hold()
+    change = Change(S.VALIDATING, None, 1, None, None)
+    fence = site.cluster.lease.fence()
+    assert not await record_change(site.database, before, change, fence)
+    assert (await site.row()).state == S.STOPPING
+
+
+async def test_a_supervisor_that_was_replaced_writes_nothing(site: Site) -> None:
+    old, new = Lease(site.database), Lease(site.database)
+    assert await old.hold()
+    assert not await new.hold()
+    fence = old.fence()
+    async with site.database.begin() as db:
+        await db.execute(text("UPDATE supervisor_leases SET expires_at = now()"))
+    assert await new.hold()
+    assert new.fence() == Fence(fence.token + 1)
+    (before,) = await unsettled(site.database)
+    change = Change(S.VALIDATING, None, 1, None, None)
+    with pytest.raises(LeaseLost):
+        await record_change(site.database, before, change, fence)
+    assert (await site.row()).state == S.PENDING
+    # It renews in vain, and believes it no longer.
+    assert not await old.hold()
+    with pytest.raises(LeaseLost):
+        old.fence()
+
+
+async def test_a_lease_that_was_not_renewed_is_not_believed(database: Database) -> None:
+    now = 100.0
+    lease = Lease(database, clock=lambda: now, ttl_s=15.0)
+    assert await lease.hold()
+    now = 114.9
+    assert lease.held
+    now = 115.0
+    with pytest.raises(LeaseLost):
+        lease.fence()
+
+
+async def test_unknown_engines_go_after_a_minute_and_known_ones_stay(site: Site) -> None:
+    now = [0.0]
+    name = await site.up()
+    lease = Lease(site.database)
+    assert await lease.hold()
+    rows = LeasedRows(site.database, lease)
+    reconciler = EndpointReconciler(rows, site.engines, 60.0, clock=lambda: now[0])
+    for stray in ("engine-ffffffffffffffffffffffff-r9", "gateway"):
+        site.engines.applications[stray] = EngineObservation("running")
+    for now[0] in (0.0, UNKNOWN_S - 0.1):
+        await reconciler.reconcile()
+        await reconciler.tasks.drain()
+        assert site.engines.deleted == []
+    now[0] = UNKNOWN_S
+    await reconciler.reconcile()
+    await reconciler.tasks.drain()
+    assert site.engines.deleted == ["engine-ffffffffffffffffffffffff-r9"]
+    assert set(site.engines.applications) == {name, "gateway"}

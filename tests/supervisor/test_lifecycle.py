@@ -1,0 +1,382 @@
+"""API calls, crashes of the supervisor and faults of engines in any order, on fakes of both sides.
+
+The rows and the cluster are fakes, but every decision and every step is the real one. Time is a
+number: a deadline passes when the machine lets it.
+"""
+
+import asyncio
+import contextlib
+from dataclasses import replace
+from uuid import UUID
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from foundry.errors import Unavailable
+from foundry.serving.endpoints.domain import (
+    ENDED,
+    SERVING,
+    STARTING,
+    Change,
+    EndpointSnapshot,
+    EndpointState,
+    RevisionSnapshot,
+    RevisionState,
+    Strategy,
+    sources,
+)
+from foundry.supervisor.decisions import MAX_CRASHES, PENDING_S
+from foundry.supervisor.endpoints import EndpointReconciler
+from foundry.supervisor.ports import EngineObservation, EngineStatus, Validation
+from tests.fakes.cluster import FakeEngines
+
+E, R = EndpointState, RevisionState
+ID = UUID(int=7)
+START_S = 60.0
+# From any state: room is made, one revision fails, its fallback returns, old ones drain.
+PASSES = 40
+
+
+class SupervisorDied(Exception):
+    """Between an effect and its record, or before either."""
+
+
+class Rows:
+    """The rows of one endpoint, with the database's clock and the guards of the real ones."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.deadlines: dict[int, float | None] = {}
+        self.dies_at_record = False
+        # Raised inside a step they would only be logged by it: an invariant looks at them.
+        self.violations: list[str] = []
+        self.endpoint = EndpointSnapshot(ID, ID, ID, "smol", ID, "stopped", E.CREATED, "", {}, 1)
+
+    async def list_unsettled(self, applications: frozenset[str]) -> list[EndpointSnapshot]:
+        settled = {E.CREATED, E.CONFIGURED, E.STOPPED, E.DELETED, E.FAILED}
+        return [] if self.endpoint.state in settled else [self._seen(applications)]
+
+    async def read(
+        self, endpoint_id: UUID, applications: frozenset[str]
+    ) -> EndpointSnapshot | None:
+        return self._seen(applications)
+
+    async def list_wanted_applications(self) -> set[str]:
+        return {
+            each.app_name
+            for each in self.endpoint.revisions
+            if each.desired == "running" or each.state is R.DRAINING
+        }
+
+    async def record(self, before: EndpointSnapshot, change: Change) -> bool:
+        if self.dies_at_record:
+            self.dies_at_record = False
+            raise SupervisorDied
+        if before.version != self.endpoint.version:
+            return False
+        old = self.endpoint.state
+        if change.state != old and old not in sources(change.state):
+            self.violations.append(f"no way leads from {old} to {change.state}")
+        if change.serving not in (before.serving, None):
+            switched = self.endpoint.numbered(change.serving)
+            if switched is None or switched.state is not R.VERIFYING:
+                self.violations.append(f"requests go to {switched}")
+        revisions = {each.number: each for each in self.endpoint.revisions}
+        for each in change.revisions:
+            crashes = revisions[each.number].crashes + (1 if each.crashed else 0)
+            revisions[each.number] = replace(
+                revisions[each.number],
+                state=each.state,
+                desired=each.desired,
+                reason=each.reason,
+                progress=each.progress,
+                applied_replicas=each.applied_replicas,
+                crashes=crashes,
+                strategy=each.strategy or revisions[each.number].strategy,
+            )
+            if not each.keep_deadline:
+                allowed = each.allowed_s
+                self.deadlines[each.number] = None if allowed is None else self.now + allowed
+        self.write(
+            state=change.state,
+            serving=change.serving,
+            target=change.target,
+            fallback=change.fallback,
+            last_error=change.last_error,
+            revisions=tuple(revisions.values()),
+        )
+        return True
+
+    def write(self, **values: object) -> None:
+        version = self.endpoint.version + 1
+        self.endpoint = replace(self.endpoint, version=version, **values)  # type: ignore[arg-type]
+
+    def retire(self, keep: set[int | None]) -> tuple[RevisionSnapshot, ...]:
+        return tuple(
+            each if each.number in keep else replace(each, desired="removed")
+            for each in self.endpoint.revisions
+        )
+
+    def _seen(self, applications: frozenset[str]) -> EndpointSnapshot:
+        """As the query of the real rows selects them."""
+        return replace(
+            self.endpoint,
+            revisions=tuple(
+                replace(each, overdue=self._overdue(each.number))
+                for each in self.endpoint.revisions
+                if each.desired == "running"
+                or each.state not in (R.REMOVED, R.FAILED)
+                or each.number == self.endpoint.fallback
+                or each.app_name in applications
+            ),
+        )
+
+    def _overdue(self, number: int) -> bool:
+        deadline = self.deadlines.get(number)
+        return deadline is not None and deadline <= self.now
+
+
+class Engines(FakeEngines):
+    """Also remembers who was deleted before its successor had answered."""
+
+    rows: Rows
+
+    async def delete(self, app_name: str) -> None:
+        endpoint = self.rows.endpoint
+        serving = endpoint.numbered(endpoint.serving)
+        serves = serving is not None and serving.app_name == app_name
+        if serves and endpoint.desired == "running":
+            self.rows.violations.append(f"{app_name} was deleted while it served")
+        await super().delete(app_name)
+
+
+class Lifecycle(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = Rows()
+        self.engines = Engines(comes_up="starting")
+        self.engines.rows = self.rows
+        self.loop = asyncio.new_event_loop()
+        self._restart()
+
+    def teardown(self) -> None:
+        """However the sequence ends, a healthy cluster brings it to rest."""
+        try:
+            self.a_healthy_cluster_settles()
+            self.nothing_forbidden_was_done()
+        finally:
+            self.loop.close()
+
+    def _restart(self) -> None:
+        self.reconciler = EndpointReconciler(
+            self.rows, self.engines, START_S, clock=lambda: self.rows.now
+        )
+
+    def _pass(self) -> None:
+        async def one() -> None:
+            await self.reconciler.reconcile()
+            await self.reconciler.tasks.drain()
+
+        with contextlib.suppress(Unavailable):
+            self.loop.run_until_complete(one())
+        # Longer than any backoff, so that the next pass offers the step again.
+        self.rows.now += 61.0 if self._failed() else 1.0
+
+    def _failed(self) -> bool:
+        return self.reconciler.tasks.failures_of(ID) > 0
+
+    @rule(strategy=st.sampled_from(["surge", "recreate"]), missing=st.booleans())
+    def deploy(self, strategy: Strategy, missing: bool) -> None:
+        endpoint = self.rows.endpoint
+        if endpoint.state in (E.STOPPING, E.DELETING, E.DELETED):
+            return
+        lacks = ("a GPU",) if missing else ()
+        self.engines.validation = Validation(missing=lacks, strategy=strategy)
+        number = len(endpoint.revisions) + 1
+        new = RevisionSnapshot(number, f"engine-x-r{number}", {}, "d")
+        self.rows.deadlines[number] = self.rows.now + PENDING_S
+        self.rows.write(
+            desired="running",
+            state=E.PENDING if endpoint.serving is None else E.UPDATING,
+            target=number,
+            last_error=None,
+            revisions=(*self.rows.retire({endpoint.serving}), new),
+        )
+
+    @rule()
+    def roll_back(self) -> None:
+        """To the revision that serves: an update ends."""
+        endpoint = self.rows.endpoint
+        if endpoint.serving is None or endpoint.desired != "running":
+            return
+        serving = endpoint.numbered(endpoint.serving)
+        assert serving is not None
+        self.rows.write(
+            target=endpoint.serving,
+            state=E.RUNNING if serving.state is R.READY else E.DEGRADED,
+            revisions=self.rows.retire({endpoint.serving}),
+        )
+
+    @rule(replicas=st.integers(1, 3))
+    def scale(self, replicas: int) -> None:
+        wanted = {self.rows.endpoint.serving, self.rows.endpoint.target}
+        self.rows.write(
+            revisions=tuple(
+                replace(each, replicas=replicas) if each.number in wanted else each
+                for each in self.rows.endpoint.revisions
+            )
+        )
+
+    @rule(delete=st.booleans())
+    def stop(self, delete: bool) -> None:
+        state = self.rows.endpoint.state
+        if state is E.DELETED or (not delete and state not in STARTING | SERVING | {E.FAILED}):
+            return
+        self.rows.write(
+            desired="deleted" if delete else "stopped",
+            state=E.DELETING if delete else E.STOPPING,
+            revisions=self.rows.retire(set()),
+        )
+
+    @rule()
+    def reconcile(self) -> None:
+        self._pass()
+
+    @rule(at_record=st.booleans())
+    def the_supervisor_dies(self, at_record: bool) -> None:
+        """At the next record, after its effect; or between two passes."""
+        self.rows.dies_at_record = at_record
+        if at_record:
+            self._pass()
+            self.rows.dies_at_record = False
+        self._restart()
+
+    @rule(
+        strategy=st.sampled_from(["surge", "recreate"]),
+        newest=st.sampled_from(["failed", "absent", "running", "starting"]),
+        older=st.sampled_from(["failed", "absent", "running", "unhealthy"]),
+    )
+    def an_update_meets_a_fault(
+        self, strategy: Strategy, newest: EngineStatus, older: EngineStatus
+    ) -> None:
+        """Of the new engine, of the one that serves, or of both, before anything is switched."""
+        self.a_healthy_cluster_settles()
+        serving = self.rows.endpoint.serving
+        self.deploy(strategy, missing=False)
+        self._pass()
+        for each in self.rows.endpoint.revisions:
+            if each.app_name in self.engines.applications:
+                self._show(each.app_name, older if each.number == serving else newest)
+        self._pass()
+
+    def _show(self, name: str, status: EngineStatus) -> None:
+        if status == "absent":
+            del self.engines.applications[name]
+        else:
+            self.engines.applications[name] = EngineObservation(status, status)
+
+    @precondition(lambda self: self.engines.applications)
+    @rule(
+        data=st.data(),
+        status=st.sampled_from(["running", "starting", "unhealthy", "failed", "absent"]),
+    )
+    def an_engine_changes(self, data: st.DataObject, status: EngineStatus) -> None:
+        name = data.draw(st.sampled_from(sorted(self.engines.applications)))
+        self._show(name, status)
+        self._pass()
+
+    @rule()
+    def the_cluster_is_lost(self) -> None:
+        self.engines.applications.clear()
+
+    @rule(
+        method=st.sampled_from(["observe", "validate", "transfer", "deploy", "verify", "delete"]),
+        error=st.sampled_from(
+            [TimeoutError(), KeyError("x"), RuntimeError("404"), Unavailable("")]
+        ),
+    )
+    def ray_raises(self, method: str, error: Exception) -> None:
+        self.engines.raises[method] = error
+        if method == "observe":
+            self.engines.raises[method] = Unavailable("no answer")
+        self._pass()
+        self.engines.raises.clear()
+
+    @rule(mute=st.booleans())
+    def engines_answer(self, mute: bool) -> None:
+        self.engines.fault = "mute" if mute else None
+
+    @rule(seconds=st.sampled_from([5.0, START_S + 1, 1000.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.rows.now += seconds
+
+    @invariant()
+    def nothing_forbidden_was_done(self) -> None:
+        assert self.rows.violations == []
+
+    @invariant()
+    def at_most_one_revision_serves(self) -> None:
+        states = [each.state for each in self.rows.endpoint.revisions]
+        ready = [state for state in states if state in (R.READY, R.DEGRADED)]
+        assert len(ready) <= 1 or self.rows.endpoint.desired != "running"
+
+    @invariant()
+    def routes_point_at_a_revision_that_was_verified(self) -> None:
+        endpoint = self.rows.endpoint
+        if endpoint.state in SERVING:
+            serving = endpoint.numbered(endpoint.serving)
+            assert serving is not None
+            assert serving.state in (R.READY, R.DEGRADED)
+            assert serving.desired == "running"
+
+    @invariant()
+    def whatever_is_on_its_way_has_a_deadline(self) -> None:
+        for each in self.rows.endpoint.revisions:
+            if each.desired == "running" and each.state not in ENDED | {R.READY}:
+                assert self.rows.deadlines[each.number] is not None
+
+    @rule()
+    def a_healthy_cluster_settles(self) -> None:
+        """Whatever happened: with engines that come up, every endpoint reaches what is wanted."""
+        self.engines.raises.clear()
+        self.engines.fault = None
+        strategy = self.engines.validation.strategy
+        self.engines.validation = Validation(strategy=strategy)
+        self._restart()
+        for _ in range(PASSES):
+            for name, engine in self.engines.applications.items():
+                if engine.status != "running":
+                    self.engines.applications[name] = EngineObservation("running", "", 1)
+            self._pass()
+            self.rows.now += 5.0
+        # Applications that no row accounts for are unknown in passes a minute apart.
+        self.rows.now += 61.0
+        self._pass()
+        self._pass()
+        self._assert_settled()
+
+    def _assert_settled(self) -> None:
+        endpoint = self.rows.endpoint
+        resting = {E.CREATED, E.RUNNING, E.FAILED, E.STOPPED, E.DELETED}
+        assert endpoint.state in resting, endpoint
+        expected = set()
+        if endpoint.state is E.RUNNING:
+            serving = endpoint.numbered(endpoint.serving)
+            assert serving is not None
+            assert endpoint.serving == endpoint.target
+            assert serving.applied_replicas == serving.replicas
+            expected = {serving.app_name}
+        if endpoint.state is E.FAILED:
+            failed = endpoint.numbered(endpoint.target)
+            assert failed is not None
+            assert failed.state is R.FAILED
+            assert failed.crashes <= MAX_CRASHES
+            assert endpoint.last_error
+        assert set(self.engines.applications) == expected
+
+
+Lifecycle.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=20, deadline=None, derandomize=True
+)
+TestLifecycle = Lifecycle.TestCase
