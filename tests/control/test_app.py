@@ -206,6 +206,49 @@ async def test_an_adapter_gets_its_bases_endpoint(control: Control, tmp_path: Pa
     assert deleted.json()["state"] == "DELETING"
 
 
+async def test_an_endpoint_is_scaled_rolled_back_and_compared(
+    control: Control, tmp_path: Path
+) -> None:
+    await with_models(control, tmp_path)
+    body = {"model": "smol", "deploy": True, "config": {"max_num_seqs": 4}}
+    endpoint = (await control.client.post("/endpoints", json=body)).json()
+    assert (endpoint["serving_revision"], endpoint["target_revision"]) == (None, 1)
+    where = f"/endpoints/{endpoint['id']}"
+    scaled = await control.client.post(f"{where}/scale", json={"replicas": 2})
+    assert (scaled.status_code, scaled.json()["config"]["replicas"]) == (202, 2)
+    await control.client.put(
+        f"{where}/config", json={"optimization_method": "MANUAL", "max_num_seqs": 8}
+    )
+    assert (await control.client.post(f"{where}/deploy")).json()["target_revision"] == 2
+    back = await control.client.post(f"{where}/rollback", json={"revision": 1})
+    assert (back.status_code, back.json()["target_revision"]) == (202, 3)
+    listed = (await control.client.get(f"{where}/revisions")).json()
+    assert [(each["number"], each["desired"]) for each in listed["data"]] == [
+        (3, "running"),
+        (2, "removed"),
+        (1, "removed"),
+    ]
+    assert listed["data"][0]["config"] == {"max_num_seqs": 4, "replicas": 2}
+    diff = await control.client.get(f"{where}/revisions/2/diff/3")
+    assert diff.json() == {
+        "before": 2,
+        "after": 3,
+        "changes": [
+            {"field": "max_num_seqs", "before": 8, "after": 4},
+            {"field": "replicas", "before": None, "after": 2},
+        ],
+    }
+    refused = await control.client.post(f"{where}/rollback", json={"revision": 9})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "not_found")
+    wrong = {"optimization_method": "MANUAL", "runtime": "sglang", "quantization": "int4"}
+    await control.client.put(f"{where}/config", json=wrong)
+    answer = await control.client.post(f"{where}/deploy")
+    assert answer.status_code == 422
+    message = answer.json()["error"]["message"]
+    assert "run vllm, not sglang" in message
+    assert "checkpoint in int4" in message
+
+
 async def test_every_mutation_leaves_an_audit_row(control: Control, tmp_path: Path) -> None:
     await with_models(control, tmp_path)
     answer = await control.client.put(

@@ -16,6 +16,7 @@ import foundry
 from foundry.infra.database import Base
 from foundry.infra.embedded.postgres import Role
 from foundry.infra.migrations import downgrade, upgrade
+from foundry.serving.endpoints.domain import config_digest
 from tests.postgres import Server
 
 pytestmark = pytest.mark.postgres
@@ -69,6 +70,51 @@ async def test_up_down_up_ends_where_it_began(postgres_server: Server) -> None:
         assert await _objects(url) == ["alembic_version", "alembic_version_pkc"]
         await upgrade(url)
         assert await _objects(url) == first
+
+
+_RUNNING = (
+    "INSERT INTO endpoints (id, tenant_id, project_id, name, model_version_id, model_reference, "
+    "desired, state, base_digest, app_name, revision, config, config_generation, progress, "
+    "created_by, created_at, updated_at) VALUES ('00000000-0000-0000-0000-00000000000{n}', "
+    "'00000000-0000-0000-0000-0000000000aa', '00000000-0000-0000-0000-0000000000bb', 'e{n}', "
+    "'00000000-0000-0000-0000-0000000000c{n}', 'm@1', '{desired}', '{state}', 'ab', "
+    "'engine-ab-r{n}', {n}, '{{\"b\": 1, \"a\": 2, \"replicas\": 2}}', 1, '{{}}', 'admin', "
+    "now(), now())"
+)
+
+
+async def test_running_endpoints_are_adopted_as_revisions(postgres_server: Server) -> None:
+    async with postgres_server.empty() as url:
+        await upgrade(url, "0005")
+        states = [("running", "RUNNING"), ("running", "DEPLOYING"), ("stopped", "STOPPED")]
+        engine = create_async_engine(url, poolclass=NullPool)
+        async with engine.begin() as connection:
+            for n, (desired, state) in enumerate(states, 1):
+                await connection.execute(
+                    text(_RUNNING.format(n=n, desired=desired, state=state).replace(": ", "\\: "))
+                )
+        await upgrade(url)
+        async with engine.connect() as connection:
+            found = await connection.execute(
+                text(
+                    "SELECT e.state, e.serving_revision, e.target_revision, r.app_name, r.state, "
+                    "r.desired, r.replicas, r.applied_replicas, r.config_digest, "
+                    "r.deadline_at > now() FROM endpoints e JOIN endpoint_revisions r "
+                    "ON r.endpoint_id = e.id ORDER BY e.id"
+                )
+            )
+            rows = [tuple(row) for row in found]
+        digest = config_digest("ab", {"a": 2, "b": 1, "replicas": 2})
+        assert rows == [
+            ("RUNNING", 1, 1, "engine-ab-r1", "READY", "running", 2, 2, digest, True),
+            ("PENDING", None, 2, "engine-ab-r2", "PENDING", "running", 2, None, digest, True),
+            ("STOPPED", None, 3, "engine-ab-r3", "REMOVED", "removed", 2, None, digest, True),
+        ]
+        await downgrade(url, "0005")
+        async with engine.connect() as connection:
+            found = await connection.execute(text("SELECT revision FROM endpoints ORDER BY id"))
+            assert [row[0] for row in found] == [1, 2, 3]
+        await engine.dispose()
 
 
 async def test_the_rows_describe_the_migrated_schema(postgres_server: Server) -> None:

@@ -34,6 +34,8 @@ GET /datasets/{name}/versions/{number}             datasets:read       datasets_
 GET /datasets/{name}/versions/{number}/rows        datasets:read       datasets_rows
 GET /endpoints                                     endpoints:read      endpoints_list
 GET /endpoints/{endpoint_id}                       endpoints:read      endpoints_get
+GET /endpoints/{endpoint_id}/revisions             endpoints:read      endpoints_revisions
+GET /endpoints/{endpoint_id}/revisions/{before}/diff/{after} endpoints:read endpoints_diff
 GET /health                                        public              health
 GET /jobs                                          jobs:read           jobs_list
 GET /jobs/{job_id}                                 jobs:read           jobs_get
@@ -64,6 +66,8 @@ POST /budsim/validate                              budsim:run          budsim_va
 POST /datasets/{name}/versions                     datasets:write      datasets_add
 POST /endpoints                                    endpoints:write     endpoints_create
 POST /endpoints/{endpoint_id}/deploy               endpoints:write     endpoints_deploy
+POST /endpoints/{endpoint_id}/rollback             endpoints:write     endpoints_rollback
+POST /endpoints/{endpoint_id}/scale                endpoints:write     endpoints_scale
 POST /endpoints/{endpoint_id}/stop                 endpoints:write     endpoints_stop
 POST /jobs/diloco                                  jobs:write          jobs_submit_diloco
 POST /jobs/import                                  registry:import     jobs_submit_import

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from foundry.catalog.registry.service import Registry
 from foundry.errors import Conflict, InvalidRequest
@@ -50,6 +51,9 @@ class Studio(Floor):
         if endpoint.recommendation_id is not None:
             await self.searches.settled(self.caller, endpoint.recommendation_id, 10)
         return endpoint
+
+    def registry(self, db: AsyncSession, audit: AuditTrail) -> Registry:
+        return Registry(db, self.desk.objects, audit, self.caller)
 
     async def optimise(self, endpoint_id: UUID, **targets: float) -> Endpoint:
         return await self.configure(

@@ -1,0 +1,253 @@
+"""Engines as applications of Ray Serve; the fakes raise what Ray raises."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from ray import serve
+from ray.exceptions import GetTimeoutError, RayActorError
+from ray.serve.exceptions import RayServeException
+from ray.serve.schema import ApplicationStatus
+
+from foundry.errors import EngineFailed, Overloaded, Unavailable
+from foundry.infra.frames import CallContext, Fault, Frame, Head, Kind, Tail, Usage
+from foundry.serving.endpoints.domain import EndpointSnapshot, EndpointState, RevisionSnapshot
+from foundry.serving.engine.hardware import Hardware, Node
+from foundry.serving.engine.runtime import VllmRules
+from foundry.supervisor import serve_engines
+from foundry.supervisor.ports import EngineObservation, Transfer
+from foundry.supervisor.ray_calls import RayCalls
+from foundry.supervisor.serve_engines import ServeEngines, prove_answers
+
+NAME = "engine-x-r1"
+ID = UUID(int=1)
+RAY_FAULTS = [
+    TimeoutError(),
+    GetTimeoutError("late"),
+    KeyError(NAME),
+    RuntimeError("Request failed with status code 404: not found"),
+    RayActorError(),
+    RayServeException("There is no Serve instance running on this Ray cluster"),
+    ConnectionError("refused"),
+]
+
+
+class FakeRuntime(VllmRules):
+    def __init__(self) -> None:
+        self.built: list[dict[str, Any]] = []
+
+    def build(self, args: Any) -> Any:
+        self.built.append(dict(args))
+        return "application"
+
+    async def health(self, app_name: str, model: str) -> None:
+        raise EngineFailed(f"{app_name} {model}")
+
+
+class FakeHardware:
+    def __init__(self) -> None:
+        self.hardware = Hardware((Node(4, 8),), (Node(2, 8),))
+
+    async def read_hardware(self) -> Hardware:
+        return self.hardware
+
+
+class FakeTransfers:
+    async def look(self, version_id: UUID, nodes: int) -> Transfer:
+        return Transfer(done=True)
+
+
+def snapshots(**config: object) -> tuple[EndpointSnapshot, RevisionSnapshot]:
+    endpoint = EndpointSnapshot(
+        ID, ID, ID, "smol", ID, "running", EndpointState.PENDING, NAME, {}, 1
+    )
+    return endpoint, RevisionSnapshot(1, NAME, config, "digest", replicas=2)
+
+
+@pytest.fixture
+def calls() -> Any:
+    made = RayCalls(timeout_s=20.0)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def engines(calls: RayCalls) -> ServeEngines:
+    return ServeEngines(FakeRuntime(), FakeHardware(), FakeTransfers(), calls)
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def call(*_: object, **__: object) -> None:
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize("error", RAY_FAULTS, ids=lambda error: type(error).__name__)
+async def test_what_ray_raises_may_be_tried_again(
+    engines: ServeEngines, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(serve, "status", raising(error))
+    monkeypatch.setattr(serve, "run_many", raising(error))
+    monkeypatch.setattr(serve_engines, "_get_global_client", lambda **_: object())
+    with pytest.raises(Unavailable):
+        await engines.observe()
+    with pytest.raises(Unavailable):
+        await engines.deploy(*snapshots())
+
+
+async def test_an_engine_is_not_deployed_where_serve_does_not_run(
+    engines: ServeEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(serve, "run_many", lambda *args, **_: started.append(args))
+    monkeypatch.setattr(serve_engines, "_get_global_client", lambda **_: None)
+    with pytest.raises(Unavailable, match="Ray Serve does not run"):
+        await engines.deploy(*snapshots())
+    assert started == []
+
+
+async def test_an_unknown_application_is_deleted_already(
+    engines: ServeEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "delete", raising(KeyError(NAME)))
+    await engines.delete(NAME)
+    monkeypatch.setattr(serve, "delete", raising(RuntimeError("404")))
+    with pytest.raises(Unavailable):
+        await engines.delete(NAME)
+
+
+async def test_a_frozen_ray_holds_no_other_thread() -> None:
+    thaw = threading.Event()
+    frozen = RayCalls(timeout_s=0.05, threads=2)
+    try:
+        for _ in range(6):
+            with pytest.raises(Unavailable, match=r"did not answer within 0\.05 s"):
+                await frozen.run(lambda: thaw.wait(60))
+        assert await asyncio.to_thread(lambda: "free") == "free"
+    finally:
+        thaw.set()
+        frozen.close()
+
+
+async def test_applications_are_observed_by_name(
+    engines: ServeEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def application(status: str, replicas: dict[str, int], message: str = "") -> Any:
+        engine = SimpleNamespace(message="no node has 3 CPUs", replica_states=replicas)
+        return SimpleNamespace(
+            status=ApplicationStatus(status), message=message, deployments={"llm": engine}
+        )
+
+    found = {
+        "engine-a-r1": application("RUNNING", {"RUNNING": 2}, "up"),
+        "engine-b-r2": application("DEPLOYING", {"STARTING": 1}),
+        "engine-c-r3": application("UNHEALTHY", {"RUNNING": 1, "STARTING": 1}, "died"),
+        "engine-d-r4": application("DEPLOY_FAILED", {}, "ValueError"),
+        "engine-e-r5": application("DELETING", {}, "going"),
+        "gateway": application("RUNNING", {"RUNNING": 1}),
+    }
+    monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications=found))
+    assert await engines.observe() == {
+        "engine-a-r1": EngineObservation("running", "up", 2),
+        "engine-b-r2": EngineObservation("starting", "no node has 3 CPUs", 0),
+        "engine-c-r3": EngineObservation("unhealthy", "died", 1),
+        "engine-d-r4": EngineObservation("failed", "ValueError", 0),
+        "engine-e-r5": EngineObservation("deleting", "going", 0),
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "strategy"),
+    [
+        ({}, "recreate"),
+        ({"strategy": "surge"}, "surge"),
+        ({"resources": {"cpu_cores": 1}}, "surge"),
+        ({"resources": {"cpu_cores": 1.5}}, "recreate"),
+        ({"resources": {"cpu_cores": 1}, "strategy": "recreate"}, "recreate"),
+    ],
+)
+async def test_the_strategy_follows_the_room_unless_it_is_configured(
+    engines: ServeEngines, config: dict[str, object], strategy: str
+) -> None:
+    found = await engines.validate(*snapshots(**config))
+    assert (found.reasons, found.missing, found.strategy) == ((), (), strategy)
+
+
+async def test_an_application_is_built_for_the_wanted_replicas(
+    calls: RayCalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime, hardware = FakeRuntime(), FakeHardware()
+    engines = ServeEngines(runtime, hardware, FakeTransfers(), calls)
+    started: list[Any] = []
+    monkeypatch.setattr(serve, "run_many", lambda targets, **_: started.extend(targets))
+    monkeypatch.setattr(serve_engines, "_get_global_client", lambda **_: object())
+    await engines.deploy(*snapshots(max_num_seqs=3, replicas=1))
+    assert runtime.built == [
+        {
+            "base_version_id": str(ID),
+            "app_name": NAME,
+            "config": {"max_num_seqs": 3, "replicas": 2},
+            "config_digest": "digest",
+            "hardware": hardware.hardware,
+        }
+    ]
+    assert [(target.name, target.route_prefix) for target in started] == [(NAME, None)]
+
+
+class FakeUpstream:
+    """Answers each test request with frames, or raises."""
+
+    def __init__(self, *answers: list[Frame] | Exception) -> None:
+        self.answers = list(answers)
+        self.bodies: list[bytes] = []
+
+    async def stream(
+        self, app_name: str, operation: str, body: bytes, context: CallContext
+    ) -> AsyncIterator[Frame]:
+        self.bodies.append(body)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        for frame in answer:
+            yield frame
+
+
+def answer(tokens: int = 4) -> list[Frame]:
+    tail = Tail(Usage(3, tokens), "length", {})
+    return [Head("vllm").frame(), Frame(Kind.DATA, b"4 5 6 7"), tail.frame()]
+
+
+async def test_an_engine_proves_itself_in_one_piece_and_streamed() -> None:
+    upstream: Any = FakeUpstream(answer(), answer())
+    await prove_answers(upstream, NAME, "smol")
+    assert [b'"stream":true' in body for body in upstream.bodies] == [False, True]
+    assert all(b'"max_tokens":4,"temperature":0' in body for body in upstream.bodies)
+
+
+@pytest.mark.parametrize(
+    ("answers", "error", "says"),
+    [
+        ([answer()[:2]], EngineFailed, "broke its answer"),
+        ([answer(), answer()[:2]], EngineFailed, "broke its answer"),
+        ([answer(), answer(tokens=0)], EngineFailed, "generated nothing"),
+        ([[answer()[0], answer()[2]]], EngineFailed, "generated nothing"),
+        ([TimeoutError()], EngineFailed, "did not answer"),
+        ([Overloaded("full")], Unavailable, "full"),
+        (
+            [[Head("vllm", fault=Fault.of(EngineFailed("out of memory"))).frame()]],
+            EngineFailed,
+            "out of memory",
+        ),
+    ],
+)
+async def test_a_wrong_answer_is_a_failure(
+    answers: list[Any], error: type[Exception], says: str
+) -> None:
+    upstream: Any = FakeUpstream(*answers)
+    with pytest.raises(error, match=says):
+        await prove_answers(upstream, NAME, "smol")

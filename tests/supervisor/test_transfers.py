@@ -1,0 +1,100 @@
+"""How far a model's files are, from tasks that are scripted."""
+
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import pytest
+import ray
+from ray.exceptions import RayTaskError
+
+from foundry.errors import InvalidArtifact, Unavailable
+from foundry.supervisor import transfers
+from foundry.supervisor.ports import Transfer
+from foundry.supervisor.ray_calls import RayCalls
+from foundry.supervisor.transfers import RayTransfers
+
+VERSION = UUID(int=5)
+
+
+@dataclass
+class FakeRay:
+    """Tasks by name; those in `results` have ended, with a value or an error."""
+
+    results: dict[str, Any] = field(default_factory=dict)
+    begun: list[str] = field(default_factory=list)
+
+    def begin(self, nodes: list[str], task: Any, version_id: UUID) -> list[str]:
+        names = [f"{task.__name__}@{node}" for node in nodes]
+        self.begun += names
+        return names
+
+    def nodes(self) -> list[dict[str, Any]]:
+        gpus = {"cpu": 0.0, "gpu-a": 1.0, "gpu-b": 4.0}
+        alive = [
+            {"NodeID": name, "Alive": True, "Resources": {"GPU": count}}
+            for name, count in gpus.items()
+        ]
+        return [*alive, {"NodeID": "dead", "Alive": False, "Resources": {"GPU": 8.0}}]
+
+    def wait(self, tasks: list[str], **_: object) -> tuple[list[str], list[str]]:
+        done = [task for task in tasks if task in self.results]
+        return done, [task for task in tasks if task not in done]
+
+    def get(self, tasks: list[str]) -> list[Any]:
+        for task in tasks:
+            if isinstance(error := self.results[task], Exception):
+                raise error
+        return [self.results[task] for task in tasks]
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+    made = FakeRay()
+    for name in ("nodes", "wait", "get"):
+        monkeypatch.setattr(ray, name, getattr(made, name))
+    monkeypatch.setattr(transfers, "_on_each", made.begin)
+    return made
+
+
+@pytest.fixture
+def tasks() -> Any:
+    calls = RayCalls(timeout_s=20.0)
+    yield RayTransfers(calls)
+    calls.close()
+
+
+async def test_files_go_to_the_nodes_that_engines_go_to(fake: FakeRay, tasks: RayTransfers) -> None:
+    assert await tasks.look(VERSION, 2) == Transfer(done=False)
+    fetches = ["fetch_weights@gpu-b", "fetch_weights@gpu-a"]
+    assert [name for name in fake.begun if name.startswith("fetch")] == fetches
+    fake.results |= {"measure_weights@gpu-b": (10, 100), "measure_weights@gpu-a": (5, 100)}
+    assert await tasks.look(VERSION, 2) == Transfer(done=False, bytes_done=15, bytes_total=200)
+    # One node has all; the other is waited for.
+    fake.results[fetches[0]] = None
+    assert not (await tasks.look(VERSION, 2)).done
+    fake.results[fetches[1]] = None
+    assert await tasks.look(VERSION, 2) == Transfer(done=True)
+    assert [name for name in fake.begun if name.startswith("fetch")] == fetches
+
+
+async def test_a_damaged_file_is_said_and_fetched_anew_the_next_time(
+    fake: FakeRay, tasks: RayTransfers
+) -> None:
+    fault = InvalidArtifact("weights are damaged")
+    fake.results["fetch_weights@gpu-b"] = RayTaskError("fetch", "trace", fault)
+    with pytest.raises(InvalidArtifact, match="weights are damaged"):
+        await tasks.look(VERSION, 1)
+    fake.results["fetch_weights@gpu-b"] = None
+    assert (await tasks.look(VERSION, 1)).done
+    assert fake.begun.count("fetch_weights@gpu-b") == 2
+
+
+async def test_a_task_that_died_of_something_else_is_tried_again(
+    fake: FakeRay, tasks: RayTransfers
+) -> None:
+    fake.results["fetch_weights@gpu-b"] = RayTaskError("fetch", "trace", OSError("reset"))
+    with pytest.raises(Unavailable):
+        await tasks.look(VERSION, 1)
+    fake.results["fetch_weights@gpu-b"] = None
+    assert (await tasks.look(VERSION, 1)).done
