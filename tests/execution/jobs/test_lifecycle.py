@@ -5,6 +5,7 @@ running, never two drivers at once, and every failure has its reason.
 """
 
 import random
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from uuid import UUID
 
@@ -72,7 +73,11 @@ class World:
             return
         lease = self.leases[-1]
         error: dict[str, object] = {"code": "unavailable", "message": "the store is away"}
-        acts = [lease.heartbeat, lease.cancelled, lambda: lease.give_up(error)]
+        acts: list[Callable[[], Awaitable[object]]] = [
+            lease.heartbeat,
+            lease.cancelled,
+            lambda: lease.give_up(error),
+        ]
         try:
             await self.random.choice(acts)()
         except LeaseLost:
@@ -88,7 +93,8 @@ class World:
     async def freeze(self) -> None:
         """A call of Ray hangs from now on, or all are well again."""
         call = self.random.choice(("submit", "observe", "end", "list_nodes"))
-        self.launcher.faults = self.random.choice(({}, {call: TimeoutError("frozen")}))
+        frozen: dict[str, Exception] = {call: TimeoutError("frozen")}
+        self.launcher.faults = frozen if self.random.random() < 0.5 else {}
 
     async def ask(self) -> None:
         """The owner cancels or resumes."""
