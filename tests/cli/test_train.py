@@ -34,6 +34,7 @@ def test_what_was_not_given_keeps_its_default(
         "dataset": "support@1",
         "force": False,
         "submission_id": None,
+        "priority": 0,
     }
     assert json.loads(capsys.readouterr().out)["id"] == JOB_ID
     assert SftConfig.model_validate(submitted(server, "sft", SFT)["config"]) == SftConfig()
@@ -44,9 +45,11 @@ def test_every_option_of_a_fleet_reaches_its_place(server: type[Server]) -> None
         "--workers 4 --inner-steps 60 --codec topk --density 0.02 --outer-lr 0.4 "
         "--outer-momentum 0.8 --exchange gather --fragments 3 --overlap 2 --mixing 0.5 --quorum 3 "
         "--grace-s 5 --silence-s 2 --stall-s 60 --link-mbit-s 100 --checkpoint-every 4 --lr 0.0004 "
-        "--max-steps 200 --batch-size 4 --schedule constant --weight-decay 0 --seed 7 --force"
+        "--max-steps 200 --batch-size 4 --schedule constant --weight-decay 0 --seed 7 --force "
+        "--priority 7"
     )
     body = submitted(server, "diloco", f"{DILOCO} {options}")
+    assert body["priority"] == 7
     config = DilocoConfig.model_validate(body["config"])
     assert config.outer.model_dump() == {
         "inner_steps": 60,

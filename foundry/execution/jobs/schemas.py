@@ -81,10 +81,12 @@ class JobOut(BaseModel):
     name: str
     state: str
     attempt: int
-    failures: int = Field(description="attempts that failed since it was last queued by a person")
-    priority: int
-    waiting_for: str | None = Field(description="why it has not begun")
-    phase: str | None = Field(description="what its attempt is doing")
+    failures: int = Field(
+        default=0, description="attempts that failed since it was last queued by a person"
+    )
+    priority: int = 0
+    waiting_for: str | None = Field(default=None, description="why it has not begun")
+    phase: str | None = Field(default=None, description="what its attempt is doing")
     submission_id: str | None
     cancel_requested: bool
     spec: dict[str, object]
