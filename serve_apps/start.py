@@ -4,6 +4,7 @@
 that somebody else runs.
 """
 
+import asyncio
 import logging
 import sys
 
@@ -11,9 +12,13 @@ import ray
 from ray import serve
 from ray.serve.config import HTTPOptions
 
-from foundry.config import Settings, load_settings
+from foundry.config import Settings, child_environment, load_settings
 from foundry.errors import SetupError
+from foundry.infra.embedded.postgres import Role
+from foundry.infra.migrations import upgrade
+from foundry.infra.wiring import database_url
 from serve_apps import control, gateway
+from serve_apps.security import require_hardened
 from serve_apps.supervisor import NAMESPACE, ensure_supervisor
 
 
@@ -23,6 +28,10 @@ def _say(text: str) -> None:
 
 
 def start(settings: Settings) -> None:
+    require_hardened(child_environment())
+    if settings.ray.address is not None:
+        _say("applying migrations")
+        asyncio.run(upgrade(database_url(settings, Role.MIGRATE)))
     ray.init(
         address="auto", namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING
     )

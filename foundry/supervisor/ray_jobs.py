@@ -12,14 +12,13 @@ from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import ray
-from ray._private.state import available_resources_per_node, total_resources_per_node
 from ray.job_submission import JobSubmissionClient
 from ray.util import list_named_actors
 
 from foundry.config import Settings
 from foundry.errors import Unavailable
-from foundry.execution.jobs.admission import Bundle
 from foundry.execution.jobs.service import NodeResources
+from foundry.execution.workers.nodes import list_nodes
 from foundry.execution.workers.naming import ACTOR_NAMESPACE, is_actor_of
 from foundry.supervisor.ports import DriverObservation, DriverStatus
 
@@ -192,19 +191,10 @@ class _ClusterState:
         ray.kill(ray.get_actor(name, namespace=ACTOR_NAMESPACE))
 
     def list_nodes(self) -> list[NodeResources]:
-        totals, free = total_resources_per_node(), available_resources_per_node()
-        if not totals:
+        nodes = list_nodes()
+        if not nodes:
             raise Unavailable("Ray names no node yet")
-        return [
-            NodeResources(_bundle(total), _bundle(free.get(node, {})))
-            for node, total in totals.items()
-        ]
-
-
-def _bundle(resources: dict[str, float]) -> Bundle:
-    return Bundle(
-        resources.get("CPU", 0.0), resources.get("GPU", 0.0), resources.get("memory", 0.0)
-    )
+        return nodes
 
 
 def _is_unknown(error: RuntimeError) -> bool:

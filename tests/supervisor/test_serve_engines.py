@@ -14,7 +14,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus
 
 from foundry.errors import EngineFailed, Overloaded, Unavailable
-from foundry.infra.frames import CallContext, Fault, Frame, Head, Kind, Tail, Usage
+from foundry.infra.wire.frames import CallContext, Fault, Frame, Head, Kind, Tail, Usage
 from foundry.serving.endpoints.domain import EndpointSnapshot, EndpointState, RevisionSnapshot
 from foundry.serving.engine.hardware import Hardware, Node
 from foundry.serving.engine.runtime import VllmRules

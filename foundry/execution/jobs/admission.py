@@ -5,11 +5,15 @@ aside, so nothing smaller overtakes it for ever; one that asks for other resourc
 A job that no cluster of this size could hold sets nothing aside: it waits for a node.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 from uuid import UUID
 
+# On a node of so many CPUs or fewer, a lone training gets all of them; a larger one keeps one free
+# for searches and drivers.
+_SMALL_NODE_CPUS = 4.0
 # Ray counts in ten-thousandths; sums of halves and thirds must not fail by rounding.
 _EPSILON = 1e-6
 
@@ -119,6 +123,29 @@ def admit_jobs(
         free = placed
         admitted.append(job.id)
     return Decision(tuple(admitted), waiting)
+
+
+@dataclass(frozen=True, slots=True)
+class CpuShare:
+    """What a worker without an accelerator takes of its node."""
+
+    cpus: float
+    threads: int
+
+
+def share_of_node(needs: Needs, nodes: Sequence[NodeResources]) -> CpuShare:
+    """All that is idle on the emptiest node, and at least what the job needs.
+
+    Threads are what is reserved, so two jobs never compute on the same cores; a fraction of a core
+    that idle services leave is rounded up.
+    """
+    node = max(nodes, key=lambda each: each.free.cpus, default=None)
+    if node is None:
+        return CpuShare(needs.cpus, max(1, math.ceil(needs.cpus)))
+    spare = 1.0 if node.total.cpus > _SMALL_NODE_CPUS else 0.0
+    idle = node.free.cpus - spare + _EPSILON
+    threads = max(1, math.ceil(needs.cpus), math.ceil(idle - 2 * _EPSILON))
+    return CpuShare(max(needs.cpus, float(math.floor(idle))), threads)
 
 
 def _bundle_of(needs: Needs, has_gpus: bool) -> Bundle:

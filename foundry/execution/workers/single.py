@@ -13,6 +13,7 @@ from foundry.catalog.registry.domain import VersionSpec
 from foundry.catalog.registry.service import load_manifest
 from foundry.engines.training.config import Lora, SftConfig
 from foundry.errors import DatabaseUnavailable, ResourceExhausted
+from foundry.execution.jobs.admission import CpuShare, share_of_node
 from foundry.execution.jobs.domain import Phase
 from foundry.execution.jobs.service import Needs
 from foundry.execution.workers.attempt import POLL_S, Attempt, insist
@@ -26,6 +27,7 @@ from foundry.execution.workers.messages import (
     describe_numbers,
 )
 from foundry.execution.workers.naming import ACTOR_NAMESPACE, actor_name
+from foundry.execution.workers.nodes import list_nodes
 from foundry.execution.workers.sft import SftWorker
 
 log = logging.getLogger(__name__)
@@ -44,17 +46,18 @@ async def fine_tune(attempt: Attempt) -> None:
     base = await load_manifest(attempt.database, base_id)
     dataset = await load_dataset(attempt.database, dataset_id)
     config = SftConfig.model_validate(spec["config"])
+    placed = await _place_worker(attempt, SftWorker)
+    if placed is None:
+        return
+    worker, threads = placed
     task = SftTask(
         attempt.job.id,
         attempt.lease.fence,
         Inputs(base.digest, base.files),
         Inputs(dataset.digest, dataset.files),
         config,
-        max(1, int(Needs.read(attempt.job.needs).cpus)),
+        threads,
     )
-    worker = await _place_worker(attempt, SftWorker)
-    if worker is None:
-        return
     following = _Following(attempt, worker)
     attempt.vitals.dump_stacks = following.dump_stacks
     if (result := await following.until_done(worker.run.remote(task))) is None:
@@ -87,9 +90,10 @@ async def import_model(attempt: Attempt) -> None:
     publication = attempt.publication(
         VersionSpec(model=str(spec["model"]), kind="base", relation="import", job_id=attempt.job.id)
     )
-    worker = await _place_worker(attempt, ImportWorker)
-    if worker is None:
+    placed = await _place_worker(attempt, ImportWorker)
+    if placed is None:
         return
+    worker, _ = placed
     # It cannot tell bytes: the whole of it has the time that publishing has.
     attempt.vitals.observe(Phase.PUBLISH, "import")
     await attempt.show({"phase": "reading the files"})
@@ -101,16 +105,19 @@ async def import_model(attempt: Attempt) -> None:
     await attempt.finish(published, {})
 
 
-async def _place_worker(attempt: Attempt, worker: type) -> Any | None:
-    """A worker once the cluster has room for it; None: the job was cancelled meanwhile.
+async def _place_worker(attempt: Attempt, worker: type) -> tuple[Any, int] | None:
+    """A worker and its threads, once there is room for it; None: the job was cancelled meanwhile.
 
     Raises:
         ResourceExhausted: the cluster has nothing that it could ever run on.
     """
     needs = Needs.read(attempt.job.needs)
     kind = _accelerator_for(needs)
+    share = CpuShare(needs.cpus, max(1, int(needs.cpus)))
+    if kind == "CPU" and needs.accelerator:
+        share = share_of_node(needs, await asyncio.to_thread(list_nodes))
     options: dict[str, Any] = {
-        "num_cpus": needs.cpus,
+        "num_cpus": share.cpus,
         "num_gpus": 1 if kind == "GPU" else 0,
         "memory": needs.memory or None,
     }
@@ -131,7 +138,7 @@ async def _place_worker(attempt: Attempt, worker: type) -> Any | None:
     finally:
         ready.cancel()
     attempt.vitals.observe(Phase.LOAD)
-    return actor
+    return actor, share.threads
 
 
 class _Following:

@@ -77,10 +77,14 @@ def _ray(
 
 def watch_over(settings: Settings) -> None:
     """Until the stack is gone: its home deleted, or taken down."""
+
+    def repair() -> None:
+        stack.complete(settings, log.info)
+
     mender = Guard(
         look=lambda: look_for_silent(settings, load(settings.home)),
         kill=_kill,
-        repair=lambda: stack.complete(settings, log.info),
+        repair=repair,
         record=partial(write_repair, settings.home),
     )
     killer = Guard(

@@ -39,7 +39,7 @@ _PICKED = (
     "ray_agent_grpc",
     "ray_runtime_env_agent",
 )
-_HARDENED = {
+HARDENED = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     # `ray start` trades 127.0.0.1 for the machine's address, and then GCS, node manager, workers
@@ -87,7 +87,7 @@ def environment(settings: Settings, ports: Mapping[str, int]) -> dict[str, str]:
     """What every process of the stack runs with, besides the user's own environment."""
     home, files = settings.home, serve_dir(settings.home)
     return {
-        **_HARDENED,
+        **HARDENED,
         "FOUNDRY_STACK_ID": stack_id(home),
         "PYTHONPATH": str(Path(foundry.__file__).parent.parent),
         # In a job's entry point, `python` is this installation's.

@@ -75,7 +75,7 @@ class Watch:
 
     def repaired(self, now: float) -> float:
         """A repair has ended, well or not. Returns the pause before another may begin."""
-        pause: float = min(_FIRST_PAUSE_S * 2**self._repairs, _LONGEST_PAUSE_S)
+        pause = min(_FIRST_PAUSE_S * 2.0**self._repairs, _LONGEST_PAUSE_S)
         self._repairs += 1
         self._not_before = now + pause
         self._calm_since = None

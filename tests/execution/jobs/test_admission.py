@@ -10,6 +10,7 @@ from foundry.execution.jobs.admission import (
     NodeResources,
     Waiting,
     admit_jobs,
+    share_of_node,
 )
 
 A, B, C = (UUID(int=number) for number in (1, 2, 3))
@@ -92,3 +93,24 @@ def test_no_node_admits_nobody() -> None:
 def test_needs_survive_their_row() -> None:
     assert Needs.read(Needs(3, 0.5, accelerator=True).document()) == Needs(3, 0.5, accelerator=True)
     assert Needs.read({}) == Needs()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "cpus", "threads"),
+    [
+        # A laptop whose services and idle engine reserve 0.71 of two.
+        ([node(2, 1.29)], 1, 2),
+        ([node(2, 1.8)], 1, 2),
+        ([node(2, 2.0)], 2, 2),
+        # Another job computes: what is left is not enough, and Ray makes this one wait.
+        ([node(2, 0.29)], 1, 1),
+        ([node(32, 31.0), node(8, 8.0)], 30, 30),
+        ([node(32, 31.29)], 30, 31),
+        ([], 1, 1),
+    ],
+)
+def test_a_lone_training_takes_what_is_idle(
+    nodes: list[NodeResources], cpus: float, threads: int
+) -> None:
+    share = share_of_node(Needs(), nodes)
+    assert (share.cpus, share.threads) == (cpus, threads)

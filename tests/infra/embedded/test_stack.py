@@ -7,14 +7,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import psutil
 import pytest
 
 from foundry.config import HttpSettings, RaySettings, Settings, child_environment
-from foundry.infra.embedded import postgres, stack, state
+from foundry.infra.embedded import health, postgres, stack, state
+from foundry.infra.embedded.guard import end_guard
 from foundry.infra.embedded.paths import runtime_dir
 from foundry.infra.embedded.ports import free_ports
 from foundry.infra.embedded.processes import members, wait_gone
@@ -78,7 +79,13 @@ def steps(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return []
 
     servers: list[subprocess.Popen[bytes]] = []
+
+    def stand_in(processes: Iterable[psutil.Process]) -> psutil.Process | None:
+        return psutil.Process(servers[-1].pid) if servers and servers[-1].poll() is None else None
+
     monkeypatch.setattr(stack, "run_step", run_step)
+    monkeypatch.setattr(stack, "find_supervisor", stand_in)
+    monkeypatch.setattr(health, "find_supervisor", stand_in)
     return ran
 
 
@@ -101,8 +108,10 @@ def test_the_life_of_a_stack(settings: Settings, steps: list[str]) -> None:
     assert [(part.part, part.healthy) for part in stack.status(settings)] == [
         ("postgres", True),
         ("ray", True),
+        ("supervisor", True),
         ("gateway", True),
         ("control", True),
+        ("guard", True),
     ]
 
     assert stack.up(settings, _quiet) == state.load(home)
@@ -112,6 +121,8 @@ def test_the_life_of_a_stack(settings: Settings, steps: list[str]) -> None:
     assert found is not None
     database = postgres.running_pid(home)
     assert database is not None
+    # The guard would be faster.
+    assert end_guard(home) == 1
     killed = [psutil.Process(pid) for pid in (found.pids["ray"][0], database)]
     for process in killed:
         os.kill(process.pid, signal.SIGKILL)
