@@ -154,9 +154,7 @@ def fail(endpoint: EndpointSnapshot, revision: RevisionSnapshot, reason: str) ->
             endpoint, failed, back, serving=None, target=fallback.number, fallback=None,
             last_error=said,
         )  # fmt: skip
-    if endpoint.target != revision.number:
-        # What served died while its successor is on its way.
-        return _change(endpoint, failed, serving=None)
+    # Where what served died while its successor is on its way, that goes on.
     return _change(endpoint, failed, serving=None, fallback=None, last_error=reason)
 
 

@@ -110,8 +110,9 @@ def test_the_road_of_a_revision(
 
 
 def test_a_switch_closes_the_old_revision_and_drains_it() -> None:
-    of = updating(R.VERIFYING)
+    of = replace(updating(R.VERIFYING), fallback=1)
     change = after_verification(of, of.revisions[1])
+    assert change.fallback is None
     assert changed(change) == (E.RUNNING, 2, 2)
     new, old = change.revisions
     assert (new.number, new.state) == (2, R.READY)
@@ -232,6 +233,14 @@ def test_the_old_engine_lost_during_an_update_stays_as_the_fallback() -> None:
     assert found.change.fallback == 1
 
 
+def test_the_old_engine_dead_during_an_update_ends_nothing() -> None:
+    found = step(updating(R.DEPLOYING), first="failed", second="starting")
+    assert changed(found) == (E.DEPLOYING, None, 2)
+    assert (only(found).number, only(found).state) == (1, R.FAILED)
+    assert found is not None and found.change is not None
+    assert found.change.last_error == "the engine did not start: why"
+
+
 def test_the_third_crash_in_ten_minutes_is_a_loop() -> None:
     second = step(running(crashes=1), first="unhealthy")
     assert changed(second) == (E.DEGRADED, 1, 1)
@@ -288,3 +297,6 @@ def test_a_stop_removes_every_engine_and_then_rests(
     assert (changed(removed)[0], only(removed).state) == (state, R.REMOVED)
     rest = step(replace(of, revisions=(replace(asked, state=R.REMOVED),)), first="absent")
     assert changed(rest) == (rests, None, 1)
+    # Also what had failed before must be gone.
+    failed = replace(of, revisions=(revision(1, R.FAILED),))
+    assert step(failed, first="deleting") is None

@@ -142,6 +142,12 @@ class Engines(FakeEngines):
 
     rows: Rows
 
+    async def deploy(self, endpoint: EndpointSnapshot, revision: RevisionSnapshot) -> None:
+        others = self.applications.keys() - {revision.app_name}
+        if revision.strategy == "recreate" and others and revision.state is R.DEPLOYING:
+            self.rows.violations.append(f"{revision.app_name} has no room beside {others}")
+        await super().deploy(endpoint, revision)
+
     async def delete(self, app_name: str) -> None:
         endpoint = self.rows.endpoint
         serving = endpoint.numbered(endpoint.serving)
@@ -377,6 +383,6 @@ class Lifecycle(RuleBasedStateMachine):
 
 
 Lifecycle.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=20, deadline=None, derandomize=True
+    max_examples=100, stateful_step_count=20, deadline=None, derandomize=True
 )
 TestLifecycle = Lifecycle.TestCase
