@@ -135,13 +135,13 @@ async def test_two_endpoints_of_one_base_run_side_by_side(studio: Studio) -> Non
     assert (await studio.call(lambda e: e.create("bot")))[0].id == first.id
     second = await studio.deploy(second.id)
     assert (first.app_name[-3:], second.app_name[-3:]) == ("-r1", "-r2")
-    routing = Routing(studio.database)
+    routing = Routing(studio.database, max_model_len=256)
     # The adapter goes where its base runs.
     assert (await routing.resolve(studio.caller, "bot")).app_name == first.app_name
     await run_endpoints(studio.database)
     assert (await routing.resolve(studio.caller, "smol-b")).app_name == second.app_name
     await studio.call(lambda e: e.stop(first.id))
-    fresh = Routing(studio.database)
+    fresh = Routing(studio.database, max_model_len=256)
     assert (await fresh.resolve(studio.caller, "bot")).app_name == second.app_name
 
 
