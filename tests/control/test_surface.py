@@ -36,8 +36,6 @@ GET /endpoints                                     endpoints:read      endpoints
 GET /endpoints/{endpoint_id}                       endpoints:read      endpoints_get
 GET /endpoints/{endpoint_id}/revisions             endpoints:read      endpoints_revisions
 GET /endpoints/{endpoint_id}/revisions/{before}/diff/{after} endpoints:read endpoints_diff
-GET /endpoints/{endpoint_id}/revisions             endpoints:read      endpoints_revisions
-GET /endpoints/{endpoint_id}/revisions/{before}/diff/{after} endpoints:read      endpoints_diff
 GET /health                                        public              health
 GET /jobs                                          jobs:read           jobs_list
 GET /jobs/{job_id}                                 jobs:read           jobs_get
@@ -68,8 +66,6 @@ POST /budsim/validate                              budsim:run          budsim_va
 POST /datasets/{name}/versions                     datasets:write      datasets_add
 POST /endpoints                                    endpoints:write     endpoints_create
 POST /endpoints/{endpoint_id}/deploy               endpoints:write     endpoints_deploy
-POST /endpoints/{endpoint_id}/rollback             endpoints:write     endpoints_rollback
-POST /endpoints/{endpoint_id}/scale                endpoints:write     endpoints_scale
 POST /endpoints/{endpoint_id}/rollback             endpoints:write     endpoints_rollback
 POST /endpoints/{endpoint_id}/scale                endpoints:write     endpoints_scale
 POST /endpoints/{endpoint_id}/stop                 endpoints:write     endpoints_stop

@@ -15,7 +15,7 @@ from foundry.engines.training.config import Lora, SftConfig
 from foundry.errors import DatabaseUnavailable, ResourceExhausted
 from foundry.execution.jobs.admission import CpuShare, share_of_node
 from foundry.execution.jobs.domain import Phase
-from foundry.execution.jobs.service import Needs
+from foundry.execution.jobs.service import Job, Needs
 from foundry.execution.workers.attempt import POLL_S, Attempt, insist
 from foundry.execution.workers.imports import ImportWorker
 from foundry.execution.workers.messages import (
@@ -65,23 +65,25 @@ async def fine_tune(attempt: Attempt) -> None:
         return
     attempt.vitals.observe(Phase.PUBLISH, "result")
     await attempt.show({"phase": "publishing"})
-    lora = isinstance(config.method, Lora)
-    published: Published = await worker.publish.remote(
-        attempt.publication(
-            VersionSpec(
-                model=str(spec["model"]),
-                kind="adapter" if lora else "merged",
-                relation="sft",
-                parent_version_id=base_id,
-                base_version_id=base_id if lora else None,
-                job_id=attempt.job.id,
-                dataset_version_id=dataset_id,
-                config_digest=config.digest(),
-                metrics=result.metrics,
-            )
-        )
-    )
+    version = _trained_version(attempt.job, config, result.metrics)
+    published: Published = await worker.publish.remote(attempt.publication(version))
     await attempt.finish(published, result.metrics)
+
+
+def _trained_version(job: Job, config: SftConfig, metrics: dict[str, float]) -> VersionSpec:
+    """What a fine-tuning registers, with its lineage."""
+    lora, base_id = isinstance(config.method, Lora), UUID(str(job.spec["base_version_id"]))
+    return VersionSpec(
+        model=str(job.spec["model"]),
+        kind="adapter" if lora else "merged",
+        relation="sft",
+        parent_version_id=base_id,
+        base_version_id=base_id if lora else None,
+        job_id=job.id,
+        dataset_version_id=UUID(str(job.spec["dataset_version_id"])),
+        config_digest=config.digest(),
+        metrics=metrics,
+    )
 
 
 async def import_model(attempt: Attempt) -> None:
