@@ -11,12 +11,12 @@ from foundry.config import Settings, load_settings
 from foundry.control.app import create_control
 from foundry.execution.workers.search import RayCluster, RaySearcher
 from foundry.infra.wiring import open_database, open_objects
+from foundry.monitoring.metrics import RaySearchMeter
+from foundry.serving.engine.version import engine_version
 from foundry.serving.outcomes.forecasting import PredictorForecasts
 from foundry.supervisor.ray_calls import RayCalls
 from foundry.supervisor.ray_hardware import RayHardware
-from serve_apps.metrics import RaySearchMeter
 from serve_apps.security import open_authenticator
-from serve_apps.versions import engine_version
 
 
 def create(settings: Settings) -> FastAPI:

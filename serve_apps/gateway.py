@@ -13,13 +13,13 @@ from foundry.gateway.app import create_gateway
 from foundry.gateway.measurement import Measurement
 from foundry.infra.embedded.postgres import Role
 from foundry.infra.wiring import open_database
+from foundry.monitoring.metrics import RayMeter
 from foundry.serving.endpoints.service import Routing
 from foundry.serving.engine.deployment import DEPLOYMENT
 from foundry.serving.engine.upstream import HandleUpstream
+from foundry.serving.engine.version import engine_version
 from foundry.serving.outcomes.service import GatewayWindows
-from serve_apps.metrics import RayMeter
 from serve_apps.security import open_authenticator
-from serve_apps.versions import engine_version
 
 # Work beyond the application's own limit is refused by it with OpenAI's body; Serve's own refusal,
 # text of HAProxy, must never come first.

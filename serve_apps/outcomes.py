@@ -4,6 +4,8 @@ from foundry.config import Settings
 from foundry.execution.workers.search import RayCluster, RaySearcher
 from foundry.infra.database import Database
 from foundry.infra.wiring import open_objects
+from foundry.monitoring.accuracy import Accuracy
+from foundry.serving.engine.version import engine_version
 from foundry.serving.outcomes.advising import SearchingAdvisor
 from foundry.serving.outcomes.closing import current_learnt
 from foundry.serving.outcomes.disturbances import AuditedMoves
@@ -13,8 +15,6 @@ from foundry.serving.outcomes.reviewing import review_deployments
 from foundry.serving.outcomes.service import Closing
 from foundry.serving.recommendations.running import Searches
 from foundry.supervisor.loop import Chore
-from serve_apps.accuracy import Accuracy
-from serve_apps.versions import engine_version
 
 
 def outcome_chores(settings: Settings, database: Database) -> list[Chore]:

@@ -1,15 +1,37 @@
 """What services count, as Ray metrics, which every node's agent exports to Prometheus."""
 
+from typing import Protocol
+
 from ray.util.metrics import Counter, Histogram
 
-from foundry.gateway.ports import Settlement
+from foundry.infra.wire.frames import Usage
+from foundry.serving.endpoints.domain import Target
 
 _TTFT_S = [0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 30.0]
 _SEARCH_S = [0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0]
 
 
+class Settled(Protocol):
+    """What is counted of a request that has ended; the gateway's `Settlement` is one."""
+
+    @property
+    def target(self) -> Target | None: ...
+
+    @property
+    def operation(self) -> str: ...
+
+    @property
+    def end(self) -> str: ...
+
+    @property
+    def usage(self) -> Usage | None: ...
+
+    @property
+    def ttft_s(self) -> float | None: ...
+
+
 class RayMeter:
-    """The gateway's settlements."""
+    """Counts requests, tokens and times to the first token."""
 
     def __init__(self) -> None:
         labels = ("model", "operation")
@@ -23,7 +45,7 @@ class RayMeter:
             "foundry_ttft_seconds", "Arrival to the engine's first token", _TTFT_S, labels
         )
 
-    def settle(self, settlement: Settlement) -> None:
+    def settle(self, settlement: Settled) -> None:
         labels = {
             # A name that was not resolved is the caller's text and must not become a label.
             "model": settlement.target.model_name if settlement.target else "",

@@ -1,0 +1,1 @@
+"""What happens: metrics and how well predictions hold."""
