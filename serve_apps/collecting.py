@@ -43,9 +43,9 @@ def collecting_chores(settings: Settings, database: Database) -> list[Chore]:
         await collect_blobs(database, objects)
 
     return [
-        Chore(jobs.collect, _PERIOD_S),
-        Chore(collect_objects, _PERIOD_S),
-        Chore(clean_nodes, _PERIOD_S),
+        Chore("job leftovers", jobs.collect, _PERIOD_S),
+        Chore("blobs", collect_objects, _PERIOD_S),
+        Chore("node caches", clean_nodes, _PERIOD_S),
     ]
 
 

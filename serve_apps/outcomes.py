@@ -43,6 +43,6 @@ def outcome_chores(settings: Settings, database: Database) -> list[Chore]:
             await review()
 
     return [
-        Chore(close, settings.outcomes.close_s, "outcomes"),
-        Chore(review, settings.outcomes.review_s, "reviews"),
+        Chore("outcomes", close, settings.outcomes.close_s),
+        Chore("reviews", review, settings.outcomes.review_s),
     ]

@@ -31,9 +31,9 @@ _LEAST_OVERDUE_S = 60.0
 class Chore:
     """Work beside the reconciling, every so many seconds; a failure waits for the next turn."""
 
+    name: str
     step: Callable[[], Awaitable[object]]
     period_s: float
-    name: str = "chore"
 
     @property
     def overdue_s(self) -> float:
@@ -97,9 +97,12 @@ class Supervisor:
             LeasedRows(database, self.lease), engines, engine_start_timeout_s, clock
         )
         passes = (
-            Chore(self.jobs.reconcile, PERIOD_S, "jobs"),
-            Chore(self.endpoints.reconcile, PERIOD_S, "endpoints"),
+            Chore("jobs", self.jobs.reconcile, PERIOD_S),
+            Chore("endpoints", self.endpoints.reconcile, PERIOD_S),
         )
+        names = [chore.name for chore in (*passes, *chores)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two chores share a name, which would hide one's alert: {names}")
         self._watched = [Punctuality(chore, clock()) for chore in (*passes, *chores)]
 
     async def run(self) -> None:

@@ -35,7 +35,7 @@ async def test_a_chore_that_fails_is_done_again_and_stops_nothing(database: Data
         return turns
 
     supervisor = Supervisor(
-        database, FakeLauncher(), FakeEngines(), 60.0, chores=[Chore(work, 0.01)]
+        database, FakeLauncher(), FakeEngines(), 60.0, chores=[Chore("work", work, 0.01)]
     )
     assert await supervisor.lease.hold()
     running = asyncio.create_task(supervisor.run())
@@ -56,7 +56,7 @@ async def test_only_the_holder_of_the_lease_acts(database: Database) -> None:
             turns.append(name)
             done[name].set()
 
-        return Chore(work, 0.01, name)
+        return Chore(name, work, 0.01)
 
     first, second = (
         Supervisor(database, FakeLauncher(), FakeEngines(), 60.0, chores=[chore(name)])
@@ -82,7 +82,7 @@ def test_an_overdue_chore_is_told_once_and_again_after_a_success(
 ) -> None:
     async def work() -> None: ...
 
-    punctuality = Punctuality(Chore(work, 100.0, "reviews"), since=0.0)
+    punctuality = Punctuality(Chore("reviews", work, 100.0), since=0.0)
     with caplog.at_level(logging.WARNING):
         assert not punctuality.watch(300.0)
         assert punctuality.watch(301.0)
@@ -107,7 +107,7 @@ async def test_the_status_names_every_pass_and_chore(database: Database) -> None
         FakeEngines(),
         60.0,
         clock=lambda: now,
-        chores=[Chore(work, 3600.0, "reviews")],
+        chores=[Chore("reviews", work, 3600.0)],
     )
     now = 120.0
     assert supervisor.status() == {
@@ -118,3 +118,12 @@ async def test_the_status_names_every_pass_and_chore(database: Database) -> None
             "reviews": {"succeeded_s_ago": None, "period_s": 3600.0, "overdue": False},
         },
     }
+
+
+async def test_two_chores_of_one_name_would_hide_each_other(database: Database) -> None:
+    async def work() -> None:
+        raise AssertionError("it is never begun")
+
+    chores = [Chore("blobs", work, 1.0), Chore("blobs", work, 1.0)]
+    with pytest.raises(ValueError, match="two chores share a name"):
+        Supervisor(database, FakeLauncher(), FakeEngines(), 60.0, chores=chores)

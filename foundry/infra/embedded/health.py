@@ -64,11 +64,13 @@ def _supervisor(settings: Settings) -> PartStatus:
 
 def _guard(settings: Settings) -> PartStatus:
     found, repair = running_guard(settings.home), last_repair(settings.home)
-    told = "watches" if found is not None else "not running"
+    frozen = found is not None and found.status() == psutil.STATUS_STOPPED
+    told = "not running" if found is None else "stopped by a signal" if frozen else "watches"
     if repair is not None:
         ago = max(time.time() - repair.at, 0.0)
         told += f"; {ago:.0f} s ago: {repair.reason}: {repair.outcome}"
-    return PartStatus("guard", found is not None, told, pid=found.pid if found else None)
+    healthy = found is not None and not frozen
+    return PartStatus("guard", healthy, told, pid=found.pid if found else None)
 
 
 def _postgres(settings: Settings) -> PartStatus:
@@ -77,7 +79,10 @@ def _postgres(settings: Settings) -> PartStatus:
         host, port = parts.hostname or "127.0.0.1", parts.port or 5432
         return PartStatus("postgres", listens(host, port), f"external, {host}:{port}")
     pid = postgres.running_pid(settings.home)
-    return PartStatus("postgres", pid is not None, "embedded, Unix socket", pid=pid)
+    # A frozen server has a pid and an open socket.
+    healthy = pid is not None and postgres.answers(settings.home)
+    detail = "embedded, Unix socket" if healthy or pid is None else "takes no queries"
+    return PartStatus("postgres", healthy, detail, pid=pid)
 
 
 def _ray(settings: Settings, state: StackState | None) -> PartStatus:
