@@ -25,6 +25,7 @@ def test_the_answer_for_the_cluster_that_is_there(stack: Stack) -> None:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.long(reason="two load tests of three concurrencies each on a CPU engine")
 def test_measured_latencies_lie_in_the_interval_after_calibration(stack: Stack) -> None:
     """Three concurrencies teach the factors; three more are judged by them."""
     for _ in range(2):

@@ -104,6 +104,7 @@ def test_a_client_that_leaves_frees_the_engine(stack: Stack) -> None:
     assert sum(worker.cpu_times()[:2]) - before < 0.5
 
 
+@pytest.mark.long(reason="the engine starts again")
 def test_an_engine_that_dies_ends_its_streams_with_an_error(stack: Stack) -> None:
     """A stream that stops must not look like an answer that is complete."""
     with _stream(stack) as client, client.stream("POST", "/v1/chat/completions", json=LONG) as sent:

@@ -49,6 +49,7 @@ def _sft_worker(stack: Stack) -> psutil.Process | None:
     return None
 
 
+@pytest.mark.long(reason="it trains twice, and the killed one waits for its lease")
 def test_killed_in_the_midst_it_ends_with_the_same_bytes(stack: Stack, numbers: str) -> None:
     with stack.client() as client:
         whole = client.jobs.submit_sft("whole", BASE, numbers, SHORT, force=True)

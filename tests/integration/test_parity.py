@@ -81,6 +81,7 @@ def prompts(stack: Stack) -> list[list[dict[str, str]]]:
     return [row["messages"][:-1] for row in rows]  # type: ignore[index]
 
 
+@pytest.mark.long(reason="twenty prompts, once through the engine and once through transformers")
 @pytest.mark.parametrize("model", [BASE, f"{MODEL}@production"])
 def test_greedy_answers_equal_those_of_transformers(
     stack: Stack, reference: Reference, prompts: list[Any], model: str
