@@ -20,6 +20,7 @@ from foundry.supervisor.decisions import (
     after_verification,
     decide,
     fail,
+    refuse_scale,
 )
 from foundry.supervisor.lease import Lease
 from foundry.supervisor.ports import EngineHost, EngineObservation
@@ -126,6 +127,12 @@ class EndpointReconciler:
             try:
                 change = await self._perform(step, endpoint, revision)
             except _FINAL as error:
+                if step.effect is Effect.DEPLOY and step.number == endpoint.serving:
+                    # Deploying what serves is a scale: its engine answers as it did before.
+                    if (told := refuse_scale(endpoint, error.message)) is not None:
+                        await self._store.record(endpoint, told)
+                    # For the task, which waits longer each time.
+                    raise
                 change = fail(endpoint, revision, error.message)
         if change is None:
             return step.effect is Effect.DELETE

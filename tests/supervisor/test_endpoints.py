@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from foundry.errors import LeaseLost, Unavailable
+from foundry.errors import FoundryError, InvalidConfiguration, LeaseLost, NotFound, Unavailable
 from foundry.infra.database import Database
 from foundry.serving.endpoints.domain import Change
 from foundry.serving.endpoints.domain import EndpointState as S
@@ -249,6 +249,31 @@ async def test_scaling_reaches_the_running_application(site: Site) -> None:
     assert site.engines.deployed[-1] == (name, 3)
     row = await site.row()
     assert (row.state, row.config) == (S.RUNNING, {"replicas": 3})
+    assert (await site.revision(1)).applied_replicas == 3
+
+
+@pytest.mark.parametrize(
+    "error", [InvalidConfiguration("3 replicas need 6 CPUs"), NotFound("3 replicas need 6 CPUs")]
+)
+async def test_a_scale_that_is_refused_leaves_the_engine_and_is_tried_again(
+    site: Site, error: FoundryError
+) -> None:
+    name = await site.up()
+    await site.studio.call(lambda e: e.scale(site.id, 3))
+    site.engines.raises = {"deploy": error}
+    await site.cluster.reconcile()
+    row = await site.row()
+    assert (row.state, row.serving_revision, row.last_error) == (
+        S.RUNNING, 1, "it was not scaled: 3 replicas need 6 CPUs",
+    )  # fmt: skip
+    assert (await site.revision(1)).applied_replicas == 1
+    assert site.engines.applications == {name: EngineObservation("running")}
+    assert site.cluster.reconciler.tasks.failures_of(site.id) == 1
+    site.engines.raises = {}
+    await Cluster(site.database, site.engines).reconcile()
+    row = await site.row()
+    assert (row.state, row.last_error) == (S.RUNNING, None)
+    assert (site.engines.deployed[-1], site.engines.deleted) == ((name, 3), [])
     assert (await site.revision(1)).applied_replicas == 3
 
 
