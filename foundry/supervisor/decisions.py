@@ -7,7 +7,8 @@ The order is what protects a running engine:
               -> switch routes; if the new one fails, the old revision is started again
 
 A revision that fails is removed; what served goes on serving. A scale that is refused leaves the
-engine as it is, says so and is tried again. Each step is one effect on the
+engine as it is, says so and is tried again. While one replica of what serves takes requests,
+nothing that the others do is more than degraded. Each step is one effect on the
 cluster that may be repeated, then one change of rows: a crash between the two repeats the effect.
 """
 
@@ -203,7 +204,7 @@ def _keep(
     change: Change | None = None
     if engine.status in ("absent", "deleting"):
         change = _lost(endpoint, serving)
-    elif engine.status == "failed":
+    elif engine.status == "failed" and engine.ready == 0:
         change = fail(endpoint, serving, f"the engine did not start: {engine.message}")
     elif engine.status == "running":
         if serving.state is not _R.READY:
@@ -251,7 +252,7 @@ def _degraded(
     limits: Limits,
 ) -> Change:
     crashed = engine.status == "unhealthy"
-    if crashed and serving.crashes + 1 >= MAX_CRASHES:
+    if crashed and engine.ready == 0 and serving.crashes + 1 >= MAX_CRASHES:
         return fail(
             endpoint, serving, f"it crashed {MAX_CRASHES} times in ten minutes: {engine.message}"
         )

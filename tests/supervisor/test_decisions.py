@@ -265,6 +265,21 @@ def test_a_degraded_engine_recovers_or_fails_by_its_deadline() -> None:
     assert decide(late, seen, LIMITS) is None
 
 
+@pytest.mark.parametrize(("status", "crashed"), [("unhealthy", True), ("failed", False)])
+def test_while_one_replica_answers_an_engine_is_only_degraded(
+    status: EngineStatus, crashed: bool
+) -> None:
+    seen = {"engine-x-r1": EngineObservation(status, "one of three died", ready=2)}
+    found = decide(running(crashes=2), seen, LIMITS)
+    assert changed(found) == (E.DEGRADED, 1, 1)
+    assert (only(found).state, only(found).reason, only(found).crashed) == (
+        R.DEGRADED, "one of three died", crashed,
+    )  # fmt: skip
+    assert decide(running(R.DEGRADED, crashes=3, overdue=True), seen, LIMITS) is None
+    none = {"engine-x-r1": EngineObservation(status, "all died")}
+    assert changed(decide(running(crashes=2), none, LIMITS)) == (E.FAILED, None, 1)
+
+
 def test_scaling_deploys_the_same_application_again() -> None:
     found = step(running(replicas=3))
     assert found is not None
