@@ -143,8 +143,8 @@ async def prove_answers(upstream: HandleUpstream, app_name: str, model: str) -> 
     """Four greedy tokens, in one piece and streamed.
 
     Raises:
-        EngineFailed: it answers wrongly, or not in time.
-        Unavailable: it takes no request at the moment.
+        EngineFailed: it answers wrongly.
+        Unavailable: it takes no request at the moment, died of it or is late: another may pass.
     """
     for stream in (False, True):
         context = CallContext(f"verify-{app_name}", model, _VERIFY_TIMEOUT_S)
@@ -152,20 +152,24 @@ async def prove_answers(upstream: HandleUpstream, app_name: str, model: str) -> 
             async with asyncio.timeout(_VERIFY_TIMEOUT_S):
                 await _prove(upstream, app_name, _probe(model, stream=stream), context)
         except TimeoutError as error:
-            raise EngineFailed("the engine did not answer the test request") from error
+            raise Unavailable("the engine did not answer the test request in time") from error
 
 
 async def _prove(
     upstream: HandleUpstream, app_name: str, body: bytes, context: CallContext
 ) -> None:
     data, tail = b"", None
-    async for frame in upstream.stream(app_name, "completions", body, context):
-        if frame.kind is Kind.HEAD and (fault := Head.of(frame).fault):
-            raise fault.error()
-        if frame.kind is Kind.DATA:
-            data += frame.payload
-        elif frame.kind is Kind.TAIL:
-            tail = Tail.of(frame)
+    try:
+        async for frame in upstream.stream(app_name, "completions", body, context):
+            if frame.kind is Kind.HEAD and (fault := Head.of(frame).fault):
+                raise fault.error()
+            if frame.kind is Kind.DATA:
+                data += frame.payload
+            elif frame.kind is Kind.TAIL:
+                tail = Tail.of(frame)
+    except EngineFailed as error:
+        # A replica that died has not answered; what replaces it is asked again.
+        raise Unavailable(error.message) from error
     if tail is None:
         raise EngineFailed("the engine broke its answer to the test request")
     if tail.usage.completion_tokens < 1 or not data:

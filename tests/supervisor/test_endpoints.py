@@ -299,6 +299,21 @@ async def test_what_ray_raises_delays_and_changes_nothing(
     assert (await site.row()).state == (S.STOPPED if method == "delete" else S.RUNNING)
 
 
+async def test_an_engine_that_dies_while_it_is_verified_is_asked_until_the_deadline(
+    site: Site,
+) -> None:
+    site.engines.raises = {"verify": Unavailable("the engine's replica died")}
+    await site.cluster.reconcile()
+    name = (await site.row()).app_name
+    await site.cluster.see(name, EngineObservation("running"))
+    assert ((await site.row()).state, site.engines.deleted) == (S.VERIFYING, [])
+    await site.let_pass(1)
+    await Cluster(site.database, site.engines).reconcile()
+    row = await site.row()
+    assert (row.state, site.engines.deleted) == (S.FAILED, [name])
+    assert row.last_error == "it did not answer a test request within 5 minutes"
+
+
 async def test_a_decision_on_old_facts_changes_nothing(site: Site) -> None:
     before = await read_endpoint(site.database, site.id, ())
     assert before is not None

@@ -13,7 +13,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus
 
-from foundry.errors import EngineFailed, Overloaded, Unavailable
+from foundry.errors import EngineFailed, InvalidRequest, Overloaded, Unavailable
 from foundry.infra.wire.frames import CallContext, Fault, Frame, Head, Kind, Tail, Usage
 from foundry.serving.endpoints.domain import EndpointSnapshot, EndpointState, RevisionSnapshot
 from foundry.serving.engine.hardware import Hardware, Node
@@ -236,16 +236,18 @@ async def test_an_engine_proves_itself_in_one_piece_and_streamed() -> None:
         ([answer(), answer()[:2]], EngineFailed, "broke its answer"),
         ([answer(), answer(tokens=0)], EngineFailed, "generated nothing"),
         ([[answer()[0], answer()[2]]], EngineFailed, "generated nothing"),
-        ([TimeoutError()], EngineFailed, "did not answer"),
+        ([TimeoutError()], Unavailable, "did not answer the test request in time"),
+        ([answer(), EngineFailed("the engine's replica died")], Unavailable, "replica died"),
+        ([InvalidRequest("no such prompt")], InvalidRequest, "no such prompt"),
         ([Overloaded("full")], Unavailable, "full"),
         (
-            [[Head("vllm", fault=Fault.of(EngineFailed("out of memory"))).frame()]],
-            EngineFailed,
-            "out of memory",
+            [[Head("vllm", fault=Fault.of(EngineFailed("the engine died"))).frame()]],
+            Unavailable,
+            "the engine died",
         ),
     ],
 )
-async def test_a_wrong_answer_is_a_failure(
+async def test_only_a_wrong_answer_is_a_failure(
     answers: list[Any], error: type[Exception], says: str
 ) -> None:
     upstream: Any = FakeUpstream(*answers)
