@@ -96,14 +96,21 @@ class EndpointReconciler:
         self._unknown_since: dict[str, float] = {}
 
     async def reconcile(self) -> None:
-        """One pass: offer a step for each endpoint that needs one."""
+        """One pass: offer each endpoint a step, and the removal of what none knows."""
         seen = await self._engines.observe()
         endpoints = await self._store.list_unsettled(frozenset(seen))
         self.tasks.keep_only({endpoint.id for endpoint in endpoints} | seen.keys())
         for endpoint in endpoints:
-            if decide(endpoint, seen, self._limits) is not None:
-                self.tasks.offer(endpoint.id, partial(self._converge, endpoint.id))
+            self.tasks.offer(endpoint.id, partial(self._look_at, endpoint, seen))
         await self._remove_unknown(endpoints, seen)
+
+    async def _look_at(
+        self, endpoint: EndpointSnapshot, seen: Mapping[str, EngineObservation]
+    ) -> None:
+        # In the task, so that an endpoint which cannot be decided on holds up no other; by what
+        # the pass has read, so that one at rest costs no call.
+        if decide(endpoint, seen, self._limits) is not None:
+            await self._converge(endpoint.id)
 
     async def _converge(self, endpoint_id: UUID) -> None:
         """Steps of one endpoint until it has to wait."""

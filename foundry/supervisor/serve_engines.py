@@ -13,7 +13,7 @@ import orjson
 from ray import serve
 from ray.serve import Application, RunTarget
 from ray.serve.context import _get_global_client
-from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, ServeStatus
 
 from foundry.errors import EngineFailed, Unavailable
 from foundry.infra.wire.frames import CallContext, Head, Kind, Tail
@@ -63,7 +63,7 @@ class ServeEngines:
 
     async def observe(self) -> dict[str, EngineObservation]:
         """Raises Unavailable."""
-        status = await self._calls.run(serve.status)
+        status = await self._calls.run(_read_status)
         return {
             name: _observation(found)
             for name, found in status.applications.items()
@@ -101,8 +101,7 @@ class ServeEngines:
 
         def run() -> None:
             # `run_many` would start a Serve of its own, with its own open ports.
-            if _get_global_client(raise_if_no_controller_running=False) is None:
-                raise Unavailable("Ray Serve does not run")
+            _require_serve()
             serve.run_many(
                 [target],
                 wait_for_ingress_deployment_creation=False,
@@ -126,6 +125,19 @@ class ServeEngines:
                 return
 
         await self._calls.run(remove)
+
+
+def _require_serve() -> None:
+    """Raises Unavailable: this cluster has no Serve."""
+    if _get_global_client(raise_if_no_controller_running=False) is None:
+        raise Unavailable("Ray Serve does not run")
+
+
+def _read_status() -> ServeStatus:
+    # Without a controller Serve answers that it has no applications: every engine would read as
+    # lost, and requests would find none, though replicas may still run.
+    _require_serve()
+    return serve.status()
 
 
 def _observation(found: ApplicationStatusOverview) -> EngineObservation:

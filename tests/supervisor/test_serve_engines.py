@@ -11,7 +11,7 @@ import pytest
 from ray import serve
 from ray.exceptions import GetTimeoutError, RayActorError
 from ray.serve.exceptions import RayServeException
-from ray.serve.schema import ApplicationStatus
+from ray.serve.schema import ApplicationStatus, ServeStatus
 
 from foundry.errors import EngineFailed, InvalidRequest, Overloaded, Unavailable
 from foundry.infra.wire.frames import CallContext, Fault, Frame, Head, Kind, Tail, Usage
@@ -111,6 +111,18 @@ async def test_an_engine_is_not_deployed_where_serve_does_not_run(
     assert started == []
 
 
+async def test_engines_are_not_lost_while_serve_has_no_controller(
+    engines: ServeEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What Ray's `serve.status` answers then.
+    monkeypatch.setattr(serve, "status", ServeStatus)
+    monkeypatch.setattr(serve_engines, "_get_global_client", lambda **_: None)
+    with pytest.raises(Unavailable, match="Ray Serve does not run"):
+        await engines.observe()
+    monkeypatch.setattr(serve_engines, "_get_global_client", lambda **_: object())
+    assert await engines.observe() == {}
+
+
 async def test_an_unknown_application_is_deleted_already(
     engines: ServeEngines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +164,7 @@ async def test_applications_are_observed_by_name(
         "gateway": application("RUNNING", {"RUNNING": 1}),
     }
     monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications=found))
+    monkeypatch.setattr(serve_engines, "_get_global_client", lambda **_: object())
     assert await engines.observe() == {
         "engine-a-r1": EngineObservation("running", "up", 2),
         "engine-b-r2": EngineObservation("starting", "no node has 3 CPUs", 0),
