@@ -106,8 +106,8 @@ def bind(
     closed = serve.deployment(
         name="closed", ray_actor_options={"num_cpus": 0.01}, max_ongoing_requests=8
     )
-    engine = llm(server)
-    # Serve draws a random one otherwise and would restart every replica to change their number;
+    engine, ingress = llm(server), closed(Closed)
+    # Serve draws random ones otherwise and would restart every replica to change their number;
     # there is no public way to say it.
-    engine._version = version
-    return closed(Closed).bind(engine.bind(spec))
+    engine._version = ingress._version = version
+    return ingress.bind(engine.bind(spec))

@@ -6,7 +6,9 @@ The order is what protects a running engine:
     recreate  validate -> transfer -> close routes -> drain -> delete old -> deploy new -> verify
               -> switch routes; if the new one fails, the old revision is started again
 
-A revision that fails is removed; what served goes on serving. Each step is one effect on the
+A revision that fails is removed; what served goes on serving. A scale that is refused leaves the
+engine as it is, says so and is tried again. While one replica of what serves takes requests,
+nothing that the others do is more than degraded. Each step is one effect on the
 cluster that may be repeated, then one change of rows: a crash between the two repeats the effect.
 """
 
@@ -40,6 +42,8 @@ DRAIN_S = 3.0
 ROOM_S = 960.0
 # Crashes within ten minutes that make a crash loop.
 MAX_CRASHES = 3
+# Opens an endpoint's error; gone with its cause, which no other error's is.
+_NOT_SCALED = "it was not scaled: "
 
 
 class Effect(StrEnum):
@@ -158,6 +162,12 @@ def fail(endpoint: EndpointSnapshot, revision: RevisionSnapshot, reason: str) ->
     return _change(endpoint, failed, serving=None, fallback=None, last_error=reason)
 
 
+def refuse_scale(endpoint: EndpointSnapshot, reason: str) -> Change | None:
+    """The engine serves on as it is; the difference of replicas makes the supervisor try again."""
+    said = _NOT_SCALED + reason
+    return _change(endpoint, last_error=said) if said != endpoint.last_error else None
+
+
 def _tidy(endpoint: EndpointSnapshot, seen: Mapping[str, EngineObservation]) -> Step | None:
     """Remove what is not wanted any more."""
     for each in endpoint.revisions:
@@ -194,12 +204,12 @@ def _keep(
     change: Change | None = None
     if engine.status in ("absent", "deleting"):
         change = _lost(endpoint, serving)
-    elif engine.status == "failed":
+    elif engine.status == "failed" and engine.ready == 0:
         change = fail(endpoint, serving, f"the engine did not start: {engine.message}")
     elif engine.status == "running":
         if serving.state is not _R.READY:
             change = _change(endpoint, _revised(serving, _R.READY), last_error=None)
-        elif serving.applied_replicas != serving.replicas:
+        else:
             return _scale(endpoint, serving)
     elif serving.state is _R.READY:
         change = _degraded(endpoint, serving, engine, limits)
@@ -207,12 +217,19 @@ def _keep(
         change = fail(
             endpoint, serving, "the engine did not recover in time: see `foundry logs serve`"
         )
-    elif serving.applied_replicas != serving.replicas:
+    else:
         return _scale(endpoint, serving)
     return Step(serving.number, change=change) if change is not None else None
 
 
-def _scale(endpoint: EndpointSnapshot, serving: RevisionSnapshot) -> Step:
+def _scale(endpoint: EndpointSnapshot, serving: RevisionSnapshot) -> Step | None:
+    """Bring the engine to the wanted replicas; None: it has them, or its successor comes first."""
+    refused = (endpoint.last_error or "").startswith(_NOT_SCALED)
+    if serving.applied_replicas == serving.replicas:
+        cleared = Step(serving.number, change=_change(endpoint, last_error=None))
+        return cleared if refused else None
+    if refused and endpoint.target != serving.number:
+        return None
     applied = _revised(
         serving, serving.state, keep_deadline=True, applied_replicas=serving.replicas
     )
@@ -235,7 +252,7 @@ def _degraded(
     limits: Limits,
 ) -> Change:
     crashed = engine.status == "unhealthy"
-    if crashed and serving.crashes + 1 >= MAX_CRASHES:
+    if crashed and engine.ready == 0 and serving.crashes + 1 >= MAX_CRASHES:
         return fail(
             endpoint, serving, f"it crashed {MAX_CRASHES} times in ten minutes: {engine.message}"
         )

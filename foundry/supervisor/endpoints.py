@@ -20,6 +20,7 @@ from foundry.supervisor.decisions import (
     after_verification,
     decide,
     fail,
+    refuse_scale,
 )
 from foundry.supervisor.lease import Lease
 from foundry.supervisor.ports import EngineHost, EngineObservation
@@ -95,14 +96,21 @@ class EndpointReconciler:
         self._unknown_since: dict[str, float] = {}
 
     async def reconcile(self) -> None:
-        """One pass: offer a step for each endpoint that needs one."""
+        """One pass: offer each endpoint a step, and the removal of what none knows."""
         seen = await self._engines.observe()
         endpoints = await self._store.list_unsettled(frozenset(seen))
         self.tasks.keep_only({endpoint.id for endpoint in endpoints} | seen.keys())
         for endpoint in endpoints:
-            if decide(endpoint, seen, self._limits) is not None:
-                self.tasks.offer(endpoint.id, partial(self._converge, endpoint.id))
+            self.tasks.offer(endpoint.id, partial(self._look_at, endpoint, seen))
         await self._remove_unknown(endpoints, seen)
+
+    async def _look_at(
+        self, endpoint: EndpointSnapshot, seen: Mapping[str, EngineObservation]
+    ) -> None:
+        # In the task, so that an endpoint which cannot be decided on holds up no other; by what
+        # the pass has read, so that one at rest costs no call.
+        if decide(endpoint, seen, self._limits) is not None:
+            await self._converge(endpoint.id)
 
     async def _converge(self, endpoint_id: UUID) -> None:
         """Steps of one endpoint until it has to wait."""
@@ -126,6 +134,12 @@ class EndpointReconciler:
             try:
                 change = await self._perform(step, endpoint, revision)
             except _FINAL as error:
+                if step.effect is Effect.DEPLOY and step.number == endpoint.serving:
+                    # Deploying what serves is a scale: its engine answers as it did before.
+                    if (told := refuse_scale(endpoint, error.message)) is not None:
+                        await self._store.record(endpoint, told)
+                    # For the task, which waits longer each time.
+                    raise
                 change = fail(endpoint, revision, error.message)
         if change is None:
             return step.effect is Effect.DELETE

@@ -114,7 +114,7 @@ class EngineHost(Protocol):
 
         Raises:
             EngineFailed: it answers wrongly.
-            Unavailable: it takes no request at the moment.
+            Unavailable: it takes no request at the moment, died of it or is late.
         """
 
     async def delete(self, app_name: str) -> None:

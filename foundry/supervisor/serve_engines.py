@@ -13,7 +13,7 @@ import orjson
 from ray import serve
 from ray.serve import Application, RunTarget
 from ray.serve.context import _get_global_client
-from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, ServeStatus
 
 from foundry.errors import EngineFailed, Unavailable
 from foundry.infra.wire.frames import CallContext, Head, Kind, Tail
@@ -63,7 +63,7 @@ class ServeEngines:
 
     async def observe(self) -> dict[str, EngineObservation]:
         """Raises Unavailable."""
-        status = await self._calls.run(serve.status)
+        status = await self._calls.run(_read_status)
         return {
             name: _observation(found)
             for name, found in status.applications.items()
@@ -101,8 +101,7 @@ class ServeEngines:
 
         def run() -> None:
             # `run_many` would start a Serve of its own, with its own open ports.
-            if _get_global_client(raise_if_no_controller_running=False) is None:
-                raise Unavailable("Ray Serve does not run")
+            _require_serve()
             serve.run_many(
                 [target],
                 wait_for_ingress_deployment_creation=False,
@@ -128,6 +127,19 @@ class ServeEngines:
         await self._calls.run(remove)
 
 
+def _require_serve() -> None:
+    """Raises Unavailable: this cluster has no Serve."""
+    if _get_global_client(raise_if_no_controller_running=False) is None:
+        raise Unavailable("Ray Serve does not run")
+
+
+def _read_status() -> ServeStatus:
+    # Without a controller Serve answers that it has no applications: every engine would read as
+    # lost, and requests would find none, though replicas may still run.
+    _require_serve()
+    return serve.status()
+
+
 def _observation(found: ApplicationStatusOverview) -> EngineObservation:
     message = found.message or "; ".join(
         deployment.message for deployment in found.deployments.values() if deployment.message
@@ -143,8 +155,8 @@ async def prove_answers(upstream: HandleUpstream, app_name: str, model: str) -> 
     """Four greedy tokens, in one piece and streamed.
 
     Raises:
-        EngineFailed: it answers wrongly, or not in time.
-        Unavailable: it takes no request at the moment.
+        EngineFailed: it answers wrongly.
+        Unavailable: it takes no request at the moment, died of it or is late: another may pass.
     """
     for stream in (False, True):
         context = CallContext(f"verify-{app_name}", model, _VERIFY_TIMEOUT_S)
@@ -152,20 +164,24 @@ async def prove_answers(upstream: HandleUpstream, app_name: str, model: str) -> 
             async with asyncio.timeout(_VERIFY_TIMEOUT_S):
                 await _prove(upstream, app_name, _probe(model, stream=stream), context)
         except TimeoutError as error:
-            raise EngineFailed("the engine did not answer the test request") from error
+            raise Unavailable("the engine did not answer the test request in time") from error
 
 
 async def _prove(
     upstream: HandleUpstream, app_name: str, body: bytes, context: CallContext
 ) -> None:
     data, tail = b"", None
-    async for frame in upstream.stream(app_name, "completions", body, context):
-        if frame.kind is Kind.HEAD and (fault := Head.of(frame).fault):
-            raise fault.error()
-        if frame.kind is Kind.DATA:
-            data += frame.payload
-        elif frame.kind is Kind.TAIL:
-            tail = Tail.of(frame)
+    try:
+        async for frame in upstream.stream(app_name, "completions", body, context):
+            if frame.kind is Kind.HEAD and (fault := Head.of(frame).fault):
+                raise fault.error()
+            if frame.kind is Kind.DATA:
+                data += frame.payload
+            elif frame.kind is Kind.TAIL:
+                tail = Tail.of(frame)
+    except EngineFailed as error:
+        # A replica that died has not answered; what replaces it is asked again.
+        raise Unavailable(error.message) from error
     if tail is None:
         raise EngineFailed("the engine broke its answer to the test request")
     if tail.usage.completion_tokens < 1 or not data:

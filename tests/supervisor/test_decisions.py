@@ -23,6 +23,7 @@ from foundry.supervisor.decisions import (
     after_verification,
     decide,
     fail,
+    refuse_scale,
 )
 from foundry.supervisor.ports import EngineObservation, EngineStatus, Transfer, Validation
 
@@ -264,6 +265,21 @@ def test_a_degraded_engine_recovers_or_fails_by_its_deadline() -> None:
     assert decide(late, seen, LIMITS) is None
 
 
+@pytest.mark.parametrize(("status", "crashed"), [("unhealthy", True), ("failed", False)])
+def test_while_one_replica_answers_an_engine_is_only_degraded(
+    status: EngineStatus, crashed: bool
+) -> None:
+    seen = {"engine-x-r1": EngineObservation(status, "one of three died", ready=2)}
+    found = decide(running(crashes=2), seen, LIMITS)
+    assert changed(found) == (E.DEGRADED, 1, 1)
+    assert (only(found).state, only(found).reason, only(found).crashed) == (
+        R.DEGRADED, "one of three died", crashed,
+    )  # fmt: skip
+    assert decide(running(R.DEGRADED, crashes=3, overdue=True), seen, LIMITS) is None
+    none = {"engine-x-r1": EngineObservation(status, "all died")}
+    assert changed(decide(running(crashes=2), none, LIMITS)) == (E.FAILED, None, 1)
+
+
 def test_scaling_deploys_the_same_application_again() -> None:
     found = step(running(replicas=3))
     assert found is not None
@@ -271,6 +287,31 @@ def test_scaling_deploys_the_same_application_again() -> None:
         Effect.DEPLOY, 3, R.READY,
     )  # fmt: skip
     assert changed(found) == (E.RUNNING, 1, 1)
+
+
+def test_a_refused_scale_is_said_once_and_holds_up_no_successor() -> None:
+    of = running(replicas=3)
+    told = refuse_scale(of, "no room")
+    assert told is not None
+    assert (changed(told), told.last_error, told.revisions) == (
+        (E.RUNNING, 1, 1), "it was not scaled: no room", (),
+    )  # fmt: skip
+    refused = replace(of, last_error=told.last_error)
+    assert refuse_scale(refused, "no room") is None
+    again = step(refused)
+    assert again is not None
+    assert again.effect is Effect.DEPLOY
+    # The wish was taken back.
+    back = step(replace(running(), last_error=told.last_error))
+    assert back is not None
+    assert back.change == replace(told, last_error=None)
+    # A successor makes room, or has replicas of its own.
+    two = revision(2, R.VALIDATING)
+    ahead = step(endpoint(
+        revision(1, R.READY, replicas=3), two, state=E.UPDATING, serving=1, target=2,
+        last_error=told.last_error,
+    ))  # fmt: skip
+    assert ahead == Step(2, Effect.VALIDATE)
 
 
 def test_an_application_that_vanishes_before_it_is_ready_is_tried_three_times() -> None:

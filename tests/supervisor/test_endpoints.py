@@ -2,17 +2,20 @@
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
-from foundry.errors import LeaseLost, Unavailable
+from foundry.errors import FoundryError, InvalidConfiguration, LeaseLost, NotFound, Unavailable
 from foundry.infra.database import Database
-from foundry.serving.endpoints.domain import Change
+from foundry.serving.endpoints.domain import Change, EndpointSnapshot
 from foundry.serving.endpoints.domain import EndpointState as S
 from foundry.serving.endpoints.domain import RevisionState as R
 from foundry.serving.endpoints.supervision import Fence, read_endpoint, record_change, unsettled
 from foundry.serving.endpoints.tables import Endpoint, EndpointRevision
+from foundry.supervisor import endpoints
+from foundry.supervisor.decisions import Limits, Step, decide
 from foundry.supervisor.endpoints import UNKNOWN_S, EndpointReconciler, LeasedRows
 from foundry.supervisor.lease import Lease
 from foundry.supervisor.ports import EngineObservation, Validation
@@ -253,6 +256,31 @@ async def test_scaling_reaches_the_running_application(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
+    "error", [InvalidConfiguration("3 replicas need 6 CPUs"), NotFound("3 replicas need 6 CPUs")]
+)
+async def test_a_scale_that_is_refused_leaves_the_engine_and_is_tried_again(
+    site: Site, error: FoundryError
+) -> None:
+    name = await site.up()
+    await site.studio.call(lambda e: e.scale(site.id, 3))
+    site.engines.raises = {"deploy": error}
+    await site.cluster.reconcile()
+    row = await site.row()
+    assert (row.state, row.serving_revision, row.last_error) == (
+        S.RUNNING, 1, "it was not scaled: 3 replicas need 6 CPUs",
+    )  # fmt: skip
+    assert (await site.revision(1)).applied_replicas == 1
+    assert site.engines.applications == {name: EngineObservation("running")}
+    assert site.cluster.reconciler.tasks.failures_of(site.id) == 1
+    site.engines.raises = {}
+    await Cluster(site.database, site.engines).reconcile()
+    row = await site.row()
+    assert (row.state, row.last_error) == (S.RUNNING, None)
+    assert (site.engines.deployed[-1], site.engines.deleted) == ((name, 3), [])
+    assert (await site.revision(1)).applied_replicas == 3
+
+
+@pytest.mark.parametrize(
     "error", [TimeoutError(), KeyError("x"), RuntimeError("404"), Unavailable("no answer")]
 )
 @pytest.mark.parametrize("method", ["validate", "deploy", "verify", "delete"])
@@ -272,6 +300,43 @@ async def test_what_ray_raises_delays_and_changes_nothing(
     later = Cluster(site.database, site.engines)
     await later.settle()
     assert (await site.row()).state == (S.STOPPED if method == "delete" else S.RUNNING)
+
+
+async def test_an_engine_that_dies_while_it_is_verified_is_asked_until_the_deadline(
+    site: Site,
+) -> None:
+    site.engines.raises = {"verify": Unavailable("the engine's replica died")}
+    await site.cluster.reconcile()
+    name = (await site.row()).app_name
+    await site.cluster.see(name, EngineObservation("running"))
+    assert ((await site.row()).state, site.engines.deleted) == (S.VERIFYING, [])
+    await site.let_pass(1)
+    await Cluster(site.database, site.engines).reconcile()
+    row = await site.row()
+    assert (row.state, site.engines.deleted) == (S.FAILED, [name])
+    assert row.last_error == "it did not answer a test request within 5 minutes"
+
+
+async def test_an_endpoint_that_cannot_be_decided_on_holds_up_no_other(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, _ = await site.studio.call(lambda e: e.create("smol", name="other"))
+    await site.studio.call(lambda e: e.deploy(other.id))
+    assert [each.id for each in await unsettled(site.database)] == [site.id, other.id]
+
+    def stumble(endpoint: EndpointSnapshot, seen: Any, limits: Limits) -> Step | None:
+        if endpoint.id == site.id:
+            raise KeyError(endpoint.target)
+        return decide(endpoint, seen, limits)
+
+    monkeypatch.setattr(endpoints, "decide", stumble)
+    await site.cluster.reconcile()
+    second = await read_endpoint(site.database, other.id, ())
+    assert second is not None
+    assert ((await site.row()).state, second.state) == (S.PENDING, S.DEPLOYING)
+    assert site.engines.deployed == [(second.app_name, 1)]
+    tasks = site.cluster.reconciler.tasks
+    assert (tasks.failures_of(site.id), tasks.failures_of(other.id)) == (1, 0)
 
 
 async def test_a_decision_on_old_facts_changes_nothing(site: Site) -> None:

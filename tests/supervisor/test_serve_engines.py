@@ -11,9 +11,9 @@ import pytest
 from ray import serve
 from ray.exceptions import GetTimeoutError, RayActorError
 from ray.serve.exceptions import RayServeException
-from ray.serve.schema import ApplicationStatus
+from ray.serve.schema import ApplicationStatus, ServeStatus
 
-from foundry.errors import EngineFailed, Overloaded, Unavailable
+from foundry.errors import EngineFailed, InvalidRequest, Overloaded, Unavailable
 from foundry.infra.wire.frames import CallContext, Fault, Frame, Head, Kind, Tail, Usage
 from foundry.serving.endpoints.domain import EndpointSnapshot, EndpointState, RevisionSnapshot
 from foundry.serving.engine.hardware import Hardware, Node
@@ -111,6 +111,18 @@ async def test_an_engine_is_not_deployed_where_serve_does_not_run(
     assert started == []
 
 
+async def test_engines_are_not_lost_while_serve_has_no_controller(
+    engines: ServeEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What Ray's `serve.status` answers then.
+    monkeypatch.setattr(serve, "status", ServeStatus)
+    monkeypatch.setattr(serve_engines, "_get_global_client", lambda **_: None)
+    with pytest.raises(Unavailable, match="Ray Serve does not run"):
+        await engines.observe()
+    monkeypatch.setattr(serve_engines, "_get_global_client", lambda **_: object())
+    assert await engines.observe() == {}
+
+
 async def test_an_unknown_application_is_deleted_already(
     engines: ServeEngines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +164,7 @@ async def test_applications_are_observed_by_name(
         "gateway": application("RUNNING", {"RUNNING": 1}),
     }
     monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications=found))
+    monkeypatch.setattr(serve_engines, "_get_global_client", lambda **_: object())
     assert await engines.observe() == {
         "engine-a-r1": EngineObservation("running", "up", 2),
         "engine-b-r2": EngineObservation("starting", "no node has 3 CPUs", 0),
@@ -236,16 +249,18 @@ async def test_an_engine_proves_itself_in_one_piece_and_streamed() -> None:
         ([answer(), answer()[:2]], EngineFailed, "broke its answer"),
         ([answer(), answer(tokens=0)], EngineFailed, "generated nothing"),
         ([[answer()[0], answer()[2]]], EngineFailed, "generated nothing"),
-        ([TimeoutError()], EngineFailed, "did not answer"),
+        ([TimeoutError()], Unavailable, "did not answer the test request in time"),
+        ([answer(), EngineFailed("the engine's replica died")], Unavailable, "replica died"),
+        ([InvalidRequest("no such prompt")], InvalidRequest, "no such prompt"),
         ([Overloaded("full")], Unavailable, "full"),
         (
-            [[Head("vllm", fault=Fault.of(EngineFailed("out of memory"))).frame()]],
-            EngineFailed,
-            "out of memory",
+            [[Head("vllm", fault=Fault.of(EngineFailed("the engine died"))).frame()]],
+            Unavailable,
+            "the engine died",
         ),
     ],
 )
-async def test_a_wrong_answer_is_a_failure(
+async def test_only_a_wrong_answer_is_a_failure(
     answers: list[Any], error: type[Exception], says: str
 ) -> None:
     upstream: Any = FakeUpstream(*answers)

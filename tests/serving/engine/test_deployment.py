@@ -40,5 +40,6 @@ def test_a_replica_reserves_what_its_endpoint_asks_for() -> None:
     assert deployment.max_ongoing_requests == 16
     reserved = deployment.ray_actor_options
     assert (reserved["num_cpus"], reserved["num_gpus"], reserved["memory"]) == (1.5, 0, 4 * 10**9)
-    # The same version again only changes the number of replicas.
+    # The same versions again only change the number of replicas; the ingress is left alone.
     assert deployment.version == "digest"
+    assert application._bound_deployment.version == "digest"
