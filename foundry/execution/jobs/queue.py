@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import func
 
 from foundry.execution.jobs.admission import Decision, Needs, Waiting
+from foundry.execution.jobs.documents import storable_document
 from foundry.execution.jobs.domain import (
     ACTIVE,
     LEASE_S,
@@ -189,7 +190,7 @@ async def settle_stalled(database: Database, job_id: UUID, error: Error) -> Job 
         job = await leases.move(job_id, {JobState.STALLED}, fence=Job.fence + 1)
         if job is None:
             return None
-        told = {**error, **(job.error or {})}
+        told = storable_document({**error, **(job.error or {})})
         failed = job.failures >= MAX_FAILURES
         job.error, job.heartbeat_at, job.phase, job.progress_at = told, None, None, None
         if failed:
@@ -207,7 +208,8 @@ async def settle_stalled(database: Database, job_id: UUID, error: Error) -> Job 
 
 async def mark_failed(database: Database, job_id: UUID, code: str, message: str) -> Job | None:
     """End a job whose driver cannot; the fence grows, so a driver that still lives is stopped."""
-    return await _end(database, job_id, JobState.FAILED, error={"code": code, "message": message})
+    error = storable_document({"code": code, "message": message})
+    return await _end(database, job_id, JobState.FAILED, error=error)
 
 
 async def mark_cancelled(database: Database, job_id: UUID) -> Job | None:
@@ -224,7 +226,9 @@ def _stall(job: Job, message: str) -> None:
     job.state = JobState.STALLED.value
     job.fence += 1
     job.failures += 1
-    job.error = {"code": "engine_failed", "message": message, "attempt": job.attempt}
+    job.error = storable_document(
+        {"code": "engine_failed", "message": message, "attempt": job.attempt}
+    )
 
 
 async def _end(database: Database, job_id: UUID, state: JobState, **values: Any) -> Job | None:

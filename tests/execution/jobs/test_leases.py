@@ -131,6 +131,40 @@ async def test_progress_may_hold_numbers_that_json_does_not_know(database: Datab
     }
 
 
+# As a driver's last lines may hold it: NUL, and a lone surrogate of undecodable output.
+UNSTORABLE: dict[str, object] = {"message": "bad\0\ud800 end", "log": ("a\0", {"k\0": "\udcff"})}
+STORED = {"message": "bad? end", "log": ["a", {"k": "?"}]}
+
+
+async def test_words_that_postgresql_refuses_end_a_job_all_the_same(database: Database) -> None:
+    ended = {}
+    for name in ("finish", "fail", "give_up", "settle", "heartbeat"):
+        job = await submit(database, name)
+        lease, _ = await JobLease.claim(database, job.id)
+        match name:
+            case "finish":
+                await lease.finish(UNSTORABLE)
+            case "fail":
+                await lease.fail(UNSTORABLE)
+            case "give_up":
+                await lease.give_up(UNSTORABLE)
+            case "settle":
+                await lease.give_up({"code": "engine_failed"})
+                await settle_stalled(database, job.id, UNSTORABLE)
+            case _:
+                await lease.heartbeat(UNSTORABLE)
+        found = await load(database, job.id)
+        assert found is not None
+        ended[name] = (found.state, found.result or found.error or found.progress)
+    assert ended == {
+        "finish": ("SUCCEEDED", STORED),
+        "fail": ("FAILED", STORED),
+        "give_up": ("STALLED", STORED),
+        "settle": ("QUEUED", {"code": "engine_failed", **STORED}),
+        "heartbeat": ("RUNNING", STORED),
+    }
+
+
 async def test_one_of_many_supervisors_starts_a_job(database: Database) -> None:
     job = await submit(database)
     await record_decision(database, Decision((job.id,), {}))
