@@ -179,15 +179,18 @@ async def mark_stalled(database: Database, job: Job, message: str) -> Job | None
         return found
 
 
-async def settle_stalled(database: Database, job_id: UUID, error: Error) -> Job | None:
+async def settle_stalled(database: Database, listed: Job, error: Error) -> Job | None:
     """The attempt of a STALLED job is seen ended: queue the job again, or fail it for good.
 
     Args:
+        listed: as it was seen; None is returned if somebody has acted since.
         error: what to tell if nothing was recorded, with the last log lines.
     """
     async with database.begin() as db:
         leases = Leases(db)
-        job = await leases.move(job_id, {JobState.STALLED}, fence=Job.fence + 1)
+        job = await leases.move(
+            listed.id, {JobState.STALLED}, held=listed.fence, fence=Job.fence + 1
+        )
         if job is None:
             return None
         told = storable_document({**error, **(job.error or {})})
@@ -209,11 +212,23 @@ async def settle_stalled(database: Database, job_id: UUID, error: Error) -> Job 
 async def mark_failed(database: Database, job_id: UUID, code: str, message: str) -> Job | None:
     """End a job whose driver cannot; the fence grows, so a driver that still lives is stopped."""
     error = storable_document({"code": code, "message": message})
-    return await _end(database, job_id, JobState.FAILED, error=error)
+    async with database.begin() as db:
+        return await _end(Leases(db), job_id, JobState.FAILED, error=error)
 
 
-async def mark_cancelled(database: Database, job_id: UUID) -> Job | None:
-    return await _end(database, job_id, JobState.CANCELLED)
+async def mark_cancelled(database: Database, listed: Job) -> Job | None:
+    """End a job that was asked to stop and whose driver is seen ended.
+
+    None: it has ended, or was resumed meanwhile; the request was not for its next attempt.
+    """
+    async with database.begin() as db:
+        return await _end(
+            Leases(db),
+            listed.id,
+            JobState.CANCELLED,
+            named=listed.submission_id,
+            cancelling=True,
+        )
 
 
 async def load(database: Database, job_id: UUID) -> Job | None:
@@ -231,13 +246,7 @@ def _stall(job: Job, message: str) -> None:
     )
 
 
-async def _end(database: Database, job_id: UUID, state: JobState, **values: Any) -> Job | None:
-    async with database.begin() as db:
-        return await Leases(db).move(
-            job_id,
-            ACTIVE,
-            state=state,
-            fence=Job.fence + 1,
-            finished_at=func.now(),
-            **values,
-        )
+async def _end(leases: Leases, job_id: UUID, state: JobState, **how: Any) -> Job | None:
+    return await leases.move(
+        job_id, ACTIVE, state=state, fence=Job.fence + 1, finished_at=func.now(), **how
+    )
