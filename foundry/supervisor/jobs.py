@@ -118,12 +118,12 @@ class JobReconciler:
         }
         if seen.log_tail:
             error["log"] = list(seen.log_tail)
-        await settle_stalled(self._database, job.id, error)
+        await settle_stalled(self._database, job, error)
 
     async def _stop(self, job: Job) -> None:
         if job.submission_id is not None:
             await self._launcher.end(job.submission_id)
-        await mark_cancelled(self._database, job.id)
+        await mark_cancelled(self._database, job)
 
 
 def describe_end(job: Job, seen: DriverObservation) -> str:

@@ -134,14 +134,29 @@ class Supervisor:
 
     async def _keep_lease(self) -> None:
         while True:
-            try:
-                await self.lease.hold()
-            except DatabaseUnavailable:
-                log.warning("the lease cannot be renewed: PostgreSQL cannot be reached")
-            except Exception:
-                # The loop outlives every fault: without a lease nothing is reconciled.
-                log.exception("the lease could not be renewed; trying again")
+            await self.renew_lease()
             await asyncio.sleep(RENEW_S)
+
+    async def renew_lease(self) -> None:
+        """Take or renew the lease once; whoever begins to act gives drivers time to renew theirs.
+
+        What kept this supervisor from acting, an outage or another supervisor's death, may have
+        kept the drivers from PostgreSQL, too.
+        """
+        acted = self.lease.held
+        try:
+            await self.lease.hold()
+        except DatabaseUnavailable:
+            self.jobs.note_outage()
+            log.warning("the lease cannot be renewed: PostgreSQL cannot be reached")
+        except Exception:
+            # The loop outlives every fault: without a lease nothing is reconciled.
+            self.jobs.note_outage()
+            log.exception("the lease could not be renewed; trying again")
+        else:
+            # Before the next pass can see that it holds the lease.
+            if self.lease.held and not acted:
+                self.jobs.note_outage()
 
     async def _watch(self) -> None:
         while True:

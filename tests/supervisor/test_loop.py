@@ -2,11 +2,17 @@
 
 import asyncio
 import logging
+from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
+from foundry.errors import DatabaseUnavailable
+from foundry.execution.jobs.service import JobLease
 from foundry.infra.database import Database
 from foundry.supervisor.loop import Chore, Punctuality, Supervisor
+from foundry.supervisor.ports import DriverObservation
+from tests.execution.jobs.test_leases import state, submit
 from tests.fakes.cluster import FakeEngines, FakeLauncher
 
 pytestmark = pytest.mark.postgres
@@ -21,6 +27,52 @@ class Watchtower:
         self.supervisor = Supervisor(
             database, self.launcher, self.engines, 60.0, clock=lambda: self.now
         )
+
+    async def running_unheard(self, database: Database) -> UUID:
+        """A job whose driver lives and has not reached PostgreSQL for an hour."""
+        job = await submit(database, submission_id="by-hand")
+        await JobLease.claim(database, job.id, "by-hand")
+        self.launcher.drivers["by-hand"] = DriverObservation("running")
+        async with database.begin() as db:
+            await db.execute(text("UPDATE jobs SET heartbeat_at = now() - interval '1 hour'"))
+        return job.id
+
+    async def look(self) -> None:
+        await self.supervisor.jobs.reconcile()
+
+
+async def test_whoever_takes_the_lease_lets_drivers_renew_theirs_first(database: Database) -> None:
+    tower = Watchtower(database)
+    job_id = await tower.running_unheard(database)
+    await tower.supervisor.renew_lease()
+    assert tower.supervisor.lease.held
+    await tower.look()
+    assert await state(database, job_id) == "RUNNING"
+    # Renewed while it is held: the grace is not prolonged.
+    for _ in range(31):
+        tower.now += 1
+        await tower.supervisor.renew_lease()
+    await tower.look()
+    assert await state(database, job_id) == "STALLED"
+
+
+@pytest.mark.parametrize("fault", [DatabaseUnavailable("PostgreSQL is away"), OSError("reset")])
+async def test_a_lease_that_cannot_be_renewed_is_an_outage_for_drivers(
+    database: Database, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    tower = Watchtower(database)
+    job_id = await tower.running_unheard(database)
+
+    async def fail() -> bool:
+        raise fault
+
+    monkeypatch.setattr(tower.supervisor.lease, "hold", fail)
+    await tower.supervisor.renew_lease()
+    await tower.look()
+    assert await state(database, job_id) == "RUNNING"
+    tower.now += 31
+    await tower.look()
+    assert await state(database, job_id) == "STALLED"
 
 
 async def test_a_chore_that_fails_is_done_again_and_stops_nothing(database: Database) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from foundry.errors import LeaseLost, NotFound
+from foundry.execution.jobs.documents import storable_document
 from foundry.execution.jobs.domain import (
     LEASED,
     WAITING,
@@ -85,7 +86,7 @@ class JobLease:
         """Say that the driver lives. Returns whether the job shall be cancelled."""
         values: dict[str, object] = {"heartbeat_at": func.now()}
         if progress is not None:
-            values["progress"] = _storable(progress)
+            values["progress"] = storable_document(progress)
         job = await self._write(**values)
         return job.cancel_requested
 
@@ -127,18 +128,18 @@ class JobLease:
         await self._write(state=JobState.CHECKPOINTING if active else JobState.RUNNING)
 
     async def finish(self, result: dict[str, object]) -> None:
-        await self._end(JobState.SUCCEEDED, result=result)
+        await self._end(JobState.SUCCEEDED, result=storable_document(result))
 
     async def fail(self, error: Mapping[str, object]) -> None:
         """The job cannot succeed, however often it is tried."""
-        await self._end(JobState.FAILED, error=dict(error))
+        await self._end(JobState.FAILED, error=storable_document(error))
 
     async def give_up(self, error: Mapping[str, object]) -> None:
         """This attempt is over; the supervisor ends what is left of it and decides on another."""
         await self._write(
             state=JobState.STALLED,
             failures=Job.failures + 1,
-            error=dict(error),
+            error=storable_document(error),
         )
 
     async def cancelled(self) -> None:
@@ -175,14 +176,3 @@ def _lost(job_id: UUID, fence: int) -> LeaseLost:
     return LeaseLost(
         f"job {job_id}: another attempt has taken over or the job has ended; stop", fence=fence
     )
-
-
-def _storable(value: object) -> object:
-    """The same document without NaN and infinity, which JSON does not know: null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {name: _storable(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_storable(each) for each in value]
-    return value

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from foundry.execution.jobs.documents import storable_text
 from foundry.execution.jobs.domain import MAX_LOG_BYTES, MAX_LOG_CHUNK_BYTES
 from foundry.execution.jobs.repository import Leases
 from foundry.execution.jobs.tables import Job
@@ -12,8 +13,7 @@ _CUT = "\n… the log ends here: a job keeps its first 4 MiB\n"
 async def append_text(leases: Leases, job: Job, text: str) -> None:
     """Append in chunks of at most 16 KiB and 4 MiB in all."""
     seq, used = await leases.log_place(job.id)
-    # PG refuses NUL in text.
-    for chunk in _chunks(text.replace("\0", "")):
+    for chunk in _chunks(storable_text(text)):
         if used >= MAX_LOG_BYTES:
             return
         used += len(chunk.encode())
@@ -24,8 +24,7 @@ async def append_text(leases: Leases, job: Job, text: str) -> None:
 
 def _chunks(text: str) -> Iterator[str]:
     """Pieces of at most 16 KiB in UTF-8, never cut inside a character."""
-    # A lone surrogate, from undecodable output, cannot be stored.
-    data = text.encode("utf-8", errors="replace")
+    data = text.encode()
     start = 0
     while start < len(data):
         end = min(start + MAX_LOG_CHUNK_BYTES, len(data))

@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import func
 
 from foundry.execution.jobs.admission import Decision, Needs, Waiting
+from foundry.execution.jobs.documents import storable_document
 from foundry.execution.jobs.domain import (
     ACTIVE,
     LEASE_S,
@@ -178,18 +179,21 @@ async def mark_stalled(database: Database, job: Job, message: str) -> Job | None
         return found
 
 
-async def settle_stalled(database: Database, job_id: UUID, error: Error) -> Job | None:
+async def settle_stalled(database: Database, listed: Job, error: Error) -> Job | None:
     """The attempt of a STALLED job is seen ended: queue the job again, or fail it for good.
 
     Args:
+        listed: as it was seen; None is returned if somebody has acted since.
         error: what to tell if nothing was recorded, with the last log lines.
     """
     async with database.begin() as db:
         leases = Leases(db)
-        job = await leases.move(job_id, {JobState.STALLED}, fence=Job.fence + 1)
+        job = await leases.move(
+            listed.id, {JobState.STALLED}, held=listed.fence, fence=Job.fence + 1
+        )
         if job is None:
             return None
-        told = {**error, **(job.error or {})}
+        told = storable_document({**error, **(job.error or {})})
         failed = job.failures >= MAX_FAILURES
         job.error, job.heartbeat_at, job.phase, job.progress_at = told, None, None, None
         if failed:
@@ -207,11 +211,24 @@ async def settle_stalled(database: Database, job_id: UUID, error: Error) -> Job 
 
 async def mark_failed(database: Database, job_id: UUID, code: str, message: str) -> Job | None:
     """End a job whose driver cannot; the fence grows, so a driver that still lives is stopped."""
-    return await _end(database, job_id, JobState.FAILED, error={"code": code, "message": message})
+    error = storable_document({"code": code, "message": message})
+    async with database.begin() as db:
+        return await _end(Leases(db), job_id, JobState.FAILED, error=error)
 
 
-async def mark_cancelled(database: Database, job_id: UUID) -> Job | None:
-    return await _end(database, job_id, JobState.CANCELLED)
+async def mark_cancelled(database: Database, listed: Job) -> Job | None:
+    """End a job that was asked to stop and whose driver is seen ended.
+
+    None: it has ended, or was resumed meanwhile; the request was not for its next attempt.
+    """
+    async with database.begin() as db:
+        return await _end(
+            Leases(db),
+            listed.id,
+            JobState.CANCELLED,
+            named=listed.submission_id,
+            cancelling=True,
+        )
 
 
 async def load(database: Database, job_id: UUID) -> Job | None:
@@ -224,16 +241,12 @@ def _stall(job: Job, message: str) -> None:
     job.state = JobState.STALLED.value
     job.fence += 1
     job.failures += 1
-    job.error = {"code": "engine_failed", "message": message, "attempt": job.attempt}
+    job.error = storable_document(
+        {"code": "engine_failed", "message": message, "attempt": job.attempt}
+    )
 
 
-async def _end(database: Database, job_id: UUID, state: JobState, **values: Any) -> Job | None:
-    async with database.begin() as db:
-        return await Leases(db).move(
-            job_id,
-            ACTIVE,
-            state=state,
-            fence=Job.fence + 1,
-            finished_at=func.now(),
-            **values,
-        )
+async def _end(leases: Leases, job_id: UUID, state: JobState, **how: Any) -> Job | None:
+    return await leases.move(
+        job_id, ACTIVE, state=state, fence=Job.fence + 1, finished_at=func.now(), **how
+    )

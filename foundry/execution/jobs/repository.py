@@ -151,10 +151,11 @@ class Leases:
         *,
         held: int | None = None,
         named: str | None = None,
+        cancelling: bool = False,
         **values: Any,
     ) -> Job | None:
         """Change a job that is in one of `states` and, if given, has the fence `held` and the
-        submission id `named`.
+        submission id `named`, and was asked to stop if it is `cancelling`.
 
         None: it is not so, and nothing has changed.
         """
@@ -163,6 +164,8 @@ class Leases:
             statement = statement.where(Job.fence == held)
         if named is not None:
             statement = statement.where(Job.submission_id == named)
+        if cancelling:
+            statement = statement.where(Job.cancel_requested)
         found = await self._db.execute(
             statement.values(**values).returning(Job).execution_options(populate_existing=True)
         )

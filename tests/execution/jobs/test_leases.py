@@ -131,6 +131,41 @@ async def test_progress_may_hold_numbers_that_json_does_not_know(database: Datab
     }
 
 
+# As a driver's last lines may hold it: NUL, and a lone surrogate of undecodable output.
+UNSTORABLE: dict[str, object] = {"message": "bad\0\ud800 end", "log": ("a\0", {"k\0": "\udcff"})}
+STORED = {"message": "bad? end", "log": ["a", {"k": "?"}]}
+
+
+async def test_words_that_postgresql_refuses_end_a_job_all_the_same(database: Database) -> None:
+    ended = {}
+    for name in ("finish", "fail", "settle", "give_up", "heartbeat"):
+        job = await submit(database, name)
+        lease, _ = await JobLease.claim(database, job.id)
+        match name:
+            case "finish":
+                await lease.finish(UNSTORABLE)
+            case "fail":
+                await lease.fail(UNSTORABLE)
+            case "give_up":
+                await lease.give_up(UNSTORABLE)
+            case "settle":
+                await lease.give_up({"code": "engine_failed"})
+                (stalled,) = await list_stalled_jobs(database)
+                await settle_stalled(database, stalled, UNSTORABLE)
+            case _:
+                await lease.heartbeat(UNSTORABLE)
+        found = await load(database, job.id)
+        assert found is not None
+        ended[name] = (found.state, found.result or found.error or found.progress)
+    assert ended == {
+        "finish": ("SUCCEEDED", STORED),
+        "fail": ("FAILED", STORED),
+        "give_up": ("STALLED", STORED),
+        "settle": ("QUEUED", {"code": "engine_failed", **STORED}),
+        "heartbeat": ("RUNNING", STORED),
+    }
+
+
 async def test_one_of_many_supervisors_starts_a_job(database: Database) -> None:
     job = await submit(database)
     await record_decision(database, Decision((job.id,), {}))
@@ -180,8 +215,9 @@ async def test_a_silent_driver_is_found_and_the_job_goes_on(database: Database) 
     assert await state(database, job.id) == "STALLED"
     with pytest.raises(LeaseLost):
         await zombie.finish({})
-    assert [each.id for each in await list_stalled_jobs(database)] == [job.id]
-    assert await settle_stalled(database, job.id, {}) is not None
+    (stalled,) = await list_stalled_jobs(database)
+    assert stalled.id == job.id
+    assert await settle_stalled(database, stalled, {}) is not None
     again = await start(database, job.id)
     assert again is not None
     assert (again.attempt, again.submission_id) == (2, f"fj-{job.id}-2")
@@ -220,6 +256,42 @@ async def test_cancelling(database: Database) -> None:
         await resume(database, running.id)
 
 
+async def test_a_request_to_stop_ends_no_later_attempt(database: Database) -> None:
+    job = await submit(database)
+    await start(database, job.id)
+    lease, _ = await JobLease.claim(database, job.id)
+    await cancel(database, job.id)
+    (listed,) = await list_jobs_to_stop(database, 0)
+    # The driver stops by itself and the owner resumes, while the supervisor waits for Ray.
+    await lease.cancelled()
+    await resume(database, job.id)
+    assert await mark_cancelled(database, listed) is None
+    assert await start(database, job.id) is not None
+    assert await mark_cancelled(database, listed) is None
+    await cancel(database, job.id)
+    assert await mark_cancelled(database, listed) is None, "it was listed for another attempt"
+    assert await state(database, job.id) == "STARTING"
+    (listed,) = await list_jobs_to_stop(database, 0)
+    ended = await mark_cancelled(database, listed)
+    assert ended is not None
+    assert (ended.state, ended.submission_id) == ("CANCELLED", f"fj-{job.id}-2")
+
+
+async def test_only_the_attempt_that_was_listed_is_settled(database: Database) -> None:
+    job = await submit(database)
+    first, _ = await JobLease.claim(database, job.id)
+    await first.give_up({"code": "engine_failed", "message": "one"})
+    (listed,) = await list_stalled_jobs(database)
+    second, _ = await JobLease.claim(database, job.id)
+    await second.give_up({"code": "engine_failed", "message": "two"})
+    assert await settle_stalled(database, listed, {}) is None
+    assert await state(database, job.id) == "STALLED"
+    (listed,) = await list_stalled_jobs(database)
+    settled = await settle_stalled(database, listed, {})
+    assert settled is not None and settled.error is not None
+    assert (settled.state, settled.error["message"]) == ("QUEUED", "two")
+
+
 async def test_the_supervisor_ends_what_its_driver_cannot(database: Database) -> None:
     job = await submit(database)
     await start(database, job.id)
@@ -229,7 +301,7 @@ async def test_the_supervisor_ends_what_its_driver_cannot(database: Database) ->
     assert failed.error == {"code": "driver_lost", "message": "three attempts"}
     with pytest.raises(LeaseLost):
         await lease.finish({})
-    assert await mark_cancelled(database, job.id) is None
+    assert await mark_cancelled(database, job) is None
     with pytest.raises(NotFound):
         await JobLease.claim(database, uuid7())
 

@@ -93,7 +93,7 @@ async def test_a_worker_that_dies_ends_an_attempt_and_a_cancel_the_job(
     assert "the worker died" in str(stalled.error["message"])
     assert "fetching the base model and the dataset" in await told(database, job)
 
-    await settle_stalled(database, job.id, {})
+    await settle_stalled(database, stalled, {})
     lease, job = await claimed(database, queued)
     seeing = asyncio.ensure_future(see_through(Attempt(settings, database, lease, job)))
     while (found := await load(database, job.id)) and found.phase != "train":
