@@ -65,7 +65,8 @@ class Guard:
         """One look and what follows from it; whatever goes wrong ends this turn only."""
         try:
             self._act()
-        except Exception:  # noqa: BLE001 - a guard that ends leaves the stack without one
+        except Exception:
+            # Whatever it is: a guard that ends leaves the stack without one.
             log.exception("this turn failed; looking again later")
 
     def _act(self) -> None:

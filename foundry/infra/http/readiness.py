@@ -77,7 +77,8 @@ class Readiness:
             self._fault = None
         except FoundryError as error:
             self._fault = error
-        except Exception:  # noqa: BLE001 - an unknown fault must not leave the verdict "ready"
+        except Exception:
+            # Whatever it is: an unknown fault must not leave the verdict "ready".
             log.exception("the ping of PostgreSQL failed")
             self._fault = DatabaseUnavailable(
                 "PostgreSQL does not answer as it should: see `foundry status` and the log"
