@@ -63,11 +63,16 @@ def _check_part(where: str, part: object) -> None:
     if kind is None:
         raise _invalid(f"{where}.type", "is required")
     field = PART_FIELDS.get(kind) if isinstance(kind, str) else None
-    if field is None or "uuid" in part:
+    if field is None:
         raise UnsupportedFeature(
             f"{where}: only parts of type {' or '.join(PART_FIELDS)} are supported, "
             f"not {str(kind)[:64]}",
             param=where,
+        )
+    if "uuid" in part:
+        raise UnsupportedFeature(
+            f"{where}.uuid: parts of type {kind} are supported without uuid; leave it out",
+            param=f"{where}.uuid",
         )
     if not isinstance(part.get(field), str):
         demand = "must be a string" if field in part else "is required"

@@ -95,7 +95,7 @@ class Call:
         """
         self._budget.count_request()
         with self._recording():
-            async with self._deadline():
+            async with self.deadline():
                 await self._open_with_retries()
         self._first_at = time.monotonic()
 
@@ -158,7 +158,7 @@ class Call:
     async def collect(self) -> bytes:
         """The whole body of an answer that is not streamed."""
         with self._recording():
-            async with self._deadline():
+            async with self.deadline():
                 return b"".join([payload async for payload in self.data()])
 
     def record_failure(self, error: Exception) -> None:
@@ -214,7 +214,8 @@ class Call:
         if closing is not None:
             await closing()
 
-    def _deadline(self) -> "_Deadline":
+    def deadline(self) -> "_Deadline":
+        """A block that ends with the request's time, by DeadlineExceeded."""
         return _Deadline(self.request.remaining_s())
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import orjson
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from foundry.errors import DeadlineExceeded, FoundryError
 from foundry.gateway.relay import Call
@@ -82,10 +82,15 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         watch = asyncio.create_task(disconnect(receive))
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await self._send(
+                send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+            )
             await self._relay(send, watch)
         except (Disconnected, OSError):
             return
+        except DeadlineExceeded as error:
+            # The client does not read; it cannot be told either.
+            self._call.record_failure(error)
         except Exception as error:
             self._call.record_failure(error)
             raise
@@ -97,13 +102,21 @@ class EventStream(Response):
         payloads = self._call.data()
         try:
             while (payload := await self._next(payloads, send, watch)) is not None:
-                await _send(send, payload)
+                await self._send(send, _part(payload))
             last = DONE
         except FoundryError as error:
             self._call.record_failure(error)
             last = _interrupted(error)
-        await _send(send, last)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await self._send(send, _part(last))
+        await self._send(send, {"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send(self, send: Send, message: Message) -> None:
+        """A client that does not read holds its stream until the deadline, no longer.
+
+        A send that need not wait gets through after it too: the last words of a stream.
+        """
+        async with self._call.deadline():
+            await send(message)
 
     async def _next(self, payloads: Any, send: Send, watch: asyncio.Task[None]) -> bytes | None:
         """The next payload, None at the end; pings while it takes long."""
@@ -122,14 +135,14 @@ class EventStream(Response):
                     return step.result()
                 if watch.done():
                     raise Disconnected
-                await _send(send, PING)
+                await self._send(send, _part(PING))
         finally:
             if not step.done():
                 await _stop(step)
 
 
-async def _send(send: Send, body: bytes) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": True})
+def _part(body: bytes) -> Message:
+    return {"type": "http.response.body", "body": body, "more_body": True}
 
 
 def _interrupted(error: FoundryError) -> bytes:

@@ -12,7 +12,11 @@ from asyncpg.exceptions import (
     CannotConnectNowError,
     ConnectionDoesNotExistError,
     DataError,
+    InvalidAuthorizationSpecificationError,
+    InvalidCatalogNameError,
+    InvalidPasswordError,
     PostgresConnectionError,
+    PostgresError,
     TooManyConnectionsError,
 )
 from sqlalchemy import DateTime, MetaData, Uuid, event, text
@@ -36,6 +40,9 @@ log = logging.getLogger(__name__)
 _UNREACHABLE = (
     CannotConnectNowError,
     ConnectionDoesNotExistError,
+    InvalidAuthorizationSpecificationError,
+    InvalidCatalogNameError,
+    InvalidPasswordError,
     PostgresConnectionError,
     TooManyConnectionsError,
     ConnectionError,
@@ -150,7 +157,9 @@ class Database:
         """Apart from the block, whose own files and deadlines may raise OSError too."""
         try:
             await session.connection()
-        except (PoolTimeout, OSError) as error:
+        except (PoolTimeout, OSError, PostgresError) as error:
+            if not unreachable(error):
+                raise
             raise _unavailable(error) from error
 
     async def ping(self) -> None:

@@ -97,6 +97,38 @@ async def test_deadline_after_the_first_byte(make_stand: Callable[..., Stand]) -
     assert recorded(stand) == (End.DEADLINE_AFTER_FIRST_BYTE, "deadline_exceeded", Usage(5, 1))
 
 
+@pytest.mark.parametrize("read", [0, 1, 2])
+async def test_a_client_that_does_not_read(make_stand: Callable[..., Stand], read: int) -> None:
+    """Nothing after its first messages; the stream ends at its deadline nevertheless."""
+    stand = make_stand(request_timeout_s=0.3)
+    sent: list[str] = []
+
+    async def receive() -> dict[str, Any]:
+        if asked:
+            await asyncio.Event().wait()
+        asked.append(True)
+        return {"type": "http.request", "body": json.dumps(STREAM).encode()}
+
+    async def send(message: Any) -> None:
+        if len(sent) >= read:
+            await asyncio.Event().wait()
+        sent.append(message["type"])
+
+    asked: list[bool] = []
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/chat/completions",
+        "query_string": b"",
+        "headers": [(b"authorization", b"Bearer good")],
+    }
+    async with asyncio.timeout(30):
+        await stand.app(scope, receive, send)
+    assert sent == ["http.response.start", "http.response.body"][:read]
+    (end, code, _) = recorded(stand)
+    assert (end, code) == (End.DEADLINE_AFTER_FIRST_BYTE, "deadline_exceeded")
+
+
 async def leave(stand: Stand, body: dict[str, Any], *, once_sent: bool) -> None:
     """Ask, and hang up when the engine is at it (and something has come)."""
     inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()

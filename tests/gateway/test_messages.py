@@ -89,8 +89,6 @@ async def test_the_place_is_named(
         {"type": "prompt_embeds", "data": ""},
         {"type": "image_pil", "image_pil": ""},
         {"type": ["text"]},
-        # With a uuid the engine looks at the fields, whatever the type says.
-        {"type": "text", "text": "x", "uuid": "1", "image_url": URL},
     ],
 )
 @pytest.mark.parametrize("operation", ["chat", "completions"])
@@ -102,6 +100,17 @@ def test_only_listed_parts_pass(part: dict[str, Any], operation: Any) -> None:
     assert caught.value.details["param"] == "messages.1.content.1"
     assert caught.value.message.startswith(
         "messages.1.content.1: only parts of type text or refusal are supported"
+    )
+
+
+def test_a_part_with_uuid_is_refused_for_that() -> None:
+    # With a uuid the engine looks at the fields, whatever the type says.
+    part = {"type": "text", "text": "x", "uuid": "1", "image_url": URL}
+    with pytest.raises(UnsupportedFeature) as caught:
+        check_messages(user([part]))
+    assert caught.value.details["param"] == "messages.0.content.0.uuid"
+    assert caught.value.message == (
+        "messages.0.content.0.uuid: parts of type text are supported without uuid; leave it out"
     )
 
 

@@ -3,11 +3,18 @@
 import socket
 
 import pytest
+from asyncpg.exceptions import (
+    InvalidAuthorizationSpecificationError,
+    InvalidCatalogNameError,
+    InvalidPasswordError,
+    UndefinedTableError,
+)
 from sqlalchemy import text
+from sqlalchemy.engine import make_url
 
 from foundry.config import DatabaseSettings
 from foundry.errors import DatabaseUnavailable, InvalidRequest
-from foundry.infra.database import Database
+from foundry.infra.database import Database, unreachable
 
 
 @pytest.mark.postgres
@@ -35,4 +42,25 @@ async def test_a_server_that_is_away_is_called_that() -> None:
         f"postgresql+asyncpg://nobody@127.0.0.1:{port}/none", DatabaseSettings()
     ) as database:
         with pytest.raises(DatabaseUnavailable, match="recovers by itself"):
+            await database.ping()
+
+
+@pytest.mark.parametrize(
+    ("error", "away"),
+    [
+        (InvalidPasswordError("x"), True),
+        (InvalidAuthorizationSpecificationError("x"), True),
+        (InvalidCatalogNameError("x"), True),
+        (UndefinedTableError("x"), False),
+    ],
+)
+def test_a_refused_login_is_a_server_that_cannot_be_reached(error: Exception, away: bool) -> None:
+    assert unreachable(error) is away
+
+
+@pytest.mark.postgres
+async def test_a_database_that_does_not_exist_is_called_unavailable(database_url: str) -> None:
+    url = make_url(database_url).set(database="nowhere").render_as_string(hide_password=False)
+    async with Database(url, DatabaseSettings()) as database:
+        with pytest.raises(DatabaseUnavailable, match="cannot be reached"):
             await database.ping()

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 import pytest
+from asyncpg.exceptions import InvalidPasswordError
 
 from foundry.errors import DatabaseUnavailable, Overloaded
 from foundry.infra.http.readiness import MAX_WAITING, Readiness
@@ -15,11 +16,14 @@ class Pinged:
 
     pings: int = 0
     down: bool = False
+    error: Exception | None = None
     answer: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def ping(self) -> None:
         self.pings += 1
         await self.answer.wait()
+        if self.error is not None:
+            raise self.error
         if self.down:
             raise DatabaseUnavailable("PostgreSQL cannot be reached")
 
@@ -45,6 +49,18 @@ async def test_a_database_that_is_down_stays_so_for_the_verdicts_time() -> None:
         with pytest.raises(DatabaseUnavailable):
             await readiness.check_ready()
     assert database.pings == 1
+
+
+async def test_an_unknown_fault_is_not_ready() -> None:
+    database = Pinged()
+    database.answer.set()
+    readiness = Readiness(database, ttl_s=0)
+    await readiness.check_ready()
+    database.error = InvalidPasswordError("password authentication failed")
+    with pytest.raises(DatabaseUnavailable, match="does not answer as it should"):
+        await readiness.check_ready()
+    database.error = None
+    await readiness.check_ready()
 
 
 async def test_a_ping_that_hangs_is_refused_and_not_repeated() -> None:

@@ -11,8 +11,10 @@ from foundry.config import Settings, environment_of, secret_variables
 
 _PACKAGES = ("foundry", "serve_apps", "workflows")
 _SUFFIXES = (".py", ".sql", ".toml", ".json")
+# Packages of which no process of a stack runs anything but `foundry up`.
+_OF_CLIENTS = ("foundry/cli", "foundry/sdk")
 # What only clients read, and what `up` itself sets.
-_NOT_THE_STACKS = ("FOUNDRY_CLIENT__", "FOUNDRY_STACK_ID")
+_NOT_THE_STACKS = ("FOUNDRY_CLIENT__", "FOUNDRY_BUDSIM_DATA", "FOUNDRY_STACK_ID")
 
 
 def fingerprint(settings: Settings, key: bytes) -> dict[str, str]:
@@ -22,8 +24,17 @@ def fingerprint(settings: Settings, key: bytes) -> dict[str, str]:
         for name, value in environment_of(settings).items()
         if not name.startswith(_NOT_THE_STACKS)
     }
-    text = json.dumps(wanted, sort_keys=True).encode()
-    return {"code": _code(), "settings": hmac.new(key, text, hashlib.sha256).hexdigest()}
+    secret = secret_variables(settings) & wanted.keys()
+    return {
+        "code": _code(),
+        "settings": _keyed(key, json.dumps(wanted, sort_keys=True)),
+        # One each, so that a changed one can be named.
+        **{name: _keyed(key, json.dumps([name, wanted[name]])) for name in sorted(secret)},
+    }
+
+
+def _keyed(key: bytes, text: str) -> str:
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
 
 def changes(
@@ -42,13 +53,21 @@ def changes(
     if found.get("code") != wanted["code"]:
         said.append("this checkout has changed")
     if found.get("settings") != wanted["settings"]:
-        said.append(f"changed settings: {', '.join(_changed(settings, running)) or 'a secret'}")
+        names = sorted({*_changed(settings, running), *_changed_secrets(found, wanted)})
+        # Another key than at the start changes every digest, and an old state has none.
+        said.append(f"changed settings: {', '.join(names) or 'a secret'}")
     return said
+
+
+def _changed_secrets(found: Mapping[str, str], wanted: Mapping[str, str]) -> Iterator[str]:
+    for name in found.keys() | wanted.keys():
+        if name.startswith("FOUNDRY_") and found.get(name) != wanted.get(name):
+            yield name
 
 
 def _changed(settings: Settings, running: Mapping[str, str]) -> Iterator[str]:
     wanted, secret = environment_of(settings), secret_variables(settings)
-    for name in sorted(wanted.keys() | {name for name in running if name.startswith("FOUNDRY_")}):
+    for name in wanted.keys() | {name for name in running if name.startswith("FOUNDRY_")}:
         ours = not name.startswith(_NOT_THE_STACKS) and name not in secret
         if ours and wanted.get(name) != running.get(name):
             yield name
@@ -57,9 +76,15 @@ def _changed(settings: Settings, running: Mapping[str, str]) -> Iterator[str]:
 def _code() -> str:
     digest = hashlib.sha256()
     root = Path(foundry.__file__).parents[1]
+    for name in _sources(root):
+        digest.update(name.encode() + b"\0")
+        digest.update(hashlib.sha256((root / name).read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _sources(root: Path) -> Iterator[str]:
+    clients = [root / package for package in _OF_CLIENTS]
     for package in _PACKAGES:
         for path in sorted((root / package).rglob("*")):
-            if path.suffix in _SUFFIXES:
-                digest.update(str(path.relative_to(root)).encode() + b"\0")
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+            if path.suffix in _SUFFIXES and not any(map(path.is_relative_to, clients)):
+                yield path.relative_to(root).as_posix()

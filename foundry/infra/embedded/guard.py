@@ -62,7 +62,14 @@ class Guard:
         self._watch = Watch()
 
     def turn(self) -> None:
-        """One look and what follows from it."""
+        """One look and what follows from it; whatever goes wrong ends this turn only."""
+        try:
+            self._act()
+        except Exception:
+            # Whatever it is: a guard that ends leaves the stack without one.
+            log.exception("this turn failed; looking again later")
+
+    def _act(self) -> None:
         decision = self._watch.decide(self._look(), self._clock())
         for pid, name in decision.kill:
             self._tell(f"{name} (pid {pid}) was stopped and answered nobody", "killed it")
@@ -77,7 +84,7 @@ class Guard:
         except AlreadyRunning:
             log.info("another command is at work here; looking again later")
             return
-        except (FoundryError, OSError, psutil.Error, subprocess.SubprocessError) as error:
+        except Exception as error:  # noqa: BLE001 - what escaped would be tried without a pause
             pause = self._watch.repaired(self._clock())
             said = error.message if isinstance(error, FoundryError) else repr(error)
             self._tell(reason, f"not repaired, next try in {pause:.0f} s: {said}")

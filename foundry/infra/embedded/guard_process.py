@@ -54,8 +54,8 @@ def _postgres(settings: Settings) -> Iterator[Silence]:
         return
     if postgres.running_pid(settings.home) is None:
         yield Silence("postgres", "its process is gone", _DEAD_S)
-    elif not postgres.answers(settings.home):
-        yield Silence("postgres", "it runs and takes no queries", _RECOVERING_S)
+    elif postgres.ask(settings.home) is postgres.Reply.SILENT:
+        yield Silence("postgres", "it runs and does not answer", _RECOVERING_S)
 
 
 def _ray(

@@ -29,12 +29,26 @@ _SYSTEM_USER = "embedded_postgres"
 _DATABASE = "foundry"
 _COMMAND_TIMEOUT_S = 120.0
 _ORPHANS_EXIT_S = 10.0
+# After a crash PostgreSQL replays its log, for as long as that takes; one stopped begins anew.
+_RECOVERY_S, _POLL_S = 3600, 0.5
 _SERVER_OPTIONS = {
     "listen_addresses": "''",
     "unix_socket_permissions": "0700",
     "max_connections": "200",
     "shared_buffers": "64MB",
 }
+
+
+class Reply(StrEnum):
+    """What a server says to a connection."""
+
+    ACCEPTS = "accepts"
+    REJECTS = "rejects"
+    SILENT = "silent"
+
+
+# What pg_isready exits with if the server starts, recovers or shuts down.
+_REJECTED = 1
 
 
 class Role(StrEnum):
@@ -66,7 +80,8 @@ def start(home: Path, environment: Mapping[str, str] | None = None) -> int:
     ensure_home(home)
     ensure_runtime_dir(home)
     with _exclusive(home):
-        if (pid := running_pid(home)) is not None and answers(home):
+        if (pid := _await_recovery(home)) is not None:
+            _ensure_database(home)
             _ensure_roles(home)
             return pid
         _prepare_folders(home)
@@ -80,6 +95,25 @@ def start(home: Path, environment: Mapping[str, str] | None = None) -> int:
     if started is None:
         raise Unavailable(f"PostgreSQL stopped right after its start: see {log_file(home)}")
     return started
+
+
+def _await_recovery(home: Path) -> int | None:
+    """The pid of a server that answers, however long it recovers; None: there is none.
+
+    Raises:
+        Unavailable: it still recovers after an hour.
+    """
+    deadline = time.monotonic() + _RECOVERY_S
+    while (pid := running_pid(home)) is not None:
+        reply = ask(home)
+        if reply is not Reply.REJECTS:
+            return pid if reply is Reply.ACCEPTS else None
+        if time.monotonic() >= deadline:
+            raise Unavailable(
+                f"PostgreSQL still recovers after a crash: wait, and see {log_file(home)}"
+            )
+        time.sleep(_POLL_S)
+    return None
 
 
 def stop(home: Path, timeout_s: float = 20.0) -> bool:
@@ -191,7 +225,12 @@ def _let_search(path: Path) -> None:
             folder.chmod(mode | stat.S_IXGRP | stat.S_IXOTH)
 
 
-def _run(name: str, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
+def _run(
+    name: str,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    timeout_s: float = _COMMAND_TIMEOUT_S,
+) -> str:
     """Run one of PostgreSQL's programs as its account.
 
     Raises:
@@ -208,7 +247,7 @@ def _run(name: str, *arguments: str, environment: Mapping[str, str] | None = Non
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=_COMMAND_TIMEOUT_S,
+        timeout=timeout_s,
         cwd="/",
         env=environment,
         **account,  # type: ignore[call-overload]
@@ -254,11 +293,14 @@ def _launch(home: Path, environment: Mapping[str, str] | None) -> None:
             _run(
                 "pg_ctl",
                 "--wait",
+                f"--timeout={_RECOVERY_S}",
                 f"--pgdata={data_dir(home)}",
                 f"--log={log_file(home)}",
                 f"--options={flags}",
                 "start",
                 environment=environment,
+                # pg_ctl gives up first, and says why.
+                timeout_s=_RECOVERY_S + _COMMAND_TIMEOUT_S,
             )
         except subprocess.CalledProcessError as error:
             log = _log_tail(home)
@@ -285,12 +327,19 @@ def _ensure_roles(home: Path) -> None:
 
 
 def answers(home: Path) -> bool:
-    """Whether it takes queries. A frozen one is given 3 s."""
+    """Whether it takes queries."""
+    return ask(home) is Reply.ACCEPTS
+
+
+def ask(home: Path) -> Reply:
+    """Whether it takes queries, or lives and refuses them. A frozen one is given 3 s."""
     try:
         _run("pg_isready", f"--host={_socket_dir(home)}", "--timeout=3")
+    except subprocess.CalledProcessError as error:
+        return Reply.REJECTS if error.returncode == _REJECTED else Reply.SILENT
     except (subprocess.SubprocessError, OSError):
-        return False
-    return True
+        return Reply.SILENT
+    return Reply.ACCEPTS
 
 
 def _log_tail(home: Path, lines: int = 20) -> str:

@@ -8,15 +8,15 @@ does whenever a part stays silent.
 import json
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from foundry.config import Settings, environment_of, secret_variables
-from foundry.errors import SetupError
+from foundry.errors import AlreadyRunning, SetupError
 from foundry.infra.embedded import postgres, ray
 from foundry.infra.embedded.fingerprint import changes, fingerprint
 from foundry.infra.embedded.guard import end_guard, start_guard
@@ -58,6 +58,7 @@ _BOOTSTRAP_TIMEOUT_S = 300.0
 _SERVE_TIMEOUT_S = 600.0
 _STOP_GRACE_S = 5.0
 _RECOVERY_S, _POLL_S = 15.0, 0.5
+_GUARDS_WORK = "the guard of this stack"
 
 Progress = Callable[[str], None]
 
@@ -73,7 +74,8 @@ class StopReport:
 def up(settings: Settings, progress: Progress) -> StackState:
     """Start what is not running, and again what runs with other code or settings.
 
-    Returns when the HTTP API answers; a guard keeps it so.
+    Returns when the HTTP API answers; a guard keeps it so. What runs is stopped only after the
+    ports are known to be free and the migrations are applied, and is guarded after a failure too.
 
     Raises:
         AlreadyRunning: another command works on this home.
@@ -86,25 +88,57 @@ def up(settings: Settings, progress: Progress) -> StackState:
     if state is not None and not changed and all(p.healthy for p in inspect(settings, state)):
         progress("everything is running already")
         return state
-    end_guard(settings.home)
-    with exclusive(settings.home, "foundry up"), private_files():
-        if changed:
-            progress(f"plan: {'; '.join(changed)}")
-            progress("plan: migrate, then restart Ray; jobs go on from their last checkpoint")
-            stop_all(_not_postgres(settings.home), _STOP_GRACE_S)
-        state = _complete(settings, progress, migrate=True)
-        start_guard(settings.home, _environment(settings, state))
-        return state
+    with _alone(settings.home, "foundry up"), private_files():
+        end_guard(settings.home)
+        try:
+            if state is not None and changed:
+                _replace(settings, state, changed, progress)
+            started = _complete(settings, progress, migrate=True)
+        except BaseException:
+            _guard_what_is_left(settings)
+            raise
+        start_guard(settings.home, _environment(settings, started))
+        return started
+
+
+@contextmanager
+def _alone(home: Path, doing: str) -> Iterator[None]:
+    """The lock of this home; a guard at a repair gives it up, another command does not."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(exclusive(home, doing))
+        except AlreadyRunning as error:
+            if not str(error.details.get("holder")).startswith(_GUARDS_WORK):
+                raise
+            end_guard(home)
+            held.enter_context(exclusive(home, doing))
+        yield
+
+
+def _replace(settings: Settings, state: StackState, changed: list[str], progress: Progress) -> None:
+    """Stop what runs, after everything that may fail beside it has succeeded."""
+    progress(f"plan: {'; '.join(changed)}")
+    progress("plan: migrate, then restart Ray; jobs go on from their last checkpoint")
+    _require_changed_ports(settings, state.environment)
+    state = _start_postgres(settings, state, progress)
+    _write_credentials(settings, _bootstrap(settings, state, progress))
+    stop_all(_not_postgres(settings.home), _STOP_GRACE_S)
+
+
+def _guard_what_is_left(settings: Settings) -> None:
+    """With the settings that it runs with: under others the guard would take it for silent."""
+    if (left := load(settings.home)) is not None:
+        start_guard(settings.home, {**_environment(settings, left), **left.environment})
 
 
 def complete(settings: Settings, progress: Progress) -> StackState:
     """Start what is not running: the guard's way, after an `up` has migrated. Raises too."""
-    with exclusive(settings.home, "the guard of this stack"), private_files():
+    with exclusive(settings.home, _GUARDS_WORK), private_files():
         return _complete(settings, progress, migrate=False)
 
 
 def _complete(settings: Settings, progress: Progress, *, migrate: bool) -> StackState:
-    state = _begin(settings, load(settings.home))
+    state = _begin(settings, load(settings.home), migrate=migrate)
     ensure_runtime_dir(settings.home)
     state, head = _start_ray(settings, state, progress)
     state = _start_postgres(settings, state, progress)
@@ -136,8 +170,8 @@ def down(home: Path, progress: Progress) -> StopReport:
         AlreadyRunning: an `up` works on this home right now.
     """
     missing = not home.is_dir()
-    stopped = end_guard(home)
-    with nullcontext() if missing else exclusive(home, "foundry down"):
+    with nullcontext() if missing else _alone(home, "foundry down"):
+        stopped = end_guard(home)
         stopped += _stop_ray(home, progress)
         if postgres.running_pid(home) is not None:
             progress("stopping PostgreSQL")
@@ -168,8 +202,11 @@ def client_environment(settings: Settings) -> dict[str, str]:
     return {"FOUNDRY_HOME": str(settings.home), **{name: found[name] for name in names}}
 
 
-def _begin(settings: Settings, state: StackState | None) -> StackState:
-    """The state to build on: the running Ray's, else a clean one with its ports checked."""
+def _begin(settings: Settings, state: StackState | None, *, migrate: bool) -> StackState:
+    """The state to build on: the running Ray's, else a clean one with its ports checked.
+
+    Whoever does not migrate keeps the fingerprint, so that the next `up` sees what has changed.
+    """
     if settings.ray.address is not None or _ray_head(settings, state) is not None:
         if state is not None:
             return state
@@ -182,17 +219,34 @@ def _begin(settings: Settings, state: StackState | None) -> StackState:
     environment = {**environment_of(settings), **ray.environment(settings, ports)}
     secret = secret_variables(settings)
     public = {name: value for name, value in environment.items() if name not in secret}
-    return StackState(
-        settings.base_url, ports=ports, environment=public, fingerprint=_fingerprint(settings)
-    )
+    known = _fingerprint(settings) if migrate or state is None else state.fingerprint
+    return StackState(settings.base_url, ports=ports, environment=public, fingerprint=known)
+
+
+def _ports(settings: Settings) -> list[tuple[str, int, str]]:
+    """Host, port and the setting of each port that a user chooses."""
+    return [
+        (settings.http.host, settings.http.port, "FOUNDRY_HTTP__PORT"),
+        (_LOOPBACK, settings.ray.port, "FOUNDRY_RAY__PORT"),
+        (
+            settings.ray.dashboard_host,
+            settings.ray.dashboard_port,
+            "FOUNDRY_RAY__DASHBOARD_PORT",
+        ),
+    ]
 
 
 def _require_ports(settings: Settings) -> None:
-    require_free(settings.http.host, settings.http.port, "FOUNDRY_HTTP__PORT")
-    require_free(_LOOPBACK, settings.ray.port, "FOUNDRY_RAY__PORT")
-    require_free(
-        settings.ray.dashboard_host, settings.ray.dashboard_port, "FOUNDRY_RAY__DASHBOARD_PORT"
-    )
+    for host, port, setting in _ports(settings):
+        require_free(host, port, setting)
+
+
+def _require_changed_ports(settings: Settings, running: Mapping[str, str]) -> None:
+    """Those that the running stack does not hold itself."""
+    own = {running.get(setting) for _, _, setting in _ports(settings)}
+    for host, port, setting in _ports(settings):
+        if str(port) not in own:
+            require_free(host, port, setting)
 
 
 def _environment(settings: Settings, state: StackState) -> dict[str, str]:

@@ -101,7 +101,8 @@ def exclusive(home: Path, doing: str, name: str = "lock") -> Iterator[None]:
             holder = os.pread(handle, 200, 0).decode(errors="replace").strip()
             raise AlreadyRunning(
                 f"{holder or 'another command'} is at work in {home}: wait until it ends, "
-                "or use another FOUNDRY_HOME for a second stack"
+                "or use another FOUNDRY_HOME for a second stack",
+                holder=holder,
             ) from error
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{doing} (pid {os.getpid()})".encode(), 0)

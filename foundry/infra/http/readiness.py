@@ -6,6 +6,7 @@ verdict too.
 """
 
 import asyncio
+import logging
 import time
 from typing import Protocol
 
@@ -16,6 +17,7 @@ TTL_S = 1.0
 PING_TIMEOUT_S = 2.0
 # Probes that may wait for the one ping; more are answered at once.
 MAX_WAITING = 32
+log = logging.getLogger(__name__)
 
 
 class Pingable(Protocol):
@@ -75,6 +77,12 @@ class Readiness:
             self._fault = None
         except FoundryError as error:
             self._fault = error
+        except Exception:
+            # Whatever it is: an unknown fault must not leave the verdict "ready".
+            log.exception("the ping of PostgreSQL failed")
+            self._fault = DatabaseUnavailable(
+                "PostgreSQL does not answer as it should: see `foundry status` and the log"
+            )
         finally:
             self._checked_at = time.monotonic()
             self._running = None

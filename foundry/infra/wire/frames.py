@@ -100,7 +100,8 @@ class Fault:
         return cls(error.code, error.message, error.details)
 
     def error(self) -> FoundryError:
-        return _classes()[self.code](self.message, **self.details)
+        """The error again; a code of another release is the base's."""
+        return _classes().get(self.code, FoundryError)(self.message, **self.details)
 
 
 def _classes(root: type[FoundryError] = FoundryError) -> dict[str, type[FoundryError]]:

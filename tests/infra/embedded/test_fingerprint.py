@@ -31,14 +31,25 @@ def test_changed_settings_are_named(tmp_path: Path) -> None:
 
 def test_a_secret_changes_the_stack_and_is_not_shown(tmp_path: Path) -> None:
     before = _settings(tmp_path, objects={"secret_access_key": "one"})
-    after = _settings(tmp_path, objects={"secret_access_key": "two"})
-    assert _changes(before, after) == ["changed settings: a secret"]
+    after = _settings(tmp_path, objects={"secret_access_key": "two"}, http={"port": 9000})
+    assert _changes(before, after) == [
+        "changed settings: FOUNDRY_HTTP__PORT, FOUNDRY_OBJECTS__SECRET_ACCESS_KEY"
+    ]
     assert "two" not in str(fingerprint(after, _KEY))
     assert fingerprint(after, _KEY) != fingerprint(after, b"other")
 
 
 def test_what_only_clients_read_changes_nothing(tmp_path: Path) -> None:
-    assert _changes(_settings(tmp_path), _settings(tmp_path, client={"api_key": "fk"})) == []
+    after = _settings(tmp_path, client={"api_key": "fk"}, budsim_data=tmp_path)
+    assert _changes(_settings(tmp_path), after) == []
+
+
+def test_the_code_of_clients_is_not_the_stacks(tmp_path: Path) -> None:
+    for name in ("config.py", "cli/tui/app.py", "sdk/jobs.py", "infra/roles.sql", "a.pyc"):
+        path = tmp_path / "foundry" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    assert list(module._sources(tmp_path)) == ["foundry/config.py", "foundry/infra/roles.sql"]
 
 
 def test_a_changed_checkout_and_a_stack_without_a_fingerprint(

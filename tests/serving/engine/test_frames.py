@@ -29,3 +29,8 @@ def test_every_error_survives_the_wire() -> None:
     for cls in classes:
         error = Fault.of(cls("why", param="x")).error()
         assert (type(error), error.message, error.details) == (cls, "why", {"param": "x"})
+
+
+def test_an_unknown_code_is_the_bases() -> None:
+    error = Fault("of_a_later_release", "why", {"param": "x"}).error()
+    assert (type(error), error.message, error.details) == (FoundryError, "why", {"param": "x"})
