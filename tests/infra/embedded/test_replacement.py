@@ -14,7 +14,7 @@ import pytest
 
 from foundry.config import HttpSettings, RaySettings, Settings, environment_of
 from foundry.errors import AlreadyRunning, SetupError, Unavailable
-from foundry.infra.embedded import stack
+from foundry.infra.embedded import postgres, stack
 from foundry.infra.embedded.paths import ensure_home, ensure_runtime_dir, runtime_dir
 from foundry.infra.embedded.ports import free_ports
 from foundry.infra.embedded.state import StackState, exclusive, load, save
@@ -80,7 +80,7 @@ def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Running]:
             settings.base_url, environment=environment_of(settings), fingerprint=_OLD
         )
         save(home, state.with_process("ray", own.pid, own.create_time()))
-        monkeypatch.setattr(stack.postgres, "start", found.start_postgres)
+        monkeypatch.setattr(postgres, "start", found.start_postgres)
         for name in ("run_step", "stop_all", "start_guard", "end_guard"):
             monkeypatch.setattr(stack, name, getattr(found, name))
         yield found
