@@ -331,8 +331,7 @@ async def test_an_endpoint_that_cannot_be_decided_on_holds_up_no_other(
 
     monkeypatch.setattr(endpoints, "decide", stumble)
     await site.cluster.reconcile()
-    second = await read_endpoint(site.database, other.id, ())
-    assert second is not None
+    _, second = await unsettled(site.database)
     assert ((await site.row()).state, second.state) == (S.PENDING, S.DEPLOYING)
     assert site.engines.deployed == [(second.app_name, 1)]
     tasks = site.cluster.reconciler.tasks

@@ -20,7 +20,7 @@ def floor(database: Database, tmp_path: Path) -> Floor:
 
 @pytest.mark.parametrize(
     ("configured", "default", "served"),
-    [(None, 256, 256), (None, 4096, 512), (64, 256, 64), (2048, 256, 512)],
+    [(None, 256, 256), (None, 4096, 512), (64, 256, 64)],
 )
 async def test_the_context_is_what_the_engine_takes(
     floor: Floor, configured: int | None, default: int, served: int
