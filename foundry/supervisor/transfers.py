@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from foundry.catalog.registry.service import load_manifest
@@ -60,9 +60,10 @@ class RayTransfers:
                 fetch = self._fetches[version_id] = _begin(version_id, nodes)
             try:
                 return self._progress(version_id, fetch)
-            except RayTaskError as error:
+            except RayError as error:
+                # A worker or node that died ends its task as well: the next look begins anew.
                 self._fetches.pop(version_id, None)
-                if isinstance(error.cause, FoundryError):
+                if isinstance(error, RayTaskError) and isinstance(error.cause, FoundryError):
                     fault.append(error.cause)
                     return Transfer(done=False)
                 raise

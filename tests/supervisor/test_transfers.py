@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import NodeDiedError, RayError, RayTaskError, WorkerCrashedError
 
 from foundry.errors import InvalidArtifact, Unavailable
 from foundry.supervisor import transfers
@@ -90,11 +90,21 @@ async def test_a_damaged_file_is_said_and_fetched_anew_the_next_time(
     assert fake.begun.count("fetch_weights@gpu-b") == 2
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        RayTaskError("fetch", "trace", OSError("reset")),
+        WorkerCrashedError(),
+        NodeDiedError("the node is gone"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
 async def test_a_task_that_died_of_something_else_is_tried_again(
-    fake: FakeRay, tasks: RayTransfers
+    fake: FakeRay, tasks: RayTransfers, error: RayError
 ) -> None:
-    fake.results["fetch_weights@gpu-b"] = RayTaskError("fetch", "trace", OSError("reset"))
+    fake.results["fetch_weights@gpu-b"] = error
     with pytest.raises(Unavailable):
         await tasks.look(VERSION, 1)
     fake.results["fetch_weights@gpu-b"] = None
     assert (await tasks.look(VERSION, 1)).done
+    assert fake.begun.count("fetch_weights@gpu-b") == 2

@@ -83,16 +83,20 @@ class RemoteCheckpoints:
                     )
         return None
 
-    async def prune(self, kept: int) -> None:
-        """Remove all but the newest; what cannot be removed now is found again next time."""
+    async def prune(self, kept: int) -> bool:
+        """Remove all but the newest; what cannot be removed now is found again next time.
+
+        Returns whether the others are gone.
+        """
         stale = (await self._log.newest_first())[kept:]
         try:
             for stored in stale:
                 await self._objects.delete(stored.object_key)
         except Unavailable as error:
             log.warning("superseded checkpoints stay for now: %s", error.message)
-            return
+            return False
         await self._log.remove(stale)
+        return True
 
 
 class RunCheckpoints:

@@ -1,14 +1,15 @@
 """The garbage collector: what ended jobs leave in the object store and on nodes."""
 
+import logging
 import shutil
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from foundry.errors import Conflict
+from foundry.errors import Conflict, DatabaseUnavailable, Unavailable
 from foundry.execution.jobs.retention import (
     list_collectable_jobs,
     list_unarchived_jobs,
@@ -25,6 +26,8 @@ from foundry.infra.objects import ObjectStore
 # A process that was just told of a directory opens it within this; so does one that starts.
 _IN_USE_S = 3600.0
 
+log = logging.getLogger(__name__)
+
 
 class JobCollector:
     """Archives logs and removes checkpoints of ended jobs.
@@ -39,12 +42,42 @@ class JobCollector:
         self._resumable_s = resumable_s
 
     async def collect(self) -> None:
-        """One turn; what fails is found again by the next."""
-        for job in await list_unarchived_jobs(self._database):
-            await self._archive_log(job)
-        for job in await list_collectable_jobs(self._database, self._resumable_s):
-            await RemoteCheckpoints(self._database, self._objects, job.id, job.fence).prune(0)
-            await mark_collected(self._database, job)
+        """One turn; what fails holds up no other job and is found again by the next.
+
+        Raises:
+            Unavailable: of some job something is left.
+        """
+        left = [
+            *await self._each(await list_unarchived_jobs(self._database), self._archive_log),
+            *await self._each(
+                await list_collectable_jobs(self._database, self._resumable_s),
+                self._remove_checkpoints,
+            ),
+        ]
+        if left:
+            raise Unavailable(f"jobs of which something is left: {', '.join(map(str, left))}")
+
+    async def _each(
+        self, jobs: Sequence[Job], step: Callable[[Job], Awaitable[None]]
+    ) -> list[UUID]:
+        """Returns the jobs whose step failed."""
+        failed = []
+        for job in jobs:
+            try:
+                await step(job)
+            except DatabaseUnavailable:
+                # It would fail for each of them, after a wait.
+                raise
+            except Exception:
+                log.exception("what job %s left cannot be collected now", job.id)
+                failed.append(job.id)
+        return failed
+
+    async def _remove_checkpoints(self, job: Job) -> None:
+        checkpoints = RemoteCheckpoints(self._database, self._objects, job.id, job.fence)
+        if not await checkpoints.prune(0):
+            raise Unavailable("the object store does not remove its checkpoints")
+        await mark_collected(self._database, job)
 
     async def _archive_log(self, job: Job) -> None:
         # The fence tells the ends of a resumed job apart.

@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
+from foundry.errors import Unavailable
 from foundry.execution.jobs.checkpoints import CheckpointLog
 from foundry.execution.jobs.service import JobLease, load
 from foundry.execution.workers.checkpoints import RemoteCheckpoints
@@ -93,6 +94,44 @@ async def test_checkpoints_go_when_nobody_can_resume(
     assert len(await CheckpointLog(database, job.id).newest_first()) == left
     assert len(objects_of(tmp_path)) == 1 + left
     assert (found.collected_at is not None) == (left == 0)
+
+
+@pytest.mark.postgres
+async def test_a_job_whose_checkpoints_stay_is_collected_later_and_holds_up_no_other(
+    database: Database, tmp_path: Path
+) -> None:
+    objects = DirectoryStore(tmp_path / "objects")
+    jobs = []
+    for name in ("stuck", "other"):
+        job = await submit(database, name)
+        lease, _ = await JobLease.claim(database, job.id)
+        await RemoteCheckpoints(database, objects, job.id, lease.fence).save(
+            checkpoint(1), tmp_path / "scratch"
+        )
+        await lease.finish({})
+        # The stuck one comes first.
+        await _ended_ago(database, job.id, DAY_S if name == "stuck" else DAY_S / 2)
+        jobs.append(job.id)
+    delete = objects.delete
+
+    async def refuse(key: str) -> None:
+        if f"checkpoints/{jobs[0]}/" in key:
+            raise Unavailable("the store is away")
+        await delete(key)
+
+    objects.delete = refuse  # type: ignore[method-assign]
+    collector = JobCollector(database, objects, 30 * DAY_S)
+    with pytest.raises(Unavailable, match=f"something is left: {jobs[0]}$"):
+        await collector.collect()
+    found = [await load(database, job_id) for job_id in jobs]
+    assert [job is not None and job.collected_at is not None for job in found] == [False, True]
+    assert [len(await CheckpointLog(database, job_id).newest_first()) for job_id in jobs] == [1, 0]
+    objects.delete = delete  # type: ignore[method-assign]
+    await collector.collect()
+    stuck = await load(database, jobs[0])
+    assert stuck is not None and stuck.collected_at is not None
+    assert await CheckpointLog(database, jobs[0]).newest_first() == []
+    assert not list((tmp_path / "objects").rglob("1-00000001-*"))
 
 
 @pytest.mark.postgres
