@@ -5,6 +5,7 @@ import logging
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from foundry.catalog.registry.collecting import collect_blobs
@@ -34,8 +35,15 @@ def collecting_chores(settings: Settings, database: Database) -> list[Chore]:
             task: Any = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=affinity)(
                 clean_node
             )
-            async with asyncio.timeout(_NODE_DEADLINE_S):
-                removed = await task.remote(*arguments)
+            running = task.remote(*arguments)
+            try:
+                async with asyncio.timeout(_NODE_DEADLINE_S):
+                    removed = await running
+            except (TimeoutError, RayError):
+                # A frozen or lost node keeps no other from being cleaned, nor does work pile up.
+                log.exception("node %s was not cleaned; the next turn tries again", node)
+                ray.cancel(running)
+                continue
             if removed:
                 log.info("removed from node %s: %s", node, ", ".join(removed))
 

@@ -2,7 +2,10 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import pytest
+
 from foundry.config import HttpSettings, Settings
+from foundry.infra.embedded import postgres
 from foundry.infra.embedded.health import http_status, inspect
 
 
@@ -32,3 +35,15 @@ def test_a_fresh_home_beside_another_stack_reports_its_own_state_only(tmp_path: 
         ("control", False),
         ("guard", False),
     ]
+
+
+@pytest.mark.parametrize(
+    ("answers", "detail"), [(True, "embedded, Unix socket"), (False, "takes no queries")]
+)
+def test_a_postgresql_that_has_a_pid_and_takes_no_queries_is_not_healthy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: bool, detail: str
+) -> None:
+    monkeypatch.setattr(postgres, "running_pid", lambda home: 4711)
+    monkeypatch.setattr(postgres, "answers", lambda home: answers)
+    part = inspect(Settings(home=tmp_path), None)[0]
+    assert (part.part, part.healthy, part.detail, part.pid) == ("postgres", answers, detail, 4711)
