@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ParamSpec, Protocol, Self, TypeVar
+from unittest.mock import patch
 
 from foundry.config import child_environment
 from foundry.errors import SetupError, Unavailable
@@ -244,9 +245,14 @@ def await_nodes(count: int, timeout_s: float = _START_S) -> None:
 
 
 def in_fresh_process(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run a module's function in a new process: one that has no threads in another network."""
+    """Run a module's function in a new process: one that has no threads in another network.
+
+    It is born with the cluster's environment: an earlier `ray.init` of this process has left its
+    own there, token authentication among it, and the new process must not begin with that.
+    """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+    born_with = patch.dict(os.environ, environment(), clear=True)
+    with born_with, ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
         return pool.submit(function, *args, **kwargs).result()
 
 

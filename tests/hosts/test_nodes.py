@@ -1,5 +1,6 @@
 """Real hosts, where the privilege is there."""
 
+import os
 import time
 from pathlib import Path
 
@@ -43,6 +44,14 @@ def test_the_head_runs_no_actors() -> None:
 def test_other_clusters_are_not_mentioned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "203.0.113.1:6379")
     assert "RAY_ADDRESS" not in environment()
+
+
+def test_a_fresh_process_begins_without_an_earlier_clusters_token_mode(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    assert in_fresh_process(os.getenv, "RAY_AUTH_MODE") == "disabled"
+    assert os.environ["RAY_AUTH_MODE"] == "token"
 
 
 def test_one_host_has_no_counters_and_says_why() -> None:
