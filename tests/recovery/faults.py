@@ -31,6 +31,12 @@ class Part:
     needs_job: bool = False
     restarts_engine: bool = False
 
+    def is_there_in(self, situation: str) -> bool:
+        """Whether there is such a process in that situation, and a reason to try it."""
+        if self.needs_job:
+            return situation in {"training", "publish", "cancel"}
+        return situation != "training"
+
 
 def _matching(*words: str) -> Callable[[Path], list[psutil.Process]]:
     """Processes of the stack whose command line has one of `words`."""
