@@ -41,6 +41,7 @@ def summarise(
         "not_recovered": len(failed),
         "lost_jobs": sum(each.lost_jobs for each in done),
         "duplicate_effects": sum(each.duplicates for each in done),
+        "lost_engines": sum(each.lost_engines for each in done),
         "stuck": sum(each.stuck for each in done) + len(failed),
         "orphans": sum(each.orphans for each in done),
     }

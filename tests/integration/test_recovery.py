@@ -1,6 +1,5 @@
 """One fault of every part of the stack, in one situation each; the campaign has all of them."""
 
-
 import pytest
 
 from tests.integration.conftest import Stack

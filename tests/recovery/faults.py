@@ -71,6 +71,10 @@ PARTS: Sequence[Part] = (
 )
 
 
+def find_part(name: str) -> Part:
+    return next(part for part in PARTS if part.name == name)
+
+
 def inject(processes: Iterable[psutil.Process], how: How) -> list[psutil.Process]:
     """Send the signal to each process that still is there. Returns those that got it."""
     hit = []

@@ -14,7 +14,7 @@ from foundry.errors import FoundryError
 from foundry.execution.jobs.domain import BUNDLED, JobState
 from foundry.execution.jobs.schemas import JobOut
 from foundry.sdk import Foundry
-from tests.recovery.faults import How, Part, inject, left_frozen
+from tests.recovery.faults import How, Part, find_part, inject, left_frozen
 
 _POLL_S = 0.5
 _REQUEST_S = 10.0
@@ -46,6 +46,7 @@ class Recovery:
         seconds: from the signal until chat, control API and a new job had succeeded.
         lost_jobs, duplicates: of the work that the fault met and of the new job.
         orphans: processes that the fault froze and nobody removed.
+        lost_engines: engines that were healthy and restarted although the fault was elsewhere.
         stuck: endpoints and jobs that rest in no final or running state, and a part that did not
             come back.
     """
@@ -57,6 +58,7 @@ class Recovery:
     lost_jobs: int
     duplicates: int
     orphans: int
+    lost_engines: int
     stuck: int
 
     @property
@@ -66,7 +68,8 @@ class Recovery:
     @property
     def is_clean(self) -> bool:
         """Whether nothing was lost, done twice or left behind."""
-        return not (self.lost_jobs or self.duplicates or self.orphans or self.stuck)
+        wrong = (self.lost_jobs, self.duplicates, self.orphans, self.lost_engines, self.stuck)
+        return not any(wrong)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +157,7 @@ def measure_recovery(
     """
     processes = part.find(site.home)
     assert processes or part.needs_job, f"there is no process of {part.name}"
+    engines = {process.pid for process in find_part("engine").find(site.home)}
     hit = inject(processes, how)
     began = time.monotonic()
     wait_until(site.chats, within_s, f"an answer after {part.name}/{how}")
@@ -162,6 +166,7 @@ def measure_recovery(
     seconds = time.monotonic() - began
     came_back = _comes_back(site, part, {process.pid for process in hit})
     outcome = end()
+    engines -= {process.pid for process in find_part("engine").find(site.home)}
     return Recovery(
         part=part.name,
         how=how,
@@ -170,6 +175,7 @@ def measure_recovery(
         lost_jobs=outcome.lost_jobs,
         duplicates=outcome.duplicates + abs(site.count_versions(name) - 1),
         orphans=len(left_frozen(hit)),
+        lost_engines=0 if part.restarts_engine else len(engines),
         stuck=site.count_stuck() + int(not came_back),
     )
 
