@@ -14,9 +14,9 @@ from tests.recovery.situations import SITUATIONS
 def main() -> int:
     with (
         tempfile.TemporaryDirectory() as folder,
-        running_site(Path(folder)) as (site, engine_start_s),
+        running_site(Path(folder)) as (site, starts),
     ):
-        done, failed = run_matrix(site, engine_start_s, list_cases(SITUATIONS))
+        done, failed = run_matrix(site, starts, list_cases(SITUATIONS))
     unclean = [str(each) for each in done if not each.is_clean]
     for line in (*failed, *unclean):
         say(f"not recovered: {line}")

@@ -7,10 +7,11 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
+from foundry.config import Settings
 from foundry.execution.jobs.domain import BUNDLED, JobState
 from foundry.infra.embedded import stack
-from foundry.sdk import Foundry
 from tests.bench.stack import fresh_home
 from tests.recovery.faults import PARTS, How, Part
 from tests.recovery.probe import NotRecovered, Recovery, Site, measure_recovery, wait_until
@@ -18,6 +19,23 @@ from tests.recovery.situations import DATASET, SITUATIONS
 
 BASE = "smollm2-135m"
 PLAIN_LIMIT_S = 240.0
+
+
+@dataclass(frozen=True, slots=True)
+class PlainStarts:
+    """Seconds that starts take which nothing hinders; a recovery is compared with them.
+
+    Attributes:
+        engine: from a deploy until the model answers, its files and caches being there.
+        stack: from `foundry up` on a stopped home until the model answers.
+    """
+
+    engine: float
+    stack: float
+
+    def of(self, part: Part) -> float | None:
+        """Of what the part takes along; None: it takes nothing along."""
+        return {"nothing": None, "engine": self.engine, "ray": self.stack}[part.takes_along]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +69,8 @@ def say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def running_site(folder: Path) -> Iterator[tuple[Site, float]]:
-    """A stack with a base that answers and a small dataset, and its engine's plain start, s."""
+def running_site(folder: Path) -> Iterator[tuple[Site, PlainStarts]]:
+    """A stack with a base that answers and a small dataset."""
     with fresh_home() as settings:
         stack.up(settings, say)
         found = json.loads((settings.home / "credentials.json").read_text())
@@ -60,9 +78,12 @@ def running_site(folder: Path) -> Iterator[tuple[Site, float]]:
         with site.client() as client:
             job = client.jobs.submit_import(BASE, BUNDLED)
             assert client.jobs.wait(job.id, timeout_s=300).state == JobState.SUCCEEDED
-            seconds = _deploy(client, site)
+            endpoint = client.endpoints.create(BASE).id
+        _time_deploy(site, endpoint)
+        starts = PlainStarts(_time_redeploy(site, endpoint), _time_stack(settings, site))
+        say(f"a plain start of the engine {starts.engine:.1f} s, of all {starts.stack:.1f} s")
         add_dataset(site, folder)
-        yield site, seconds
+        yield site, starts
 
 
 def add_dataset(site: Site, folder: Path) -> None:
@@ -78,18 +99,36 @@ def add_dataset(site: Site, folder: Path) -> None:
         client.datasets.add(DATASET, rows)
 
 
-def _deploy(client: Foundry, site: Site) -> float:
+def _time_deploy(site: Site, endpoint: UUID) -> float:
     began = time.monotonic()
-    endpoint = client.endpoints.create(BASE)
-    client.endpoints.deploy(endpoint.id)
-    client.endpoints.wait(endpoint.id, timeout_s=600)
+    with site.client() as client:
+        client.endpoints.deploy(endpoint)
+        client.endpoints.wait(endpoint, timeout_s=600)
     wait_until(site.chats, 60, "the first answer")
     return time.monotonic() - began
 
 
-def run_case(site: Site, case: Case, engine_start_s: float) -> Recovery:
+def _time_redeploy(site: Site, endpoint: UUID) -> float:
+    with site.client() as client:
+        client.endpoints.stop(endpoint)
+        wait_until(
+            lambda: client.endpoints.get(endpoint).state == "STOPPED", 120, "a stopped engine"
+        )
+    return _time_deploy(site, endpoint)
+
+
+def _time_stack(settings: Settings, site: Site) -> float:
+    stack.down(settings.home, say)
+    began = time.monotonic()
+    stack.up(settings, say)
+    wait_until(site.chats, 600, "an answer after a plain start")
+    return time.monotonic() - began
+
+
+def run_case(site: Site, case: Case, starts: PlainStarts) -> Recovery:
     """Raises NotRecovered."""
-    limit = 4 * engine_start_s + 120 if case.part.restarts_engine else PLAIN_LIMIT_S
+    plain = starts.of(case.part)
+    limit = PLAIN_LIMIT_S if plain is None else 4 * plain + 120
     name = f"{case.situation}-{case.part.name.replace('_', '-')}-{case.how}"
     with SITUATIONS[case.situation](site, case.part, name) as scene:
         return measure_recovery(
@@ -98,7 +137,7 @@ def run_case(site: Site, case: Case, engine_start_s: float) -> Recovery:
 
 
 def run_matrix(
-    site: Site, engine_start_s: float, cases: Iterable[Case]
+    site: Site, starts: PlainStarts, cases: Iterable[Case]
 ) -> tuple[list[Recovery], list[str]]:
     """Returns what was measured, and the faults that were not recovered from."""
     done: list[Recovery] = []
@@ -106,7 +145,7 @@ def run_matrix(
     for case in cases:
         say(case.name)
         try:
-            found = run_case(site, case, engine_start_s)
+            found = run_case(site, case, starts)
         except NotRecovered as error:
             say(f"{case.name}: {error}")
             failed.append(f"{case.name}: {error}")

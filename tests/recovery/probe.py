@@ -175,7 +175,7 @@ def measure_recovery(
         lost_jobs=outcome.lost_jobs,
         duplicates=outcome.duplicates + abs(site.count_versions(name) - 1),
         orphans=len(left_frozen(hit)),
-        lost_engines=0 if part.restarts_engine else len(engines),
+        lost_engines=len(engines) if part.takes_along == "nothing" else 0,
         stuck=site.count_stuck() + int(not came_back),
     )
 
