@@ -124,7 +124,7 @@ SITUATIONS: Mapping[str, Situation] = {
     "publish": during_publish,
     "cancel": during_cancel,
 }
-_DEPLOYING = {"STARTING", "VERIFYING", "UPDATING", "TRANSFERRING"}
+_DEPLOYING = {"DEPLOYING", "VERIFYING"}
 
 
 def _submit_training(site: Site, name: str) -> UUID:
