@@ -47,8 +47,8 @@ class Recovery:
         lost_jobs, duplicates: of the work that the fault met and of the new job.
         orphans: processes that the fault froze and nobody removed.
         lost_engines: engines that were healthy and restarted although the fault was elsewhere.
-        stuck: endpoints and jobs that rest in no final or running state, and a part that did not
-            come back.
+        stuck: endpoints and jobs that are in no final or running state two minutes later, and a
+            part that did not come back.
     """
 
     part: str
@@ -176,7 +176,7 @@ def measure_recovery(
         duplicates=outcome.duplicates + abs(site.count_versions(name) - 1),
         orphans=len(left_frozen(hit)),
         lost_engines=len(engines) if part.takes_along == "nothing" else 0,
-        stuck=site.count_stuck() + int(not came_back),
+        stuck=_wait_for_rest(site) + int(not came_back),
     )
 
 
@@ -194,6 +194,13 @@ def _succeed_at_new_job(site: Site, name: str, within_s: float) -> None:
     wait_until(
         lambda: site.job_state(new) == JobState.SUCCEEDED, within_s, "a new job that succeeds"
     )
+
+
+def _wait_for_rest(site: Site) -> int:
+    """How much is stuck once what moves had its time to arrive."""
+    with suppress(NotRecovered):
+        wait_until(lambda: site.count_stuck() == 0, _BACK_S, "a stack at rest")
+    return site.count_stuck()
 
 
 def _comes_back(site: Site, part: Part, hit: set[int]) -> bool:
