@@ -35,7 +35,7 @@ def test_no_part_is_left_out() -> None:
 
 
 @pytest.mark.engine
-@pytest.mark.timeout(700)
+@pytest.mark.timeout(1200)
 @pytest.mark.long(reason="a fault, what recovers from it, and for some an engine that starts again")
 @pytest.mark.parametrize("name", _CASES)
 def test_new_work_succeeds_after_a_fault(site: Site, name: str) -> None:
