@@ -28,7 +28,7 @@ def _say(text: str) -> None:
 
 
 def start(settings: Settings) -> None:
-    require_hardened(child_environment())
+    require_hardened(settings, child_environment())
     if settings.ray.address is not None:
         _say("applying migrations")
         asyncio.run(upgrade(database_url(settings, Role.MIGRATE)))
