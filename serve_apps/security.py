@@ -5,7 +5,7 @@ from pathlib import Path
 
 from foundry.config import Settings
 from foundry.errors import SetupError
-from foundry.governance.identity.pepper import pepper_path, read_pepper
+from foundry.governance.identity.pepper import load_pepper
 from foundry.governance.identity.service import Authenticator
 from foundry.infra.cluster_probe import (
     TIMEOUT_S,
@@ -27,9 +27,7 @@ def open_authenticator(settings: Settings, database: Database) -> Authenticator:
     Raises:
         SetupError: the pepper is missing or unsafe.
     """
-    security = settings.security
-    pepper = read_pepper(pepper_path(settings.home, security.pepper_file))
-    return Authenticator(database, pepper, security)
+    return Authenticator(database, load_pepper(settings), settings.security)
 
 
 def require_hardened(

@@ -14,6 +14,7 @@ from ray.serve.config import HTTPOptions
 
 from foundry.config import Settings, child_environment, load_settings
 from foundry.errors import SetupError
+from foundry.governance.identity.pepper import load_pepper
 from foundry.infra.embedded.postgres import Role
 from foundry.infra.migrations import upgrade
 from foundry.infra.wiring import database_url
@@ -28,6 +29,7 @@ def _say(text: str) -> None:
 
 
 def start(settings: Settings) -> None:
+    load_pepper(settings)
     require_hardened(settings, child_environment())
     if settings.ray.address is not None:
         _say("applying migrations")
