@@ -19,6 +19,7 @@ from foundry.infra.embedded.postgres import Role
 from foundry.infra.migrations import upgrade
 from foundry.infra.wiring import database_url
 from serve_apps import control, gateway
+from serve_apps.nodes import ask_nodes, require_hardened_nodes
 from serve_apps.security import require_hardened
 from serve_apps.supervisor import NAMESPACE, ensure_supervisor
 
@@ -31,12 +32,14 @@ def _say(text: str) -> None:
 def start(settings: Settings) -> None:
     load_pepper(settings)
     require_hardened(settings, child_environment())
-    if settings.ray.address is not None:
-        _say("applying migrations")
-        asyncio.run(upgrade(database_url(settings, Role.MIGRATE)))
     ray.init(
         address="auto", namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING
     )
+    if settings.ray.address is not None:
+        _say("asking every node how it was started")
+        require_hardened_nodes(ask_nodes)
+        _say("applying migrations")
+        asyncio.run(upgrade(database_url(settings, Role.MIGRATE)))
     _say("starting Ray Serve")
     serve.start(http_options=HTTPOptions(host=settings.http.host, port=settings.http.port))
     _say("starting the gateway and the control API")
