@@ -13,7 +13,7 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 
 from foundry.config import Settings, child_environment, load_settings
-from foundry.errors import SetupError
+from foundry.errors import FoundryError, SetupError
 from foundry.governance.identity.pepper import load_pepper
 from foundry.infra.embedded.postgres import Role
 from foundry.infra.migrations import upgrade
@@ -56,9 +56,9 @@ def start(settings: Settings) -> None:
 def main() -> None:
     try:
         start(load_settings())
-    except SetupError as error:
+    except FoundryError as error:
         sys.stderr.write(error.message + "\n")
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, SetupError) else 1)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """PostgreSQL: the only source of truth."""
 
 import logging
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from uuid import UUID
 
 from asyncpg.exceptions import (
     CannotConnectNowError,
+    ClientConfigurationError,
     ConnectionDoesNotExistError,
     DataError,
     InvalidAuthorizationSpecificationError,
@@ -39,6 +41,7 @@ log = logging.getLogger(__name__)
 
 _UNREACHABLE = (
     CannotConnectNowError,
+    ClientConfigurationError,
     ConnectionDoesNotExistError,
     InvalidAuthorizationSpecificationError,
     InvalidCatalogNameError,
@@ -82,6 +85,23 @@ def unreachable(error: BaseException) -> bool:
             error.orig is not None and unreachable(error.orig.__cause__ or error.orig)
         )
     return isinstance(error, _UNREACHABLE)
+
+
+def explain_unreachable(error: BaseException) -> str:
+    """Why PostgreSQL cannot be reached and what to do, for whoever sets an installation up."""
+    cause = error
+    while isinstance(cause, DBAPIError) and cause.orig is not None:
+        cause = cause.orig.__cause__ or cause.orig
+    if isinstance(cause, InvalidPasswordError | InvalidAuthorizationSpecificationError):
+        return "it refuses the role: check its name and password, and the server's pg_hba.conf"
+    if isinstance(cause, InvalidCatalogNameError):
+        return "it has no database of that name: create it first"
+    if isinstance(cause, ClientConfigurationError | ssl.SSLError):
+        return (
+            "its certificate is not trusted: set PGSSLROOTCERT to the certificate of the authority "
+            "that signed it, and check the server's name in the URL"
+        )
+    return "check its address, and that it runs"
 
 
 def unstorable(error: BaseException) -> bool:

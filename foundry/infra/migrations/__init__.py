@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from foundry.errors import DatabaseUnavailable
-from foundry.infra.database import unreachable
+from foundry.infra.database import explain_unreachable, unreachable
 
 # Any constant will do, as long as every release uses the same one.
 _LOCK = 0x666F756E647279
@@ -38,7 +38,9 @@ async def _run(url: str, action: Callable[[Config], None]) -> None:
     except (DBAPIError, OSError) as error:
         if not unreachable(error):
             raise
-        raise DatabaseUnavailable("PostgreSQL cannot be reached: see `foundry status`") from error
+        raise DatabaseUnavailable(
+            f"PostgreSQL cannot be reached: {explain_unreachable(error)}"
+        ) from error
     finally:
         await engine.dispose()
 
