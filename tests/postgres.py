@@ -39,7 +39,7 @@ class Server:
 
     def url(self, database: str, role: Role = Role.ADMIN) -> str:
         """As the administrator: a superuser of the tests' own, whom a password lets in."""
-        url = make_url(postgres.url(self.home, role)).set(database=database)
+        url = make_url(postgres.build_url(self.home, role)).set(database=database)
         if role is Role.ADMIN:
             url = url.set(username=_SUPERUSER, password=self._password)
         return url.render_as_string(hide_password=False)

@@ -47,7 +47,7 @@ class FirstKey:
     api_key: str = field(repr=False)
 
 
-async def initialise(settings: Settings) -> FirstKey | None:
+async def initialise_home(settings: Settings) -> FirstKey | None:
     """Make a home usable; idempotent, and safe to run from several processes at once.
 
     Returns:
@@ -63,7 +63,7 @@ async def initialise(settings: Settings) -> FirstKey | None:
         await db.execute(select(func.pg_advisory_xact_lock(_LOCK)))
         if await _has_working_key(db, settings, pepper):
             return None
-        return await _create(db, settings, pepper)
+        return await _create_key(db, settings, pepper)
 
 
 async def create_first_key(settings: Settings) -> FirstKey:
@@ -81,11 +81,11 @@ async def create_first_key(settings: Settings) -> FirstKey:
     async with open_database(settings) as database, database.begin() as db:
         await db.execute(select(func.pg_advisory_xact_lock(_LOCK)))
         await require_no_administrator(db)
-        return await _create(db, settings, pepper)
+        return await _create_key(db, settings, pepper)
 
 
 async def _has_working_key(db: AsyncSession, settings: Settings, pepper: bytes) -> bool:
-    stored = stored_key(settings.home)
+    stored = read_stored_key(settings.home)
     if stored is None:
         return False
     key = await verified_key(db, pepper, stored)
@@ -96,7 +96,7 @@ async def _has_working_key(db: AsyncSession, settings: Settings, pepper: bytes) 
     )
 
 
-async def _create(db: AsyncSession, settings: Settings, pepper: bytes) -> FirstKey:
+async def _create_key(db: AsyncSession, settings: Settings, pepper: bytes) -> FirstKey:
     tenant_id, project_id = await ensure_home_project(db, _TENANT, _PROJECT)
     principal = Principal(
         tenant_id=tenant_id,
@@ -114,7 +114,7 @@ async def _create(db: AsyncSession, settings: Settings, pepper: bytes) -> FirstK
     return FirstKey(row.id, plain)
 
 
-def stored_key(home: Path) -> str | None:
+def read_stored_key(home: Path) -> str | None:
     """The key in credentials.json; None: there is none to be read."""
     try:
         document = json.loads((home / "credentials.json").read_bytes())
@@ -126,7 +126,7 @@ def stored_key(home: Path) -> str | None:
 
 def main() -> None:
     try:
-        first = asyncio.run(initialise(load_settings()))
+        first = asyncio.run(initialise_home(load_settings()))
     except FoundryError as error:
         sys.stderr.write(f"{error.message}\n")
         sys.exit(2 if isinstance(error, SetupError) else 1)

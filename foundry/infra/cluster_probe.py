@@ -61,7 +61,7 @@ def ask_control_service(
     if find_spec("grpc") is None:
         raise SetupError("this installation has no Ray: run the installer without --light")
     grpc = import_module("grpc")
-    with _channel(grpc, address, tls) as channel:
+    with _open_channel(grpc, address, tls) as channel:
         call = channel.unary_unary(_METHOD)
         metadata = [(name.lower(), value) for name, value in _authorization(token).items()]
         try:
@@ -71,7 +71,7 @@ def ask_control_service(
     return Reply.ANSWERED
 
 
-def _channel(grpc: Any, address: str, tls: Tls | None) -> Any:
+def _open_channel(grpc: Any, address: str, tls: Tls | None) -> Any:
     # A proxy for the web is no way to a cluster.
     options = [("grpc.enable_http_proxy", 0)]
     if tls is None:

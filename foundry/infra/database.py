@@ -78,11 +78,11 @@ def utcnow() -> datetime:
     return datetime.now(UTC)
 
 
-def unreachable(error: BaseException) -> bool:
+def is_unreachable(error: BaseException) -> bool:
     """Whether `error` says that PostgreSQL cannot be reached, as opposed to a refused statement."""
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or (
-            error.orig is not None and unreachable(error.orig.__cause__ or error.orig)
+            error.orig is not None and is_unreachable(error.orig.__cause__ or error.orig)
         )
     return isinstance(error, _UNREACHABLE)
 
@@ -104,13 +104,13 @@ def explain_unreachable(error: BaseException) -> str:
     return "check its address, and that it runs"
 
 
-def unstorable(error: BaseException) -> bool:
+def is_unstorable(error: BaseException) -> bool:
     """Whether PostgreSQL refused a value: NUL, half a surrogate pair, a number too large."""
     cause = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig else None
     return isinstance(cause, DataError)
 
 
-def _unavailable(cause: BaseException) -> DatabaseUnavailable:
+def _log_unavailable(cause: BaseException) -> DatabaseUnavailable:
     log.warning("PostgreSQL cannot be reached: %r", cause)
     return DatabaseUnavailable(
         "PostgreSQL cannot be reached; the request changed nothing. "
@@ -165,22 +165,22 @@ class Database:
                 await self._connect(session)
                 yield session
         except (DBAPIError, PostgresConnectionError, ConnectionError) as error:
-            if unstorable(error):
+            if is_unstorable(error):
                 raise InvalidRequest(
                     "a value holds characters or numbers that cannot be stored (such as NUL)"
                 ) from error
-            if not unreachable(error):
+            if not is_unreachable(error):
                 raise
-            raise _unavailable(error) from error
+            raise _log_unavailable(error) from error
 
     async def _connect(self, session: AsyncSession) -> None:
         """Apart from the block, whose own files and deadlines may raise OSError too."""
         try:
             await session.connection()
         except (PoolTimeout, OSError, PostgresError) as error:
-            if not unreachable(error):
+            if not is_unreachable(error):
                 raise
-            raise _unavailable(error) from error
+            raise _log_unavailable(error) from error
 
     async def ping(self) -> None:
         async with self.begin() as session:

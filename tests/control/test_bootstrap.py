@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from foundry.cli.main import run
 from foundry.config import Settings, child_environment, environment_of
-from foundry.control.bootstrap import create_first_key, initialise
+from foundry.control.bootstrap import create_first_key, initialise_home
 from foundry.errors import Conflict, SetupError
 from foundry.governance.identity.pepper import ensure_pepper, load_pepper
 from foundry.governance.identity.service import Authenticator
@@ -50,14 +50,14 @@ async def test_a_home_gets_its_first_key_once(database_url: str, tmp_path: Path)
             "security": {"bcrypt_cost": 4, "pepper_file": pepper},
         }
     )
-    first = await initialise(settings)
+    first = await initialise_home(settings)
     assert first is not None
     assert first.api_key not in repr(first)
     settings.home.mkdir()
     (settings.home / "credentials.json").write_text(f'{{"api_key": "{first.api_key}"}}')
-    assert await initialise(settings) is None
+    assert await initialise_home(settings) is None
     (settings.home / "credentials.json").write_text("half a file")
-    second = await initialise(settings)
+    second = await initialise_home(settings)
     assert second is not None
     assert second.id != first.id
 
@@ -130,7 +130,7 @@ async def test_it_is_in_the_audit(
 async def test_without_a_pepper_nothing_is_touched(postgres_server: Server, tmp_path: Path) -> None:
     async with postgres_server.empty() as url:
         settings = Settings.model_validate({"home": tmp_path, "database": {"url": url}})
-        for make in (create_first_key, initialise):
+        for make in (create_first_key, initialise_home):
             with pytest.raises(SetupError, match="set FOUNDRY_SECURITY__PEPPER_FILE"):
                 await make(settings)
         async with open_database(url) as database, database.begin() as db:

@@ -55,16 +55,16 @@ def read_secret(home: Path, role: str) -> str | None:
         ) from error
 
 
-def password_statements(home: Path, roles: Iterable[str]) -> str:
+def build_password_statements(home: Path, roles: Iterable[str]) -> str:
     """SQL that gives each role the password in its file."""
     # A statement that fails would be in the server's log, verifier and all.
     return "SET log_min_error_statement = panic;\n" + "".join(
-        f"ALTER ROLE {role} PASSWORD '{scram_verifier(ensure_secret(home, role))}';\n"
+        f"ALTER ROLE {role} PASSWORD '{make_scram_verifier(ensure_secret(home, role))}';\n"
         for role in roles
     )
 
 
-def scram_verifier(password: str, salt: bytes | None = None) -> str:
+def make_scram_verifier(password: str, salt: bytes | None = None) -> str:
     """What PostgreSQL stores for a password: it proves a client's knowledge and is of no other use.
 
     Args:

@@ -17,7 +17,7 @@ import psutil
 
 from foundry.errors import DiskFull, Unavailable
 from foundry.infra.embedded.database_access import (
-    password_statements,
+    build_password_statements,
     read_secret,
     write_rules,
 )
@@ -29,9 +29,9 @@ from foundry.infra.embedded.paths import (
 )
 from foundry.infra.embedded.postgres_programs import (
     COMMAND_TIMEOUT_S,
-    binaries,
+    ensure_server_account,
+    find_binaries,
     run_program,
-    server_account,
 )
 from foundry.infra.embedded.processes import stop_all, wait_gone
 
@@ -72,7 +72,7 @@ class Role(StrEnum):
 _WITH_PASSWORD = tuple(role for role in Role if role is not Role.ADMIN)
 
 
-def url(home: Path, role: Role) -> str:
+def build_url(home: Path, role: Role) -> str:
     """Where the embedded server of `home` listens, whether or not it runs; holds the password.
 
     Raises:
@@ -100,10 +100,10 @@ def start(
     """
     ensure_home(home)
     ensure_runtime_dir(home)
-    with _exclusive(home):
+    with _hold_lock(home):
         found = _await_recovery(home) is not None
         if not found:
-            _begin(home, environment, keep_rules=keep_rules)
+            _launch_anew(home, environment, keep_rules=keep_rules)
         _prepare_database(home)
         if found and not keep_rules and _write_rules(home):
             execute(home, "SELECT pg_reload_conf()")
@@ -113,10 +113,10 @@ def start(
     return started
 
 
-def _begin(home: Path, environment: Mapping[str, str] | None, *, keep_rules: bool) -> None:
+def _launch_anew(home: Path, environment: Mapping[str, str] | None, *, keep_rules: bool) -> None:
     _prepare_folders(home)
     if not (data_dir(home) / "PG_VERSION").exists():
-        _initialise(home)
+        _initialise_data(home)
     _clear_stale_pid(home)
     if not keep_rules:
         _write_rules(home)
@@ -184,7 +184,7 @@ def _socket_dir(home: Path) -> Path:
 
 
 @contextmanager
-def _exclusive(home: Path) -> Iterator[None]:
+def _hold_lock(home: Path) -> Iterator[None]:
     """Two processes must not run initdb in one folder."""
     with (home / "run" / "postgres.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -192,7 +192,7 @@ def _exclusive(home: Path) -> Iterator[None]:
 
 
 def _prepare_folders(home: Path) -> None:
-    owner = server_account()
+    owner = ensure_server_account()
     for folder in (data_dir(home).parent, data_dir(home), _socket_dir(home)):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if owner is not None:
@@ -200,7 +200,7 @@ def _prepare_folders(home: Path) -> None:
         folder.chmod(0o700)
     if owner is None:
         return
-    for needed in (data_dir(home).parent, _socket_dir(home), binaries() / "bin"):
+    for needed in (data_dir(home).parent, _socket_dir(home), find_binaries() / "bin"):
         _let_search(needed)
 
 
@@ -212,7 +212,7 @@ def _let_search(path: Path) -> None:
             folder.chmod(mode | stat.S_IXGRP | stat.S_IXOTH)
 
 
-def _initialise(home: Path) -> None:
+def _initialise_data(home: Path) -> None:
     """initdb; an attempt that was killed half-way is thrown away first."""
     for leftover in data_dir(home).iterdir():
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
@@ -229,7 +229,7 @@ def _initialise(home: Path) -> None:
             "--builtin-locale=C.UTF-8",
         )
     except subprocess.CalledProcessError as error:
-        raise _failure(home, str(error.stdout)) from error
+        raise _explain_failure(home, str(error.stdout)) from error
 
 
 def _clear_stale_pid(home: Path) -> None:
@@ -260,12 +260,12 @@ def _launch(home: Path, environment: Mapping[str, str] | None) -> None:
                 timeout_s=_RECOVERY_S + COMMAND_TIMEOUT_S,
             )
         except subprocess.CalledProcessError as error:
-            log = _log_tail(home)
+            log = _read_log_tail(home)
             # Backends of a killed postmaster leave within seconds and hold its memory until then.
             if "still in use" in log and time.monotonic() < deadline:
                 time.sleep(0.3)
                 continue
-            raise _failure(home, log or str(error.stdout)) from error
+            raise _explain_failure(home, log or str(error.stdout)) from error
         return
 
 
@@ -276,9 +276,9 @@ def _prepare_database(home: Path) -> None:
     try:
         if not execute(home, query, database="postgres").strip():
             execute(home, f"CREATE DATABASE {_DATABASE}", database="postgres")
-        execute(home, f"{roles};\n{password_statements(home, _WITH_PASSWORD)}")
+        execute(home, f"{roles};\n{build_password_statements(home, _WITH_PASSWORD)}")
     except subprocess.CalledProcessError as error:
-        raise _failure(home, str(error.stdout)) from error
+        raise _explain_failure(home, str(error.stdout)) from error
     except subprocess.TimeoutExpired as error:
         raise Unavailable(
             f"PostgreSQL left a command unanswered: run `foundry up` again (log: {log_file(home)})"
@@ -286,7 +286,7 @@ def _prepare_database(home: Path) -> None:
 
 
 def _write_rules(home: Path) -> bool:
-    account = server_account() or pwd.getpwuid(os.geteuid())
+    account = ensure_server_account() or pwd.getpwuid(os.geteuid())
     return write_rules(data_dir(home), Role.ADMIN, account.pw_name)
 
 
@@ -325,14 +325,14 @@ def ask(home: Path) -> Reply:
     return Reply.ACCEPTS
 
 
-def _log_tail(home: Path, lines: int = 20) -> str:
+def _read_log_tail(home: Path, lines: int = 20) -> str:
     try:
         return "\n".join(log_file(home).read_text(errors="replace").splitlines()[-lines:])
     except OSError:
         return ""
 
 
-def _failure(home: Path, output: str) -> DiskFull | Unavailable:
+def _explain_failure(home: Path, output: str) -> DiskFull | Unavailable:
     if "No space left" in output:
         return DiskFull(disk_full_message(home))
     lines = reversed(output.splitlines())

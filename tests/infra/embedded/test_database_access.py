@@ -17,8 +17,8 @@ from foundry.config import Settings
 from foundry.errors import DatabaseUnavailable, SetupError
 from foundry.infra.embedded import postgres
 from foundry.infra.embedded.database_access import (
+    make_scram_verifier,
     read_secret,
-    scram_verifier,
     secret_file,
     write_rules,
 )
@@ -36,7 +36,7 @@ _TRUST = "local all all trust\n"
 def test_the_verifier_is_that_of_rfc_7677() -> None:
     """Its example in section 3: the server's signature over the exchange."""
     salt = base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
-    kind, iterations, keys = scram_verifier("pencil", salt).split("$")
+    kind, iterations, keys = make_scram_verifier("pencil", salt).split("$")
     assert (kind, iterations) == ("SCRAM-SHA-256", "4096:W22ZaJ0SNY7soEsUEjb6gQ==")
     stored, server = (base64.b64decode(key) for key in keys.split(":"))
     nonce = "rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"
@@ -53,7 +53,7 @@ def test_the_verifier_is_that_of_rfc_7677() -> None:
 
 
 def test_two_verifiers_of_one_password_differ() -> None:
-    assert scram_verifier("pencil") != scram_verifier("pencil")
+    assert make_scram_verifier("pencil") != make_scram_verifier("pencil")
 
 
 def test_rules_name_no_trust_and_are_written_once(tmp_path: Path) -> None:
@@ -72,11 +72,11 @@ def test_rules_name_no_trust_and_are_written_once(tmp_path: Path) -> None:
 
 
 def test_a_home_without_secrets_has_a_url_without_one(tmp_path: Path) -> None:
-    assert make_url(postgres.url(tmp_path, Role.APP)).password is None
+    assert make_url(postgres.build_url(tmp_path, Role.APP)).password is None
     # An unreadable one is an error with advice, not a login that fails.
     secret_file(tmp_path, Role.APP).mkdir(parents=True)
     with pytest.raises(SetupError, match="run as the account that owns"):
-        postgres.url(tmp_path, Role.APP)
+        postgres.build_url(tmp_path, Role.APP)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def _remove(folder: Path) -> None:
 
 
 async def _connect(home: Path, role: Role, password: str | None) -> None:
-    url = make_url(postgres.url(home, role))
+    url = make_url(postgres.build_url(home, role))
     # Not `set(password=None)`, which keeps the one there is.
     url = url._replace(password=password)
     async with open_database(url.render_as_string(hide_password=False)) as database:
