@@ -1,6 +1,8 @@
 """What is refused before anything starts: settings first, then what the cluster itself answers."""
 
+import shutil
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,11 @@ import pytest
 from foundry.config import RaySettings, Settings
 from foundry.errors import SetupError
 from foundry.infra.cluster_probe import Tls
+from foundry.infra.embedded import ray
+from foundry.infra.embedded.paths import ensure_home, ensure_runtime_dir, runtime_dir
+from foundry.infra.embedded.ports import free_ports
+from foundry.infra.embedded.processes import members, stop_all
+from foundry.infra.embedded.state import stack_id, write_private
 from serve_apps.security import require_hardened, require_variables
 from tests.fakes.ray_doors import TOKEN, Doors, cluster, node_certificate
 
@@ -153,3 +160,33 @@ def test_an_unsafe_token_file_is_refused(
     }
     with pytest.raises(SetupError, match=says):
         require_hardened(Settings(), environment)
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+def test_a_laptops_own_ray_is_taken() -> None:
+    """The real thing, and with another token the real refusal."""
+    home = Path(tempfile.mkdtemp(prefix="fdry-test-"))
+    ports = free_ports(str(home))
+    settings = Settings(
+        home=home, ray=RaySettings(port=next(ports), dashboard_port=next(ports), num_cpus=1)
+    )
+    ensure_home(home)
+    ensure_runtime_dir(home)
+    ray.ensure_token(home)
+    picked = ray.pick_ports(settings)
+    environment = ray.environment(settings, picked)
+    head = ray.start(settings, environment, picked)
+    try:
+        ray.wait_ready(settings, head, lambda waited: None)
+        require_hardened(settings, environment)
+        other = home / "other-token"
+        write_private(other, "f" * 64, mode=0o400)
+        with pytest.raises(SetupError, match="refuses the token in RAY_AUTH_TOKEN_PATH"):
+            require_hardened(settings, {**environment, "RAY_AUTH_TOKEN_PATH": str(other)})
+    finally:
+        stop_all([head, *members(stack_id(home))], grace_s=5.0)
+        shutil.rmtree(home)
+        shutil.rmtree(runtime_dir(home), ignore_errors=True)
