@@ -37,6 +37,7 @@ from foundry.errors import (
 )
 from foundry.infra.validation import describe_problem
 from foundry.infra.wire.frames import CallContext, Operation, Usage
+from foundry.serving.engine.core_watch import CoreWatch
 from foundry.serving.engine.engine import Body, EventStream
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class VllmEngine(VLLMEngine):  # type: ignore[misc]
     def __init__(self, llm_config: LLMConfig) -> None:
         super().__init__(llm_config)
         self._client: AsyncLLM | None = None
+        self._watch: CoreWatch | None = None
         self._serving: dict[str, Any] = {}
         self._models: Any = None
 
@@ -157,9 +159,20 @@ class VllmEngine(VLLMEngine):  # type: ignore[misc]
             await self._ready().remove_lora(request.lora_int_id)
 
     async def check_health(self) -> None:
-        await self._ready().check_health()
+        """Raises EngineFailed: the core is dead or answers nothing; neither heals by itself."""
+        client = self._ready()
+        try:
+            await client.check_health()
+        except EngineDeadError as error:
+            raise EngineFailed("the engine died") from error
+        if self._watch is None:
+            # It changes nothing and the core answers it itself.
+            self._watch = CoreWatch(client.is_sleeping)
+        await self._watch.check()
 
     async def shutdown(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
         if self._client is not None:
             self._client.shutdown()
 
