@@ -19,15 +19,19 @@ from cryptography.x509.oid import NameOID
 from foundry.infra.cluster_probe import Tls
 
 TOKEN = "0123456789abcdef" * 4
+_METHOD = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 
 
 @contextmanager
-def control_service(token: str | None = None, tls: Tls | None = None) -> Iterator[str]:
+def control_service(
+    token: str | None = None, tls: Tls | None = None, method: str = _METHOD
+) -> Iterator[str]:
     """Its host:port. It refuses as Ray does: UNAUTHENTICATED, for a missing and a wrong token.
 
     Args:
         token: None: it answers everybody.
         tls: None: it speaks in the clear. Otherwise it asks clients for a certificate.
+        method: the only one that it has.
     """
     grpc = pytest.importorskip("grpc")
 
@@ -39,7 +43,7 @@ def control_service(token: str | None = None, tls: Tls | None = None) -> Iterato
 
     class Handler(grpc.GenericRpcHandler):  # type: ignore[misc, name-defined]
         def service(self, call: Any) -> Any:
-            known = call.method == "/ray.rpc.NodeInfoGcsService/CheckAlive"
+            known = call.method == method
             return grpc.unary_unary_rpc_method_handler(answer) if known else None
 
     server = grpc.server(futures.ThreadPoolExecutor(2), handlers=(Handler(),))

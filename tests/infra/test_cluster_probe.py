@@ -70,6 +70,8 @@ def test_whoever_says_nothing_is_waited_for_in_vain() -> None:
     assert ask_dashboard("127.0.0.1", port, timeout_s=5) is Reply.NONE
     with dashboard() as port:
         assert ask_control_service(f"127.0.0.1:{port}", timeout_s=5) is Reply.NONE
+    with control_service(method="/another.Service/Method") as address:
+        assert ask_control_service(address, timeout_s=5) is Reply.NONE
 
 
 def test_tls_is_spoken_with_the_nodes_certificate_only() -> None:

@@ -59,6 +59,16 @@ def test_what_a_node_lacks_is_named(tmp_path: Path, name: str, value: str, says:
     assert find_weakness({**_node(tmp_path), name: value}) == says
 
 
+@pytest.mark.parametrize("mode", [0o750, 0o701, 0o720])
+def test_a_folder_of_its_own_is_closed_to_groups_too(tmp_path: Path, mode: int) -> None:
+    node = _node(tmp_path)
+    tmp_path.chmod(mode)
+    assert find_weakness(node) == (
+        "set RAY_SERVE_HAPROXY_CONFIG_FILE_LOC to a file in a folder that is there and 0700, "
+        f"not {tmp_path}"
+    )
+
+
 def test_every_variable_is_needed(tmp_path: Path) -> None:
     node = _node(tmp_path)
     for name in node:
