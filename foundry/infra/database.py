@@ -1,6 +1,7 @@
 """PostgreSQL: the only source of truth."""
 
 import logging
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from uuid import UUID
 
 from asyncpg.exceptions import (
     CannotConnectNowError,
+    ClientConfigurationError,
     ConnectionDoesNotExistError,
     DataError,
     InvalidAuthorizationSpecificationError,
@@ -45,6 +47,7 @@ _FRESH_S = 1.0
 _USED_AT = "foundry_used_at"
 _UNREACHABLE = (
     CannotConnectNowError,
+    ClientConfigurationError,
     ConnectionDoesNotExistError,
     InvalidAuthorizationSpecificationError,
     InvalidCatalogNameError,
@@ -81,22 +84,39 @@ def utcnow() -> datetime:
     return datetime.now(UTC)
 
 
-def unreachable(error: BaseException) -> bool:
+def is_unreachable(error: BaseException) -> bool:
     """Whether `error` says that PostgreSQL cannot be reached, as opposed to a refused statement."""
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or (
-            error.orig is not None and unreachable(error.orig.__cause__ or error.orig)
+            error.orig is not None and is_unreachable(error.orig.__cause__ or error.orig)
         )
     return isinstance(error, _UNREACHABLE)
 
 
-def unstorable(error: BaseException) -> bool:
+def explain_unreachable(error: BaseException) -> str:
+    """Why PostgreSQL cannot be reached and what to do, for whoever sets an installation up."""
+    cause = error
+    while isinstance(cause, DBAPIError) and cause.orig is not None:
+        cause = cause.orig.__cause__ or cause.orig
+    if isinstance(cause, InvalidPasswordError | InvalidAuthorizationSpecificationError):
+        return "it refuses the role: check its name and password, and the server's pg_hba.conf"
+    if isinstance(cause, InvalidCatalogNameError):
+        return "it has no database of that name: create it first"
+    if isinstance(cause, ClientConfigurationError | ssl.SSLError):
+        return (
+            "its certificate is not trusted: set PGSSLROOTCERT to the certificate of the authority "
+            "that signed it, and check the server's name in the URL"
+        )
+    return "check its address, and that it runs"
+
+
+def is_unstorable(error: BaseException) -> bool:
     """Whether PostgreSQL refused a value: NUL, half a surrogate pair, a number too large."""
     cause = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig else None
     return isinstance(cause, DataError)
 
 
-def _unavailable(cause: BaseException) -> DatabaseUnavailable:
+def _log_unavailable(cause: BaseException) -> DatabaseUnavailable:
     log.warning("PostgreSQL cannot be reached: %r", cause)
     return DatabaseUnavailable(
         "PostgreSQL cannot be reached; the request changed nothing. "
@@ -156,13 +176,13 @@ class Database:
                 await self._connect(session)
                 yield session
         except (DBAPIError, PostgresConnectionError, ConnectionError) as error:
-            if unstorable(error):
+            if is_unstorable(error):
                 raise InvalidRequest(
                     "a value holds characters or numbers that cannot be stored (such as NUL)"
                 ) from error
-            if not unreachable(error):
+            if not is_unreachable(error):
                 raise
-            raise _unavailable(error) from error
+            raise _log_unavailable(error) from error
 
     def _ping_unless_fresh(
         self, connection: DBAPIConnection, record: ConnectionPoolEntry, _: PoolProxiedConnection
@@ -192,9 +212,9 @@ class Database:
         try:
             await session.connection()
         except (PoolTimeout, OSError, PostgresError) as error:
-            if not unreachable(error):
+            if not is_unreachable(error):
                 raise
-            raise _unavailable(error) from error
+            raise _log_unavailable(error) from error
 
     async def ping(self) -> None:
         async with self.begin() as session:

@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 
 from foundry.config import DatabaseSettings
 from foundry.errors import DatabaseUnavailable, InvalidRequest
-from foundry.infra.database import Database, unreachable
+from foundry.infra.database import Database, is_unreachable
 
 
 @pytest.mark.postgres
@@ -55,7 +55,7 @@ async def test_a_server_that_is_away_is_called_that() -> None:
     ],
 )
 def test_a_refused_login_is_a_server_that_cannot_be_reached(error: Exception, away: bool) -> None:
-    assert unreachable(error) is away
+    assert is_unreachable(error) is away
 
 
 @pytest.mark.postgres
