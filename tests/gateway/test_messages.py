@@ -9,7 +9,7 @@ import pytest
 from foundry.errors import InvalidRequest, UnsupportedFeature
 from foundry.gateway.body import THREAD_BYTES, parse_ask, read_ask
 from foundry.gateway.messages import MAX_MESSAGES, check_messages
-from foundry.infra.http.stages import MAX_BRACKETS, MAX_COMMAS
+from foundry.infra.http.sizes import MAX_BRACKETS, MAX_COMMAS
 from tests.gateway.conftest import Stand
 
 URL = {"url": "http://169.254.169.254/"}

@@ -6,7 +6,6 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.types import Scope
 
 from foundry.errors import (
     BodyTooLarge,
@@ -23,6 +22,7 @@ from foundry.errors import (
     Unauthenticated,
     Unavailable,
 )
+from foundry.infra.http.scopes import request_id
 from foundry.infra.validation import describe_problem
 
 STATUS: dict[type[FoundryError], int] = {
@@ -82,11 +82,6 @@ def http_error(error: FoundryError) -> JSONResponse:
     if isinstance(error, Unauthenticated):
         response.headers["www-authenticate"] = "Bearer"
     return response
-
-
-def request_id(scope: Scope) -> str:
-    value: str = scope.get("state", {}).get("request_id", "")
-    return value
 
 
 def install_error_handlers(app: FastAPI) -> None:

@@ -15,23 +15,13 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from foundry.config import HttpSettings
-from foundry.errors import (
-    BodyTooLarge,
-    DeadlineExceeded,
-    FoundryError,
-    InvalidRequest,
-    Overloaded,
-)
+from foundry.errors import DeadlineExceeded, FoundryError, Overloaded
 from foundry.infra.http.admission import Principal
 from foundry.infra.http.errors import http_error
+from foundry.infra.http.scopes import route_path
+from foundry.infra.http.sizes import SizeLimit
 from foundry.infra.ids import uuid7
 
-MAX_HEADERS = 64
-MAX_HEADER_BYTES = 16 * 1024
-# What a JSON parser makes objects of. Parsing blocks the loop, in a thread too, by about 0.3 µs a
-# bracket and 0.05 µs a comma above 1.5 ms a MiB (measured with orjson on one core).
-MAX_BRACKETS = 65_536
-MAX_COMMAS = 250_000
 # After a route's own deadline, so that who waited for what can still name it.
 DEADLINE_GRACE_S = 0.25
 
@@ -51,20 +41,6 @@ class Authenticator(Protocol):
     """
 
     async def authenticate(self, authorization: str | None) -> Principal: ...
-
-
-def route_path(scope: Scope) -> str:
-    """The path below the mount point, by which routes are declared."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "")
-    if root and (path == root or path.startswith(f"{root}/")):
-        return path[len(root) :] or "/"
-    return path
-
-
-def request_id(scope: Scope) -> str:
-    value: str = scope.get("state", {}).get("request_id", "")
-    return value
 
 
 class RequestId:
@@ -107,114 +83,6 @@ def _log_inbound(scope: Scope, own: str) -> None:
 def _with(headers: Iterable[Header], header: Header) -> list[Header]:
     """`headers` with `header` in place of any of its name."""
     return [*(known for known in headers if known[0].lower() != header[0]), header]
-
-
-class SizeLimit:
-    """Refuses large headers at once and large bodies while they arrive.
-
-    Args:
-        body_bytes: limit of an ordinary body.
-        upload_bytes: limit below `upload_paths`, where files arrive.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        body_bytes: int,
-        upload_bytes: int = 0,
-        upload_paths: Collection[str] = (),
-    ) -> None:
-        self._app = app
-        self._body_bytes = body_bytes
-        self._upload_bytes = upload_bytes
-        self._upload_paths = tuple(upload_paths)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        limit = self._limit(scope)
-        try:
-            _check_headers(scope, limit)
-        except FoundryError as error:
-            await http_error(error)(scope, receive, send)
-            return
-        body = _CountedBody(self._app, limit, bounded=not self._uploads(scope))
-        await body(scope, receive, send)
-
-    def _limit(self, scope: Scope) -> int:
-        return self._upload_bytes if self._uploads(scope) else self._body_bytes
-
-    def _uploads(self, scope: Scope) -> bool:
-        return bool(self._upload_paths) and route_path(scope).startswith(self._upload_paths)
-
-
-class _CountedBody:
-    """One request whose body is counted; an error wins over whatever the application answers.
-
-    FastAPI turns an exception of `receive` into a 400 of its own, so the refusal is kept here.
-    """
-
-    def __init__(self, app: ASGIApp, limit: int, *, bounded: bool) -> None:
-        self._app = app
-        self._limit = limit
-        self._seen = 0
-        self._bounded = bounded
-        self._brackets = 0
-        self._commas = 0
-        self._refusal: BodyTooLarge | None = None
-        self._started = False
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def counted() -> Message:
-            message = await receive()
-            if message["type"] == "http.request":
-                self._count(message.get("body", b""))
-                if self._refusal is not None:
-                    raise self._refusal
-            return message
-
-        async def guarded(message: Message) -> None:
-            if self._refusal is None:
-                self._started = True
-                await send(message)
-
-        try:
-            await self._app(scope, counted, guarded)
-        except BodyTooLarge as error:
-            if error is not self._refusal:
-                raise
-        if self._refusal is not None and not self._started:
-            await http_error(self._refusal)(scope, receive, send)
-
-    def _count(self, part: bytes) -> None:
-        self._seen += len(part)
-        if self._seen > self._limit:
-            self._refusal = _too_large(self._limit)
-        if not self._bounded:
-            return
-        self._brackets += part.count(b"{") + part.count(b"[")
-        self._commas += part.count(b",")
-        if self._brackets > MAX_BRACKETS or self._commas > MAX_COMMAS:
-            self._refusal = BodyTooLarge(
-                f"the body holds more than {MAX_BRACKETS} opening brackets or {MAX_COMMAS} commas"
-            )
-
-
-def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"the body exceeds {limit} bytes", limit_bytes=limit)
-
-
-def _check_headers(scope: Scope, body_limit: int) -> None:
-    headers = scope["headers"]
-    if len(headers) > MAX_HEADERS:
-        raise InvalidRequest(f"more than {MAX_HEADERS} header lines")
-    if sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES:
-        raise InvalidRequest(f"the headers exceed {MAX_HEADER_BYTES} bytes")
-    for name, value in headers:
-        if name == b"content-length" and value.isdigit() and int(value) > body_limit:
-            raise _too_large(body_limit)
 
 
 class Deadline:
