@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from fastapi import APIRouter, Depends, FastAPI, Request
+from starlette.middleware import Middleware
 
 from foundry import __version__
 from foundry.catalog.datasets.router import router as datasets
@@ -19,6 +20,7 @@ from foundry.governance.identity.service import Authenticator
 from foundry.infra.database import Database
 from foundry.infra.http import public, require
 from foundry.infra.http.admission import Admission
+from foundry.infra.http.ends import NoEnds
 from foundry.infra.http.errors import install_error_handlers
 from foundry.infra.http.permissions import declared_permissions
 from foundry.infra.http.readiness import Readiness
@@ -109,12 +111,7 @@ def create_control(
         servers=[{"url": "/api"}],
         root_path_in_servers=False,
         redirect_slashes=False,
-        middleware=build_stages(
-            authenticator,
-            settings.http,
-            public_paths=PUBLIC_PATHS,
-            upload_paths=_UPLOAD_PATHS,
-        ),
+        middleware=_stages(authenticator, settings.http),
         lifespan=lifespan,
     )
     app.state.database = database
@@ -132,3 +129,13 @@ def create_control(
     install_error_handlers(app)
     declared_permissions(app)
     return app
+
+
+def _stages(authenticator: Authenticator, http: HttpSettings) -> list[Middleware]:
+    return build_stages(
+        authenticator,
+        http,
+        ends=NoEnds(),
+        public_paths=PUBLIC_PATHS,
+        upload_paths=_UPLOAD_PATHS,
+    )

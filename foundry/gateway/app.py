@@ -5,6 +5,7 @@ from starlette.types import Lifespan
 
 from foundry.config import HttpSettings
 from foundry.gateway import openai, probes
+from foundry.gateway.ends import InferenceEnds
 from foundry.gateway.plane import Plane
 from foundry.gateway.ports import Meter, Routing, Upstream
 from foundry.infra.http.admission import Admission
@@ -39,7 +40,9 @@ def create_gateway(
         openapi_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
-        middleware=build_stages(authenticator, settings, public_paths=probes.PATHS),
+        middleware=build_stages(
+            authenticator, settings, ends=InferenceEnds(meter), public_paths=probes.PATHS
+        ),
     )
     app.state.readiness = Readiness(database)
     app.state.plane = Plane(

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 MAX_OPEN = 2048
 # Refused because of what it asked: says nothing about the engine.
 _CALLERS_FAULTS = frozenset({"invalid_value", "unsupported", "context_length_exceeded"})
+# Ends that say nothing about the engine either.
+_NOBODYS_FAULT = frozenset({End.CLIENT_LEFT, End.SHUT_DOWN})
 
 Key = tuple[UUID, UUID, int, int]
 
@@ -98,19 +100,19 @@ class Measurement:
 
     def settle(self, settlement: Settlement) -> None:
         self._meter.settle(settlement)
-        if settlement.target is None:
+        if settlement.target is None or settlement.principal is None:
             return
         try:
-            self._count(settlement, settlement.target)
+            self._count(settlement, settlement.principal.tenant_id, settlement.target)
         except InvalidRequest:
             log.warning("unmeasured: %s names no revision", settlement.target.app_name)
 
-    def _count(self, settlement: Settlement, target: Target) -> None:
+    def _count(self, settlement: Settlement, tenant_id: UUID, target: Target) -> None:
         now = self._clock()
         # A clock set back must not reopen a window that was written and forgotten.
         self._index = max(self._index, int(now // self._window_s))
         revision = revision_of(target.app_name)
-        key = (settlement.principal.tenant_id, target.endpoint_id, revision, self._index)
+        key = (tenant_id, target.endpoint_id, revision, self._index)
         window = self._open.get(key)
         if window is None:
             if len(self._open) >= MAX_OPEN:
@@ -184,7 +186,7 @@ def _add(window: _Open, settlement: Settlement, now: float, started_at: float) -
         statistics.answered(
             usage.prompt_tokens, usage.completion_tokens, ttft_s, settlement.duration_s
         )
-    elif settlement.end is not End.CLIENT_LEFT and settlement.code not in _CALLERS_FAULTS:
+    elif settlement.end not in _NOBODYS_FAULT and settlement.code not in _CALLERS_FAULTS:
         statistics.errors += 1
     statistics.in_flight_s += settlement.duration_s
     start = max(now - settlement.duration_s, started_at)

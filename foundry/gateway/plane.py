@@ -1,6 +1,5 @@
 """An inference request after authentication: parse, resolve, policy, admit, dispatch, settle."""
 
-import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,21 +7,20 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from foundry.errors import FoundryError, PermissionDenied
+from foundry.errors import PermissionDenied
 from foundry.gateway import relay
 from foundry.gateway.body import Ask, read_ask
-from foundry.gateway.ports import Meter, Routing, Settlement, Upstream
-from foundry.gateway.responses import Disconnected, EventStream, call_headers, until_disconnect
+from foundry.gateway.ports import Meter, Routing, Upstream
+from foundry.gateway.responses import EventStream, call_headers
 from foundry.gateway.retries import RetryBudget
 from foundry.governance.identity.domain import Principal
 from foundry.infra.http.admission import Admission, Admittee
+from foundry.infra.http.scopes import Stage, enter_stage
 from foundry.infra.wire.frames import Operation
 from foundry.serving.endpoints.domain import Target
 
 # The permission of every route of this plane that reaches an engine.
 INVOKE = "inference:invoke"
-# nginx's number for a client that closed its request; nobody receives it.
-_CLIENT_GONE = 499
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +36,23 @@ class Plane:
 
     async def complete(self, http: HttpRequest, operation: Operation) -> Response:
         """Answer one chat or text completion."""
-        dispatched = False
-        try:
-            ask = await read_ask(await http.body(), operation)
-            request = await self._resolve(http, operation, ask)
-            stack = await self.admission.admit(
-                Admittee(request.request_id, request.principal, INVOKE, ask.raw)
-            )
-            dispatched = True
-            return await self._dispatch(http, request, ask, stack)
-        except BaseException as error:
-            # Before dispatch there is no call that would settle.
-            if not dispatched:
-                self._settle_refused(http, operation, error)
-            raise
+        scope = http.scope
+        enter_stage(scope, Stage.BODY)
+        ask = await read_ask(await http.body(), operation)
+        request = await self._resolve(http, operation, ask)
+        enter_stage(scope, Stage.ADMISSION)
+        stack = await self.admission.admit(
+            Admittee(request.request_id, request.principal, INVOKE, ask.raw)
+        )
+        # From here on the call records the end, not the stage around the application.
+        enter_stage(scope, Stage.DISPATCH)
+        return await self._dispatch(request, ask, stack)
 
     async def _resolve(self, http: HttpRequest, operation: Operation, ask: Ask) -> relay.Request:
         state: Any = http.state
+        enter_stage(http.scope, Stage.RESOLUTION)
         target = await self.routing.resolve(state.principal, ask.model)
+        enter_stage(http.scope, Stage.POLICY)
         _check_policy(state.principal, target)
         return relay.Request(
             request_id=state.request_id,
@@ -66,40 +63,17 @@ class Plane:
             body=ask.raw,
             received_at=state.received_at,
             timeout_s=self.timeout_s,
+            client=state.client,
         )
 
-    async def _dispatch(
-        self, http: HttpRequest, request: relay.Request, ask: Ask, stack: AsyncExitStack
-    ) -> Response:
+    async def _dispatch(self, request: relay.Request, ask: Ask, stack: AsyncExitStack) -> Response:
         call = relay.Call(request, self.upstream, self.meter, self.budget, stack)
         try:
-            return await until_disconnect(http.receive, _answer(call, ask))
-        except Disconnected:
-            return Response(status_code=_CLIENT_GONE)
+            return await _answer(call, ask)
         finally:
             # A stream settles when its response ends.
             if not call.streaming:
                 await call.close()
-
-    def _settle_refused(
-        self, http: HttpRequest, operation: Operation, error: BaseException
-    ) -> None:
-        state: Any = http.state
-        self.meter.settle(
-            Settlement(
-                request_id=state.request_id,
-                principal=state.principal,
-                target=None,
-                operation=operation,
-                end=relay.end_of(error, after_first_byte=False),
-                code=error.code if isinstance(error, FoundryError) else None,
-                usage=None,
-                streamed=False,
-                attempts=0,
-                ttft_s=None,
-                duration_s=time.monotonic() - state.received_at,
-            )
-        )
 
 
 def _check_policy(principal: Principal, target: Target) -> None:

@@ -24,6 +24,12 @@ class Settled(Protocol):
     def end(self) -> str: ...
 
     @property
+    def stage(self) -> str: ...
+
+    @property
+    def status(self) -> int | None: ...
+
+    @property
     def usage(self) -> Usage | None: ...
 
     @property
@@ -36,7 +42,9 @@ class RayMeter:
     def __init__(self) -> None:
         labels = ("model", "operation")
         self._requests = Counter(
-            "foundry_requests_total", "Requests by how they ended", (*labels, "outcome")
+            "foundry_requests_total",
+            "Requests by how they ended, in which stage and with which HTTP status",
+            (*labels, "outcome", "stage", "status"),
         )
         self._tokens = Counter(
             "foundry_tokens_total", "Tokens settled, prompt or completion", (*labels, "kind")
@@ -51,7 +59,15 @@ class RayMeter:
             "model": settlement.target.model_name if settlement.target else "",
             "operation": settlement.operation,
         }
-        self._requests.inc(1, labels | {"outcome": settlement.end})
+        self._requests.inc(
+            1,
+            labels
+            | {
+                "outcome": settlement.end,
+                "stage": settlement.stage,
+                "status": str(settlement.status or ""),
+            },
+        )
         if settlement.ttft_s is not None:
             self._ttft.observe(settlement.ttft_s, labels)
         usage = settlement.usage

@@ -6,6 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from foundry.errors import (
     BodyTooLarge,
@@ -22,7 +23,7 @@ from foundry.errors import (
     Unauthenticated,
     Unavailable,
 )
-from foundry.infra.http.scopes import request_id
+from foundry.infra.http.scopes import note_error, request_id
 from foundry.infra.validation import describe_problem
 
 STATUS: dict[type[FoundryError], int] = {
@@ -84,16 +85,22 @@ def http_error(error: FoundryError) -> JSONResponse:
     return response
 
 
+async def send_error(error: FoundryError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request with `error`, and note it in the scope for the record of its end."""
+    note_error(scope, error)
+    await http_error(error)(scope, receive, send)
+
+
 def install_error_handlers(app: FastAPI) -> None:
     """Every error of the application's routes gets OpenAI's body, also framework-made ones."""
 
     @app.exception_handler(FoundryError)
     async def on_foundry_error(request: Request, error: FoundryError) -> JSONResponse:
-        return http_error(error)
+        return _noted(request, error)
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return http_error(_invalid(error))
+        return _noted(request, _invalid(error))
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:
@@ -107,6 +114,11 @@ def install_error_handlers(app: FastAPI) -> None:
         )
         response.headers["x-request-id"] = own
         return response
+
+
+def _noted(request: Request, error: FoundryError) -> JSONResponse:
+    note_error(request.scope, error)
+    return http_error(error)
 
 
 def _invalid(error: RequestValidationError) -> InvalidRequest:
@@ -128,7 +140,7 @@ def _invalid(error: RequestValidationError) -> InvalidRequest:
 def _framework_error(request: Request, error: HTTPException) -> JSONResponse:
     where = f"{request.method} {request.url.path}"
     if error.status_code == 404:
-        return http_error(NotFound(f"no such route: {where}"))
+        return _noted(request, NotFound(f"no such route: {where}"))
     if error.status_code < 500:
         body = error_body(InvalidRequest(str(error.detail)))
     else:

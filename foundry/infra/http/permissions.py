@@ -7,6 +7,7 @@ from fastapi.routing import APIRoute
 
 from foundry.errors import PermissionDenied, SetupError
 from foundry.infra.http.admission import Admission, Admittee, Principal
+from foundry.infra.http.scopes import Stage, enter_stage
 
 
 def require(permission: str) -> Callable[[Request], AsyncIterator[None]]:
@@ -19,6 +20,7 @@ def require(permission: str) -> Callable[[Request], AsyncIterator[None]]:
     # Async, although little is awaited: FastAPI sends a plain function to a thread.
     async def check(request: Request) -> AsyncIterator[None]:
         principal: Principal = request.state.principal
+        enter_stage(request.scope, Stage.PERMISSION)
         if not principal.allows(permission):
             raise PermissionDenied(
                 f"this key lacks the permission {permission}; "
@@ -27,10 +29,13 @@ def require(permission: str) -> Callable[[Request], AsyncIterator[None]]:
             )
         admission: Admission | None = getattr(request.app.state, "admission", None)
         if admission is None:
+            enter_stage(request.scope, Stage.ROUTE)
             yield
             return
+        enter_stage(request.scope, Stage.ADMISSION)
         admittee = Admittee(request.state.request_id, principal, permission)
         async with await admission.admit(admittee):
+            enter_stage(request.scope, Stage.ROUTE)
             yield
 
     check.permission = permission  # type: ignore[attr-defined]

@@ -5,8 +5,8 @@ from collections.abc import Collection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from foundry.errors import BodyTooLarge, FoundryError, InvalidRequest
-from foundry.infra.http.errors import http_error
-from foundry.infra.http.scopes import route_path
+from foundry.infra.http.errors import send_error
+from foundry.infra.http.scopes import Stage, enter_stage, route_path
 
 MAX_HEADERS = 64
 MAX_HEADER_BYTES = 16 * 1024
@@ -41,11 +41,12 @@ class SizeLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        enter_stage(scope, Stage.SIZE)
         limit = self._limit(scope)
         try:
             _check_headers(scope, limit)
         except FoundryError as error:
-            await http_error(error)(scope, receive, send)
+            await send_error(error, scope, receive, send)
             return
         body = _CountedBody(self._app, limit, bounded=not self._uploads(scope))
         await body(scope, receive, send)
@@ -93,7 +94,8 @@ class _CountedBody:
             if error is not self._refusal:
                 raise
         if self._refusal is not None and not self._started:
-            await http_error(self._refusal)(scope, receive, send)
+            enter_stage(scope, Stage.SIZE)
+            await send_error(self._refusal, scope, receive, send)
 
     def _count(self, part: bytes) -> None:
         self._seen += len(part)

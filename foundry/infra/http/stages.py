@@ -17,8 +17,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from foundry.config import HttpSettings
 from foundry.errors import DeadlineExceeded, FoundryError, Overloaded
 from foundry.infra.http.admission import Principal
-from foundry.infra.http.errors import http_error
-from foundry.infra.http.scopes import route_path
+from foundry.infra.http.ends import Ends, RecordEnd
+from foundry.infra.http.errors import send_error
+from foundry.infra.http.presence import WatchClient
+from foundry.infra.http.scopes import Stage, enter_stage, route_path
 from foundry.infra.http.sizes import SizeLimit
 from foundry.infra.ids import uuid7
 
@@ -120,7 +122,7 @@ class Deadline:
             error = DeadlineExceeded(
                 f"the answer did not begin within {self._timeout_s:g} seconds; retry later"
             )
-            await http_error(error)(scope, receive, send)
+            await send_error(error, scope, receive, send)
 
 
 class LoadShed:
@@ -138,11 +140,12 @@ class LoadShed:
         if scope["type"] != "http" or route_path(scope) in self._exempt_paths:
             await self._app(scope, receive, send)
             return
+        enter_stage(scope, Stage.LOAD)
         if self._in_flight >= self._max_in_flight:
             error = Overloaded(
                 f"{self._max_in_flight} requests are in flight here; retry after a moment"
             )
-            await http_error(error)(scope, receive, send)
+            await send_error(error, scope, receive, send)
             return
         self._in_flight += 1
         try:
@@ -168,12 +171,14 @@ class Authenticate:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
+        enter_stage(scope, Stage.AUTHENTICATION)
         try:
             principal = await self._authenticator.authenticate(_authorization(scope))
         except FoundryError as error:
-            await http_error(error)(scope, receive, send)
+            await send_error(error, scope, receive, send)
             return
         scope.setdefault("state", {})["principal"] = principal
+        enter_stage(scope, Stage.ROUTE)
         await self._app(scope, receive, send)
 
 
@@ -183,26 +188,39 @@ def _authorization(scope: Scope) -> str | None:
     return values[0].decode("latin-1") if len(values) == 1 else None
 
 
-# Outermost first. Size before load: a refused body costs nothing. Both before the deadline's timer
-# and before auth, which costs a database read.
-MIDDLEWARE_ORDER: Final = (RequestId, SizeLimit, LoadShed, Deadline, Authenticate)
+# Outermost first. The end is recorded outside of everything that can end a request, and a client
+# that leaves frees what all stages hold. Size before load: a refused body costs nothing. Both
+# before the deadline's timer and before auth, which costs a database read.
+MIDDLEWARE_ORDER: Final = (
+    RequestId,
+    RecordEnd,
+    WatchClient,
+    SizeLimit,
+    LoadShed,
+    Deadline,
+    Authenticate,
+)
 
 
 def build_stages(
     authenticator: Authenticator,
     http: HttpSettings,
     *,
+    ends: Ends,
     public_paths: Collection[str],
     upload_paths: Collection[str] = (),
 ) -> list[Middleware]:
     """The stages of an application, in `MIDDLEWARE_ORDER`.
 
     Args:
-        public_paths: need no key and are never shed.
+        ends: keeps how each request ended.
+        public_paths: need no key, are never shed and not recorded.
         upload_paths: prefixes below which files arrive, which may be large and slow.
     """
     options: dict[type, dict[str, object]] = {
         RequestId: {},
+        RecordEnd: {"ends": ends, "exempt_paths": public_paths},
+        WatchClient: {},
         SizeLimit: {
             "body_bytes": http.max_body_bytes,
             "upload_bytes": http.max_upload_bytes,
