@@ -51,7 +51,14 @@ class Engine(Protocol):
         """
 
     async def add_lora(self, uid: str, path: Path) -> None:
-        """Make the adapter of directory `path` answer under `uid`. Raises InvalidArtifact."""
+        """Make the adapter of directory `path` answer under `uid`.
+
+        Raises:
+            InvalidArtifact: the engine cannot load it.
+            Overloaded: it has no place for another one.
+            ResourceExhausted: it has no memory for another one.
+            EngineFailed: it is dead or being stopped.
+        """
 
     async def remove_lora(self, uid: str) -> None:
         """Free the adapter's memory in the engine; an unknown one is no error."""

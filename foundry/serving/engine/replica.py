@@ -1,7 +1,6 @@
 """One replica's answer to a call: frames out of an engine's events. No Ray, no vLLM."""
 
 import asyncio
-import logging
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -10,7 +9,7 @@ from typing import Protocol
 
 import orjson
 
-from foundry.errors import DeadlineExceeded, EngineFailed, FoundryError, InvalidRequest
+from foundry.errors import DeadlineExceeded, EngineFailed, FoundryError
 from foundry.infra.wire.frames import (
     CallContext,
     Fault,
@@ -23,8 +22,7 @@ from foundry.infra.wire.frames import (
     encode,
 )
 from foundry.serving.engine.engine import Body, Engine, EventStream
-
-log = logging.getLogger(__name__)
+from foundry.serving.engine.refusals import explain_status
 
 MERGE_S = 0.02
 MERGE_BYTES = 4096
@@ -189,10 +187,7 @@ def _refuse_fault(event: str) -> None:
     if not event.startswith('data: {"error"'):
         return
     fault = orjson.loads(event.removeprefix(_DATA))["error"]
-    if fault["code"] < 500:
-        raise InvalidRequest(fault["message"])
-    log.error("the engine failed in the middle of an answer: %s", fault["message"])
-    raise EngineFailed("the engine failed while it answered; its log has the cause")
+    raise explain_status(fault["code"], fault["message"], fault.get("param"))
 
 
 def _finish_of(event: str) -> str | None:

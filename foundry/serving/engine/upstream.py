@@ -19,8 +19,9 @@ from ray.serve.exceptions import (
     RequestCancelledError,
 )
 
-from foundry.errors import EngineFailed, FoundryError, NoHealthyUpstream, Overloaded
+from foundry.errors import EngineFailed, FoundryError, NoHealthyUpstream
 from foundry.infra.wire.frames import CallContext, Frame, Operation, decode
+from foundry.serving.engine.refusals import queue_full
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +142,7 @@ def _unavailable(app_name: str) -> NoHealthyUpstream:
 
 def _translated(app_name: str, error: Exception, *, accepted: bool) -> FoundryError:
     if isinstance(error, BackPressureError):
-        return Overloaded("the engine's queue is full; retry after a moment")
+        return queue_full()
     if isinstance(error, DeploymentUnavailableError):
         return _unavailable(app_name)
     cause = getattr(error, "cause", None)

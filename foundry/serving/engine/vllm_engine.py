@@ -2,8 +2,6 @@
 
 import argparse
 import asyncio
-import logging
-import re
 from pathlib import Path
 from typing import Any
 
@@ -26,28 +24,21 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from vllm.v1.executor.abstract import Executor
 
-from foundry.errors import (
-    ContextLengthExceeded,
-    EngineFailed,
-    FoundryError,
-    InvalidArtifact,
-    InvalidRequest,
-    ModelNotFound,
-    Overloaded,
-)
+from foundry.errors import EngineFailed, FoundryError, InvalidRequest
 from foundry.infra.validation import describe_problem
 from foundry.infra.wire.frames import CallContext, Operation, Usage
 from foundry.serving.engine.engine import Body, EventStream
-
-log = logging.getLogger(__name__)
+from foundry.serving.engine.refusals import (
+    explain_adapter_refusal,
+    explain_client_fault,
+    explain_status,
+    model_missing,
+    queue_full,
+)
 
 _REQUESTS = {"chat": ChatCompletionRequest, "completions": CompletionRequest}
 # Larger bodies are validated off the loop that hands tokens on; 8 MiB of text take 32 ms.
 THREAD_BYTES = 256 * 1024
-_ENGINE_SUFFIX = re.compile(r" \(parameter=\w+(, value=.*)?\)$", re.DOTALL)
-_LIBRARY_TEXT = re.compile(r"validation errors? for |pydantic|Traceback|^<class ")
-_PARAMS = {"input_tokens": "messages", "input_text": "messages"}
-_TOO_LONG = ("maximum context length", "max_model_len", "maximum model length")
 
 
 class VllmEngine(VLLMEngine):  # type: ignore[misc]
@@ -108,7 +99,8 @@ class VllmEngine(VLLMEngine):  # type: ignore[misc]
         except (EngineDeadError, EngineGenerateError) as error:
             raise EngineFailed("the engine died; a new one is being started") from error
         if isinstance(result, ErrorResponse):
-            raise _reported(result)
+            fault = result.error
+            raise explain_status(fault.code, fault.message, fault.param)
         if request.stream:
             return EventStream(result, request.model, include_usage)
         result.model = context.model
@@ -146,9 +138,9 @@ class VllmEngine(VLLMEngine):  # type: ignore[misc]
             raise EngineFailed("the engine died while it loaded an adapter") from error
         # The engine core forwards whatever its worker raised, without a common class.
         except Exception as error:
-            raise InvalidArtifact(f"the engine refuses the adapter: {error}") from error
+            raise explain_adapter_refusal(str(error)) from error
         if not added:
-            raise InvalidArtifact("the engine refuses the adapter")
+            raise explain_adapter_refusal("add_lora returned false")
         self._models.lora_requests[uid] = request
 
     async def remove_lora(self, uid: str) -> None:
@@ -191,30 +183,7 @@ def _invalid(error: ValidationError, body: bytes) -> FoundryError:
 
 def _refusal(error: Exception) -> FoundryError:
     if isinstance(error, GracefulHTTPError):
-        return Overloaded("the engine's queue is full; retry after a moment")
+        return queue_full()
     if isinstance(error, VLLMNotFoundError):
-        return ModelNotFound(str(error))
-    return _client_fault(str(error), getattr(error, "parameter", None))
-
-
-def _reported(result: ErrorResponse) -> FoundryError:
-    fault = result.error
-    if fault.code == 404:
-        return ModelNotFound(fault.message)
-    if fault.code == 503:
-        return Overloaded(fault.message)
-    if fault.code >= 500:
-        log.error("the engine failed on a request: %s", fault.message)
-        return EngineFailed("the engine failed while it answered; its log has the cause")
-    return _client_fault(fault.message, fault.param)
-
-
-def _client_fault(message: str, param: str | None) -> FoundryError:
-    if _LIBRARY_TEXT.search(message):
-        # A lazy validator of the engine: its text lists classes, so only the field is told.
-        log.info("the engine refused a request: %s", message)
-        return InvalidRequest(f"{param or 'a field of the body'} is not valid", param=param)
-    message = _ENGINE_SUFFIX.sub("", message)
-    if any(words in message for words in _TOO_LONG):
-        return ContextLengthExceeded(message, param=_PARAMS.get(param or "", param))
-    return InvalidRequest(message, param=param)
+        return model_missing(str(error))
+    return explain_client_fault(str(error), getattr(error, "parameter", None))
