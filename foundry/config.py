@@ -1,8 +1,8 @@
 """The only reader of the environment.
 
 Settings are built in entry points and handed down by section. Variables are
-`FOUNDRY_<SECTION>__<FIELD>`; an unknown
-`FOUNDRY_*` variable is an error: a misspelled one would otherwise be ignored in silence.
+`FOUNDRY_<SECTION>__<FIELD>`; an unknown `FOUNDRY_*` variable is an error: a misspelled one would
+otherwise be ignored in silence.
 """
 
 import json
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from foundry.errors import SetupError
+from foundry.validation import find_problem
 
 _PREFIX = "FOUNDRY_"
 
@@ -185,9 +186,9 @@ def load_settings() -> Settings:
     try:
         settings = Settings()
     except ValidationError as error:
-        problem = error.errors()[0]
-        name = _PREFIX + "__".join(str(part) for part in problem["loc"]).upper()
-        raise SetupError(f"{name}: {problem['msg']}") from error
+        problem = find_problem(error.errors())
+        name = _PREFIX + "__".join(map(str, problem.path)).upper()
+        raise SetupError(problem.tell(name)) from error
     return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
 
 

@@ -24,7 +24,7 @@ from foundry.errors import (
     Unavailable,
 )
 from foundry.infra.http.scopes import note_error, request_id
-from foundry.infra.validation import describe_problem
+from foundry.validation import find_problem
 
 STATUS: dict[type[FoundryError], int] = {
     BodyTooLarge: 413,
@@ -131,10 +131,9 @@ def _invalid(error: RequestValidationError) -> InvalidRequest:
         if problem["loc"][:1] == (source,)
     ]
     sent = error.body if source == "body" else {part["loc"][0]: None for part in inside}
-    where, text = describe_problem(inside, sent)
-    if not where and text.startswith("is "):
-        text = f"the body {text}"
-    return InvalidRequest(text, param=where or None)
+    problem = find_problem(inside, sent)
+    text = problem.tell(problem.where or "the body")
+    return InvalidRequest(text, param=problem.where or None)
 
 
 def _framework_error(request: Request, error: HTTPException) -> JSONResponse:

@@ -25,7 +25,6 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from vllm.v1.executor.abstract import Executor
 
 from foundry.errors import EngineFailed, FoundryError, InvalidRequest
-from foundry.infra.validation import describe_problem
 from foundry.infra.wire.frames import CallContext, Operation, Usage
 from foundry.serving.engine.engine import Body, EventStream
 from foundry.serving.engine.refusals import (
@@ -35,6 +34,7 @@ from foundry.serving.engine.refusals import (
     model_missing,
     queue_full,
 )
+from foundry.validation import describe_problem
 
 _REQUESTS = {"chat": ChatCompletionRequest, "completions": CompletionRequest}
 # Larger bodies are validated off the loop that hands tokens on; 8 MiB of text take 32 ms.
