@@ -73,6 +73,11 @@ class HttpSettings(_Section):
     port: int = Field(default=8000, ge=1, le=65535)
     max_body_bytes: int = Field(default=8 * 2**20, ge=1024)
     max_upload_bytes: int = Field(default=256 * 2**20, ge=1024)
+    min_upload_bytes_s: int = Field(
+        default=32 * 1024,
+        ge=1,
+        description="an upload that is slower over its whole body is refused, after 30 s",
+    )
     max_in_flight: int = Field(default=512, ge=1, description="requests per gateway replica")
     request_timeout_s: float = Field(default=600.0, gt=0)
 

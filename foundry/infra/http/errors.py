@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from foundry.errors import (
     BodyTooLarge,
+    BodyTooSlow,
     Conflict,
     DeadlineExceeded,
     EngineFailed,
@@ -28,6 +29,7 @@ from foundry.validation import find_problem
 
 STATUS: dict[type[FoundryError], int] = {
     BodyTooLarge: 413,
+    BodyTooSlow: 408,
     InvalidConfiguration: 422,
     InvalidRequest: 400,
     Unauthenticated: 401,

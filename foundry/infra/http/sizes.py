@@ -1,10 +1,17 @@
-"""Limits on headers and bodies, kept while they arrive."""
+"""Limits on headers and bodies, kept while they arrive.
 
+Ordinary bodies are small and end with their request's deadline. Uploads are exempt from it, because
+a large file on a slow line takes long; instead each has as much time as its bytes so far are worth.
+"""
+
+import asyncio
+import time
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from foundry.errors import BodyTooLarge, FoundryError, InvalidRequest
+from foundry.errors import BodyTooLarge, BodyTooSlow, FoundryError, InvalidRequest
 from foundry.infra.http.errors import send_error
 from foundry.infra.http.scopes import Stage, enter_stage, route_path
 
@@ -16,12 +23,33 @@ MAX_BRACKETS = 65_536
 MAX_COMMAS = 250_000
 
 
+# A client may stall so long in all: a busy laptop, a change of network.
+UPLOAD_GRACE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The slowest that a body may arrive; only time spent waiting for the client counts.
+
+    Attributes:
+        min_bytes_s: over the whole body.
+        grace_s: on top of what its bytes allow.
+    """
+
+    min_bytes_s: float
+    grace_s: float = UPLOAD_GRACE_S
+
+    def remaining_s(self, seen_bytes: int, waited_s: float) -> float:
+        return self.grace_s + seen_bytes / self.min_bytes_s - waited_s
+
+
 class SizeLimit:
-    """Refuses large headers at once and large bodies while they arrive.
+    """Refuses large headers at once, and large bodies and slow uploads while they arrive.
 
     Args:
         body_bytes: limit of an ordinary body.
         upload_bytes: limit below `upload_paths`, where files arrive.
+        upload_pace: how slow files may arrive.
     """
 
     def __init__(
@@ -31,8 +59,10 @@ class SizeLimit:
         body_bytes: int,
         upload_bytes: int = 0,
         upload_paths: Collection[str] = (),
+        upload_pace: Pace | None = None,
     ) -> None:
         self._app = app
+        self._upload_pace = upload_pace
         self._body_bytes = body_bytes
         self._upload_bytes = upload_bytes
         self._upload_paths = tuple(upload_paths)
@@ -48,7 +78,8 @@ class SizeLimit:
         except FoundryError as error:
             await send_error(error, scope, receive, send)
             return
-        body = _CountedBody(self._app, limit, bounded=not self._uploads(scope))
+        pace = self._upload_pace if self._uploads(scope) else None
+        body = _CountedBody(self._app, limit, pace, bounded=not self._uploads(scope))
         await body(scope, receive, send)
 
     def _limit(self, scope: Scope) -> int:
@@ -59,24 +90,26 @@ class SizeLimit:
 
 
 class _CountedBody:
-    """One request whose body is counted; an error wins over whatever the application answers.
+    """One request whose body is counted; a refusal wins over whatever the application answers.
 
     FastAPI turns an exception of `receive` into a 400 of its own, so the refusal is kept here.
     """
 
-    def __init__(self, app: ASGIApp, limit: int, *, bounded: bool) -> None:
+    def __init__(self, app: ASGIApp, limit: int, pace: Pace | None, *, bounded: bool) -> None:
         self._app = app
         self._limit = limit
+        self._pace = pace
+        self._waited_s = 0.0
         self._seen = 0
         self._bounded = bounded
         self._brackets = 0
         self._commas = 0
-        self._refusal: BodyTooLarge | None = None
+        self._refusal: FoundryError | None = None
         self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def counted() -> Message:
-            message = await receive()
+            message = await self._receive(receive)
             if message["type"] == "http.request":
                 self._count(message.get("body", b""))
                 if self._refusal is not None:
@@ -90,12 +123,25 @@ class _CountedBody:
 
         try:
             await self._app(scope, counted, guarded)
-        except BodyTooLarge as error:
+        except FoundryError as error:
             if error is not self._refusal:
                 raise
         if self._refusal is not None and not self._started:
             enter_stage(scope, Stage.SIZE)
             await send_error(self._refusal, scope, receive, send)
+
+    async def _receive(self, receive: Receive) -> Message:
+        if self._pace is None:
+            return await receive()
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(self._pace.remaining_s(self._seen, self._waited_s)):
+                return await receive()
+        except TimeoutError:
+            self._refusal = _too_slow(self._pace, self._seen)
+            raise self._refusal from None
+        finally:
+            self._waited_s += time.monotonic() - started
 
     def _count(self, part: bytes) -> None:
         self._seen += len(part)
@@ -113,6 +159,15 @@ class _CountedBody:
 
 def _too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"the body exceeds {limit} bytes", limit_bytes=limit)
+
+
+def _too_slow(pace: Pace, seen: int) -> BodyTooSlow:
+    return BodyTooSlow(
+        f"the upload is too slow: {seen} bytes came, and it may not fall below "
+        f"{pace.min_bytes_s:.0f} bytes a second for more than {pace.grace_s:g} seconds in all; "
+        "use a faster line, or ask your operator to lower FOUNDRY_HTTP__MIN_UPLOAD_BYTES_S",
+        min_bytes_s=pace.min_bytes_s,
+    )
 
 
 def _check_headers(scope: Scope, body_limit: int) -> None:

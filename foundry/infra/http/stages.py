@@ -21,7 +21,7 @@ from foundry.infra.http.ends import Ends, RecordEnd
 from foundry.infra.http.errors import send_error
 from foundry.infra.http.presence import WatchClient
 from foundry.infra.http.scopes import Stage, enter_stage, route_path
-from foundry.infra.http.sizes import SizeLimit
+from foundry.infra.http.sizes import Pace, SizeLimit
 from foundry.infra.ids import uuid7
 
 # After a route's own deadline, so that who waited for what can still name it.
@@ -92,19 +92,20 @@ class Deadline:
 
     It covers authentication, resolution and the route. An answer that has begun keeps its own
     deadline: the relay ends a stream with an error event, which this stage could only cut.
+
+    Args:
+        upload_paths: prefixes below which files are sent, at a pace of their own.
     """
 
     def __init__(
-        self, app: ASGIApp, *, timeout_s: float, exempt_paths: Collection[str] = ()
+        self, app: ASGIApp, *, timeout_s: float, upload_paths: Collection[str] = ()
     ) -> None:
         self._app = app
         self._timeout_s = timeout_s
-        self._exempt_paths = tuple(exempt_paths)
+        self._upload_paths = tuple(upload_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or (
-            self._exempt_paths and route_path(scope).startswith(self._exempt_paths)
-        ):
+        if scope["type"] != "http" or self._is_upload(scope):
             await self._app(scope, receive, send)
             return
 
@@ -123,6 +124,9 @@ class Deadline:
                 f"the answer did not begin within {self._timeout_s:g} seconds; retry later"
             )
             await send_error(error, scope, receive, send)
+
+    def _is_upload(self, scope: Scope) -> bool:
+        return scope["method"] == "POST" and route_path(scope).startswith(self._upload_paths)
 
 
 class LoadShed:
@@ -225,9 +229,10 @@ def build_stages(
             "body_bytes": http.max_body_bytes,
             "upload_bytes": http.max_upload_bytes,
             "upload_paths": upload_paths,
+            "upload_pace": Pace(http.min_upload_bytes_s),
         },
         LoadShed: {"max_in_flight": http.max_in_flight, "exempt_paths": public_paths},
-        Deadline: {"timeout_s": http.request_timeout_s, "exempt_paths": upload_paths},
+        Deadline: {"timeout_s": http.request_timeout_s, "upload_paths": upload_paths},
         Authenticate: {"authenticator": authenticator, "public_paths": public_paths},
     }
     return [Middleware(stage, **options[stage]) for stage in MIDDLEWARE_ORDER]

@@ -105,14 +105,27 @@ async def test_load_is_shed_before_authentication() -> None:
     assert staged.authenticator.asked == 1
 
 
-async def test_the_deadline_covers_authentication() -> None:
+@pytest.mark.parametrize(("method", "path"), [("POST", "/echo"), ("GET", "/files/x")])
+async def test_the_deadline_covers_authentication(method: str, path: str) -> None:
     staged = Staged(request_timeout_s=0.05)
     staged.authenticator.before = asyncio.Event().wait
     async with staged.client() as client:
-        answer = await client.post("/echo")
+        answer = await client.request(method, path)
     assert error(answer) == (504, "server_error", "deadline_exceeded")
     (end,) = staged.recorded.ends
     assert (end.stage, end.status) == (Stage.AUTHENTICATION, 504)
+
+
+async def test_a_file_may_be_sent_for_longer_than_the_deadline() -> None:
+    staged = Staged(request_timeout_s=0.05)
+
+    async def body() -> AsyncIterator[bytes]:
+        await asyncio.sleep(0.5)
+        yield b"x"
+
+    async with staged.client() as client:
+        assert (await client.post("/files/x", content=body())).json() == {"bytes": 1}
+        assert (await client.post("/echo", content=body())).status_code == 504
 
 
 async def test_request_id_is_ours() -> None:
