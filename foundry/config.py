@@ -19,6 +19,8 @@ from foundry.errors import SetupError
 from foundry.validation import find_problem
 
 _PREFIX = "FOUNDRY_"
+# IPv4 on purpose: Ray and HAProxy take the address literally, and `localhost` may be `::1`.
+LOOPBACK = "127.0.0.1"
 
 
 class _Section(BaseModel):
@@ -62,14 +64,14 @@ class RaySettings(_Section):
     )
     port: int = Field(default=6380, ge=1, le=65535, description="GCS port of the local Ray")
     dashboard_port: int = Field(default=8265, ge=1, le=65535)
-    dashboard_host: str = "127.0.0.1"
+    dashboard_host: str = LOOPBACK
     num_cpus: int | None = Field(default=None, ge=1, description="unset: the machine's cores")
     object_store_mb: int = Field(default=256, ge=80, description="shared memory of the local Ray")
     start_timeout_s: float = Field(default=120.0, gt=0)
 
 
 class HttpSettings(_Section):
-    host: str = "127.0.0.1"
+    host: str = LOOPBACK
     port: int = Field(default=8000, ge=1, le=65535)
     max_body_bytes: int = Field(default=8 * 2**20, ge=1024)
     max_upload_bytes: int = Field(default=256 * 2**20, ge=1024)
@@ -157,7 +159,7 @@ class Settings(BaseSettings):
     @property
     def base_url(self) -> str:
         """Where this stack's HTTP listens, no trailing slash."""
-        host = "127.0.0.1" if self.http.host == "0.0.0.0" else self.http.host
+        host = LOOPBACK if self.http.host == "0.0.0.0" else self.http.host
         return f"http://{host}:{self.http.port}"
 
 
