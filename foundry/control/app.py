@@ -18,11 +18,11 @@ from foundry.governance.audit.router import router as audit
 from foundry.governance.identity.router import router as identity
 from foundry.governance.identity.service import Authenticator
 from foundry.infra.database import Database
-from foundry.infra.http import public, require
+from foundry.infra.http import allow_anyone, require_permission
 from foundry.infra.http.admission import Admission
 from foundry.infra.http.ends import NoEnds
 from foundry.infra.http.errors import install_error_handlers
-from foundry.infra.http.permissions import declared_permissions
+from foundry.infra.http.permissions import collect_permissions
 from foundry.infra.http.readiness import Readiness
 from foundry.infra.http.stages import build_stages
 from foundry.infra.objects import ObjectStore
@@ -52,7 +52,7 @@ class ControlSettings(Protocol):
 _own = APIRouter(tags=["control"])
 
 
-@_own.get("/health", operation_id="health", dependencies=[Depends(public)])
+@_own.get("/health", operation_id="health", dependencies=[Depends(allow_anyone)])
 async def health(request: Request) -> dict[str, str]:
     """200 when requests can be answered; else 503, whose error says what is down."""
     await request.app.state.readiness.check_ready()
@@ -62,7 +62,7 @@ async def health(request: Request) -> dict[str, str]:
 @_own.get(
     "/capabilities",
     operation_id="capabilities",
-    dependencies=[Depends(require("capabilities:read"))],
+    dependencies=[Depends(require_permission("capabilities:read"))],
 )
 async def list_capabilities() -> dict[str, dict[str, Capability]]:
     return {"data": capabilities()}
@@ -127,7 +127,7 @@ def create_control(
     for router in (_own, *_SLICES):
         app.include_router(router)
     install_error_handlers(app)
-    declared_permissions(app)
+    collect_permissions(app)
     return app
 
 

@@ -10,7 +10,7 @@ from foundry.gateway.plane import Plane
 from foundry.gateway.ports import Meter, Routing, Upstream
 from foundry.infra.http.admission import Admission
 from foundry.infra.http.errors import install_error_handlers
-from foundry.infra.http.permissions import declared_permissions
+from foundry.infra.http.permissions import collect_permissions
 from foundry.infra.http.readiness import Pingable, Readiness
 from foundry.infra.http.stages import Authenticator, build_stages
 
@@ -51,5 +51,5 @@ def create_gateway(
     install_error_handlers(app)
     app.include_router(openai.router)
     app.include_router(probes.router)
-    declared_permissions(app)
+    collect_permissions(app)
     return app

@@ -7,10 +7,10 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from foundry.errors import ModelNotFound
 from foundry.gateway.plane import INVOKE, Plane
-from foundry.infra.http import require
+from foundry.infra.http import require_permission
 from foundry.serving.endpoints.domain import ServedModel
 
-router = APIRouter(dependencies=[Depends(require(INVOKE))])
+router = APIRouter(dependencies=[Depends(require_permission(INVOKE))])
 
 
 def _plane(request: Request) -> Plane:

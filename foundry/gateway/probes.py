@@ -2,12 +2,12 @@
 
 from fastapi import APIRouter, Depends, Request
 
-from foundry.infra.http import public
+from foundry.infra.http import allow_anyone
 from foundry.infra.http.readiness import Readiness
 
 PATHS = ("/health", "/ready")
 
-router = APIRouter(dependencies=[Depends(public)])
+router = APIRouter(dependencies=[Depends(allow_anyone)])
 
 
 @router.get("/health")

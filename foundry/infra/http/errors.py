@@ -55,6 +55,7 @@ _TYPES: dict[type[FoundryError], str] = {
 
 
 def status_of(error: FoundryError) -> int:
+    """The HTTP status of an error's nearest class in the map."""
     return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
 
 
@@ -73,12 +74,10 @@ def error_body(error: FoundryError) -> dict[str, dict[str, object]]:
 
 
 def error_response(error: FoundryError) -> JSONResponse:
-    headers = {"retry-after": "1"} if isinstance(error, Unavailable | EngineFailed) else None
-    return JSONResponse(error_body(error), status_code=status_of(error), headers=headers)
-
-
-def http_error(error: FoundryError) -> JSONResponse:
-    response = error_response(error)
+    """The answer that tells `error`, with the headers that its kind has."""
+    response = JSONResponse(error_body(error), status_code=status_of(error))
+    if isinstance(error, Unavailable | EngineFailed):
+        response.headers["retry-after"] = "1"
     cooldown = error.details.get("retry_after_s")
     if isinstance(cooldown, float | int):
         response.headers["retry-after"] = str(max(1, math.ceil(cooldown)))
@@ -90,7 +89,7 @@ def http_error(error: FoundryError) -> JSONResponse:
 async def send_error(error: FoundryError, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a request with `error`, and note it in the scope for the record of its end."""
     note_error(scope, error)
-    await http_error(error)(scope, receive, send)
+    await error_response(error)(scope, receive, send)
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -98,15 +97,15 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(FoundryError)
     async def on_foundry_error(request: Request, error: FoundryError) -> JSONResponse:
-        return _noted(request, error)
+        return _answer(request, error)
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return _noted(request, _invalid(error))
+        return _answer(request, _to_invalid_request(error))
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:
-        return _framework_error(request, error)
+        return _answer_framework_error(request, error)
 
     @app.exception_handler(Exception)
     async def on_bug(request: Request, error: Exception) -> JSONResponse:
@@ -118,12 +117,12 @@ def install_error_handlers(app: FastAPI) -> None:
         return response
 
 
-def _noted(request: Request, error: FoundryError) -> JSONResponse:
+def _answer(request: Request, error: FoundryError) -> JSONResponse:
     note_error(request.scope, error)
-    return http_error(error)
+    return error_response(error)
 
 
-def _invalid(error: RequestValidationError) -> InvalidRequest:
+def _to_invalid_request(error: RequestValidationError) -> InvalidRequest:
     """The first problem, by its place in the query, the path or the body."""
     problems = error.errors()
     source = problems[0]["loc"][0]
@@ -138,10 +137,10 @@ def _invalid(error: RequestValidationError) -> InvalidRequest:
     return InvalidRequest(text, param=problem.where or None)
 
 
-def _framework_error(request: Request, error: HTTPException) -> JSONResponse:
+def _answer_framework_error(request: Request, error: HTTPException) -> JSONResponse:
     where = f"{request.method} {request.url.path}"
     if error.status_code == 404:
-        return _noted(request, NotFound(f"no such route: {where}"))
+        return _answer(request, NotFound(f"no such route: {where}"))
     if error.status_code < 500:
         body = error_body(InvalidRequest(str(error.detail)))
     else:

@@ -10,8 +10,8 @@ from foundry.infra.http.admission import Admission, Admittee, Principal
 from foundry.infra.http.scopes import Stage, enter_stage
 
 
-def require(permission: str) -> Callable[[Request], AsyncIterator[None]]:
-    """A dependency that refuses callers without `permission` (`resource:action`).
+def require_permission(permission: str) -> Callable[[Request], AsyncIterator[None]]:
+    """Build a dependency that refuses callers without `permission` (`resource:action`).
 
     In an application with an `admission` it then takes the request through its steps, and gives
     back what they took when the route is done.
@@ -45,21 +45,21 @@ def require(permission: str) -> Callable[[Request], AsyncIterator[None]]:
 PUBLIC = "public"
 
 
-async def public() -> None:
-    """Declares a route that needs no permission (probes)."""
+async def allow_anyone() -> None:
+    """Declare a route that needs no permission (probes)."""
 
 
-public.permission = PUBLIC  # type: ignore[attr-defined]
+allow_anyone.permission = PUBLIC  # type: ignore[attr-defined]
 
 
-def _permissions(route: APIRoute) -> Iterator[str]:
+def _permissions_of(route: APIRoute) -> Iterator[str]:
     for dependency in route.dependant.dependencies:
         if permission := getattr(dependency.call, "permission", None):
             yield permission
 
 
-def declared_permissions(app: FastAPI) -> dict[str, str]:
-    """`METHOD path` → permission of every route.
+def collect_permissions(app: FastAPI) -> dict[str, str]:
+    """Map `METHOD path` of every route to the permission that it declares.
 
     Raises:
         SetupError: a route declares none, so the application must not start.
@@ -68,7 +68,7 @@ def declared_permissions(app: FastAPI) -> dict[str, str]:
     for route in app.routes:
         if not isinstance(route, APIRoute):
             continue
-        permission = next(_permissions(route), None)
+        permission = next(_permissions_of(route), None)
         if permission is None:
             raise SetupError(f"route {route.path} declares no permission")
         for method in sorted(route.methods):

@@ -72,20 +72,20 @@ class SizeLimit:
             await self._app(scope, receive, send)
             return
         enter_stage(scope, Stage.SIZE)
-        limit = self._limit(scope)
+        limit = self._body_limit(scope)
         try:
             _check_headers(scope, limit)
         except FoundryError as error:
             await send_error(error, scope, receive, send)
             return
-        pace = self._upload_pace if self._uploads(scope) else None
-        body = _CountedBody(self._app, limit, pace, bounded=not self._uploads(scope))
+        pace = self._upload_pace if self._is_upload(scope) else None
+        body = _CountedBody(self._app, limit, pace, bounded=not self._is_upload(scope))
         await body(scope, receive, send)
 
-    def _limit(self, scope: Scope) -> int:
-        return self._upload_bytes if self._uploads(scope) else self._body_bytes
+    def _body_limit(self, scope: Scope) -> int:
+        return self._upload_bytes if self._is_upload(scope) else self._body_bytes
 
-    def _uploads(self, scope: Scope) -> bool:
+    def _is_upload(self, scope: Scope) -> bool:
         return bool(self._upload_paths) and route_path(scope).startswith(self._upload_paths)
 
 
@@ -109,9 +109,9 @@ class _CountedBody:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def counted() -> Message:
-            message = await self._receive(receive)
+            message = await self._receive_in_time(receive)
             if message["type"] == "http.request":
-                self._count(message.get("body", b""))
+                self._count_part(message.get("body", b""))
                 if self._refusal is not None:
                     raise self._refusal
             return message
@@ -130,7 +130,7 @@ class _CountedBody:
             enter_stage(scope, Stage.SIZE)
             await send_error(self._refusal, scope, receive, send)
 
-    async def _receive(self, receive: Receive) -> Message:
+    async def _receive_in_time(self, receive: Receive) -> Message:
         if self._pace is None:
             return await receive()
         started = time.monotonic()
@@ -138,15 +138,15 @@ class _CountedBody:
             async with asyncio.timeout(self._pace.remaining_s(self._seen, self._waited_s)):
                 return await receive()
         except TimeoutError:
-            self._refusal = _too_slow(self._pace, self._seen)
+            self._refusal = _too_slow_error(self._pace, self._seen)
             raise self._refusal from None
         finally:
             self._waited_s += time.monotonic() - started
 
-    def _count(self, part: bytes) -> None:
+    def _count_part(self, part: bytes) -> None:
         self._seen += len(part)
         if self._seen > self._limit:
-            self._refusal = _too_large(self._limit)
+            self._refusal = _too_large_error(self._limit)
         if not self._bounded:
             return
         self._brackets += part.count(b"{") + part.count(b"[")
@@ -157,11 +157,11 @@ class _CountedBody:
             )
 
 
-def _too_large(limit: int) -> BodyTooLarge:
+def _too_large_error(limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"the body exceeds {limit} bytes", limit_bytes=limit)
 
 
-def _too_slow(pace: Pace, seen: int) -> BodyTooSlow:
+def _too_slow_error(pace: Pace, seen: int) -> BodyTooSlow:
     return BodyTooSlow(
         f"the upload is too slow: {seen} bytes came, and it may not fall below "
         f"{pace.min_bytes_s:.0f} bytes a second for more than {pace.grace_s:g} seconds in all; "
@@ -178,4 +178,4 @@ def _check_headers(scope: Scope, body_limit: int) -> None:
         raise InvalidRequest(f"the headers exceed {MAX_HEADER_BYTES} bytes")
     for name, value in headers:
         if name == b"content-length" and value.isdigit() and int(value) > body_limit:
-            raise _too_large(body_limit)
+            raise _too_large_error(body_limit)

@@ -66,11 +66,11 @@ class RequestId:
             state["received_at"] = time.monotonic()
             _log_inbound(scope, state["request_id"])
         header = (_REQUEST_ID, state["request_id"].encode())
-        scope["headers"] = _with(scope["headers"], header)
+        scope["headers"] = _replace_header(scope["headers"], header)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = _with(message.get("headers", ()), header)
+                message["headers"] = _replace_header(message.get("headers", ()), header)
             await send(message)
 
         await self._app(scope, receive, send_with_id)
@@ -82,7 +82,7 @@ def _log_inbound(scope: Scope, own: str) -> None:
             _log.info("request %s is the caller's %s", own, value.decode())
 
 
-def _with(headers: Iterable[Header], header: Header) -> list[Header]:
+def _replace_header(headers: Iterable[Header], header: Header) -> list[Header]:
     """`headers` with `header` in place of any of its name."""
     return [*(known for known in headers if known[0].lower() != header[0]), header]
 
@@ -177,7 +177,7 @@ class Authenticate:
             return
         enter_stage(scope, Stage.AUTHENTICATION)
         try:
-            principal = await self._authenticator.authenticate(_authorization(scope))
+            principal = await self._authenticator.authenticate(_authorization_header(scope))
         except FoundryError as error:
             await send_error(error, scope, receive, send)
             return
@@ -186,7 +186,7 @@ class Authenticate:
         await self._app(scope, receive, send)
 
 
-def _authorization(scope: Scope) -> str | None:
+def _authorization_header(scope: Scope) -> str | None:
     """The header's value; two of them are as unusable as none."""
     values = [value for name, value in scope["headers"] if name == b"authorization"]
     return values[0].decode("latin-1") if len(values) == 1 else None

@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI, Request
 
 from foundry.config import HttpSettings
 from foundry.errors import Unauthenticated
-from foundry.infra.http import public
+from foundry.infra.http import allow_anyone
 from foundry.infra.http.ends import RequestEnd
 from foundry.infra.http.errors import install_error_handlers
 from foundry.infra.http.stages import build_stages
@@ -67,9 +67,9 @@ class Staged:
                 upload_paths=("/files/",),
             )
         )
-        self.app.get("/probe", dependencies=[Depends(public)])(_probe)
-        self.app.post("/echo", dependencies=[Depends(public)])(_count)
-        self.app.post("/files/x", dependencies=[Depends(public)])(_count)
+        self.app.get("/probe", dependencies=[Depends(allow_anyone)])(_probe)
+        self.app.post("/echo", dependencies=[Depends(allow_anyone)])(_count)
+        self.app.post("/files/x", dependencies=[Depends(allow_anyone)])(_count)
         install_error_handlers(self.app)
 
     def client(self, key: str | None = "Bearer good") -> httpx.AsyncClient:
