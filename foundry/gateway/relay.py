@@ -134,9 +134,9 @@ class Call:
         first = await anext(self._frames, None)
         if first is None or first.kind is not Kind.HEAD:
             raise EngineFailed("the engine ended its answer before it began")
-        fault = Head.of(first).fault
+        fault = Head.from_frame(first).fault
         if fault is not None:
-            raise fault.error()
+            raise fault.to_error()
 
     async def data(self) -> AsyncIterator[bytes]:
         """Payloads until the TAIL.
@@ -149,11 +149,11 @@ class Call:
         with self._recording():
             async for frame in self._frames:
                 if frame.kind is Kind.TAIL:
-                    self._usage = Tail.of(frame).usage
+                    self._usage = Tail.from_frame(frame).usage
                     self._end = End.FINISHED
                     return
                 if frame.kind is Kind.PROGRESS:
-                    self._usage = Usage.of(frame)
+                    self._usage = Usage.from_frame(frame)
                 else:
                     yield frame.payload
             raise EngineFailed("the engine ended its answer early")

@@ -19,7 +19,7 @@ from foundry.infra.wire.frames import (
     Operation,
     Tail,
     Usage,
-    encode,
+    encode_frames,
 )
 from foundry.serving.engine.engine import Body, Engine, EventStream
 from foundry.serving.engine.refusals import explain_status
@@ -112,8 +112,8 @@ class _Call:
     def _fail(self, error: FoundryError) -> None:
         if self._headed:
             raise error
-        head = Head(self._engine.name, self._rank, Fault.of(error))
-        self._out.put(head.frame())
+        head = Head(self._engine.name, self._rank, Fault.from_error(error))
+        self._out.put(head.to_frame())
 
     async def _answer(self) -> None:
         async with self._leased():
@@ -168,11 +168,11 @@ class _Call:
 
     def _head(self) -> None:
         self._headed = True
-        self._out.put(Head(self._engine.name, self._rank).frame())
+        self._out.put(Head(self._engine.name, self._rank).to_frame())
 
     def _tail(self, usage: Usage, finish: str | None) -> None:
         self._mark("total")
-        self._out.put(Tail(usage, finish, self._timings).frame())
+        self._out.put(Tail(usage, finish, self._timings).to_frame())
 
     def _mark(self, name: str) -> None:
         self._timings[name] = time.monotonic() - self._started_at
@@ -268,8 +268,8 @@ class _Outbox:
         frames, self._frames, self._bytes = self._frames, [], 0
         usage, self._usage = self._usage, None
         if usage is not None and frames[-1].kind is not Kind.TAIL:
-            frames.insert(1 if frames[0].kind is Kind.HEAD else 0, usage.frame())
+            frames.insert(1 if frames[0].kind is Kind.HEAD else 0, usage.to_frame())
         if not self._closed:
             self._some.clear()
             self._enough.clear()
-        return encode(frames)
+        return encode_frames(frames)

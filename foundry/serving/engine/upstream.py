@@ -20,7 +20,7 @@ from ray.serve.exceptions import (
 )
 
 from foundry.errors import EngineFailed, FoundryError, NoHealthyUpstream
-from foundry.infra.wire.frames import CallContext, Frame, Operation, decode
+from foundry.infra.wire.frames import CallContext, Frame, Operation, decode_frames
 from foundry.serving.engine.refusals import queue_full
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class HandleUpstream:
         """
         async with aclosing(self._messages(app_name, operation, body, context)) as messages:
             async for message in messages:
-                for frame in decode(message):
+                for frame in decode_frames(message):
                     yield frame
 
     async def _messages(
