@@ -53,7 +53,7 @@ _own = APIRouter(tags=["control"])
 
 
 @_own.get("/health", operation_id="health", dependencies=[Depends(allow_anyone)])
-async def health(request: Request) -> dict[str, str]:
+async def report_health(request: Request) -> dict[str, str]:
     """200 when requests can be answered; else 503, whose error says what is down."""
     await request.app.state.readiness.check_ready()
     return {"status": "ok", "version": __version__}

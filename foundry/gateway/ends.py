@@ -3,13 +3,13 @@
 import asyncio
 
 from foundry.errors import FoundryError
-from foundry.gateway.ports import Asked, End, Meter, Settlement
+from foundry.gateway.ports import End, Meter, RequestOperation, Settlement
 from foundry.gateway.relay import end_of
 from foundry.infra.http.ends import RequestEnd
 from foundry.infra.http.scopes import Stage
 
 # By the path's first segments; everything else is `other`, so that a label stays bounded.
-_ASKED: dict[str, Asked] = {
+_OPERATIONS: dict[str, RequestOperation] = {
     "/chat/completions": "chat",
     "/completions": "completions",
     "/models": "models",
@@ -30,10 +30,10 @@ class InferenceEnds:
                 request_id=end.request_id,
                 principal=end.principal,
                 target=None,
-                operation=_asked(end.path),
-                end=_named(end),
+                operation=_operation_of(end.path),
+                end=_name_end(end),
                 stage=end.stage,
-                status=_status(end),
+                status=_status_told(end),
                 code=end.error.code if isinstance(end.error, FoundryError) else None,
                 usage=None,
                 streamed=False,
@@ -44,11 +44,11 @@ class InferenceEnds:
         )
 
 
-def _asked(path: str) -> Asked:
-    return "models" if path.startswith("/models/") else _ASKED.get(path, "other")
+def _operation_of(path: str) -> RequestOperation:
+    return "models" if path.startswith("/models/") else _OPERATIONS.get(path, "other")
 
 
-def _named(end: RequestEnd) -> End:
+def _name_end(end: RequestEnd) -> End:
     if end.client_left:
         return End.CLIENT_LEFT
     if isinstance(end.error, asyncio.CancelledError):
@@ -60,7 +60,7 @@ def _named(end: RequestEnd) -> End:
     return End.REFUSED if end.status >= 400 else End.FINISHED
 
 
-def _status(end: RequestEnd) -> int | None:
+def _status_told(end: RequestEnd) -> int | None:
     """What the client was told; a bug is answered outside of the stages, by 500."""
     bug = isinstance(end.error, Exception) and not isinstance(end.error, FoundryError)
     return 500 if end.status is None and bug else end.status

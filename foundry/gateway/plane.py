@@ -9,9 +9,9 @@ from starlette.responses import Response
 
 from foundry.errors import PermissionDenied
 from foundry.gateway import relay
-from foundry.gateway.body import Ask, read_ask
+from foundry.gateway.body import CompletionBody, parse_body_off_loop
 from foundry.gateway.ports import Meter, Routing, Upstream
-from foundry.gateway.responses import EventStream, call_headers
+from foundry.gateway.responses import EventStream, headers_of
 from foundry.gateway.retries import RetryBudget
 from foundry.governance.identity.domain import Principal
 from foundry.infra.http.admission import Admission, Admittee
@@ -34,24 +34,26 @@ class Plane:
     admission: Admission = field(default_factory=Admission)
     budget: RetryBudget = field(default_factory=RetryBudget)
 
-    async def complete(self, http: HttpRequest, operation: Operation) -> Response:
+    async def answer_completion(self, http: HttpRequest, operation: Operation) -> Response:
         """Answer one chat or text completion."""
         scope = http.scope
         enter_stage(scope, Stage.BODY)
-        ask = await read_ask(await http.body(), operation)
-        request = await self._resolve(http, operation, ask)
+        body = await parse_body_off_loop(await http.body(), operation)
+        request = await self._resolve_model(http, operation, body)
         enter_stage(scope, Stage.ADMISSION)
         stack = await self.admission.admit(
-            Admittee(request.request_id, request.principal, INVOKE, ask.raw)
+            Admittee(request.request_id, request.principal, INVOKE, body.raw)
         )
         # From here on the call records the end, not the stage around the application.
         enter_stage(scope, Stage.DISPATCH)
-        return await self._dispatch(request, ask, stack)
+        return await self._dispatch_call(request, body, stack)
 
-    async def _resolve(self, http: HttpRequest, operation: Operation, ask: Ask) -> relay.Request:
+    async def _resolve_model(
+        self, http: HttpRequest, operation: Operation, body: CompletionBody
+    ) -> relay.Request:
         state: Any = http.state
         enter_stage(http.scope, Stage.RESOLUTION)
-        target = await self.routing.resolve(state.principal, ask.model)
+        target = await self.routing.resolve(state.principal, body.model)
         enter_stage(http.scope, Stage.POLICY)
         _check_policy(state.principal, target)
         return relay.Request(
@@ -59,17 +61,19 @@ class Plane:
             principal=state.principal,
             target=target,
             operation=operation,
-            model=ask.model,
-            body=ask.raw,
+            model=body.model,
+            body=body.raw,
             received_at=state.received_at,
             timeout_s=self.timeout_s,
             client=state.client,
         )
 
-    async def _dispatch(self, request: relay.Request, ask: Ask, stack: AsyncExitStack) -> Response:
+    async def _dispatch_call(
+        self, request: relay.Request, body: CompletionBody, stack: AsyncExitStack
+    ) -> Response:
         call = relay.Call(request, self.upstream, self.meter, self.budget, stack)
         try:
-            return await _answer(call, ask)
+            return await _open_answer(call, body)
         finally:
             # A stream settles when its response ends.
             if not call.streaming:
@@ -77,7 +81,7 @@ class Plane:
 
 
 def _check_policy(principal: Principal, target: Target) -> None:
-    """Whether the caller may use the resolved model. Raises PermissionDenied."""
+    """Refuse a caller who may not use the resolved model, by PermissionDenied."""
     if not principal.policy.allows_model(target.model_name):
         raise PermissionDenied(
             f"this key may not use the model {target.model_name}; "
@@ -86,11 +90,11 @@ def _check_policy(principal: Principal, target: Target) -> None:
         )
 
 
-async def _answer(call: relay.Call, ask: Ask) -> Response:
+async def _open_answer(call: relay.Call, body: CompletionBody) -> Response:
     await call.open()
-    if ask.stream:
+    if body.stream:
         response = EventStream(call)
         call.streaming = True
         return response
-    body = await call.collect()
-    return Response(body, media_type="application/json", headers=call_headers(call))
+    payload = await call.collect_body()
+    return Response(payload, media_type="application/json", headers=headers_of(call))

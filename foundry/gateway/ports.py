@@ -13,9 +13,15 @@ from foundry.serving.endpoints.domain import ServedModel, Target
 
 class Routing(Protocol):
     async def resolve(self, principal: Principal, model: str) -> Target:
-        """Raises ModelNotFound, NoHealthyUpstream (its base is not running)."""
+        """Find what answers under the name `model`.
 
-    async def list_models(self, principal: Principal) -> Sequence[ServedModel]: ...
+        Raises:
+            ModelNotFound: the caller's project has no such model.
+            NoHealthyUpstream: its base is not running.
+        """
+
+    async def list_models(self, principal: Principal) -> Sequence[ServedModel]:
+        """List what `resolve` would find."""
 
 
 class Upstream(Protocol):
@@ -24,7 +30,7 @@ class Upstream(Protocol):
     def stream(
         self, app_name: str, operation: Operation, body: bytes, context: CallContext
     ) -> AsyncIterator[Frame]:
-        """Frames of one call; closing the iterator cancels the call.
+        """Stream the frames of one call; closing the iterator cancels the call.
 
         Raises (while iterated):
             NoHealthyUpstream: no replica has taken the call; it may be sent elsewhere.
@@ -51,7 +57,7 @@ class End(StrEnum):
     INTERNAL = "internal"
 
 
-Asked = Operation | Literal["models", "other"]
+RequestOperation = Operation | Literal["models", "other"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +81,7 @@ class Settlement:
     request_id: str
     principal: Principal | None
     target: Target | None
-    operation: Asked
+    operation: RequestOperation
     end: End
     stage: Stage
     status: int | None
@@ -88,4 +94,5 @@ class Settlement:
 
 
 class Meter(Protocol):
-    def settle(self, settlement: Settlement) -> None: ...
+    def settle(self, settlement: Settlement) -> None:
+        """Count one request that has ended."""

@@ -97,8 +97,8 @@ class Call:
             FoundryError: the engine's own refusal, or that no engine could be reached.
         """
         self._budget.count_request()
-        with self._recording():
-            async with self.deadline():
+        with self._record_failures():
+            async with self.within_deadline():
                 await self._open_with_retries()
         self._first_at = time.monotonic()
 
@@ -107,7 +107,7 @@ class Call:
         while True:
             self.attempts += 1
             try:
-                return await self._begin()
+                return await self._begin_attempt()
             except RETRIED:
                 await self._close_frames()
                 if not self._may_retry(until):
@@ -119,7 +119,7 @@ class Call:
             self.attempts < MAX_ATTEMPTS and time.monotonic() < until and self._budget.take_retry()
         )
 
-    async def _begin(self) -> None:
+    async def _begin_attempt(self) -> None:
         request = self.request
         target = request.target
         context = CallContext(
@@ -138,15 +138,15 @@ class Call:
         if fault is not None:
             raise fault.to_error()
 
-    async def data(self) -> AsyncIterator[bytes]:
-        """Payloads until the TAIL.
+    async def stream_payloads(self) -> AsyncIterator[bytes]:
+        """Stream the payloads until the TAIL.
 
         Raises:
             FoundryError: the answer was cut.
         """
         if self._frames is None:
             raise EngineFailed("the call was not opened")
-        with self._recording():
+        with self._record_failures():
             async for frame in self._frames:
                 if frame.kind is Kind.TAIL:
                     self._usage = Tail.from_frame(frame).usage
@@ -158,11 +158,11 @@ class Call:
                     yield frame.payload
             raise EngineFailed("the engine ended its answer early")
 
-    async def collect(self) -> bytes:
-        """The whole body of an answer that is not streamed."""
-        with self._recording():
-            async with self.deadline():
-                return b"".join([payload async for payload in self.data()])
+    async def collect_body(self) -> bytes:
+        """Read the whole body of an answer that is not streamed."""
+        with self._record_failures():
+            async with self.within_deadline():
+                return b"".join([payload async for payload in self.stream_payloads()])
 
     def record_failure(self, error: Exception) -> None:
         """Name the end that `error` means; the first one recorded stays."""
@@ -171,12 +171,12 @@ class Call:
             self._error = error if isinstance(error, FoundryError) else None
 
     def record_client_left(self) -> None:
-        """The connection broke while the answer was sent."""
+        """Name the end of a call whose connection broke while the answer was sent."""
         if self._end is None:
             self._end = End.CLIENT_LEFT
 
     @contextmanager
-    def _recording(self) -> Iterator[None]:
+    def _record_failures(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
@@ -192,7 +192,7 @@ class Call:
             try:
                 await self._close_frames()
             finally:
-                end = self._end or await self._unrecorded_end()
+                end = self._end or await self._infer_end()
                 self._meter.settle(self._settlement(end))
 
     def _settlement(self, end: End) -> Settlement:
@@ -220,8 +220,8 @@ class Call:
             return None
         return status_of(self._error) if self._error else 500
 
-    async def _unrecorded_end(self) -> End:
-        """Nothing failed and nothing finished: the call was cancelled."""
+    async def _infer_end(self) -> End:
+        """Name the end of a call that neither failed nor finished: it was cancelled."""
         if self.request.remaining_s() <= 0:
             return end_of(DeadlineExceeded(""), after_first_byte=self.streaming)
         return End.CLIENT_LEFT if await self.request.client.has_left() else End.SHUT_DOWN
@@ -232,7 +232,7 @@ class Call:
         if closing is not None:
             await closing()
 
-    def deadline(self) -> "_Deadline":
+    def within_deadline(self) -> "_Deadline":
         """A block that ends with the request's time, by DeadlineExceeded."""
         return _Deadline(self.request.remaining_s())
 

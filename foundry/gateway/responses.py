@@ -17,7 +17,7 @@ PING = b": ping\n\n"
 INTERRUPTED = "stream_interrupted"
 
 
-def call_headers(call: Call) -> dict[str, str]:
+def headers_of(call: Call) -> dict[str, str]:
     request = call.request
     elapsed_ms = (time.monotonic() - request.received_at) * 1000
     return {
@@ -37,7 +37,7 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(self, call: Call, *, ping_s: float = PING_S) -> None:
-        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"} | call_headers(call)
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"} | headers_of(call)
         super().__init__(headers=headers)
         # Set by the base class for its empty body.
         del self.headers["content-length"]
@@ -46,10 +46,10 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await self._send(
+            await self._send_in_time(
                 send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
             )
-            await self._relay(send)
+            await self._relay_payloads(send)
         except OSError:
             # The server's way to say that nobody receives any more.
             self._call.record_client_left()
@@ -62,28 +62,30 @@ class EventStream(Response):
         finally:
             await self._call.close()
 
-    async def _relay(self, send: Send) -> None:
-        payloads = self._call.data()
+    async def _relay_payloads(self, send: Send) -> None:
+        payloads = self._call.stream_payloads()
         try:
-            while (payload := await self._next(payloads, send)) is not None:
-                await self._send(send, _part(payload))
+            while (payload := await self._next_payload(payloads, send)) is not None:
+                await self._send_in_time(send, _body_message(payload))
             last = DONE
         except FoundryError as error:
             self._call.record_failure(error)
-            last = _interrupted(error)
-        await self._send(send, _part(last))
-        await self._send(send, {"type": "http.response.body", "body": b"", "more_body": False})
+            last = _interruption_event(error)
+        await self._send_in_time(send, _body_message(last))
+        await self._send_in_time(
+            send, {"type": "http.response.body", "body": b"", "more_body": False}
+        )
 
-    async def _send(self, send: Send, message: Message) -> None:
-        """A client that does not read holds its stream until the deadline, no longer.
+    async def _send_in_time(self, send: Send, message: Message) -> None:
+        """Send a message before the deadline: a client that does not read holds its stream no longer.
 
         A send that need not wait gets through after it too: the last words of a stream.
         """
-        async with self._call.deadline():
+        async with self._call.within_deadline():
             await send(message)
 
-    async def _next(self, payloads: Any, send: Send) -> bytes | None:
-        """The next payload, None at the end; pings while it takes long."""
+    async def _next_payload(self, payloads: Any, send: Send) -> bytes | None:
+        """Wait for the next payload, None at the end; ping while it takes long."""
         step: asyncio.Task[bytes | None] = asyncio.create_task(anext(payloads, None))
         try:
             while True:
@@ -93,18 +95,18 @@ class EventStream(Response):
                 await asyncio.wait({step}, timeout=min(self._ping_s, remaining))
                 if step.done():
                     return step.result()
-                await self._send(send, _part(PING))
+                await self._send_in_time(send, _body_message(PING))
         finally:
             if not step.done():
                 step.cancel()
                 await asyncio.wait({step})
 
 
-def _part(body: bytes) -> Message:
+def _body_message(body: bytes) -> Message:
     return {"type": "http.response.body", "body": body, "more_body": True}
 
 
-def _interrupted(error: FoundryError) -> bytes:
+def _interruption_event(error: FoundryError) -> bytes:
     body = {
         "message": f"the answer was interrupted: {error.message}",
         "type": "server_error",

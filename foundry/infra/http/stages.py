@@ -36,13 +36,15 @@ _log = logging.getLogger(__name__)
 
 
 class Authenticator(Protocol):
-    """Turns the Authorization header into a principal.
+    """Knows who sends a request."""
 
-    Raises Unauthenticated for every unusable credential, DatabaseUnavailable when none can be
-    checked.
-    """
+    async def authenticate(self, authorization: str | None) -> Principal:
+        """Turn the Authorization header into a principal.
 
-    async def authenticate(self, authorization: str | None) -> Principal: ...
+        Raises:
+            Unauthenticated: for every credential that cannot be used.
+            DatabaseUnavailable: none can be checked.
+        """
 
 
 class RequestId:
