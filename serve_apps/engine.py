@@ -68,7 +68,12 @@ class VllmRuntime(VllmRules):
         )
 
     async def health(self, app_name: str, model: str) -> None:
-        """Raises EngineFailed, Unavailable."""
+        """Prove that the engine answers, streamed and not.
+
+        Raises:
+            EngineFailed: its answer is broken.
+            Unavailable: it does not answer.
+        """
         await prove_answers(self._upstream, app_name, model)
 
 

@@ -11,7 +11,7 @@ from foundry import __version__
 from foundry.catalog.datasets.router import router as datasets
 from foundry.catalog.registry.router import router as registry
 from foundry.config import HttpSettings
-from foundry.control.capabilities import Capability, capabilities
+from foundry.control.capabilities import Capability, find_capabilities
 from foundry.execution.fleets.router import router as fleets
 from foundry.execution.jobs.router import router as jobs
 from foundry.governance.audit.router import router as audit
@@ -65,7 +65,7 @@ async def report_health(request: Request) -> dict[str, str]:
     dependencies=[Depends(require_permission("capabilities:read"))],
 )
 async def list_capabilities() -> dict[str, dict[str, Capability]]:
-    return {"data": capabilities()}
+    return {"data": find_capabilities()}
 
 
 def create_control(

@@ -19,7 +19,7 @@ from foundry.errors import FoundryError
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import EVERYTHING, Principal, Role
 from foundry.governance.identity.pepper import ensure_pepper, pepper_path
-from foundry.governance.identity.service import KeyRing, ensure_home_project, verified_key
+from foundry.governance.identity.service import KeyRing, ensure_home_project, find_working_key
 from foundry.infra.embedded.postgres import Role as DatabaseRole
 from foundry.infra.ids import uuid7
 from foundry.infra.migrations import upgrade
@@ -41,7 +41,7 @@ class FirstKey:
     api_key: str = field(repr=False)
 
 
-async def initialise(settings: Settings) -> FirstKey | None:
+async def initialise_home(settings: Settings) -> FirstKey | None:
     """Make a home usable; idempotent, and safe to run from several processes at once.
 
     Returns:
@@ -57,14 +57,14 @@ async def initialise(settings: Settings) -> FirstKey | None:
         await db.execute(select(func.pg_advisory_xact_lock(_LOCK)))
         if await _has_working_key(db, settings, pepper):
             return None
-        return await _create(db, settings, pepper)
+        return await _create_first_key(db, settings, pepper)
 
 
 async def _has_working_key(db: AsyncSession, settings: Settings, pepper: bytes) -> bool:
-    stored = stored_key(settings.home)
+    stored = read_stored_key(settings.home)
     if stored is None:
         return False
-    key = await verified_key(db, pepper, stored)
+    key = await find_working_key(db, pepper, stored)
     return (
         key is not None
         and key.role == Role.ADMIN
@@ -72,7 +72,7 @@ async def _has_working_key(db: AsyncSession, settings: Settings, pepper: bytes) 
     )
 
 
-async def _create(db: AsyncSession, settings: Settings, pepper: bytes) -> FirstKey:
+async def _create_first_key(db: AsyncSession, settings: Settings, pepper: bytes) -> FirstKey:
     tenant_id, project_id = await ensure_home_project(db, _TENANT, _PROJECT)
     principal = Principal(
         tenant_id=tenant_id,
@@ -84,13 +84,13 @@ async def _create(db: AsyncSession, settings: Settings, pepper: bytes) -> FirstK
     )
     audit = AuditTrail(db, principal, str(uuid7()))
     keys = KeyRing(db, audit, principal, pepper, settings.security)
-    row, plain = await keys.create(
+    row, plain = await keys.create_key(
         name=_KEY_NAME, role=Role.ADMIN, scopes=EVERYTHING, expires_in_days=_KEY_DAYS
     )
     return FirstKey(row.id, plain)
 
 
-def stored_key(home: Path) -> str | None:
+def read_stored_key(home: Path) -> str | None:
     """The key in credentials.json; None: there is none to be read."""
     try:
         document = json.loads((home / "credentials.json").read_bytes())
@@ -102,7 +102,7 @@ def stored_key(home: Path) -> str | None:
 
 def main() -> None:
     try:
-        first = asyncio.run(initialise(load_settings()))
+        first = asyncio.run(initialise_home(load_settings()))
     except FoundryError as error:
         sys.stderr.write(f"{error.message}\n")
         sys.exit(1)

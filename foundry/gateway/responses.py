@@ -77,7 +77,7 @@ class EventStream(Response):
         )
 
     async def _send_in_time(self, send: Send, message: Message) -> None:
-        """Send a message before the deadline: a client that does not read holds its stream no longer.
+        """Send a message, no later than the deadline: a client that does not read ends there.
 
         A send that need not wait gets through after it too: the last words of a stream.
         """

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from foundry.config import DatabaseSettings, Settings
-from foundry.control.bootstrap import initialise
+from foundry.control.bootstrap import initialise_home
 from foundry.infra.embedded import postgres
 from foundry.infra.embedded.paths import ensure_home, runtime_dir
 from foundry.infra.embedded.postgres import Role
@@ -106,7 +106,7 @@ async def test_a_home_of_the_single_role_is_taken_over() -> None:
         await upgrade(admin, "0005")
         await _run(admin, _EVENT)
         postgres.start(home)
-        assert await initialise(settings) is not None
+        assert await initialise_home(settings) is not None
         async with open_database(settings) as database, database.begin() as db:
             owners = await db.execute(
                 text("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'")

@@ -48,8 +48,8 @@ async def whoami(request: Request) -> WhoAmI:
     operation_id="keys_create",
     dependencies=[Depends(require_permission("keys:write"))],
 )
-async def create(body: KeyCreate, keys: KeyRingDep) -> KeyCreated:
-    row, plain = await keys.create(
+async def create_key(body: KeyCreate, keys: KeyRingDep) -> KeyCreated:
+    row, plain = await keys.create_key(
         name=body.name,
         role=body.role,
         scopes=frozenset(body.scopes),
@@ -79,5 +79,5 @@ async def list_keys(
     operation_id="keys_revoke",
     dependencies=[Depends(require_permission("keys:write"))],
 )
-async def revoke(key_id: str, keys: KeyRingDep) -> ApiKey:
-    return await keys.revoke(key_id)
+async def revoke_key(key_id: str, keys: KeyRingDep) -> ApiKey:
+    return await keys.revoke_key(key_id)

@@ -64,4 +64,4 @@ class Engine(Protocol):
         """Free the adapter's memory in the engine; an unknown one is no error."""
 
     async def check_health(self) -> None:
-        """Raises when the engine is dead and the replica must be replaced."""
+        """Raise when the engine is dead and its replica must be replaced."""

@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import text
 
 from foundry.config import Settings
-from foundry.control.bootstrap import initialise
+from foundry.control.bootstrap import initialise_home
 from foundry.errors import InvalidRequest, PermissionDenied, Unauthenticated
 from foundry.governance.identity.domain import Principal, Role
-from foundry.governance.identity.keys import checksum, mint
+from foundry.governance.identity.keys import checksum, mint_token
 from foundry.governance.identity.service import Authenticator, VerdictCache
 from foundry.infra.database import Database
 from tests.control.client import PEPPER, SECURITY, administrator, new_key
@@ -85,7 +85,7 @@ async def test_wrong_secrets_cost_no_bcrypt(
     key_id, _ = await new_key(database, admin)
     counted = CountedBcrypt(monkeypatch)
     for _ in range(50):
-        head = f"fk_live_{key_id}_{mint().secret}"
+        head = f"fk_live_{key_id}_{mint_token().secret}"
         with pytest.raises(Unauthenticated):
             await authenticator.authenticate(f"Bearer {head}{checksum(head)}")
     assert counted.calls == 0
@@ -108,7 +108,7 @@ async def test_unknown_wrong_revoked_and_expired_look_the_same(
             {"id": expired_id, "past": past},
         )
     messages = set()
-    for header in (None, f"Bearer {mint().text}", f"Bearer {revoked}", f"Bearer {expired}"):
+    for header in (None, f"Bearer {mint_token().text}", f"Bearer {revoked}", f"Bearer {expired}"):
         with pytest.raises(Unauthenticated) as caught:
             await authenticator.authenticate(header)
         messages.add(caught.value.message)
@@ -157,12 +157,12 @@ async def test_the_first_key_is_made_once(database_url: str, tmp_path: Path) -> 
             "security": {"bcrypt_cost": 4},
         }
     )
-    first = await initialise(settings)
+    first = await initialise_home(settings)
     assert first is not None
     assert first.api_key not in repr(first)
     (settings.home / "credentials.json").write_text(f'{{"api_key": "{first.api_key}"}}')
-    assert await initialise(settings) is None
+    assert await initialise_home(settings) is None
     (settings.home / "credentials.json").write_text("half a file")
-    second = await initialise(settings)
+    second = await initialise_home(settings)
     assert second is not None
     assert second.id != first.id
