@@ -138,7 +138,7 @@ def _event(value: dict[str, object]) -> str:
 
 class NoAdapters:
     @asynccontextmanager
-    async def lease(self, uid: str, version_id: str) -> AsyncIterator[None]:
+    async def lease_adapter(self, uid: str, version_id: str) -> AsyncIterator[None]:
         yield
 
 

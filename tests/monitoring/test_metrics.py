@@ -91,8 +91,8 @@ def test_a_refusal_tells_its_stage_and_an_answer_that_nobody_got_no_status(
 
 def test_searches_are_timed_by_how_they_ended(recorder: Recorder) -> None:
     meter = RaySearchMeter()
-    meter.searched(0.5, "done")
-    meter.predicted(12)
+    meter.count_search(0.5, "done")
+    meter.count_predictions(12)
     assert recorder.calls == [
         ("foundry_budsim_search_seconds", 0.5, {"outcome": "done"}),
         ("foundry_budsim_predictions_total", 12, {}),

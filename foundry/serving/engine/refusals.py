@@ -66,10 +66,10 @@ def explain_adapter_refusal(text: str) -> FoundryError:
 def explain_status(code: int, message: str, param: str | None) -> FoundryError:
     """The error for an answer of the engine with an HTTP status of 400 or more."""
     if code == 404:
-        return model_missing(message)
+        return model_missing_error(message)
     if code == 503:
         log.info("the engine is full: %s", message)
-        return queue_full()
+        return queue_full_error()
     if code >= 500:
         log.error("the engine failed on a request: %s", message)
         return EngineFailed("the engine failed while it answered; its log has the cause")
@@ -90,7 +90,7 @@ def explain_client_fault(message: str, param: str | None) -> FoundryError:
     return InvalidRequest(message, param=param)
 
 
-def model_missing(message: str) -> ModelNotFound:
+def model_missing_error(message: str) -> ModelNotFound:
     """The engine does not know the adapter that was asked for, by its name inside the engine."""
     log.warning("the engine misses a model: %s", message)
     return ModelNotFound(
@@ -98,5 +98,5 @@ def model_missing(message: str) -> ModelNotFound:
     )
 
 
-def queue_full() -> Overloaded:
+def queue_full_error() -> Overloaded:
     return Overloaded("the engine's queue is full; retry after a moment")

@@ -31,8 +31,8 @@ from foundry.serving.engine.refusals import (
     explain_adapter_refusal,
     explain_client_fault,
     explain_status,
-    model_missing,
-    queue_full,
+    model_missing_error,
+    queue_full_error,
 )
 from foundry.validation import describe_problem
 
@@ -88,14 +88,14 @@ class VllmEngine(VLLMEngine):  # type: ignore[misc]
         self, operation: Operation, body: bytes, context: CallContext
     ) -> Body | EventStream:
         if len(body) < THREAD_BYTES:
-            request = self._request(operation, body, context)
+            request = self._parse_request(operation, body, context)
         else:
-            request = await asyncio.to_thread(self._request, operation, body, context)
+            request = await asyncio.to_thread(self._parse_request, operation, body, context)
         include_usage = _force_usage(request)
         try:
-            result = await self._create(operation, request)
+            result = await self._call_openai_layer(operation, request)
         except (GracefulHTTPError, VLLMClientError, ValueError) as error:
-            raise _refusal(error) from error
+            raise _to_refusal(error) from error
         except (EngineDeadError, EngineGenerateError) as error:
             raise EngineFailed("the engine died; a new one is being started") from error
         if isinstance(result, ErrorResponse):
@@ -110,18 +110,18 @@ class VllmEngine(VLLMEngine):  # type: ignore[misc]
             result.choices[-1].finish_reason,
         )
 
-    def _request(self, operation: Operation, body: bytes, context: CallContext) -> Any:
+    def _parse_request(self, operation: Operation, body: bytes, context: CallContext) -> Any:
         try:
             request = _REQUESTS[operation].model_validate_json(body)
         except ValidationError as error:
-            raise _invalid(error, body) from error
+            raise _to_invalid_request(error, body) from error
         except VLLMClientError as error:
-            raise _refusal(error) from error
+            raise _to_refusal(error) from error
         request.model = context.adapter_uid or self.name
         request.request_id = context.request_id
         return request
 
-    async def _create(self, operation: Operation, request: Any) -> Any:
+    async def _call_openai_layer(self, operation: Operation, request: Any) -> Any:
         serving = self._serving[operation]
         if operation == "chat":
             return await serving.create_chat_completion(request)
@@ -131,7 +131,7 @@ class VllmEngine(VLLMEngine):  # type: ignore[misc]
         request = LoRARequest(
             lora_name=uid, lora_int_id=self._models.lora_id_counter.inc(1), lora_path=str(path)
         )
-        client = self._ready()
+        client = self._started_client()
         try:
             added = await client.add_lora(request)
         except EngineDeadError as error:
@@ -146,16 +146,16 @@ class VllmEngine(VLLMEngine):  # type: ignore[misc]
     async def remove_lora(self, uid: str) -> None:
         request = self._models.lora_requests.pop(uid, None)
         if request is not None:
-            await self._ready().remove_lora(request.lora_int_id)
+            await self._started_client().remove_lora(request.lora_int_id)
 
     async def check_health(self) -> None:
-        await self._ready().check_health()
+        await self._started_client().check_health()
 
     async def shutdown(self) -> None:
         if self._client is not None:
             self._client.shutdown()
 
-    def _ready(self) -> AsyncLLM:
+    def _started_client(self) -> AsyncLLM:
         if self._client is None:
             raise EngineFailed("the engine has not started")
         return self._client
@@ -174,16 +174,16 @@ def _force_usage(request: Any) -> bool:
     return bool(options and options.include_usage)
 
 
-def _invalid(error: ValidationError, body: bytes) -> FoundryError:
+def _to_invalid_request(error: ValidationError, body: bytes) -> FoundryError:
     """The first problem in the request's own words."""
     problems = error.errors(include_url=False, include_input=False)
     where, text = describe_problem(problems, orjson.loads(body))
     return InvalidRequest(text, param=where or None)
 
 
-def _refusal(error: Exception) -> FoundryError:
+def _to_refusal(error: Exception) -> FoundryError:
     if isinstance(error, GracefulHTTPError):
-        return queue_full()
+        return queue_full_error()
     if isinstance(error, VLLMNotFoundError):
-        return model_missing(str(error))
+        return model_missing_error(str(error))
     return explain_client_fault(str(error), getattr(error, "parameter", None))
