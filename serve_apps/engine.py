@@ -58,7 +58,7 @@ class VllmRuntime(VllmRules):
         spec = EngineSpec(
             UUID(str(args["base_version_id"])), str(args["app_name"]), serving, options
         )
-        return bind(
+        return bind_deployments(
             EngineReplica,
             spec,
             replicas=options.replicas,
@@ -77,7 +77,7 @@ class VllmRuntime(VllmRules):
         await prove_answers(self._upstream, app_name, model)
 
 
-def bind(
+def bind_deployments(
     server: type[EngineReplica],
     spec: EngineSpec,
     *,

@@ -26,7 +26,7 @@ from serve_apps.security import open_authenticator
 _HEADROOM = 64
 
 
-def create(settings: Settings) -> FastAPI:
+def create_app(settings: Settings) -> FastAPI:
     database = open_database(settings, Role.GATEWAY)
     authenticator = open_authenticator(settings, database)
     measurement = Measurement(
@@ -55,7 +55,7 @@ def create(settings: Settings) -> FastAPI:
     )
 
 
-@serve.ingress(lambda: create(load_settings()))
+@serve.ingress(lambda: create_app(load_settings()))
 class Gateway:
     """Built inside the replica: pools and handles do not travel."""
 
