@@ -1,8 +1,8 @@
 """The only reader of the environment.
 
 Settings are built in entry points and handed down by section. Variables are
-`FOUNDRY_<SECTION>__<FIELD>`; an unknown
-`FOUNDRY_*` variable is an error: a misspelled one would otherwise be ignored in silence.
+`FOUNDRY_<SECTION>__<FIELD>`; an unknown `FOUNDRY_*` variable is an error: a misspelled one would
+otherwise be ignored in silence.
 """
 
 import json
@@ -16,8 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from foundry.errors import SetupError
+from foundry.validation import find_problem
 
 _PREFIX = "FOUNDRY_"
+# IPv4 on purpose: Ray and HAProxy take the address literally, and `localhost` may be `::1`.
+LOOPBACK = "127.0.0.1"
 
 
 class _Section(BaseModel):
@@ -61,17 +64,22 @@ class RaySettings(_Section):
     )
     port: int = Field(default=6380, ge=1, le=65535, description="GCS port of the local Ray")
     dashboard_port: int = Field(default=8265, ge=1, le=65535)
-    dashboard_host: str = "127.0.0.1"
+    dashboard_host: str = LOOPBACK
     num_cpus: int | None = Field(default=None, ge=1, description="unset: the machine's cores")
     object_store_mb: int = Field(default=256, ge=80, description="shared memory of the local Ray")
     start_timeout_s: float = Field(default=120.0, gt=0)
 
 
 class HttpSettings(_Section):
-    host: str = "127.0.0.1"
+    host: str = LOOPBACK
     port: int = Field(default=8000, ge=1, le=65535)
     max_body_bytes: int = Field(default=8 * 2**20, ge=1024)
     max_upload_bytes: int = Field(default=256 * 2**20, ge=1024)
+    min_upload_bytes_s: int = Field(
+        default=32 * 1024,
+        ge=1,
+        description="an upload that is slower over its whole body is refused, after 30 s",
+    )
     max_in_flight: int = Field(default=512, ge=1, description="requests per gateway replica")
     request_timeout_s: float = Field(default=600.0, gt=0)
 
@@ -152,7 +160,7 @@ class Settings(BaseSettings):
     @property
     def base_url(self) -> str:
         """Where this stack's HTTP listens, no trailing slash."""
-        host = "127.0.0.1" if self.http.host == "0.0.0.0" else self.http.host
+        host = LOOPBACK if self.http.host == "0.0.0.0" else self.http.host
         return f"http://{host}:{self.http.port}"
 
 
@@ -186,9 +194,9 @@ def load_settings() -> Settings:
     try:
         settings = Settings()
     except ValidationError as error:
-        problem = error.errors()[0]
-        name = _PREFIX + "__".join(str(part) for part in problem["loc"]).upper()
-        raise SetupError(f"{name}: {problem['msg']}") from error
+        problem = find_problem(error.errors())
+        name = _PREFIX + "__".join(map(str, problem.path)).upper()
+        raise SetupError(problem.tell(name)) from error
     return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
 
 

@@ -8,6 +8,7 @@ FoundryError                internal_error
 │   ├── InvalidConfiguration  invalid_configuration   each violation: JSON path and reason
 │   ├── ContextLengthExceeded  context_length_exceeded
 │   ├── BodyTooLarge        body_too_large
+│   ├── BodyTooSlow         body_too_slow             an upload that does not arrive in time
 │   └── UnsupportedFeature  unsupported
 ├── Unauthenticated         invalid_api_key           one body for every cause
 ├── PermissionDenied        permission_denied
@@ -75,6 +76,10 @@ class ContextLengthExceeded(InvalidRequest):
 
 class BodyTooLarge(InvalidRequest):
     code = "body_too_large"
+
+
+class BodyTooSlow(InvalidRequest):
+    code = "body_too_slow"
 
 
 class UnsupportedFeature(InvalidRequest):

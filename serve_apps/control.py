@@ -19,7 +19,7 @@ from foundry.supervisor.ray_hardware import RayHardware
 from serve_apps.security import open_authenticator
 
 
-def create(settings: Settings) -> FastAPI:
+def create_app(settings: Settings) -> FastAPI:
     database, objects, cluster = open_database(settings), open_objects(settings), RayCluster()
     return create_control(
         database=database,
@@ -37,7 +37,7 @@ def create(settings: Settings) -> FastAPI:
     )
 
 
-@serve.ingress(lambda: create(load_settings()))
+@serve.ingress(lambda: create_app(load_settings()))
 class Control:
     """Built inside the replica: pools do not travel."""
 

@@ -62,7 +62,7 @@ class VllmRuntime(VllmRules):
         spec = EngineSpec(
             UUID(str(args["base_version_id"])), str(args["app_name"]), serving, options
         )
-        return bind(
+        return bind_deployments(
             EngineReplica,
             spec,
             replicas=options.replicas,
@@ -72,11 +72,16 @@ class VllmRuntime(VllmRules):
         )
 
     async def health(self, app_name: str, model: str) -> None:
-        """Raises EngineFailed, Unavailable."""
+        """Prove that the engine answers, streamed and not.
+
+        Raises:
+            EngineFailed: its answer is broken.
+            Unavailable: it does not answer.
+        """
         await prove_answers(self._upstream, app_name, model)
 
 
-def bind(
+def bind_deployments(
     server: type[EngineReplica],
     spec: EngineSpec,
     *,

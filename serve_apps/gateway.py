@@ -26,7 +26,7 @@ from serve_apps.security import open_authenticator
 _HEADROOM = 64
 
 
-def create(settings: Settings) -> FastAPI:
+def create_app(settings: Settings) -> FastAPI:
     database = open_database(settings, Role.GATEWAY)
     authenticator = open_authenticator(settings, database)
     measurement = Measurement(
@@ -39,7 +39,7 @@ def create(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with measurement.running():
+        async with measurement.flush_periodically():
             yield
         authenticator.close()
         await database.close()
@@ -55,7 +55,7 @@ def create(settings: Settings) -> FastAPI:
     )
 
 
-@serve.ingress(lambda: create(load_settings()))
+@serve.ingress(lambda: create_app(load_settings()))
 class Gateway:
     """Built inside the replica: pools and handles do not travel."""
 

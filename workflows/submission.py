@@ -16,6 +16,7 @@ from foundry.errors import FoundryError, SetupError
 from foundry.execution.jobs.schemas import JobOut
 from foundry.execution.workers.run import execute
 from foundry.sdk import Foundry
+from foundry.validation import describe_problem
 
 Options = argparse.Namespace
 Submit = Callable[[Foundry, Options, str], JobOut]
@@ -40,9 +41,8 @@ def configured(model: type[Model], document: Mapping[str, Any]) -> Model:
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise SetupError(f"--config: {where}: {problem['msg']}") from error
+        _, text = describe_problem(error.errors(), document)
+        raise SetupError(f"--config: {text}") from error
 
 
 def run(parser: argparse.ArgumentParser, submit: Submit, instead: str) -> None:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from foundry.cli.console import Output, OutputOption, print_json, print_rows, stdout
-from foundry.config import Settings, load_settings
+from foundry.config import LOOPBACK, Settings, load_settings
 from foundry.errors import FoundryError
 from foundry.infra.embedded import ray, stack
 from foundry.infra.embedded.health import PartStatus
@@ -157,7 +157,7 @@ def _port_checks(settings: Settings) -> Iterator[Check]:
     ports = [(settings.http.host, settings.http.port, "FOUNDRY_HTTP__PORT")]
     if settings.ray.address is None:
         ports += [
-            ("127.0.0.1", settings.ray.port, "FOUNDRY_RAY__PORT"),
+            (LOOPBACK, settings.ray.port, "FOUNDRY_RAY__PORT"),
             (
                 settings.ray.dashboard_host,
                 settings.ray.dashboard_port,

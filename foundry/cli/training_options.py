@@ -212,8 +212,8 @@ def _outer(given: Given) -> dict[str, Any]:
 
 
 def _inner_option(where: Location) -> str:
-    # The method's tag, `lora`, stands between `method` and its field.
-    return "-".join(part for part in where if part != "method")
+    # Only the method `lora` has fields, and its options carry its name.
+    return "-".join("lora" if part == "method" else part for part in where)
 
 
 def _diloco_option(where: Location) -> str:
@@ -234,10 +234,11 @@ def _valid(
     """
     from pydantic import ValidationError
 
+    from foundry.validation import find_problem
+
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        problem = error.errors()[0]
-        option = option_of(tuple(str(part) for part in problem["loc"])).replace("_", "-")
-        reason = problem["msg"].removeprefix("Value error, ")
-        raise InvalidRequest(f"--{option}: {reason}" if option else f"options: {reason}") from error
+        problem = find_problem(error.errors(), document)
+        option = option_of(tuple(map(str, problem.path))).replace("_", "-")
+        raise InvalidRequest(problem.tell(f"--{option}" if option else "options")) from error

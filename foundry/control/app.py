@@ -5,22 +5,24 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from fastapi import APIRouter, Depends, FastAPI, Request
+from starlette.middleware import Middleware
 
 from foundry import __version__
 from foundry.catalog.datasets.router import router as datasets
 from foundry.catalog.registry.router import router as registry
 from foundry.config import HttpSettings
-from foundry.control.capabilities import Capability, capabilities
+from foundry.control.capabilities import Capability, find_capabilities
 from foundry.execution.fleets.router import router as fleets
 from foundry.execution.jobs.router import router as jobs
 from foundry.governance.audit.router import router as audit
 from foundry.governance.identity.router import router as identity
 from foundry.governance.identity.service import Authenticator
 from foundry.infra.database import Database
-from foundry.infra.http import public, require
+from foundry.infra.http import allow_anyone, require_permission
 from foundry.infra.http.admission import Admission
+from foundry.infra.http.ends import NoEnds
 from foundry.infra.http.errors import install_error_handlers
-from foundry.infra.http.permissions import declared_permissions
+from foundry.infra.http.permissions import collect_permissions
 from foundry.infra.http.readiness import Readiness
 from foundry.infra.http.stages import build_stages
 from foundry.infra.objects import ObjectStore
@@ -50,8 +52,8 @@ class ControlSettings(Protocol):
 _own = APIRouter(tags=["control"])
 
 
-@_own.get("/health", operation_id="health", dependencies=[Depends(public)])
-async def health(request: Request) -> dict[str, str]:
+@_own.get("/health", operation_id="health", dependencies=[Depends(allow_anyone)])
+async def report_health(request: Request) -> dict[str, str]:
     """200 when requests can be answered; else 503, whose error says what is down."""
     await request.app.state.readiness.check_ready()
     return {"status": "ok", "version": __version__}
@@ -60,10 +62,10 @@ async def health(request: Request) -> dict[str, str]:
 @_own.get(
     "/capabilities",
     operation_id="capabilities",
-    dependencies=[Depends(require("capabilities:read"))],
+    dependencies=[Depends(require_permission("capabilities:read"))],
 )
 async def list_capabilities() -> dict[str, dict[str, Capability]]:
-    return {"data": capabilities()}
+    return {"data": find_capabilities()}
 
 
 def create_control(
@@ -109,12 +111,7 @@ def create_control(
         servers=[{"url": "/api"}],
         root_path_in_servers=False,
         redirect_slashes=False,
-        middleware=build_stages(
-            authenticator,
-            settings.http,
-            public_paths=PUBLIC_PATHS,
-            upload_paths=_UPLOAD_PATHS,
-        ),
+        middleware=_stages(authenticator, settings.http),
         lifespan=lifespan,
     )
     app.state.database = database
@@ -130,5 +127,15 @@ def create_control(
     for router in (_own, *_SLICES):
         app.include_router(router)
     install_error_handlers(app)
-    declared_permissions(app)
+    collect_permissions(app)
     return app
+
+
+def _stages(authenticator: Authenticator, http: HttpSettings) -> list[Middleware]:
+    return build_stages(
+        authenticator,
+        http,
+        ends=NoEnds(),
+        public_paths=PUBLIC_PATHS,
+        upload_paths=_UPLOAD_PATHS,
+    )

@@ -20,11 +20,11 @@ class Capability(BaseModel):
     reason: str | None = None
 
 
-def capabilities() -> dict[str, Capability]:
-    return {name: _capability(*needed) for name, needed in _NEEDS.items()}
+def find_capabilities() -> dict[str, Capability]:
+    return {name: _find_capability(*needed) for name, needed in _NEEDS.items()}
 
 
-def _capability(module: str, extra: str) -> Capability:
+def _find_capability(module: str, extra: str) -> Capability:
     if find_spec(module) is not None:
         return Capability(available=True)
     reason = f"{module} is not installed here: pip install '{extra}'"

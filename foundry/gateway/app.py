@@ -5,11 +5,12 @@ from starlette.types import Lifespan
 
 from foundry.config import HttpSettings
 from foundry.gateway import openai, probes
+from foundry.gateway.ends import InferenceEnds
 from foundry.gateway.plane import Plane
 from foundry.gateway.ports import Meter, Routing, Upstream
 from foundry.infra.http.admission import Admission
 from foundry.infra.http.errors import install_error_handlers
-from foundry.infra.http.permissions import declared_permissions
+from foundry.infra.http.permissions import collect_permissions
 from foundry.infra.http.readiness import Pingable, Readiness
 from foundry.infra.http.stages import Authenticator, build_stages
 
@@ -39,7 +40,9 @@ def create_gateway(
         openapi_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
-        middleware=build_stages(authenticator, settings, public_paths=probes.PATHS),
+        middleware=build_stages(
+            authenticator, settings, ends=InferenceEnds(meter), public_paths=probes.PATHS
+        ),
     )
     app.state.readiness = Readiness(database)
     app.state.plane = Plane(
@@ -48,5 +51,5 @@ def create_gateway(
     install_error_handlers(app)
     app.include_router(openai.router)
     app.include_router(probes.router)
-    declared_permissions(app)
+    collect_permissions(app)
     return app

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 MAX_OPEN = 2048
 # Refused because of what it asked: says nothing about the engine.
 _CALLERS_FAULTS = frozenset({"invalid_value", "unsupported", "context_length_exceeded"})
+# Ends that say nothing about the engine either.
+_NOBODYS_FAULT = frozenset({End.CLIENT_LEFT, End.SHUT_DOWN})
 
 Key = tuple[UUID, UUID, int, int]
 
@@ -41,7 +43,7 @@ class WindowSink(Protocol):
 _MAX_SPANS = 16
 
 
-class _Busy:
+class _BusyTime:
     """Length of the union of intervals that arrive in order of their ends."""
 
     def __init__(self) -> None:
@@ -49,7 +51,7 @@ class _Busy:
         self._sealed = 0.0
 
     def add(self, start: float, end: float) -> float:
-        """The union's length so far, in seconds."""
+        """Add an interval, and return the union's length so far, in seconds."""
         while self._spans and self._spans[-1][1] >= start:
             first, last = self._spans.pop()
             start, end = min(start, first), max(end, last)
@@ -61,11 +63,11 @@ class _Busy:
 
 
 @dataclass(slots=True)
-class _Open:
+class _OpenWindow:
     """One window as it is being counted; `dirty` while it holds what was not written."""
 
     statistics: Statistics = field(default_factory=Statistics)
-    busy: _Busy = field(default_factory=_Busy)
+    busy: _BusyTime = field(default_factory=_BusyTime)
     dirty: bool = True
 
 
@@ -93,31 +95,31 @@ class Measurement:
         self._flush_s = flush_s
         self._clock = clock
         self._replica = uuid7()
-        self._open: dict[Key, _Open] = {}
+        self._open: dict[Key, _OpenWindow] = {}
         self._index = 0
 
     def settle(self, settlement: Settlement) -> None:
         self._meter.settle(settlement)
-        if settlement.target is None:
+        if settlement.target is None or settlement.principal is None:
             return
         try:
-            self._count(settlement, settlement.target)
+            self._count_request(settlement, settlement.principal.tenant_id, settlement.target)
         except InvalidRequest:
             log.warning("unmeasured: %s names no revision", settlement.target.app_name)
 
-    def _count(self, settlement: Settlement, target: Target) -> None:
+    def _count_request(self, settlement: Settlement, tenant_id: UUID, target: Target) -> None:
         now = self._clock()
         # A clock set back must not reopen a window that was written and forgotten.
         self._index = max(self._index, int(now // self._window_s))
         revision = revision_of(target.app_name)
-        key = (settlement.principal.tenant_id, target.endpoint_id, revision, self._index)
+        key = (tenant_id, target.endpoint_id, revision, self._index)
         window = self._open.get(key)
         if window is None:
             if len(self._open) >= MAX_OPEN:
                 return
-            window = self._open[key] = _Open()
+            window = self._open[key] = _OpenWindow()
         window.dirty = True
-        _add(window, settlement, now, self._index * self._window_s)
+        _add_request(window, settlement, now, self._index * self._window_s)
 
     async def flush(self) -> None:
         """Write what changed; forget windows that ended and were written. Raises FoundryError."""
@@ -127,7 +129,7 @@ class Measurement:
             window.dirty = False
         try:
             if written:
-                await self._sink.write([self._part(*item) for item in written.items()])
+                await self._sink.write([self._window_part(*item) for item in written.items()])
         except BaseException:
             for window in written.values():
                 window.dirty = True
@@ -137,23 +139,23 @@ class Measurement:
                 del self._open[key]
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Flushes every `flush_s`, and once more at the end."""
-        task = asyncio.create_task(self._forever(), name="measurement")
+    async def flush_periodically(self) -> AsyncIterator[None]:
+        """Flush every `flush_s`, and once more at the end."""
+        task = asyncio.create_task(self._flush_forever(), name="measurement")
         try:
             yield
         finally:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-            await self._attempt()
+            await self._try_flush()
 
-    async def _forever(self) -> None:
+    async def _flush_forever(self) -> None:
         while True:
             await asyncio.sleep(self._flush_s)
-            await self._attempt()
+            await self._try_flush()
 
-    async def _attempt(self) -> None:
+    async def _try_flush(self) -> None:
         try:
             await self.flush()
         except FoundryError as error:
@@ -162,7 +164,7 @@ class Measurement:
             # Measuring outlives every fault of a write; requests never notice.
             log.exception("measurements are kept and written later")
 
-    def _part(self, key: Key, window: _Open) -> WindowPart:
+    def _window_part(self, key: Key, window: _OpenWindow) -> WindowPart:
         tenant_id, endpoint_id, revision, index = key
         return WindowPart(
             tenant_id=tenant_id,
@@ -176,7 +178,9 @@ class Measurement:
         )
 
 
-def _add(window: _Open, settlement: Settlement, now: float, started_at: float) -> None:
+def _add_request(
+    window: _OpenWindow, settlement: Settlement, now: float, started_at: float
+) -> None:
     statistics = window.statistics
     if settlement.end is End.FINISHED and settlement.usage is not None:
         usage = settlement.usage
@@ -184,7 +188,7 @@ def _add(window: _Open, settlement: Settlement, now: float, started_at: float) -
         statistics.answered(
             usage.prompt_tokens, usage.completion_tokens, ttft_s, settlement.duration_s
         )
-    elif settlement.end is not End.CLIENT_LEFT and settlement.code not in _CALLERS_FAULTS:
+    elif settlement.end not in _NOBODYS_FAULT and settlement.code not in _CALLERS_FAULTS:
         statistics.errors += 1
     statistics.in_flight_s += settlement.duration_s
     start = max(now - settlement.duration_s, started_at)

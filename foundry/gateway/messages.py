@@ -26,21 +26,21 @@ def check_messages(messages: object) -> None:
         UnsupportedFeature: a part of a type that is not served.
     """
     if not isinstance(messages, list):
-        raise _invalid("messages", "must be an array")
+        raise _invalid_at("messages", "must be an array")
     if len(messages) > MAX_MESSAGES:
-        raise _invalid("messages", f"must have at most {MAX_MESSAGES} items")
+        raise _invalid_at("messages", f"must have at most {MAX_MESSAGES} items")
     for index, message in enumerate(messages):
         _check_message(f"messages.{index}", message)
 
 
 def _check_message(where: str, message: object) -> None:
     if not isinstance(message, dict):
-        raise _invalid(where, "must be an object")
+        raise _invalid_at(where, "must be an object")
     role = message.get("role")
     if role is None:
-        raise _invalid(f"{where}.role", "is required")
+        raise _invalid_at(f"{where}.role", "is required")
     if not isinstance(role, str) or not role:
-        raise _invalid(f"{where}.role", "must be a string")
+        raise _invalid_at(f"{where}.role", "must be a string")
     _check_content(f"{where}.content", message.get("content"), role in _CONTENT_OPTIONAL)
     _check_tool_calls(f"{where}.tool_calls", message.get("tool_calls"))
 
@@ -48,20 +48,20 @@ def _check_message(where: str, message: object) -> None:
 def _check_content(where: str, content: object, optional: bool) -> None:
     if content is None:
         if not optional:
-            raise _invalid(where, "is required")
+            raise _invalid_at(where, "is required")
     elif isinstance(content, list):
         for index, part in enumerate(content):
             _check_part(f"{where}.{index}", part)
     elif not isinstance(content, str):
-        raise _invalid(where, "must be a string or an array of parts")
+        raise _invalid_at(where, "must be a string or an array of parts")
 
 
 def _check_part(where: str, part: object) -> None:
     if not isinstance(part, dict):
-        raise _invalid(where, "must be an object with a type")
+        raise _invalid_at(where, "must be an object with a type")
     kind = part.get("type")
     if kind is None:
-        raise _invalid(f"{where}.type", "is required")
+        raise _invalid_at(f"{where}.type", "is required")
     field = PART_FIELDS.get(kind) if isinstance(kind, str) else None
     if field is None:
         raise UnsupportedFeature(
@@ -76,24 +76,24 @@ def _check_part(where: str, part: object) -> None:
         )
     if not isinstance(part.get(field), str):
         demand = "must be a string" if field in part else "is required"
-        raise _invalid(f"{where}.{field}", demand)
+        raise _invalid_at(f"{where}.{field}", demand)
 
 
 def _check_tool_calls(where: str, calls: object) -> None:
     if calls is None:
         return
     if not isinstance(calls, list):
-        raise _invalid(where, "must be an array")
+        raise _invalid_at(where, "must be an array")
     for index, call in enumerate(calls):
         place = f"{where}.{index}"
         function: Any = call.get("function") if isinstance(call, dict) else None
         if not isinstance(function, dict):
-            raise _invalid(f"{place}.function", "must be an object")
+            raise _invalid_at(f"{place}.function", "must be an object")
         for field in ("name", "arguments"):
             if not isinstance(function.get(field), str):
                 demand = "must be a string" if field in function else "is required"
-                raise _invalid(f"{place}.function.{field}", demand)
+                raise _invalid_at(f"{place}.function.{field}", demand)
 
 
-def _invalid(where: str, demand: str) -> InvalidRequest:
+def _invalid_at(where: str, demand: str) -> InvalidRequest:
     return InvalidRequest(f"{where} {demand}", param=where)

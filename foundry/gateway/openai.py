@@ -7,10 +7,10 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from foundry.errors import ModelNotFound
 from foundry.gateway.plane import INVOKE, Plane
-from foundry.infra.http import require
+from foundry.infra.http import require_permission
 from foundry.serving.endpoints.domain import ServedModel
 
-router = APIRouter(dependencies=[Depends(require(INVOKE))])
+router = APIRouter(dependencies=[Depends(require_permission(INVOKE))])
 
 
 def _plane(request: Request) -> Plane:
@@ -20,25 +20,25 @@ def _plane(request: Request) -> Plane:
 
 @router.post("/chat/completions")
 async def chat_completions(request: Request) -> Response:
-    return await _plane(request).complete(request, "chat")
+    return await _plane(request).answer_completion(request, "chat")
 
 
 @router.post("/completions")
 async def completions(request: Request) -> Response:
-    return await _plane(request).complete(request, "completions")
+    return await _plane(request).answer_completion(request, "completions")
 
 
 @router.get("/models")
 async def list_models(request: Request) -> Response:
     models = await _plane(request).routing.list_models(request.state.principal)
-    return _json({"object": "list", "data": [_card(model) for model in models]})
+    return _json_response({"object": "list", "data": [_card(model) for model in models]})
 
 
 @router.get("/models/{model_id:path}")
 async def get_model(request: Request, model_id: str) -> Response:
     for model in await _plane(request).routing.list_models(request.state.principal):
         if model.id == model_id:
-            return _json(_card(model))
+            return _json_response(_card(model))
     raise ModelNotFound(
         f"the model {model_id!r} does not exist or is not yours to use; "
         "GET /v1/models lists what is",
@@ -59,5 +59,5 @@ def _card(model: ServedModel) -> dict[str, Any]:
     }
 
 
-def _json(value: object) -> Response:
+def _json_response(value: object) -> Response:
     return Response(orjson.dumps(value), media_type="application/json")

@@ -1,6 +1,5 @@
 """An inference request after authentication: parse, resolve, policy, admit, dispatch, settle."""
 
-import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,21 +7,20 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from foundry.errors import FoundryError, PermissionDenied
+from foundry.errors import PermissionDenied
 from foundry.gateway import relay
-from foundry.gateway.body import Ask, read_ask
-from foundry.gateway.ports import Meter, Routing, Settlement, Upstream
-from foundry.gateway.responses import Disconnected, EventStream, call_headers, until_disconnect
+from foundry.gateway.body import CompletionBody, parse_body_off_loop
+from foundry.gateway.ports import Meter, Routing, Upstream
+from foundry.gateway.responses import EventStream, headers_of
 from foundry.gateway.retries import RetryBudget
 from foundry.governance.identity.domain import Principal
 from foundry.infra.http.admission import Admission, Admittee
+from foundry.infra.http.scopes import Stage, enter_stage
 from foundry.infra.wire.frames import Operation
 from foundry.serving.endpoints.domain import Target
 
 # The permission of every route of this plane that reaches an engine.
 INVOKE = "inference:invoke"
-# nginx's number for a client that closed its request; nobody receives it.
-_CLIENT_GONE = 499
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,74 +34,54 @@ class Plane:
     admission: Admission = field(default_factory=Admission)
     budget: RetryBudget = field(default_factory=RetryBudget)
 
-    async def complete(self, http: HttpRequest, operation: Operation) -> Response:
+    async def answer_completion(self, http: HttpRequest, operation: Operation) -> Response:
         """Answer one chat or text completion."""
-        dispatched = False
-        try:
-            ask = await read_ask(await http.body(), operation)
-            request = await self._resolve(http, operation, ask)
-            stack = await self.admission.admit(
-                Admittee(request.request_id, request.principal, INVOKE, ask.raw)
-            )
-            dispatched = True
-            return await self._dispatch(http, request, ask, stack)
-        except BaseException as error:
-            # Before dispatch there is no call that would settle.
-            if not dispatched:
-                self._settle_refused(http, operation, error)
-            raise
+        scope = http.scope
+        enter_stage(scope, Stage.BODY)
+        body = await parse_body_off_loop(await http.body(), operation)
+        request = await self._resolve_model(http, operation, body)
+        enter_stage(scope, Stage.ADMISSION)
+        stack = await self.admission.admit(
+            Admittee(request.request_id, request.principal, INVOKE, body.raw)
+        )
+        # From here on the call records the end, not the stage around the application.
+        enter_stage(scope, Stage.DISPATCH)
+        return await self._dispatch_call(request, body, stack)
 
-    async def _resolve(self, http: HttpRequest, operation: Operation, ask: Ask) -> relay.Request:
+    async def _resolve_model(
+        self, http: HttpRequest, operation: Operation, body: CompletionBody
+    ) -> relay.Request:
         state: Any = http.state
-        target = await self.routing.resolve(state.principal, ask.model)
+        enter_stage(http.scope, Stage.RESOLUTION)
+        target = await self.routing.resolve(state.principal, body.model)
+        enter_stage(http.scope, Stage.POLICY)
         _check_policy(state.principal, target)
         return relay.Request(
             request_id=state.request_id,
             principal=state.principal,
             target=target,
             operation=operation,
-            model=ask.model,
-            body=ask.raw,
+            model=body.model,
+            body=body.raw,
             received_at=state.received_at,
             timeout_s=self.timeout_s,
+            client=state.client,
         )
 
-    async def _dispatch(
-        self, http: HttpRequest, request: relay.Request, ask: Ask, stack: AsyncExitStack
+    async def _dispatch_call(
+        self, request: relay.Request, body: CompletionBody, stack: AsyncExitStack
     ) -> Response:
         call = relay.Call(request, self.upstream, self.meter, self.budget, stack)
         try:
-            return await until_disconnect(http.receive, _answer(call, ask))
-        except Disconnected:
-            return Response(status_code=_CLIENT_GONE)
+            return await _open_answer(call, body)
         finally:
             # A stream settles when its response ends.
             if not call.streaming:
                 await call.close()
 
-    def _settle_refused(
-        self, http: HttpRequest, operation: Operation, error: BaseException
-    ) -> None:
-        state: Any = http.state
-        self.meter.settle(
-            Settlement(
-                request_id=state.request_id,
-                principal=state.principal,
-                target=None,
-                operation=operation,
-                end=relay.end_of(error, after_first_byte=False),
-                code=error.code if isinstance(error, FoundryError) else None,
-                usage=None,
-                streamed=False,
-                attempts=0,
-                ttft_s=None,
-                duration_s=time.monotonic() - state.received_at,
-            )
-        )
-
 
 def _check_policy(principal: Principal, target: Target) -> None:
-    """Whether the caller may use the resolved model. Raises PermissionDenied."""
+    """Refuse a caller who may not use the resolved model, by PermissionDenied."""
     if not principal.policy.allows_model(target.model_name):
         raise PermissionDenied(
             f"this key may not use the model {target.model_name}; "
@@ -112,11 +90,11 @@ def _check_policy(principal: Principal, target: Target) -> None:
         )
 
 
-async def _answer(call: relay.Call, ask: Ask) -> Response:
+async def _open_answer(call: relay.Call, body: CompletionBody) -> Response:
     await call.open()
-    if ask.stream:
+    if body.stream:
         response = EventStream(call)
         call.streaming = True
         return response
-    body = await call.collect()
-    return Response(body, media_type="application/json", headers=call_headers(call))
+    payload = await call.collect_body()
+    return Response(payload, media_type="application/json", headers=headers_of(call))

@@ -3,18 +3,25 @@
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Literal, Protocol
 
 from foundry.governance.identity.domain import Principal
+from foundry.infra.http.scopes import Stage
 from foundry.infra.wire.frames import CallContext, Frame, Operation, Usage
 from foundry.serving.endpoints.domain import ServedModel, Target
 
 
 class Routing(Protocol):
     async def resolve(self, principal: Principal, model: str) -> Target:
-        """Raises ModelNotFound, NoHealthyUpstream (its base is not running)."""
+        """Find what answers under the name `model`.
 
-    async def list_models(self, principal: Principal) -> Sequence[ServedModel]: ...
+        Raises:
+            ModelNotFound: the caller's project has no such model.
+            NoHealthyUpstream: its base is not running.
+        """
+
+    async def list_models(self, principal: Principal) -> Sequence[ServedModel]:
+        """List what `resolve` would find."""
 
 
 class Upstream(Protocol):
@@ -23,7 +30,7 @@ class Upstream(Protocol):
     def stream(
         self, app_name: str, operation: Operation, body: bytes, context: CallContext
     ) -> AsyncIterator[Frame]:
-        """Frames of one call; closing the iterator cancels the call.
+        """Stream the frames of one call; closing the iterator cancels the call.
 
         Raises (while iterated):
             NoHealthyUpstream: no replica has taken the call; it may be sent elsewhere.
@@ -37,6 +44,7 @@ class End(StrEnum):
 
     `finished`: the whole answer was handed on. `refused`: an error before any of it, which the
     request or the load explains. `engine_died`: the engine that had taken it broke off.
+    `shut_down`: this gateway stopped before the answer was complete.
     """
 
     FINISHED = "finished"
@@ -45,15 +53,23 @@ class End(StrEnum):
     DEADLINE_AFTER_FIRST_BYTE = "deadline_after_first_byte"
     CLIENT_LEFT = "client_left"
     ENGINE_DIED = "engine_died"
+    SHUT_DOWN = "shut_down"
     INTERNAL = "internal"
+
+
+RequestOperation = Operation | Literal["models", "other"]
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The end of one request; exactly one per authenticated inference request.
+    """The end of one request; exactly one per request that is not a probe.
 
     Attributes:
-        target: None when the name was not resolved.
+        principal: None when the request was not authenticated.
+        target: None unless an engine was asked.
+        operation: what was asked for, `models` and `other` included.
+        stage: where the request ended.
+        status: of the answer; None when nobody received one.
         usage: tokens, those generated so far of an answer that broke off; None when no engine
             told any.
         code: of the error that ended it; None without one.
@@ -63,10 +79,12 @@ class Settlement:
     """
 
     request_id: str
-    principal: Principal
+    principal: Principal | None
     target: Target | None
-    operation: Operation
+    operation: RequestOperation
     end: End
+    stage: Stage
+    status: int | None
     code: str | None
     usage: Usage | None
     streamed: bool
@@ -76,4 +94,5 @@ class Settlement:
 
 
 class Meter(Protocol):
-    def settle(self, settlement: Settlement) -> None: ...
+    def settle(self, settlement: Settlement) -> None:
+        """Count one request that has ended."""

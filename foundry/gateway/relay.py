@@ -12,8 +12,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 
-from starlette.requests import ClientDisconnect
-
 from foundry.errors import (
     DeadlineExceeded,
     EngineFailed,
@@ -24,6 +22,9 @@ from foundry.errors import (
 from foundry.gateway.ports import End, Meter, Settlement, Upstream
 from foundry.gateway.retries import RetryBudget
 from foundry.governance.identity.domain import Principal
+from foundry.infra.http.errors import status_of
+from foundry.infra.http.presence import Client
+from foundry.infra.http.scopes import Stage
 from foundry.infra.wire.frames import CallContext, Frame, Head, Kind, Operation, Tail, Usage
 from foundry.serving.endpoints.domain import Target
 
@@ -42,6 +43,7 @@ class Request:
     Attributes:
         received_at: monotonic seconds of its arrival.
         timeout_s: from the arrival to the end of the answer.
+        client: who waits for the answer.
     """
 
     request_id: str
@@ -52,6 +54,7 @@ class Request:
     body: bytes
     received_at: float
     timeout_s: float
+    client: Client
 
     def remaining_s(self) -> float:
         return self.received_at + self.timeout_s - time.monotonic()
@@ -83,7 +86,7 @@ class Call:
         self._frames: AsyncIterator[Frame] | None = None
         self._usage: Usage | None = None
         self._end: End | None = None
-        self._code: str | None = None
+        self._error: FoundryError | None = None
         self._first_at: float | None = None
         self._settled = False
 
@@ -94,8 +97,8 @@ class Call:
             FoundryError: the engine's own refusal, or that no engine could be reached.
         """
         self._budget.count_request()
-        with self._recording():
-            async with self.deadline():
+        with self._record_failures():
+            async with self.within_deadline():
                 await self._open_with_retries()
         self._first_at = time.monotonic()
 
@@ -104,7 +107,7 @@ class Call:
         while True:
             self.attempts += 1
             try:
-                return await self._begin()
+                return await self._begin_attempt()
             except RETRIED:
                 await self._close_frames()
                 if not self._may_retry(until):
@@ -116,7 +119,7 @@ class Call:
             self.attempts < MAX_ATTEMPTS and time.monotonic() < until and self._budget.take_retry()
         )
 
-    async def _begin(self) -> None:
+    async def _begin_attempt(self) -> None:
         request = self.request
         target = request.target
         context = CallContext(
@@ -131,44 +134,49 @@ class Call:
         first = await anext(self._frames, None)
         if first is None or first.kind is not Kind.HEAD:
             raise EngineFailed("the engine ended its answer before it began")
-        fault = Head.of(first).fault
+        fault = Head.from_frame(first).fault
         if fault is not None:
-            raise fault.error()
+            raise fault.to_error()
 
-    async def data(self) -> AsyncIterator[bytes]:
-        """Payloads until the TAIL.
+    async def stream_payloads(self) -> AsyncIterator[bytes]:
+        """Stream the payloads until the TAIL.
 
         Raises:
             FoundryError: the answer was cut.
         """
         if self._frames is None:
             raise EngineFailed("the call was not opened")
-        with self._recording():
+        with self._record_failures():
             async for frame in self._frames:
                 if frame.kind is Kind.TAIL:
-                    self._usage = Tail.of(frame).usage
+                    self._usage = Tail.from_frame(frame).usage
                     self._end = End.FINISHED
                     return
                 if frame.kind is Kind.PROGRESS:
-                    self._usage = Usage.of(frame)
+                    self._usage = Usage.from_frame(frame)
                 else:
                     yield frame.payload
             raise EngineFailed("the engine ended its answer early")
 
-    async def collect(self) -> bytes:
-        """The whole body of an answer that is not streamed."""
-        with self._recording():
-            async with self.deadline():
-                return b"".join([payload async for payload in self.data()])
+    async def collect_body(self) -> bytes:
+        """Read the whole body of an answer that is not streamed."""
+        with self._record_failures():
+            async with self.within_deadline():
+                return b"".join([payload async for payload in self.stream_payloads()])
 
     def record_failure(self, error: Exception) -> None:
         """Name the end that `error` means; the first one recorded stays."""
         if self._end is None:
             self._end = end_of(error, after_first_byte=self.streaming)
-            self._code = error.code if isinstance(error, FoundryError) else None
+            self._error = error if isinstance(error, FoundryError) else None
+
+    def record_client_left(self) -> None:
+        """Name the end of a call whose connection broke while the answer was sent."""
+        if self._end is None:
+            self._end = End.CLIENT_LEFT
 
     @contextmanager
-    def _recording(self) -> Iterator[None]:
+    def _record_failures(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
@@ -176,7 +184,7 @@ class Call:
             raise
 
     async def close(self) -> None:
-        """Cancel what still runs and settle; without a recorded end the client has left."""
+        """Cancel what still runs and settle."""
         if self._settled:
             return
         self._settled = True
@@ -184,17 +192,20 @@ class Call:
             try:
                 await self._close_frames()
             finally:
-                self._meter.settle(self._settlement())
+                end = self._end or await self._infer_end()
+                self._meter.settle(self._settlement(end))
 
-    def _settlement(self) -> Settlement:
+    def _settlement(self, end: End) -> Settlement:
         request = self.request
         return Settlement(
             request_id=request.request_id,
             principal=request.principal,
             target=request.target,
             operation=request.operation,
-            end=self._end or self._unrecorded_end(),
-            code=self._code,
+            end=end,
+            stage=Stage.DISPATCH,
+            status=self._status(end),
+            code=self._error.code if self._error else None,
             usage=self._usage,
             streamed=self.streaming,
             attempts=self.attempts,
@@ -202,11 +213,18 @@ class Call:
             duration_s=time.monotonic() - request.received_at,
         )
 
-    def _unrecorded_end(self) -> End:
-        """Nothing failed and nothing finished: somebody gave up."""
+    def _status(self, end: End) -> int | None:
+        if self.streaming or end is End.FINISHED:
+            return 200
+        if end in (End.CLIENT_LEFT, End.SHUT_DOWN):
+            return None
+        return status_of(self._error) if self._error else 500
+
+    async def _infer_end(self) -> End:
+        """Name the end of a call that neither failed nor finished: it was cancelled."""
         if self.request.remaining_s() <= 0:
             return end_of(DeadlineExceeded(""), after_first_byte=self.streaming)
-        return End.CLIENT_LEFT
+        return End.CLIENT_LEFT if await self.request.client.has_left() else End.SHUT_DOWN
 
     async def _close_frames(self) -> None:
         frames, self._frames = self._frames, None
@@ -214,18 +232,13 @@ class Call:
         if closing is not None:
             await closing()
 
-    def deadline(self) -> "_Deadline":
+    def within_deadline(self) -> "_Deadline":
         """A block that ends with the request's time, by DeadlineExceeded."""
         return _Deadline(self.request.remaining_s())
 
 
-def end_of(error: BaseException, *, after_first_byte: bool) -> End:
+def end_of(error: Exception, *, after_first_byte: bool) -> End:
     """The end that an error of a request means."""
-    if isinstance(error, ClientDisconnect):
-        return End.CLIENT_LEFT
-    if isinstance(error, asyncio.CancelledError):
-        # Whoever cancels a request that is not dispatched ends its time: the deadline's stage.
-        return End.DEADLINE_BEFORE_FIRST_BYTE
     if isinstance(error, DeadlineExceeded):
         late = End.DEADLINE_AFTER_FIRST_BYTE
         return late if after_first_byte else End.DEADLINE_BEFORE_FIRST_BYTE

@@ -1,9 +1,8 @@
-"""Answers on the wire: SSE and plain JSON, both given up within a moment of a disconnect."""
+"""A streamed answer on the wire: server-sent events, pings, and an error event when it is cut."""
 
 import asyncio
 import time
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 from starlette.responses import Response
@@ -17,42 +16,8 @@ DONE = b"data: [DONE]\n\n"
 PING = b": ping\n\n"
 INTERRUPTED = "stream_interrupted"
 
-T = TypeVar("T")
 
-
-class Disconnected(Exception):
-    """The client is gone; there is nobody to answer."""
-
-
-async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Run `work`, cancelled as soon as the client goes.
-
-    Raises:
-        Disconnected: it went.
-    """
-    task = asyncio.create_task(work)
-    watch = asyncio.create_task(disconnect(receive))
-    try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise Disconnected
-        return task.result()
-    finally:
-        await _stop(task, watch)
-
-
-async def disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _stop(*tasks: asyncio.Task[Any]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
-
-
-def call_headers(call: Call) -> dict[str, str]:
+def headers_of(call: Call) -> dict[str, str]:
     request = call.request
     elapsed_ms = (time.monotonic() - request.received_at) * 1000
     return {
@@ -72,7 +37,7 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(self, call: Call, *, ping_s: float = PING_S) -> None:
-        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"} | call_headers(call)
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"} | headers_of(call)
         super().__init__(headers=headers)
         # Set by the base class for its empty body.
         del self.headers["content-length"]
@@ -80,14 +45,14 @@ class EventStream(Response):
         self._ping_s = ping_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        watch = asyncio.create_task(disconnect(receive))
         try:
-            await self._send(
+            await self._send_in_time(
                 send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
             )
-            await self._relay(send, watch)
-        except (Disconnected, OSError):
-            return
+            await self._relay_payloads(send)
+        except OSError:
+            # The server's way to say that nobody receives any more.
+            self._call.record_client_left()
         except DeadlineExceeded as error:
             # The client does not read; it cannot be told either.
             self._call.record_failure(error)
@@ -95,57 +60,53 @@ class EventStream(Response):
             self._call.record_failure(error)
             raise
         finally:
-            await _stop(watch)
             await self._call.close()
 
-    async def _relay(self, send: Send, watch: asyncio.Task[None]) -> None:
-        payloads = self._call.data()
+    async def _relay_payloads(self, send: Send) -> None:
+        payloads = self._call.stream_payloads()
         try:
-            while (payload := await self._next(payloads, send, watch)) is not None:
-                await self._send(send, _part(payload))
+            while (payload := await self._next_payload(payloads, send)) is not None:
+                await self._send_in_time(send, _body_message(payload))
             last = DONE
         except FoundryError as error:
             self._call.record_failure(error)
-            last = _interrupted(error)
-        await self._send(send, _part(last))
-        await self._send(send, {"type": "http.response.body", "body": b"", "more_body": False})
+            last = _interruption_event(error)
+        await self._send_in_time(send, _body_message(last))
+        await self._send_in_time(
+            send, {"type": "http.response.body", "body": b"", "more_body": False}
+        )
 
-    async def _send(self, send: Send, message: Message) -> None:
-        """A client that does not read holds its stream until the deadline, no longer.
+    async def _send_in_time(self, send: Send, message: Message) -> None:
+        """Send a message, no later than the deadline: a client that does not read ends there.
 
         A send that need not wait gets through after it too: the last words of a stream.
         """
-        async with self._call.deadline():
+        async with self._call.within_deadline():
             await send(message)
 
-    async def _next(self, payloads: Any, send: Send, watch: asyncio.Task[None]) -> bytes | None:
-        """The next payload, None at the end; pings while it takes long."""
+    async def _next_payload(self, payloads: Any, send: Send) -> bytes | None:
+        """Wait for the next payload, None at the end; ping while it takes long."""
         step: asyncio.Task[bytes | None] = asyncio.create_task(anext(payloads, None))
         try:
             while True:
                 remaining = self._call.request.remaining_s()
                 if remaining <= 0:
                     raise DeadlineExceeded("the request's deadline passed")
-                await asyncio.wait(
-                    {step, watch},
-                    timeout=min(self._ping_s, remaining),
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
+                await asyncio.wait({step}, timeout=min(self._ping_s, remaining))
                 if step.done():
                     return step.result()
-                if watch.done():
-                    raise Disconnected
-                await self._send(send, _part(PING))
+                await self._send_in_time(send, _body_message(PING))
         finally:
             if not step.done():
-                await _stop(step)
+                step.cancel()
+                await asyncio.wait({step})
 
 
-def _part(body: bytes) -> Message:
+def _body_message(body: bytes) -> Message:
     return {"type": "http.response.body", "body": body, "more_body": True}
 
 
-def _interrupted(error: FoundryError) -> bytes:
+def _interruption_event(error: FoundryError) -> bytes:
     body = {
         "message": f"the answer was interrupted: {error.message}",
         "type": "server_error",

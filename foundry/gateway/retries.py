@@ -20,18 +20,18 @@ class RetryBudget:
 
     def count_request(self) -> None:
         self._requests.append(self._clock())
-        self._forget(self._requests)
+        self._forget_old(self._requests)
 
     def take_retry(self) -> bool:
-        """Whether one more retry is within the budget; counts it if so."""
-        self._forget(self._requests)
-        self._forget(self._retries)
+        """Take one more retry from the budget; false: there is none left."""
+        self._forget_old(self._requests)
+        self._forget_old(self._retries)
         if len(self._retries) >= max(FLOOR, SHARE * len(self._requests)):
             return False
         self._retries.append(self._clock())
         return True
 
-    def _forget(self, times: deque[float]) -> None:
+    def _forget_old(self, times: deque[float]) -> None:
         oldest = self._clock() - WINDOW_S
         while times and times[0] <= oldest:
             times.popleft()

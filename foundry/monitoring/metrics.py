@@ -11,7 +11,7 @@ _TTFT_S = [0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 30.0]
 _SEARCH_S = [0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0]
 
 
-class Settled(Protocol):
+class EndedRequest(Protocol):
     """What is counted of a request that has ended; the gateway's `Settlement` is one."""
 
     @property
@@ -22,6 +22,12 @@ class Settled(Protocol):
 
     @property
     def end(self) -> str: ...
+
+    @property
+    def stage(self) -> str: ...
+
+    @property
+    def status(self) -> int | None: ...
 
     @property
     def usage(self) -> Usage | None: ...
@@ -36,7 +42,9 @@ class RayMeter:
     def __init__(self) -> None:
         labels = ("model", "operation")
         self._requests = Counter(
-            "foundry_requests_total", "Requests by how they ended", (*labels, "outcome")
+            "foundry_requests_total",
+            "Requests by how they ended, in which stage and with which HTTP status",
+            (*labels, "outcome", "stage", "status"),
         )
         self._tokens = Counter(
             "foundry_tokens_total", "Tokens settled, prompt or completion", (*labels, "kind")
@@ -45,13 +53,21 @@ class RayMeter:
             "foundry_ttft_seconds", "Arrival to the engine's first token", _TTFT_S, labels
         )
 
-    def settle(self, settlement: Settled) -> None:
+    def settle(self, settlement: EndedRequest) -> None:
         labels = {
             # A name that was not resolved is the caller's text and must not become a label.
             "model": settlement.target.model_name if settlement.target else "",
             "operation": settlement.operation,
         }
-        self._requests.inc(1, labels | {"outcome": settlement.end})
+        self._requests.inc(
+            1,
+            labels
+            | {
+                "outcome": settlement.end,
+                "stage": settlement.stage,
+                "status": str(settlement.status or ""),
+            },
+        )
         if settlement.ttft_s is not None:
             self._ttft.observe(settlement.ttft_s, labels)
         usage = settlement.usage
@@ -76,8 +92,8 @@ class RaySearchMeter:
             "foundry_budsim_predictions_total", "Configurations predicted on request"
         )
 
-    def searched(self, seconds: float, outcome: str) -> None:
+    def count_search(self, seconds: float, outcome: str) -> None:
         self._searches.observe(seconds, {"outcome": outcome})
 
-    def predicted(self, count: int) -> None:
+    def count_predictions(self, count: int) -> None:
         self._predictions.inc(count)

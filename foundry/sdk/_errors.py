@@ -16,6 +16,7 @@ from foundry.errors import (
     Unauthenticated,
     Unavailable,
 )
+from foundry.validation import UNKNOWN, describe_problem
 
 # For answers that carry no error body of ours: a proxy in between, or another program.
 _BY_STATUS: Mapping[int, type[FoundryError]] = {
@@ -92,8 +93,11 @@ def from_transport(error: httpx.HTTPError | httpx.InvalidURL, url: str) -> Found
     return Unavailable(f"the connection to {url} broke: {error or type(error).__name__}")
 
 
-def from_validation(error: ValidationError) -> InvalidRequest:
-    """What is wrong with an argument, before anything was sent."""
-    problem = error.errors()[0]
-    where = ".".join(map(str, problem["loc"]))
-    return InvalidRequest(f"{where}: {problem['msg']}", param=where)
+def from_validation(error: ValidationError, sent: object = UNKNOWN) -> InvalidRequest:
+    """What is wrong with an argument, before anything was sent.
+
+    Args:
+        sent: what was validated, where it is at hand.
+    """
+    where, text = describe_problem(error.errors(), sent)
+    return InvalidRequest(text, param=where or None)

@@ -21,6 +21,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from foundry import __version__
 from foundry.errors import FoundryError, InvalidRequest, NotFound, Unauthenticated
 from foundry.sdk._errors import from_response, from_transport, from_validation
+from foundry.validation import find_problem
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -74,10 +75,10 @@ def parse(call: Call[T], response: httpx.Response) -> T:
     try:
         return TypeAdapter(call.returns).validate_json(response.content)
     except ValidationError as error:
-        problem = error.errors()[0]
+        problem = find_problem(error.errors())
         raise FoundryError(
             f"{response.url.copy_with(query=None)} answered something this client does not "
-            f"understand ({'.'.join(map(str, problem['loc']))}: {problem['msg']}): "
+            f"understand ({problem.tell(problem.where or 'the body')}): "
             f"is it a Foundry {__version__}?"
         ) from error
 

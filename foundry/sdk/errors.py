@@ -23,4 +23,4 @@ def checked(model: type[M], fields: Mapping[str, object]) -> M:
     try:
         return model.model_validate(dict(fields))
     except ValidationError as error:
-        raise from_validation(error) from error
+        raise from_validation(error, fields) from error

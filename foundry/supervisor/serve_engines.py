@@ -173,12 +173,12 @@ async def _prove(
     data, tail = b"", None
     try:
         async for frame in upstream.stream(app_name, "completions", body, context):
-            if frame.kind is Kind.HEAD and (fault := Head.of(frame).fault):
-                raise fault.error()
+            if frame.kind is Kind.HEAD and (fault := Head.from_frame(frame).fault):
+                raise fault.to_error()
             if frame.kind is Kind.DATA:
                 data += frame.payload
             elif frame.kind is Kind.TAIL:
-                tail = Tail.of(frame)
+                tail = Tail.from_frame(frame)
     except EngineFailed as error:
         # A replica that died has not answered; what replaces it is asked again.
         raise Unavailable(error.message) from error

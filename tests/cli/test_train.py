@@ -93,21 +93,24 @@ def test_a_fleet_may_train_an_adapter(server: type[Server]) -> None:
     [
         (f"{DILOCO} --density 0.1", "--density: only --codec topk has one"),
         (f"{DILOCO} --codec int8 --density 0.1", "--density: only --codec topk has one"),
-        (f"{DILOCO} --codec topk --density 0.9", "--density: Input should be less than or equal"),
-        (f"{DILOCO} --outer-lr 9", "--outer-lr: Input should be less than or equal to 4"),
-        (f"{DILOCO} --outer-momentum 1", "--outer-momentum: Input should be less than 1"),
-        (f"{DILOCO} --lr 9", "--lr: Input should be less than or equal to 1"),
-        (f"{DILOCO} --inner-steps 0", "--inner-steps: Input should be greater than"),
-        (f"{DILOCO} --workers 0", "--workers: Input should be greater than or equal to 1"),
-        (f"{DILOCO} --link-mbit-s 0", "--link-mbit-s: Input should be greater than 0"),
-        (f"{DILOCO} --checkpoint-every 0", "--checkpoint-every: Input should be greater than"),
+        (f"{DILOCO} --codec topk --density 0.9", "--density must be at most 0.25"),
+        (f"{DILOCO} --outer-lr 9", "--outer-lr must be at most 4"),
+        (f"{DILOCO} --outer-momentum 1", "--outer-momentum must be less than 1"),
+        (f"{DILOCO} --lr 9", "--lr must be at most 1"),
+        (f"{DILOCO} --inner-steps 0", "--inner-steps must be at least 1"),
+        (f"{DILOCO} --workers 0", "--workers must be at least 1"),
+        (f"{DILOCO} --link-mbit-s 0", "--link-mbit-s must be greater than 0"),
+        (f"{DILOCO} --checkpoint-every 0", "--checkpoint-every must be at least 1"),
         (f"{DILOCO} --quorum 3", "options: quorum must not exceed workers"),
         (f"{DILOCO} --fragments 3", "options: inner_steps must be a multiple of fragments"),
-        (f"{DILOCO} --overlap 100", "options: overlap must be shorter than inner_steps"),
+        (
+            f"{DILOCO} --overlap 100",
+            "options: overlap must be shorter than inner_steps / fragments",
+        ),
         (f"{DILOCO} --lora-rank 4", "--lora-rank: only --method lora has one"),
-        (f"{DILOCO} --method lora --lora-rank 0", "--lora-rank: Input should be greater than"),
-        (f"{SFT} --lr 9", "--lr: Input should be less than or equal to 1"),
-        (f"{SFT} --lora-rank 0", "--lora-rank: Input should be greater than or equal to 1"),
+        (f"{DILOCO} --method lora --lora-rank 0", "--lora-rank must be at least 1"),
+        (f"{SFT} --lr 9", "--lr must be at most 1"),
+        (f"{SFT} --lora-rank 0", "--lora-rank must be at least 1"),
         (f"{SFT} --method full --lora-alpha 8", "--lora-alpha: only --method lora has one"),
         (
             f"{SFT} --batch-size 4 --micro-batch-size 8",
@@ -119,7 +122,8 @@ def test_a_wrong_option_is_named(
     capsys: pytest.CaptureFixture[str], command: str, says: str
 ) -> None:
     assert run(command.split()) == 2
-    assert capsys.readouterr().err.startswith(f"error: {says}")
+    # The whole first line: whatever a library has to say about it comes nowhere.
+    assert capsys.readouterr().err.splitlines()[0] == f"error: {says}"
 
 
 def test_the_help_groups_the_options_and_ends_with_an_example(

@@ -11,7 +11,7 @@ from foundry.errors import SetupError
 from foundry.governance.identity.service import Authenticator
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
-from foundry.infra.http.permissions import declared_permissions
+from foundry.infra.http.permissions import collect_permissions
 from tests.control.client import PEPPER, SECURITY, Sections
 
 OPERATIONS = """
@@ -95,7 +95,7 @@ def test_operations_and_permissions(tmp_path: Path) -> None:
         authenticator=Authenticator(database, PEPPER, SECURITY),
         settings=Sections(HttpSettings()),
     )
-    permissions = declared_permissions(app)
+    permissions = collect_permissions(app)
     found = sorted(
         (method.upper(), path, permissions[f"{method.upper()} {path}"], operation["operationId"])
         for path, operations in app.openapi()["paths"].items()
@@ -117,4 +117,4 @@ def test_a_route_without_a_permission_stops_the_start(tmp_path: Path) -> None:
     router.add_api_route("/open", lambda: None)
     app.include_router(router)
     with pytest.raises(SetupError, match="/open declares no permission"):
-        declared_permissions(app)
+        collect_permissions(app)

@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 
 from foundry.errors import EngineFailed, FoundryError
-from foundry.infra.wire.frames import CallContext, Frame, Operation, Usage, decode
+from foundry.infra.wire.frames import CallContext, Frame, Operation, Usage, decode_frames
 from foundry.serving.engine.engine import Body, EventStream
 from foundry.serving.engine.replica import Replica
 
@@ -138,7 +138,7 @@ def _event(value: dict[str, object]) -> str:
 
 class NoAdapters:
     @asynccontextmanager
-    async def lease(self, uid: str, version_id: str) -> AsyncIterator[None]:
+    async def lease_adapter(self, uid: str, version_id: str) -> AsyncIterator[None]:
         yield
 
 
@@ -173,5 +173,5 @@ class FakeUpstream:
                 if seen == self.cut_after:
                     raise EngineFailed("the engine's replica died; a new one is being started")
                 seen += 1
-                for frame in decode(message):
+                for frame in decode_frames(message):
                     yield frame

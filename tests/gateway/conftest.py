@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -12,9 +13,11 @@ from fastapi import FastAPI
 from foundry.config import HttpSettings
 from foundry.errors import DatabaseUnavailable, ModelNotFound, NoHealthyUpstream, Unauthenticated
 from foundry.gateway.app import create_gateway
-from foundry.gateway.ports import Settlement
+from foundry.gateway.ports import End, Settlement
 from foundry.governance.identity.domain import ModelPolicy, Principal, Role
 from foundry.infra.http.admission import Admission
+from foundry.infra.http.scopes import Stage
+from foundry.infra.wire.frames import Usage
 from foundry.serving.endpoints.domain import ServedModel, Target
 from tests.fakes.engine import FakeEngine, FakeUpstream
 
@@ -22,6 +25,8 @@ BASE_ID = UUID("00000000-0000-7000-8000-000000000001")
 ADAPTER_ID = UUID("00000000-0000-7000-8000-000000000002")
 ADAPTER_UID = "a" + "0" * 24
 GOOD = {"authorization": "Bearer good"}
+CHAT: dict[str, Any] = {"model": "smollm2", "messages": [{"role": "user", "content": "hi"}]}
+STREAM = CHAT | {"stream": True}
 
 
 def caller(*scopes: str) -> Principal:
@@ -130,6 +135,17 @@ class Stand:
             base_url="http://gateway",
             headers=GOOD if headers is None else headers,
         )
+
+
+def recorded(stand: Stand) -> tuple[End, str | None, Usage | None]:
+    (settled,) = stand.meter.settled
+    return settled.end, settled.code, settled.usage
+
+
+def placed(stand: Stand) -> tuple[Stage, int | None, str]:
+    """In which stage the one request ended, with which status, and what it had asked for."""
+    (settled,) = stand.meter.settled
+    return settled.stage, settled.status, settled.operation
 
 
 @pytest.fixture

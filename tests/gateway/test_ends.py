@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -11,12 +11,11 @@ import pytest
 from foundry.errors import ContextLengthExceeded, FoundryError, Overloaded
 from foundry.gateway.ports import End
 from foundry.gateway.retries import FLOOR, WINDOW_S, RetryBudget
+from foundry.infra.http.scopes import Stage
 from foundry.infra.wire.frames import Usage
 from tests.fakes.engine import FakeEngine
-from tests.gateway.conftest import Stand
+from tests.gateway.conftest import CHAT, STREAM, Stand, placed, recorded
 
-CHAT: dict[str, Any] = {"model": "smollm2", "messages": [{"role": "user", "content": "hi"}]}
-STREAM = CHAT | {"stream": True}
 # A frozen engine: it never says anything, or nothing more after its first word.
 FROZEN = 3600.0
 
@@ -26,15 +25,11 @@ async def ask(stand: Stand, body: dict[str, Any]) -> httpx.Response:
         return await client.post("/chat/completions", json=body)
 
 
-def recorded(stand: Stand) -> tuple[End, str | None, Usage | None]:
-    (settled,) = stand.meter.settled
-    return settled.end, settled.code, settled.usage
-
-
 @pytest.mark.parametrize("body", [CHAT, STREAM])
 async def test_finished(stand: Stand, body: dict[str, Any]) -> None:
     assert (await ask(stand, body)).status_code == 200
     assert recorded(stand) == (End.FINISHED, None, Usage(5, 3))
+    assert placed(stand) == (Stage.DISPATCH, 200, "chat")
 
 
 @pytest.mark.parametrize("body", [CHAT, STREAM])
@@ -46,21 +41,112 @@ async def test_refused_by_the_engine(
     stand: Stand, body: dict[str, Any], refusal: FoundryError, code: str
 ) -> None:
     stand.engine.refusal = refusal
-    assert (await ask(stand, body)).status_code in (400, 503)
+    answer = await ask(stand, body)
+    assert answer.status_code == {"overloaded": 503}.get(code, 400)
     assert recorded(stand) == (End.REFUSED, code, None)
+    assert placed(stand) == (Stage.DISPATCH, answer.status_code, "chat")
+
+
+GOOD, WEAK, NARROW = "Bearer good", "Bearer weak", "Bearer narrow"
 
 
 @pytest.mark.parametrize(
-    ("body", "code"),
+    ("key", "body", "code", "stage", "status"),
     [
-        ({"model": "smollm2", "messages": 3}, "invalid_value"),
-        (CHAT | {"model": "nope"}, "model_not_found"),
-        (CHAT | {"model": "stopped"}, "no_healthy_upstream"),
+        (None, CHAT, "invalid_api_key", Stage.AUTHENTICATION, 401),
+        (WEAK, CHAT, "permission_denied", Stage.PERMISSION, 403),
+        (GOOD, {"model": "smollm2", "messages": 3}, "invalid_value", Stage.BODY, 400),
+        (GOOD, CHAT | {"model": "nope"}, "model_not_found", Stage.RESOLUTION, 404),
+        (GOOD, CHAT | {"model": "stopped"}, "no_healthy_upstream", Stage.RESOLUTION, 503),
+        (NARROW, CHAT, "permission_denied", Stage.POLICY, 403),
+        (GOOD, CHAT | {"user": "x" * 2048}, "body_too_large", Stage.SIZE, 413),
     ],
 )
-async def test_refused_before_dispatch(stand: Stand, body: dict[str, Any], code: str) -> None:
-    await ask(stand, body)
+async def test_refused_before_dispatch(
+    make_stand: Callable[..., Stand],
+    key: str | None,
+    body: dict[str, Any],
+    code: str,
+    stage: Stage,
+    status: int,
+) -> None:
+    stand = make_stand(max_body_bytes=1024)
+    async with stand.client({"authorization": key} if key else {}) as client:
+        answer = await client.post("/chat/completions", json=body)
+    assert answer.status_code == status
     assert recorded(stand) == (End.REFUSED, code, None)
+    assert placed(stand) == (stage, status, "chat")
+    (settled,) = stand.meter.settled
+    assert settled.request_id == answer.headers["x-request-id"]
+    assert (settled.principal is None) == (stage in (Stage.AUTHENTICATION, Stage.SIZE))
+
+
+async def test_a_body_that_grows_too_large_is_refused_by_its_size(
+    make_stand: Callable[..., Stand],
+) -> None:
+    stand = make_stand(max_body_bytes=1024)
+
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(5):
+            yield b" " * 512
+
+    async with stand.client() as client:
+        assert (await client.post("/completions", content=parts())).status_code == 413
+    assert recorded(stand) == (End.REFUSED, "body_too_large", None)
+    assert placed(stand) == (Stage.SIZE, 413, "completions")
+
+
+async def test_refused_because_no_key_can_be_checked(stand: Stand) -> None:
+    stand.authenticator.down = True
+    assert (await ask(stand, CHAT)).status_code == 503
+    assert recorded(stand) == (End.REFUSED, "database_unavailable", None)
+    assert placed(stand) == (Stage.AUTHENTICATION, 503, "chat")
+
+
+async def test_refused_because_the_gateway_is_full(make_stand: Callable[..., Stand]) -> None:
+    stand = make_stand(max_in_flight=1)
+
+    async def body() -> AsyncIterator[bytes]:
+        assert (await client.post("/completions", json={})).status_code == 503
+        yield json.dumps(CHAT).encode()
+
+    async with stand.client() as client:
+        assert (await client.post("/chat/completions", content=body())).status_code == 200
+    shed, answered = stand.meter.settled
+    assert (shed.end, shed.code, shed.stage, shed.status, shed.operation) == (
+        End.REFUSED,
+        "overloaded",
+        Stage.LOAD,
+        503,
+        "completions",
+    )
+    assert answered.end is End.FINISHED
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "end", "stage", "status", "asked"),
+    [
+        ("GET", "/models", End.FINISHED, Stage.ROUTE, 200, "models"),
+        ("GET", "/models/smollm2", End.FINISHED, Stage.ROUTE, 200, "models"),
+        ("GET", "/models/nope", End.REFUSED, Stage.ROUTE, 404, "models"),
+        ("GET", "/nope/x", End.REFUSED, Stage.ROUTE, 404, "other"),
+        ("GET", "/completions", End.REFUSED, Stage.ROUTE, 405, "completions"),
+    ],
+)
+async def test_requests_that_ask_no_engine_end_too(
+    stand: Stand, method: str, path: str, end: End, stage: Stage, status: int, asked: str
+) -> None:
+    async with stand.client() as client:
+        assert (await client.request(method, path)).status_code == status
+    assert recorded(stand)[0] is end
+    assert placed(stand) == (stage, status, asked)
+
+
+async def test_probes_are_nobodys_requests(stand: Stand) -> None:
+    async with stand.client({}) as client:
+        await client.get("/health")
+        await client.get("/ready")
+    assert stand.meter.settled == []
 
 
 @pytest.mark.parametrize("body", [CHAT, STREAM])
@@ -77,7 +163,8 @@ async def test_deadline_in_resolution(make_stand: Callable[..., Stand]) -> None:
     stand = make_stand(request_timeout_s=0.1)
     answer = await ask(stand, CHAT | {"model": "slow"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
-    assert recorded(stand) == (End.DEADLINE_BEFORE_FIRST_BYTE, None, None)
+    assert recorded(stand) == (End.DEADLINE_BEFORE_FIRST_BYTE, "deadline_exceeded", None)
+    assert placed(stand) == (Stage.RESOLUTION, 504, "chat")
 
 
 async def test_deadline_in_authentication(make_stand: Callable[..., Stand]) -> None:
@@ -86,7 +173,8 @@ async def test_deadline_in_authentication(make_stand: Callable[..., Stand]) -> N
         answer = await client.post("/chat/completions", json=CHAT)
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
     assert len(answer.headers["x-request-id"]) == 36
-    assert stand.meter.settled == []
+    assert recorded(stand) == (End.DEADLINE_BEFORE_FIRST_BYTE, "deadline_exceeded", None)
+    assert placed(stand) == (Stage.AUTHENTICATION, 504, "chat")
 
 
 async def test_deadline_after_the_first_byte(make_stand: Callable[..., Stand]) -> None:
@@ -129,53 +217,6 @@ async def test_a_client_that_does_not_read(make_stand: Callable[..., Stand], rea
     assert (end, code) == (End.DEADLINE_AFTER_FIRST_BYTE, "deadline_exceeded")
 
 
-async def leave(stand: Stand, body: dict[str, Any], *, once_sent: bool) -> None:
-    """Ask, and hang up when the engine is at it (and something has come)."""
-    inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    inbox.put_nowait({"type": "http.request", "body": json.dumps(body).encode()})
-    content = asyncio.Event()
-
-    async def send(message: Any) -> None:
-        if message.get("body"):
-            content.set()
-
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": "/chat/completions",
-        "query_string": b"",
-        "headers": [(b"authorization", b"Bearer good")],
-    }
-    serving = asyncio.create_task(stand.app(scope, inbox.get, send))
-    async with asyncio.timeout(30):
-        if once_sent:
-            await content.wait()
-        while not stand.engine.calls:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        inbox.put_nowait({"type": "http.disconnect"})
-        await serving
-
-
-@pytest.mark.parametrize(
-    ("engine", "body", "once_sent", "usage"),
-    [
-        (FakeEngine(first_s=FROZEN), CHAT, False, None),
-        (FakeEngine(first_s=FROZEN), STREAM, False, None),
-        (FakeEngine(gap_s=FROZEN), STREAM, True, Usage(5, 1)),
-    ],
-)
-async def test_client_left(
-    make_stand: Callable[..., Stand],
-    engine: FakeEngine,
-    body: dict[str, Any],
-    once_sent: bool,
-    usage: Usage | None,
-) -> None:
-    stand = make_stand(engine)
-    await leave(stand, body, once_sent=once_sent)
-    assert recorded(stand) == (End.CLIENT_LEFT, None, usage)
-
-
 @pytest.mark.parametrize(("words", "usage"), [(1, Usage(5, 1)), (2, Usage(5, 2))])
 async def test_the_engine_died_in_the_stream(stand: Stand, words: int, usage: Usage) -> None:
     stand.engine.dies_after = words
@@ -193,6 +234,7 @@ async def test_the_replica_died_before_the_first_byte(stand: Stand, body: dict[s
 async def test_internal_before_dispatch(stand: Stand) -> None:
     assert (await ask(stand, CHAT | {"model": "bug"})).status_code == 500
     assert recorded(stand) == (End.INTERNAL, None, None)
+    assert placed(stand) == (Stage.RESOLUTION, 500, "chat")
 
 
 @pytest.mark.parametrize("body", [CHAT, STREAM])

@@ -7,9 +7,9 @@ import orjson
 import pytest
 
 from foundry.errors import InvalidRequest, UnsupportedFeature
-from foundry.gateway.body import THREAD_BYTES, parse_ask, read_ask
+from foundry.gateway.body import THREAD_BYTES, parse_body, parse_body_off_loop
 from foundry.gateway.messages import MAX_MESSAGES, check_messages
-from foundry.infra.http.stages import MAX_BRACKETS, MAX_COMMAS
+from foundry.infra.http.sizes import MAX_BRACKETS, MAX_COMMAS
 from tests.gateway.conftest import Stand
 
 URL = {"url": "http://169.254.169.254/"}
@@ -96,7 +96,7 @@ def test_only_listed_parts_pass(part: dict[str, Any], operation: Any) -> None:
     messages = [*user("x"), *user([{"type": "text", "text": "x"}, part])]
     body = orjson.dumps({"model": "m", "messages": messages})
     with pytest.raises(UnsupportedFeature) as caught:
-        parse_ask(body, operation)
+        parse_body(body, operation)
     assert caught.value.details["param"] == "messages.1.content.1"
     assert caught.value.message.startswith(
         "messages.1.content.1: only parts of type text or refusal are supported"
@@ -134,15 +134,15 @@ def test_what_openai_allows_passes() -> None:
 
 def test_a_body_that_is_not_json_names_the_place() -> None:
     with pytest.raises(InvalidRequest, match=r"^the body is not valid JSON: see line 1, column 2$"):
-        parse_ask(b"{", "chat")
+        parse_body(b"{", "chat")
 
 
 async def test_large_bodies_are_parsed_like_small_ones() -> None:
     body = orjson.dumps({"model": "m", "messages": user("x" * THREAD_BYTES)})
-    ask = await read_ask(body, "chat")
+    ask = await parse_body_off_loop(body, "chat")
     assert (ask.model, ask.stream, ask.raw) == ("m", False, body)
     with pytest.raises(InvalidRequest, match=r"messages\.0\.role is required"):
-        await read_ask(
+        await parse_body_off_loop(
             orjson.dumps({"model": "m", "messages": [{"x": "x" * THREAD_BYTES}]}), "chat"
         )
 

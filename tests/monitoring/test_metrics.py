@@ -38,6 +38,8 @@ class Request:
     target: Target | None
     operation: str = "chat"
     end: str = "finished"
+    stage: str = "dispatch"
+    status: int | None = 200
     usage: Usage | None = None
     ttft_s: float | None = None
 
@@ -54,7 +56,11 @@ def test_a_request_counts_its_end_its_tokens_and_its_first_token(recorder: Recor
     RayMeter().settle(Request(target("smollm2"), usage=Usage(7, 5), ttft_s=0.1))
     labels = {"model": "smollm2", "operation": "chat"}
     assert recorder.calls == [
-        ("foundry_requests_total", 1, labels | {"outcome": "finished"}),
+        (
+            "foundry_requests_total",
+            1,
+            labels | {"outcome": "finished", "stage": "dispatch", "status": "200"},
+        ),
         ("foundry_ttft_seconds", 0.1, labels),
         ("foundry_tokens_total", 7, labels | {"kind": "prompt"}),
         ("foundry_tokens_total", 5, labels | {"kind": "completion"}),
@@ -70,10 +76,23 @@ def test_a_name_that_nobody_resolved_is_no_label(recorder: Recorder) -> None:
     ]
 
 
+def test_a_refusal_tells_its_stage_and_an_answer_that_nobody_got_no_status(
+    recorder: Recorder,
+) -> None:
+    meter = RayMeter()
+    meter.settle(Request(None, end="refused", stage="authentication", status=401))
+    meter.settle(Request(None, end="client_left", stage="resolution", status=None))
+    labels = {"model": "", "operation": "chat"}
+    assert [found for _, _, found in recorder.calls] == [
+        labels | {"outcome": "refused", "stage": "authentication", "status": "401"},
+        labels | {"outcome": "client_left", "stage": "resolution", "status": ""},
+    ]
+
+
 def test_searches_are_timed_by_how_they_ended(recorder: Recorder) -> None:
     meter = RaySearchMeter()
-    meter.searched(0.5, "done")
-    meter.predicted(12)
+    meter.count_search(0.5, "done")
+    meter.count_predictions(12)
     assert recorder.calls == [
         ("foundry_budsim_search_seconds", 0.5, {"outcome": "done"}),
         ("foundry_budsim_predictions_total", 12, {}),

@@ -119,7 +119,7 @@ def test_a_body_that_is_not_understood_says_so(tmp_path: Path) -> None:
     answer = httpx.Response(200, json={"status": "ok"})
     with (
         client(lambda request: answer, tmp_path) as foundry,
-        pytest.raises(FoundryError, match=r"version: Field required.*is it a Foundry"),
+        pytest.raises(FoundryError, match=r"\(version is required\): is it a Foundry"),
     ):
         foundry.health()
 
@@ -211,9 +211,9 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(tmp_path: Path) -> 
         raise AssertionError("sent")
 
     with client(answer, tmp_path) as foundry:
-        with pytest.raises(InvalidRequest, match="name: String should match"):
+        with pytest.raises(InvalidRequest, match=r"^name must match \^"):
             foundry.jobs.submit_sft("Bad Name", "smol", "support")
-        with pytest.raises(InvalidRequest, match="role: Input should be"):
+        with pytest.raises(InvalidRequest, match=r"^role must be one of 'viewer'"):
             foundry.keys.create("ci", role="root")
         with pytest.raises(InvalidRequest, match="bytes need a filename"):
             foundry.datasets.add("support", b"{}")

@@ -232,7 +232,7 @@ class FakeUpstream:
 
 def answer(tokens: int = 4) -> list[Frame]:
     tail = Tail(Usage(3, tokens), "length", {})
-    return [Head("vllm").frame(), Frame(Kind.DATA, b"4 5 6 7"), tail.frame()]
+    return [Head("vllm").to_frame(), Frame(Kind.DATA, b"4 5 6 7"), tail.to_frame()]
 
 
 async def test_an_engine_proves_itself_in_one_piece_and_streamed() -> None:
@@ -254,7 +254,7 @@ async def test_an_engine_proves_itself_in_one_piece_and_streamed() -> None:
         ([InvalidRequest("no such prompt")], InvalidRequest, "no such prompt"),
         ([Overloaded("full")], Unavailable, "full"),
         (
-            [[Head("vllm", fault=Fault.of(EngineFailed("the engine died"))).frame()]],
+            [[Head("vllm", fault=Fault.from_error(EngineFailed("the engine died"))).to_frame()]],
             Unavailable,
             "the engine died",
         ),

@@ -31,15 +31,16 @@ def test_a_section_of_the_configuration_keeps_its_other_defaults() -> None:
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ('{"outer": {"lr": 9}}', "--config: outer.lr: Input should be less than or equal to 4"),
-        ('{"outer": 3}', "--config: outer: Input should be a valid dictionary"),
-        ('{"lr": 1}', "--config: lr: Extra inputs are not permitted"),
+        ('{"outer": {"lr": 9}}', "--config: outer.lr must be at most 4"),
+        ('{"outer": 3}', "--config: outer must be an object"),
+        ('{"lr": 1}', "--config: lr is not a known field"),
     ],
 )
 def test_a_wrong_field_is_named(config: str, says: str) -> None:
     options = diloco.arguments().parse_args([*REQUIRED, "--config", config])
-    with pytest.raises(SetupError, match=says):
+    with pytest.raises(SetupError) as raised:
         diloco.config_of(options)
+    assert raised.value.message == says
 
 
 def test_outside_of_a_ray_job_it_says_how(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from foundry.catalog.datasets.tables import Dataset, DatasetVersion
 from foundry.catalog.datasets.upload import received
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
-from foundry.infra.http import Db, require
+from foundry.infra.http import Db, require_permission
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
@@ -31,8 +31,8 @@ DatasetsDep = Annotated[Datasets, Depends(_datasets)]
 Name = Annotated[str, Path(pattern=NAME_PATTERN)]
 Cursor = Annotated[str | None, Query(max_length=1024)]
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
-_READ = [Depends(require("datasets:read"))]
-_WRITE = [Depends(require("datasets:write"))]
+_READ = [Depends(require_permission("datasets:read"))]
+_WRITE = [Depends(require_permission("datasets:write"))]
 
 
 @router.get("", response_model=DatasetList, operation_id="datasets_list", dependencies=_READ)

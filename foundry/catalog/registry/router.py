@@ -30,7 +30,7 @@ from foundry.catalog.registry.service import (
 from foundry.catalog.registry.tables import Alias, Model, ModelVersion, VersionFile, VersionMetric
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
-from foundry.infra.http import Db, require
+from foundry.infra.http import Db, require_permission
 
 router = APIRouter(prefix="/models", tags=["models"])
 
@@ -55,8 +55,8 @@ Name = Annotated[str, Path(pattern=NAME_PATTERN)]
 Selector = Annotated[str, Path(max_length=128, description="a version or an alias")]
 Cursor = Annotated[str | None, Query(max_length=1024)]
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
-_READ = [Depends(require("models:read"))]
-_WRITE = [Depends(require("registry:write"))]
+_READ = [Depends(require_permission("models:read"))]
+_WRITE = [Depends(require_permission("registry:write"))]
 
 
 @router.get("", response_model=ModelList, operation_id="models_list", dependencies=_READ)

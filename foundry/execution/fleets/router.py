@@ -11,7 +11,7 @@ from foundry.execution.fleets.service import DilocoEvent, DilocoRound, Fleets
 from foundry.execution.jobs.service import Jobs
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT
-from foundry.infra.http import Db, require
+from foundry.infra.http import Db, require_permission
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -24,7 +24,7 @@ def _fleets(request: Request, db: Db) -> Fleets:
 
 FleetsDep = Annotated[Fleets, Depends(_fleets)]
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
-_READ = [Depends(require("jobs:read"))]
+_READ = [Depends(require_permission("jobs:read"))]
 
 
 @router.get(

@@ -22,7 +22,7 @@ from foundry.execution.jobs.submission import Submissions
 from foundry.execution.jobs.tables import Job, JobLog, JobMetric
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
-from foundry.infra.http import Db, require
+from foundry.infra.http import Db, require_permission
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -44,8 +44,8 @@ def _submissions(request: Request, db: Db) -> Submissions:
 
 JobsDep = Annotated[Jobs, Depends(_jobs)]
 SubmissionsDep = Annotated[Submissions, Depends(_submissions)]
-_READ = [Depends(require("jobs:read"))]
-_WRITE = [Depends(require("jobs:write"))]
+_READ = [Depends(require_permission("jobs:read"))]
+_WRITE = [Depends(require_permission("jobs:write"))]
 _SAME: dict[int | str, dict[str, Any]] = {
     200: {"description": "the same job is active or has succeeded already"}
 }
@@ -100,7 +100,7 @@ async def submit_diloco(body: DilocoSubmit, response: Response, submissions: Sub
     status_code=201,
     response_model=JobOut,
     operation_id="jobs_submit_import",
-    dependencies=[Depends(require("registry:import"))],
+    dependencies=[Depends(require_permission("registry:import"))],
     responses=_SAME,
 )
 async def submit_import(body: ImportSubmit, response: Response, submissions: SubmissionsDep) -> Job:

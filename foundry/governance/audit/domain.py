@@ -27,14 +27,14 @@ class Actor(Protocol):
     def credential_id(self) -> str: ...
 
 
-def plain(value: object) -> object:
+def to_json(value: object) -> object:
     """`value` as JSON holds it; long text is cut, so that a row stays small."""
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
+        return [to_json(item) for item in value]
     if isinstance(value, Enum):
-        return plain(value.value)
+        return to_json(value.value)
     if isinstance(value, UUID):
         return str(value)
     if isinstance(value, datetime | date):
@@ -45,5 +45,5 @@ def plain(value: object) -> object:
     return value
 
 
-def plain_dict(values: dict[str, object] | None) -> dict[str, object] | None:
-    return None if values is None else {key: plain(value) for key, value in values.items()}
+def to_json_object(values: dict[str, object] | None) -> dict[str, object] | None:
+    return None if values is None else {key: to_json(value) for key, value in values.items()}

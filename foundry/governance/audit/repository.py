@@ -20,7 +20,7 @@ class Events:
         self._db.add(event)
         await self._db.flush()
 
-    async def page(
+    async def list_page(
         self,
         *,
         resource_type: str | None,

@@ -8,7 +8,7 @@ from foundry.governance.audit.schemas import AuditEventList
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.audit.tables import AuditEvent
 from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
-from foundry.infra.http import Db, require
+from foundry.infra.http import Db, require_permission
 
 router = APIRouter(prefix="/audit", tags=["audit"])
 
@@ -21,7 +21,7 @@ def _audit(request: Request, db: Db) -> AuditTrail:
     "",
     response_model=AuditEventList,
     operation_id="audit_list",
-    dependencies=[Depends(require("audit:read"))],
+    dependencies=[Depends(require_permission("audit:read"))],
 )
 async def list_events(
     audit: Annotated[AuditTrail, Depends(_audit)],

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from foundry.governance.audit.domain import Actor, plain_dict
+from foundry.governance.audit.domain import Actor, to_json_object
 from foundry.governance.audit.repository import Events
 from foundry.governance.audit.tables import AuditEvent
 from foundry.infra.cursors import DEFAULT_LIMIT, Page, decode, page_of
@@ -44,8 +44,8 @@ class AuditTrail:
                 resource_type=resource_type,
                 resource_id=resource_id,
                 request_id=self._request_id,
-                before=plain_dict(before),
-                after=plain_dict(after),
+                before=to_json_object(before),
+                after=to_json_object(after),
                 reason=reason,
             )
         )
@@ -60,7 +60,7 @@ class AuditTrail:
     ) -> Page[AuditEvent]:
         filters = f"{resource_type}|{resource_id}"
         after = decode(cursor, (UUID,), filters)
-        rows = await self._events.page(
+        rows = await self._events.list_page(
             resource_type=resource_type,
             resource_id=resource_id,
             before=cast(UUID, after[0]) if after else None,

@@ -46,22 +46,23 @@ _NAMED_READS = frozenset({"audit:read"})
 _RANK = {Role.VIEWER: 0, Role.MEMBER: 1, Role.ADMIN: 2}
 
 
-def matches(pattern: str, permission: str) -> bool:
+def pattern_covers(pattern: str, permission: str) -> bool:
     """Whether `pattern` (`resource:action`, either may be `*`) covers `permission`."""
     resource, _, action = pattern.partition(":")
     wanted_resource, _, wanted_action = permission.partition(":")
     return resource in ("*", wanted_resource) and action in ("*", wanted_action)
 
 
-def grants(role: Role, permission: str) -> bool:
+def role_grants(role: Role, permission: str) -> bool:
+    """Whether a role includes a permission, before its credential's scopes are looked at."""
     if permission in _NAMED_READS:
         return permission in PERMISSIONS[role]
-    return any(matches(pattern, permission) for pattern in PERMISSIONS[role])
+    return any(pattern_covers(pattern, permission) for pattern in PERMISSIONS[role])
 
 
-def within(scopes: frozenset[str], larger: frozenset[str]) -> bool:
+def are_within(scopes: frozenset[str], larger: frozenset[str]) -> bool:
     """Whether every scope is covered by one of `larger`."""
-    return all(any(matches(outer, scope) for outer in larger) for scope in scopes)
+    return all(any(pattern_covers(outer, scope) for outer in larger) for scope in scopes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +103,13 @@ class Principal:
     policy: ModelPolicy = ALLOW_ALL
 
     def allows(self, permission: str) -> bool:
-        return grants(self.role, permission) and any(
-            matches(scope, permission) for scope in self.scopes
+        return role_grants(self.role, permission) and any(
+            pattern_covers(scope, permission) for scope in self.scopes
         )
 
     def may_mint(self, role: Role, scopes: frozenset[str]) -> bool:
-        """No credential mints one above itself."""
-        return _RANK[role] <= _RANK[self.role] and within(scopes, self.scopes)
+        """Whether this credential may make one with such rights: never one above itself."""
+        return _RANK[role] <= _RANK[self.role] and are_within(scopes, self.scopes)
 
 
 def job_principal(tenant_id: UUID, project_id: UUID, job_id: UUID) -> Principal:

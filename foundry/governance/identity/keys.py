@@ -31,15 +31,16 @@ class Token:
     text: str = field(repr=False)
 
 
-def mint(environment: Environment = "live") -> Token:
-    identifier = _random(_ID_CHARS)
-    secret = _random(_SECRET_CHARS)
+def mint_token(environment: Environment = "live") -> Token:
+    """Make a new random key."""
+    identifier = _random_text(_ID_CHARS)
+    secret = _random_text(_SECRET_CHARS)
     head = f"fk_{environment}_{identifier}_{secret}"
     return Token(environment, identifier, secret, head + checksum(head))
 
 
-def parse(text: str) -> Token | None:
-    """The token, or None if it cannot be one: wrong length, grammar or checksum."""
+def parse_token(text: str) -> Token | None:
+    """Parse a key; None if it cannot be one: wrong length, grammar or checksum."""
     if len(text) != _LENGTH:
         return None
     match = _PATTERN.fullmatch(text)
@@ -51,12 +52,12 @@ def parse(text: str) -> Token | None:
     return Token(environment, identifier, secret, text)
 
 
-def bearer(authorization: str | None) -> Token | None:
-    """The token of an Authorization header."""
+def parse_authorization(authorization: str | None) -> Token | None:
+    """Parse the key of an Authorization header; None if it holds none."""
     if authorization is None or len(authorization) > _MAX_HEADER_CHARS:
         return None
     match = _BEARER.fullmatch(authorization.strip())
-    return parse(match.group(1)) if match else None
+    return parse_token(match.group(1)) if match else None
 
 
 def checksum(head: str) -> str:
@@ -79,5 +80,5 @@ def verdict_key(token: Token, stored_hash: str) -> bytes:
     return hashlib.sha256(token.text.encode() + stored_hash.encode()).digest()
 
 
-def _random(count: int) -> str:
+def _random_text(count: int) -> str:
     return "".join(secrets.choice(_ALPHABET) for _ in range(count))

@@ -56,7 +56,7 @@ class Keys:
         query = select(ApiKey).where(ApiKey.tenant_id == self._tenant_id, ApiKey.id == key_id)
         return (await self._db.execute(query.with_for_update() if lock else query)).scalar()
 
-    async def page(
+    async def list_page(
         self, subject: str | None, after: tuple[datetime, str] | None, limit: int
     ) -> Sequence[ApiKey]:
         """Newest first; `subject` None means everybody's."""

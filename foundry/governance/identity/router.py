@@ -9,7 +9,7 @@ from foundry.governance.identity.schemas import KeyCreate, KeyCreated, KeyList, 
 from foundry.governance.identity.service import KeyRing
 from foundry.governance.identity.tables import ApiKey
 from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
-from foundry.infra.http import Db, require
+from foundry.infra.http import Db, require_permission
 
 router = APIRouter(tags=["identity"])
 
@@ -27,7 +27,7 @@ KeyRingDep = Annotated[KeyRing, Depends(_keys)]
     "/whoami",
     response_model=WhoAmI,
     operation_id="identity_whoami",
-    dependencies=[Depends(require("keys:read"))],
+    dependencies=[Depends(require_permission("keys:read"))],
 )
 async def whoami(request: Request) -> WhoAmI:
     caller = request.state.principal
@@ -46,10 +46,10 @@ async def whoami(request: Request) -> WhoAmI:
     status_code=201,
     response_model=KeyCreated,
     operation_id="keys_create",
-    dependencies=[Depends(require("keys:write"))],
+    dependencies=[Depends(require_permission("keys:write"))],
 )
-async def create(body: KeyCreate, keys: KeyRingDep) -> KeyCreated:
-    row, plain = await keys.create(
+async def create_key(body: KeyCreate, keys: KeyRingDep) -> KeyCreated:
+    row, plain = await keys.create_key(
         name=body.name,
         role=body.role,
         scopes=frozenset(body.scopes),
@@ -63,7 +63,7 @@ async def create(body: KeyCreate, keys: KeyRingDep) -> KeyCreated:
     "/keys",
     response_model=KeyList,
     operation_id="keys_list",
-    dependencies=[Depends(require("keys:read"))],
+    dependencies=[Depends(require_permission("keys:read"))],
 )
 async def list_keys(
     keys: KeyRingDep,
@@ -77,7 +77,7 @@ async def list_keys(
     "/keys/{key_id}",
     response_model=KeyOut,
     operation_id="keys_revoke",
-    dependencies=[Depends(require("keys:write"))],
+    dependencies=[Depends(require_permission("keys:write"))],
 )
-async def revoke(key_id: str, keys: KeyRingDep) -> ApiKey:
-    return await keys.revoke(key_id)
+async def revoke_key(key_id: str, keys: KeyRingDep) -> ApiKey:
+    return await keys.revoke_key(key_id)

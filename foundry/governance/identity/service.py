@@ -23,7 +23,14 @@ from foundry.errors import (
 )
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal, Role
-from foundry.governance.identity.keys import Token, bearer, mint, parse, prefilter, verdict_key
+from foundry.governance.identity.keys import (
+    Token,
+    mint_token,
+    parse_authorization,
+    parse_token,
+    prefilter,
+    verdict_key,
+)
 from foundry.governance.identity.repository import (
     Keys,
     ensure_project,
@@ -41,7 +48,7 @@ _BCRYPT_THREADS = 2
 _BCRYPT_QUEUE = 64
 
 
-def _refused() -> Unauthenticated:
+def _invalid_key_error() -> Unauthenticated:
     # One message for unknown, wrong, revoked and expired: a stranger learns nothing.
     return Unauthenticated(
         "the API key is missing or not valid: send `Authorization: Bearer fk_…`; "
@@ -75,7 +82,7 @@ class VerdictCache:
 
 
 class Authenticator:
-    """Turns an Authorization header into a principal; the row is read on every request."""
+    """Turns an Authorization header into a principal; the key's row is read on every request."""
 
     def __init__(self, database: Database, pepper: bytes, settings: SecuritySettings) -> None:
         self._database = database
@@ -94,16 +101,22 @@ class Authenticator:
         return self._settings
 
     async def authenticate(self, authorization: str | None) -> Principal:
-        """Raises Unauthenticated (one message for every cause), DatabaseUnavailable, Overloaded."""
-        token = bearer(authorization)
+        """Find the principal whose key the header holds.
+
+        Raises:
+            Unauthenticated: one message for every cause.
+            DatabaseUnavailable: no key can be checked.
+            Overloaded: too many keys are being checked.
+        """
+        token = parse_authorization(authorization)
         if token is None:
-            raise _refused()
+            raise _invalid_key_error()
         async with self._database.begin() as db:
             row = await find_key(db, token.id)
-        if row is None or not _passes(row, token, self._pepper):
-            raise _refused()
+        if row is None or not _is_usable(row, token, self._pepper):
+            raise _invalid_key_error()
         if not await self._secret_fits(token, row.hash):
-            raise _refused()
+            raise _invalid_key_error()
         return Principal(
             tenant_id=row.tenant_id,
             project_id=row.project_id,
@@ -123,12 +136,12 @@ class Authenticator:
         if running is None:
             if len(self._running) >= _BCRYPT_QUEUE:
                 raise Overloaded("too many keys are being checked; retry after a moment")
-            running = asyncio.create_task(self._check(key, token.secret, stored))
+            running = asyncio.create_task(self._check_secret(key, token.secret, stored))
             self._running[key] = running
         # Shielded: a caller that hangs up must not fail the others that wait for the same check.
         return await asyncio.shield(running)
 
-    async def _check(self, key: bytes, secret: str, stored: str) -> bool:
+    async def _check_secret(self, key: bytes, secret: str, stored: str) -> bool:
         try:
             loop = asyncio.get_running_loop()
             fits = await loop.run_in_executor(
@@ -144,11 +157,11 @@ class Authenticator:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-async def verified_key(db: AsyncSession, pepper: bytes, text: str) -> ApiKey | None:
-    """The row of a key that works now, checked without any cache; None: it does not."""
-    token = parse(text)
+async def find_working_key(db: AsyncSession, pepper: bytes, text: str) -> ApiKey | None:
+    """Find the row of a key that works now, checked without any cache; None: it does not work."""
+    token = parse_token(text)
     row = await find_key(db, token.id) if token else None
-    if token is None or row is None or not _passes(row, token, pepper):
+    if token is None or row is None or not _is_usable(row, token, pepper):
         return None
     fits = await asyncio.to_thread(bcrypt.checkpw, token.secret.encode(), row.hash.encode())
     return row if fits else None
@@ -168,12 +181,12 @@ async def require_no_administrator(db: AsyncSession) -> None:
 
 
 async def ensure_home_project(db: AsyncSession, tenant: str, project: str) -> tuple[UUID, UUID]:
-    """The ids of a tenant and one of its projects, made if they are not there."""
+    """Make a tenant and a project of it unless they are there, and return their ids."""
     tenant_id = await ensure_tenant(db, tenant)
     return tenant_id, await ensure_project(db, tenant_id, project)
 
 
-def _passes(row: ApiKey, token: Token, pepper: bytes) -> bool:
+def _is_usable(row: ApiKey, token: Token, pepper: bytes) -> bool:
     """Everything but bcrypt: what costs nothing comes first."""
     return (
         hmac.compare_digest(prefilter(pepper, token), row.prefilter)
@@ -200,7 +213,7 @@ class KeyRing:
         self._pepper = pepper
         self._settings = settings
 
-    async def create(
+    async def create_key(
         self,
         *,
         name: str,
@@ -209,7 +222,7 @@ class KeyRing:
         expires_in_days: int,
         subject: str | None = None,
     ) -> tuple[ApiKey, str]:
-        """The row, and the key in plain text: nobody can ask for it again.
+        """Make a key: its row, and the key in plain text, for which nobody can ask again.
 
         Raises:
             PermissionDenied: role or scopes exceed the caller's own.
@@ -217,14 +230,14 @@ class KeyRing:
         _check_scopes(scopes)
         if not self._principal.may_mint(role, scopes):
             raise PermissionDenied("a key cannot be more powerful than the key that creates it")
-        token = mint()
+        token = mint_token()
         row = ApiKey(
             id=token.id,
             tenant_id=self._principal.tenant_id,
             project_id=self._principal.project_id,
             name=name,
             environment=token.environment,
-            hash=await asyncio.to_thread(_hash, token.secret, self._settings.bcrypt_cost),
+            hash=await asyncio.to_thread(_hash_secret, token.secret, self._settings.bcrypt_cost),
             prefilter=prefilter(self._pepper, token),
             subject=subject or self._principal.subject,
             subject_type="service_account" if subject else self._principal.subject_type,
@@ -242,18 +255,18 @@ class KeyRing:
     async def list_keys(
         self, cursor: str | None = None, limit: int = DEFAULT_LIMIT
     ) -> Page[ApiKey]:
-        """An administrator sees the tenant's keys, others their own."""
+        """List the tenant's keys for an administrator, and their own for others."""
         everybody = self._principal.allows("keys:write")
         after = decode(cursor, (datetime, str))
-        rows = await self._keys.page(
+        rows = await self._keys.list_page(
             None if everybody else self._principal.subject,
             cast("tuple[datetime, str] | None", after),
             limit + 1,
         )
         return page_of(rows, limit, lambda key: (key.created_at, key.id))
 
-    async def revoke(self, key_id: str) -> ApiKey:
-        """Effective at the next request everywhere; revoking twice changes nothing.
+    async def revoke_key(self, key_id: str) -> ApiKey:
+        """Revoke a key from its next request on, everywhere; twice changes nothing.
 
         Raises:
             NotFound: no such key in this tenant.
@@ -268,7 +281,7 @@ class KeyRing:
         return row
 
 
-def _hash(secret: str, cost: int) -> str:
+def _hash_secret(secret: str, cost: int) -> str:
     return bcrypt.hashpw(secret.encode(), bcrypt.gensalt(cost)).decode()
 
 

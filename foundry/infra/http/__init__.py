@@ -1,8 +1,9 @@
 """What every HTTP surface shares: errors, permissions, stages, transactions.
 
-Routers take `Db`, `public` and `require` from here; applications take the rest from its module.
+Routers take `Db`, `allow_anyone` and `require_permission` from here; applications take the rest
+from its module.
 """
 
-from foundry.infra.http.permissions import public as public
-from foundry.infra.http.permissions import require as require
+from foundry.infra.http.permissions import allow_anyone as allow_anyone
+from foundry.infra.http.permissions import require_permission as require_permission
 from foundry.infra.http.sessions import Db as Db

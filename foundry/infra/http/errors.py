@@ -6,10 +6,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from foundry.errors import (
     BodyTooLarge,
+    BodyTooSlow,
     Conflict,
     DeadlineExceeded,
     EngineFailed,
@@ -23,10 +24,12 @@ from foundry.errors import (
     Unauthenticated,
     Unavailable,
 )
-from foundry.infra.validation import describe_problem
+from foundry.infra.http.scopes import note_error, request_id
+from foundry.validation import find_problem
 
 STATUS: dict[type[FoundryError], int] = {
     BodyTooLarge: 413,
+    BodyTooSlow: 408,
     InvalidConfiguration: 422,
     InvalidRequest: 400,
     Unauthenticated: 401,
@@ -52,6 +55,7 @@ _TYPES: dict[type[FoundryError], str] = {
 
 
 def status_of(error: FoundryError) -> int:
+    """The HTTP status of an error's nearest class in the map."""
     return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
 
 
@@ -70,12 +74,10 @@ def error_body(error: FoundryError) -> dict[str, dict[str, object]]:
 
 
 def error_response(error: FoundryError) -> JSONResponse:
-    headers = {"retry-after": "1"} if isinstance(error, Unavailable | EngineFailed) else None
-    return JSONResponse(error_body(error), status_code=status_of(error), headers=headers)
-
-
-def http_error(error: FoundryError) -> JSONResponse:
-    response = error_response(error)
+    """The answer that tells `error`, with the headers that its kind has."""
+    response = JSONResponse(error_body(error), status_code=status_of(error))
+    if isinstance(error, Unavailable | EngineFailed):
+        response.headers["retry-after"] = "1"
     cooldown = error.details.get("retry_after_s")
     if isinstance(cooldown, float | int):
         response.headers["retry-after"] = str(max(1, math.ceil(cooldown)))
@@ -84,9 +86,10 @@ def http_error(error: FoundryError) -> JSONResponse:
     return response
 
 
-def request_id(scope: Scope) -> str:
-    value: str = scope.get("state", {}).get("request_id", "")
-    return value
+async def send_error(error: FoundryError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request with `error`, and note it in the scope for the record of its end."""
+    note_error(scope, error)
+    await error_response(error)(scope, receive, send)
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -94,15 +97,15 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(FoundryError)
     async def on_foundry_error(request: Request, error: FoundryError) -> JSONResponse:
-        return http_error(error)
+        return _answer(request, error)
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return http_error(_invalid(error))
+        return _answer(request, _to_invalid_request(error))
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:
-        return _framework_error(request, error)
+        return _answer_framework_error(request, error)
 
     @app.exception_handler(Exception)
     async def on_bug(request: Request, error: Exception) -> JSONResponse:
@@ -114,7 +117,12 @@ def install_error_handlers(app: FastAPI) -> None:
         return response
 
 
-def _invalid(error: RequestValidationError) -> InvalidRequest:
+def _answer(request: Request, error: FoundryError) -> JSONResponse:
+    note_error(request.scope, error)
+    return error_response(error)
+
+
+def _to_invalid_request(error: RequestValidationError) -> InvalidRequest:
     """The first problem, by its place in the query, the path or the body."""
     problems = error.errors()
     source = problems[0]["loc"][0]
@@ -124,16 +132,15 @@ def _invalid(error: RequestValidationError) -> InvalidRequest:
         if problem["loc"][:1] == (source,)
     ]
     sent = error.body if source == "body" else {part["loc"][0]: None for part in inside}
-    where, text = describe_problem(inside, sent)
-    if not where and text.startswith("is "):
-        text = f"the body {text}"
-    return InvalidRequest(text, param=where or None)
+    problem = find_problem(inside, sent)
+    text = problem.tell(problem.where or "the body")
+    return InvalidRequest(text, param=problem.where or None)
 
 
-def _framework_error(request: Request, error: HTTPException) -> JSONResponse:
+def _answer_framework_error(request: Request, error: HTTPException) -> JSONResponse:
     where = f"{request.method} {request.url.path}"
     if error.status_code == 404:
-        return http_error(NotFound(f"no such route: {where}"))
+        return _answer(request, NotFound(f"no such route: {where}"))
     if error.status_code < 500:
         body = error_body(InvalidRequest(str(error.detail)))
     else:

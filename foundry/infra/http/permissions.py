@@ -7,10 +7,11 @@ from fastapi.routing import APIRoute
 
 from foundry.errors import PermissionDenied, SetupError
 from foundry.infra.http.admission import Admission, Admittee, Principal
+from foundry.infra.http.scopes import Stage, enter_stage
 
 
-def require(permission: str) -> Callable[[Request], AsyncIterator[None]]:
-    """A dependency that refuses callers without `permission` (`resource:action`).
+def require_permission(permission: str) -> Callable[[Request], AsyncIterator[None]]:
+    """Build a dependency that refuses callers without `permission` (`resource:action`).
 
     In an application with an `admission` it then takes the request through its steps, and gives
     back what they took when the route is done.
@@ -19,6 +20,7 @@ def require(permission: str) -> Callable[[Request], AsyncIterator[None]]:
     # Async, although little is awaited: FastAPI sends a plain function to a thread.
     async def check(request: Request) -> AsyncIterator[None]:
         principal: Principal = request.state.principal
+        enter_stage(request.scope, Stage.PERMISSION)
         if not principal.allows(permission):
             raise PermissionDenied(
                 f"this key lacks the permission {permission}; "
@@ -27,10 +29,13 @@ def require(permission: str) -> Callable[[Request], AsyncIterator[None]]:
             )
         admission: Admission | None = getattr(request.app.state, "admission", None)
         if admission is None:
+            enter_stage(request.scope, Stage.ROUTE)
             yield
             return
+        enter_stage(request.scope, Stage.ADMISSION)
         admittee = Admittee(request.state.request_id, principal, permission)
         async with await admission.admit(admittee):
+            enter_stage(request.scope, Stage.ROUTE)
             yield
 
     check.permission = permission  # type: ignore[attr-defined]
@@ -40,21 +45,21 @@ def require(permission: str) -> Callable[[Request], AsyncIterator[None]]:
 PUBLIC = "public"
 
 
-async def public() -> None:
-    """Declares a route that needs no permission (probes)."""
+async def allow_anyone() -> None:
+    """Declare a route that needs no permission (probes)."""
 
 
-public.permission = PUBLIC  # type: ignore[attr-defined]
+allow_anyone.permission = PUBLIC  # type: ignore[attr-defined]
 
 
-def _permissions(route: APIRoute) -> Iterator[str]:
+def _permissions_of(route: APIRoute) -> Iterator[str]:
     for dependency in route.dependant.dependencies:
         if permission := getattr(dependency.call, "permission", None):
             yield permission
 
 
-def declared_permissions(app: FastAPI) -> dict[str, str]:
-    """`METHOD path` → permission of every route.
+def collect_permissions(app: FastAPI) -> dict[str, str]:
+    """Map `METHOD path` of every route to the permission that it declares.
 
     Raises:
         SetupError: a route declares none, so the application must not start.
@@ -63,7 +68,7 @@ def declared_permissions(app: FastAPI) -> dict[str, str]:
     for route in app.routes:
         if not isinstance(route, APIRoute):
             continue
-        permission = next(_permissions(route), None)
+        permission = next(_permissions_of(route), None)
         if permission is None:
             raise SetupError(f"route {route.path} declares no permission")
         for method in sorted(route.methods):

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 class Pingable(Protocol):
     async def ping(self) -> None:
-        """Raises DatabaseUnavailable."""
+        """Ask the database for an answer; raises DatabaseUnavailable without one."""
 
 
 class Readiness:

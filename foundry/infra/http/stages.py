@@ -15,23 +15,15 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from foundry.config import HttpSettings
-from foundry.errors import (
-    BodyTooLarge,
-    DeadlineExceeded,
-    FoundryError,
-    InvalidRequest,
-    Overloaded,
-)
+from foundry.errors import DeadlineExceeded, FoundryError, Overloaded
 from foundry.infra.http.admission import Principal
-from foundry.infra.http.errors import http_error
+from foundry.infra.http.ends import Ends, RecordEnd
+from foundry.infra.http.errors import send_error
+from foundry.infra.http.presence import WatchClient
+from foundry.infra.http.scopes import Stage, enter_stage, route_path
+from foundry.infra.http.sizes import Pace, SizeLimit
 from foundry.infra.ids import uuid7
 
-MAX_HEADERS = 64
-MAX_HEADER_BYTES = 16 * 1024
-# What a JSON parser makes objects of. Parsing blocks the loop, in a thread too, by about 0.3 µs a
-# bracket and 0.05 µs a comma above 1.5 ms a MiB (measured with orjson on one core).
-MAX_BRACKETS = 65_536
-MAX_COMMAS = 250_000
 # After a route's own deadline, so that who waited for what can still name it.
 DEADLINE_GRACE_S = 0.25
 
@@ -44,27 +36,15 @@ _log = logging.getLogger(__name__)
 
 
 class Authenticator(Protocol):
-    """Turns the Authorization header into a principal.
+    """Knows who sends a request."""
 
-    Raises Unauthenticated for every unusable credential, DatabaseUnavailable when none can be
-    checked.
-    """
+    async def authenticate(self, authorization: str | None) -> Principal:
+        """Turn the Authorization header into a principal.
 
-    async def authenticate(self, authorization: str | None) -> Principal: ...
-
-
-def route_path(scope: Scope) -> str:
-    """The path below the mount point, by which routes are declared."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "")
-    if root and (path == root or path.startswith(f"{root}/")):
-        return path[len(root) :] or "/"
-    return path
-
-
-def request_id(scope: Scope) -> str:
-    value: str = scope.get("state", {}).get("request_id", "")
-    return value
+        Raises:
+            Unauthenticated: for every credential that cannot be used.
+            DatabaseUnavailable: none can be checked.
+        """
 
 
 class RequestId:
@@ -88,11 +68,11 @@ class RequestId:
             state["received_at"] = time.monotonic()
             _log_inbound(scope, state["request_id"])
         header = (_REQUEST_ID, state["request_id"].encode())
-        scope["headers"] = _with(scope["headers"], header)
+        scope["headers"] = _replace_header(scope["headers"], header)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = _with(message.get("headers", ()), header)
+                message["headers"] = _replace_header(message.get("headers", ()), header)
             await send(message)
 
         await self._app(scope, receive, send_with_id)
@@ -104,117 +84,9 @@ def _log_inbound(scope: Scope, own: str) -> None:
             _log.info("request %s is the caller's %s", own, value.decode())
 
 
-def _with(headers: Iterable[Header], header: Header) -> list[Header]:
+def _replace_header(headers: Iterable[Header], header: Header) -> list[Header]:
     """`headers` with `header` in place of any of its name."""
     return [*(known for known in headers if known[0].lower() != header[0]), header]
-
-
-class SizeLimit:
-    """Refuses large headers at once and large bodies while they arrive.
-
-    Args:
-        body_bytes: limit of an ordinary body.
-        upload_bytes: limit below `upload_paths`, where files arrive.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        body_bytes: int,
-        upload_bytes: int = 0,
-        upload_paths: Collection[str] = (),
-    ) -> None:
-        self._app = app
-        self._body_bytes = body_bytes
-        self._upload_bytes = upload_bytes
-        self._upload_paths = tuple(upload_paths)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        limit = self._limit(scope)
-        try:
-            _check_headers(scope, limit)
-        except FoundryError as error:
-            await http_error(error)(scope, receive, send)
-            return
-        body = _CountedBody(self._app, limit, bounded=not self._uploads(scope))
-        await body(scope, receive, send)
-
-    def _limit(self, scope: Scope) -> int:
-        return self._upload_bytes if self._uploads(scope) else self._body_bytes
-
-    def _uploads(self, scope: Scope) -> bool:
-        return bool(self._upload_paths) and route_path(scope).startswith(self._upload_paths)
-
-
-class _CountedBody:
-    """One request whose body is counted; an error wins over whatever the application answers.
-
-    FastAPI turns an exception of `receive` into a 400 of its own, so the refusal is kept here.
-    """
-
-    def __init__(self, app: ASGIApp, limit: int, *, bounded: bool) -> None:
-        self._app = app
-        self._limit = limit
-        self._seen = 0
-        self._bounded = bounded
-        self._brackets = 0
-        self._commas = 0
-        self._refusal: BodyTooLarge | None = None
-        self._started = False
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def counted() -> Message:
-            message = await receive()
-            if message["type"] == "http.request":
-                self._count(message.get("body", b""))
-                if self._refusal is not None:
-                    raise self._refusal
-            return message
-
-        async def guarded(message: Message) -> None:
-            if self._refusal is None:
-                self._started = True
-                await send(message)
-
-        try:
-            await self._app(scope, counted, guarded)
-        except BodyTooLarge as error:
-            if error is not self._refusal:
-                raise
-        if self._refusal is not None and not self._started:
-            await http_error(self._refusal)(scope, receive, send)
-
-    def _count(self, part: bytes) -> None:
-        self._seen += len(part)
-        if self._seen > self._limit:
-            self._refusal = _too_large(self._limit)
-        if not self._bounded:
-            return
-        self._brackets += part.count(b"{") + part.count(b"[")
-        self._commas += part.count(b",")
-        if self._brackets > MAX_BRACKETS or self._commas > MAX_COMMAS:
-            self._refusal = BodyTooLarge(
-                f"the body holds more than {MAX_BRACKETS} opening brackets or {MAX_COMMAS} commas"
-            )
-
-
-def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"the body exceeds {limit} bytes", limit_bytes=limit)
-
-
-def _check_headers(scope: Scope, body_limit: int) -> None:
-    headers = scope["headers"]
-    if len(headers) > MAX_HEADERS:
-        raise InvalidRequest(f"more than {MAX_HEADERS} header lines")
-    if sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES:
-        raise InvalidRequest(f"the headers exceed {MAX_HEADER_BYTES} bytes")
-    for name, value in headers:
-        if name == b"content-length" and value.isdigit() and int(value) > body_limit:
-            raise _too_large(body_limit)
 
 
 class Deadline:
@@ -222,19 +94,20 @@ class Deadline:
 
     It covers authentication, resolution and the route. An answer that has begun keeps its own
     deadline: the relay ends a stream with an error event, which this stage could only cut.
+
+    Args:
+        upload_paths: prefixes below which files are sent, at a pace of their own.
     """
 
     def __init__(
-        self, app: ASGIApp, *, timeout_s: float, exempt_paths: Collection[str] = ()
+        self, app: ASGIApp, *, timeout_s: float, upload_paths: Collection[str] = ()
     ) -> None:
         self._app = app
         self._timeout_s = timeout_s
-        self._exempt_paths = tuple(exempt_paths)
+        self._upload_paths = tuple(upload_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or (
-            self._exempt_paths and route_path(scope).startswith(self._exempt_paths)
-        ):
+        if scope["type"] != "http" or self._is_upload(scope):
             await self._app(scope, receive, send)
             return
 
@@ -252,7 +125,10 @@ class Deadline:
             error = DeadlineExceeded(
                 f"the answer did not begin within {self._timeout_s:g} seconds; retry later"
             )
-            await http_error(error)(scope, receive, send)
+            await send_error(error, scope, receive, send)
+
+    def _is_upload(self, scope: Scope) -> bool:
+        return scope["method"] == "POST" and route_path(scope).startswith(self._upload_paths)
 
 
 class LoadShed:
@@ -270,11 +146,12 @@ class LoadShed:
         if scope["type"] != "http" or route_path(scope) in self._exempt_paths:
             await self._app(scope, receive, send)
             return
+        enter_stage(scope, Stage.LOAD)
         if self._in_flight >= self._max_in_flight:
             error = Overloaded(
                 f"{self._max_in_flight} requests are in flight here; retry after a moment"
             )
-            await http_error(error)(scope, receive, send)
+            await send_error(error, scope, receive, send)
             return
         self._in_flight += 1
         try:
@@ -300,48 +177,64 @@ class Authenticate:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
+        enter_stage(scope, Stage.AUTHENTICATION)
         try:
-            principal = await self._authenticator.authenticate(_authorization(scope))
+            principal = await self._authenticator.authenticate(_authorization_header(scope))
         except FoundryError as error:
-            await http_error(error)(scope, receive, send)
+            await send_error(error, scope, receive, send)
             return
         scope.setdefault("state", {})["principal"] = principal
+        enter_stage(scope, Stage.ROUTE)
         await self._app(scope, receive, send)
 
 
-def _authorization(scope: Scope) -> str | None:
+def _authorization_header(scope: Scope) -> str | None:
     """The header's value; two of them are as unusable as none."""
     values = [value for name, value in scope["headers"] if name == b"authorization"]
     return values[0].decode("latin-1") if len(values) == 1 else None
 
 
-# Outermost first. Size before load: a refused body costs nothing. Both before the deadline's timer
-# and before auth, which costs a database read.
-MIDDLEWARE_ORDER: Final = (RequestId, SizeLimit, LoadShed, Deadline, Authenticate)
+# Outermost first. The end is recorded outside of everything that can end a request, and a client
+# that leaves frees what all stages hold. Size before load: a refused body costs nothing. Both
+# before the deadline's timer and before auth, which costs a database read.
+MIDDLEWARE_ORDER: Final = (
+    RequestId,
+    RecordEnd,
+    WatchClient,
+    SizeLimit,
+    LoadShed,
+    Deadline,
+    Authenticate,
+)
 
 
 def build_stages(
     authenticator: Authenticator,
     http: HttpSettings,
     *,
+    ends: Ends,
     public_paths: Collection[str],
     upload_paths: Collection[str] = (),
 ) -> list[Middleware]:
     """The stages of an application, in `MIDDLEWARE_ORDER`.
 
     Args:
-        public_paths: need no key and are never shed.
+        ends: keeps how each request ended.
+        public_paths: need no key, are never shed and not recorded.
         upload_paths: prefixes below which files arrive, which may be large and slow.
     """
     options: dict[type, dict[str, object]] = {
         RequestId: {},
+        RecordEnd: {"ends": ends, "exempt_paths": public_paths},
+        WatchClient: {},
         SizeLimit: {
             "body_bytes": http.max_body_bytes,
             "upload_bytes": http.max_upload_bytes,
             "upload_paths": upload_paths,
+            "upload_pace": Pace(http.min_upload_bytes_s),
         },
         LoadShed: {"max_in_flight": http.max_in_flight, "exempt_paths": public_paths},
-        Deadline: {"timeout_s": http.request_timeout_s, "exempt_paths": upload_paths},
+        Deadline: {"timeout_s": http.request_timeout_s, "upload_paths": upload_paths},
         Authenticate: {"authenticator": authenticator, "public_paths": public_paths},
     }
     return [Middleware(stage, **options[stage]) for stage in MIDDLEWARE_ORDER]

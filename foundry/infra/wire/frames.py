@@ -41,7 +41,8 @@ class Frame:
     payload: bytes
 
 
-def encode(frames: Iterable[Frame]) -> bytes:
+def encode_frames(frames: Iterable[Frame]) -> bytes:
+    """Join frames into one message."""
     return b"".join(
         part
         for frame in frames
@@ -49,8 +50,8 @@ def encode(frames: Iterable[Frame]) -> bytes:
     )
 
 
-def decode(message: bytes) -> Iterator[Frame]:
-    """The frames of one message.
+def decode_frames(message: bytes) -> Iterator[Frame]:
+    """Split one message into its frames.
 
     Raises:
         EngineFailed: the message is not made of whole frames.
@@ -96,18 +97,18 @@ class Fault:
     details: dict[str, Any]
 
     @classmethod
-    def of(cls, error: FoundryError) -> "Fault":
+    def from_error(cls, error: FoundryError) -> "Fault":
         return cls(error.code, error.message, error.details)
 
-    def error(self) -> FoundryError:
-        """The error again; a code of another release is the base's."""
-        return _classes().get(self.code, FoundryError)(self.message, **self.details)
+    def to_error(self) -> FoundryError:
+        """Make the error again; one with a code of another release becomes a FoundryError."""
+        return _classes_by_code().get(self.code, FoundryError)(self.message, **self.details)
 
 
-def _classes(root: type[FoundryError] = FoundryError) -> dict[str, type[FoundryError]]:
+def _classes_by_code(root: type[FoundryError] = FoundryError) -> dict[str, type[FoundryError]]:
     found = {root.code: root}
     for child in root.__subclasses__():
-        found |= _classes(child)
+        found |= _classes_by_code(child)
     return found
 
 
@@ -122,11 +123,11 @@ class Head:
     replica_rank: int = 0
     fault: Fault | None = None
 
-    def frame(self) -> Frame:
+    def to_frame(self) -> Frame:
         return Frame(Kind.HEAD, orjson.dumps(self))
 
     @classmethod
-    def of(cls, frame: Frame) -> "Head":
+    def from_frame(cls, frame: Frame) -> "Head":
         value = orjson.loads(frame.payload)
         fault = Fault(**value["fault"]) if value["fault"] else None
         return cls(value["engine"], value["replica_rank"], fault)
@@ -139,12 +140,12 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
 
-    def frame(self) -> Frame:
-        """Tokens so far, so that an answer that breaks off is settled by what was generated."""
+    def to_frame(self) -> Frame:
+        """Tell the tokens so far: an answer that breaks off is settled by what was generated."""
         return Frame(Kind.PROGRESS, _PROGRESS.pack(self.prompt_tokens, self.completion_tokens))
 
     @classmethod
-    def of(cls, frame: Frame) -> "Usage":
+    def from_frame(cls, frame: Frame) -> "Usage":
         try:
             return cls(*_PROGRESS.unpack(frame.payload))
         except struct.error as error:
@@ -165,10 +166,10 @@ class Tail:
     finish: str | None
     timings: dict[str, float]
 
-    def frame(self) -> Frame:
+    def to_frame(self) -> Frame:
         return Frame(Kind.TAIL, orjson.dumps(self))
 
     @classmethod
-    def of(cls, frame: Frame) -> "Tail":
+    def from_frame(cls, frame: Frame) -> "Tail":
         value = orjson.loads(frame.payload)
         return cls(Usage(**value["usage"]), value["finish"], value["timings"])

@@ -8,7 +8,7 @@ from fastapi import APIRouter, BackgroundTasks, Depends, Path, Query, Request, R
 from foundry.catalog.registry.service import Registry
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
-from foundry.infra.http import Db, require
+from foundry.infra.http import Db, require_permission
 from foundry.serving.endpoints.domain import RevisionDiff
 from foundry.serving.endpoints.schemas import (
     EndpointConfigure,
@@ -53,8 +53,8 @@ RecommendationsDep = Annotated[Recommendations, Depends(_recommendations)]
 SearchesDep = Annotated[Searches, Depends(_searches)]
 RevisionNumber = Annotated[int, Path(ge=1, le=2**31 - 1)]
 EndpointsDep = Annotated[Endpoints, Depends(_endpoints)]
-_READ = [Depends(require("endpoints:read"))]
-_WRITE = [Depends(require("endpoints:write"))]
+_READ = [Depends(require_permission("endpoints:read"))]
+_WRITE = [Depends(require_permission("endpoints:write"))]
 
 
 @router.post(

@@ -53,12 +53,12 @@ class RegistryAdapters:
         if adapter_uid(self._base.digest, manifest.digest) != uid:
             raise InvalidArtifact("the adapter was trained for another base or version")
         path = await self._weights.ensure(manifest.digest, manifest.files)
-        await asyncio.to_thread(self._check, path)
+        await asyncio.to_thread(self._check_files, path)
         return path
 
-    def _check(self, path: Path) -> None:
+    def _check_files(self, path: Path) -> None:
         if self._base_shapes is None:
-            self._base_shapes = base_shapes(self._base_dir)
+            self._base_shapes = read_base_shapes(self._base_dir)
         check_adapter(path, self._base_shapes, self._max_rank)
 
 
@@ -71,21 +71,21 @@ def check_adapter(path: Path, base: dict[str, Shape], max_rank: int) -> None:
     Raises:
         InvalidArtifact: with the first reason.
     """
-    config = _adapter_config(path)
+    config = _read_adapter_config(path)
     rank = config.get("r")
     if not isinstance(rank, int) or not 0 < rank <= max_rank:
         raise InvalidArtifact(f"LoRA rank {rank!r} is not between 1 and {max_rank}")
     for feature in ("use_dora", "modules_to_save", "lora_bias", "trainable_token_indices"):
         if config.get(feature):
             raise InvalidArtifact(f"the adapter uses {feature}, which the engine cannot serve")
-    shapes = tensor_shapes(path / "adapter_model.safetensors")
+    shapes = read_tensor_shapes(path / "adapter_model.safetensors")
     if not shapes:
         raise InvalidArtifact("the adapter holds no tensors")
     for name, shape in shapes.items():
         _check_tensor(name, shape, base, rank)
 
 
-def _adapter_config(path: Path) -> dict[str, Any]:
+def _read_adapter_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads((path / "adapter_config.json").read_bytes())
     except (OSError, ValueError) as error:
@@ -106,15 +106,15 @@ def _check_tensor(name: str, shape: Shape, base: dict[str, Shape], rank: int) ->
         raise InvalidArtifact(f"{name} has shape {shape}, the base needs {expected}")
 
 
-def base_shapes(path: Path) -> dict[str, Shape]:
+def read_base_shapes(path: Path) -> dict[str, Shape]:
     return {
         name: shape
         for file in sorted(path.glob("*.safetensors"))
-        for name, shape in tensor_shapes(file).items()
+        for name, shape in read_tensor_shapes(file).items()
     }
 
 
-def tensor_shapes(path: Path) -> dict[str, Shape]:
+def read_tensor_shapes(path: Path) -> dict[str, Shape]:
     """Names and shapes from the header of a safetensors file; no tensor is read.
 
     Raises:
@@ -126,12 +126,12 @@ def tensor_shapes(path: Path) -> dict[str, Shape]:
             if size > _MAX_HEADER_BYTES:
                 raise InvalidArtifact(f"{path.name} is not a safetensors file")
             header = json.loads(reader.read(size))
-        return dict(_entries(header))
+        return dict(_shape_entries(header))
     except (OSError, ValueError, struct.error, KeyError, AttributeError, TypeError) as error:
         raise InvalidArtifact(f"{path.name} is not a safetensors file") from error
 
 
-def _entries(header: dict[str, Any]) -> Iterator[tuple[str, Shape]]:
+def _shape_entries(header: dict[str, Any]) -> Iterator[tuple[str, Shape]]:
     for name, entry in header.items():
         if name != "__metadata__":
             yield name, tuple(entry["shape"])

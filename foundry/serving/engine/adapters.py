@@ -57,7 +57,7 @@ class _Adapter:
     loading: asyncio.Task[None] | None = None
 
 
-class AdapterManager:
+class ResidentAdapters:
     """Residency of one engine.
 
     Args:
@@ -84,7 +84,7 @@ class AdapterManager:
         self._placed: set[str] = set()
 
     @asynccontextmanager
-    async def lease(self, uid: str, version_id: str) -> AsyncIterator[None]:
+    async def lease_adapter(self, uid: str, version_id: str) -> AsyncIterator[None]:
         """The adapter is resident and stays so while the context is open.
 
         Raises:
@@ -94,7 +94,7 @@ class AdapterManager:
         adapter = self._adapters.setdefault(uid, _Adapter(uid))
         adapter.pins += 1
         try:
-            await self._ensure(adapter, version_id)
+            await self._ensure_resident(adapter, version_id)
             self._adapters.move_to_end(uid)
             yield
         finally:
@@ -105,36 +105,36 @@ class AdapterManager:
         """Least recently used first."""
         return {uid: adapter.state for uid, adapter in self._adapters.items()}
 
-    async def _ensure(self, adapter: _Adapter, version_id: str) -> None:
+    async def _ensure_resident(self, adapter: _Adapter, version_id: str) -> None:
         if adapter.state is State.RESIDENT:
             return
         if adapter.loading is None:
             self._refuse_in_backoff(adapter)
-            adapter.loading = asyncio.create_task(self._load(adapter, version_id))
+            adapter.loading = asyncio.create_task(self._load_adapter(adapter, version_id))
         # One caller's disconnect must not take the load from the others.
         await asyncio.shield(adapter.loading)
 
     def _refuse_in_backoff(self, adapter: _Adapter) -> None:
         wait = adapter.retry_at - self._clock()
         if adapter.error is not None and wait > 0:
-            raise _unavailable(adapter.error, wait)
+            raise _unavailable_error(adapter.error, wait)
 
-    async def _load(self, adapter: _Adapter, version_id: str) -> None:
+    async def _load_adapter(self, adapter: _Adapter, version_id: str) -> None:
         try:
             async with self._loads:
                 path = await self._source.fetch(adapter.uid, version_id)
                 adapter.state = State.DISK
                 await self._make_room(adapter.uid)
-                await self._admit(adapter, path)
+                await self._add_to_engine(adapter, path)
         except Overloaded:
             raise
         except FoundryError as error:
-            raise self._failed(adapter, error) from error
+            raise self._record_failure(adapter, error) from error
         finally:
             adapter.loading = None
         adapter.failures, adapter.error, adapter.state = 0, None, State.RESIDENT
 
-    async def _admit(self, adapter: _Adapter, path: Path) -> None:
+    async def _add_to_engine(self, adapter: _Adapter, path: Path) -> None:
         try:
             await self._engine.add_lora(adapter.uid, path)
         except BaseException:
@@ -144,10 +144,10 @@ class AdapterManager:
     async def _make_room(self, uid: str) -> None:
         async with self._placing:
             while len(self._placed) >= self._capacity:
-                await self._evict()
+                await self._evict_idle()
             self._placed.add(uid)
 
-    async def _evict(self) -> None:
+    async def _evict_idle(self) -> None:
         victim = next(
             (a for a in self._adapters.values() if a.state is State.RESIDENT and not a.pins), None
         )
@@ -160,7 +160,7 @@ class AdapterManager:
         self._placed.discard(victim.uid)
         await self._engine.remove_lora(victim.uid)
 
-    def _failed(self, adapter: _Adapter, error: FoundryError) -> FoundryError:
+    def _record_failure(self, adapter: _Adapter, error: FoundryError) -> FoundryError:
         adapter.failures += 1
         backoff = min(2.0 ** (adapter.failures - 1), MAX_BACKOFF_S)
         adapter.retry_at = self._clock() + backoff
@@ -168,7 +168,7 @@ class AdapterManager:
         final = adapter.failures >= FAILURES_UNTIL_FAILED
         adapter.state = State.FAILED if final else State.REMOTE
         _log.warning("adapter %s: attempt %d: %s", adapter.uid, adapter.failures, error.message)
-        return _unavailable(error, backoff)
+        return _unavailable_error(error, backoff)
 
     def _forget_idle(self) -> None:
         """Bound the book-keeping: adapters that are neither resident nor in use nor in backoff."""
@@ -180,7 +180,7 @@ class AdapterManager:
                 del self._adapters[uid]
 
 
-def _unavailable(error: FoundryError, wait_s: float) -> NoHealthyUpstream:
+def _unavailable_error(error: FoundryError, wait_s: float) -> NoHealthyUpstream:
     return NoHealthyUpstream(
         f"the adapter cannot be loaded: {error.message}; it is tried again in {wait_s:.0f} s",
         retry_after_s=round(wait_s, 3),

@@ -52,12 +52,12 @@ class EngineReplica:
     """Shell around `FoundryLLMServer`."""
 
     async def __init__(self, spec: EngineSpec) -> None:  # type: ignore[misc]
-        self._server = await self._start(spec)
+        self._server = await self._start_server(spec)
 
-    async def _start(self, spec: EngineSpec) -> "FoundryLLMServer":
+    async def _start_server(self, spec: EngineSpec) -> "FoundryLLMServer":
         from foundry.serving.engine.server import FoundryLLMServer
 
-        return await FoundryLLMServer.started(spec)
+        return await FoundryLLMServer.create(spec)
 
     async def stream(
         self, operation: Operation, body: bytes, context: CallContext

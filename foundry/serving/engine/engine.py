@@ -51,10 +51,17 @@ class Engine(Protocol):
         """
 
     async def add_lora(self, uid: str, path: Path) -> None:
-        """Make the adapter of directory `path` answer under `uid`. Raises InvalidArtifact."""
+        """Make the adapter of directory `path` answer under `uid`.
+
+        Raises:
+            InvalidArtifact: the engine cannot load it.
+            Overloaded: it has no place for another one.
+            ResourceExhausted: it has no memory for another one.
+            EngineFailed: it is dead or being stopped.
+        """
 
     async def remove_lora(self, uid: str) -> None:
         """Free the adapter's memory in the engine; an unknown one is no error."""
 
     async def check_health(self) -> None:
-        """Raises when the engine is dead and the replica must be replaced."""
+        """Raise when the engine is dead and its replica must be replaced."""

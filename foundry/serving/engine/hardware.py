@@ -51,4 +51,4 @@ class Hardware:
 
 class LiveHardware(Protocol):
     async def read_hardware(self) -> Hardware:
-        """Raises Unavailable: the cluster does not answer."""
+        """Ask the cluster for its resources; raises Unavailable when it does not answer."""

@@ -1,7 +1,6 @@
 """One replica's answer to a call: frames out of an engine's events. No Ray, no vLLM."""
 
 import asyncio
-import logging
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -10,7 +9,7 @@ from typing import Protocol
 
 import orjson
 
-from foundry.errors import DeadlineExceeded, EngineFailed, FoundryError, InvalidRequest
+from foundry.errors import DeadlineExceeded, EngineFailed, FoundryError
 from foundry.infra.wire.frames import (
     CallContext,
     Fault,
@@ -20,11 +19,10 @@ from foundry.infra.wire.frames import (
     Operation,
     Tail,
     Usage,
-    encode,
+    encode_frames,
 )
 from foundry.serving.engine.engine import Body, Engine, EventStream
-
-log = logging.getLogger(__name__)
+from foundry.serving.engine.refusals import explain_status
 
 MERGE_S = 0.02
 MERGE_BYTES = 4096
@@ -40,7 +38,7 @@ _FINISH = '"finish_reason":"'
 
 
 class Adapters(Protocol):
-    def lease(self, uid: str, version_id: str) -> AbstractAsyncContextManager[None]:
+    def lease_adapter(self, uid: str, version_id: str) -> AbstractAsyncContextManager[None]:
         """The adapter is loaded and stays so while the context is open."""
 
 
@@ -62,7 +60,7 @@ class Replica:
         """Messages of frames. A fault before the first token is a HEAD; after it, an exception."""
         yield b""
         call = _Call(self._engine, self._adapters, operation, body, context, self._rank)
-        async with aclosing(call.messages()) as messages:
+        async with aclosing(call.stream_messages()) as messages:
             async for message in messages:
                 yield message
 
@@ -90,55 +88,55 @@ class _Call:
         self._out = _Outbox()
         self._headed = False
 
-    async def messages(self) -> AsyncGenerator[bytes, None]:
-        runner = asyncio.create_task(self._run(), name=f"call-{self._context.request_id}")
+    async def stream_messages(self) -> AsyncGenerator[bytes, None]:
+        runner = asyncio.create_task(self._run_engine(), name=f"call-{self._context.request_id}")
         try:
-            async for message in self._out.messages():
+            async for message in self._out.stream_messages():
                 yield message
             await runner
         finally:
             runner.cancel()
             await asyncio.wait({runner})
 
-    async def _run(self) -> None:
+    async def _run_engine(self) -> None:
         try:
             async with asyncio.timeout(self._context.deadline_s):
-                await self._answer()
+                await self._answer_request()
         except FoundryError as error:
-            self._fail(error)
+            self._tell_fault(error)
         except TimeoutError:
-            self._fail(DeadlineExceeded("the deadline passed before the answer was complete"))
+            self._tell_fault(DeadlineExceeded("the deadline passed before the answer was complete"))
         finally:
             self._out.close()
 
-    def _fail(self, error: FoundryError) -> None:
+    def _tell_fault(self, error: FoundryError) -> None:
         if self._headed:
             raise error
-        head = Head(self._engine.name, self._rank, Fault.of(error))
-        self._out.put(head.frame())
+        head = Head(self._engine.name, self._rank, Fault.from_error(error))
+        self._out.put_frame(head.to_frame())
 
-    async def _answer(self) -> None:
-        async with self._leased():
-            self._mark("adapter")
+    async def _answer_request(self) -> None:
+        async with self._lease_adapter():
+            self._mark_time("adapter")
             answer = await self._engine.answer(self._operation, self._body, self._context)
             if isinstance(answer, Body):
-                self._whole(answer)
+                self._put_body(answer)
             else:
-                await self._streamed(answer)
+                await self._put_events(answer)
 
-    def _leased(self) -> AbstractAsyncContextManager[None]:
+    def _lease_adapter(self) -> AbstractAsyncContextManager[None]:
         context = self._context
         if context.adapter_uid is None or context.adapter_version_id is None:
             return nullcontext()
-        return self._adapters.lease(context.adapter_uid, context.adapter_version_id)
+        return self._adapters.lease_adapter(context.adapter_uid, context.adapter_version_id)
 
-    def _whole(self, answer: Body) -> None:
-        self._mark("first")
-        self._head()
-        self._out.put(Frame(Kind.DATA, answer.json))
-        self._tail(answer.usage, answer.finish)
+    def _put_body(self, answer: Body) -> None:
+        self._mark_time("first")
+        self._put_head()
+        self._out.put_frame(Frame(Kind.DATA, answer.json))
+        self._put_tail(answer.usage, answer.finish)
 
-    async def _streamed(self, answer: EventStream) -> None:
+    async def _put_events(self, answer: EventStream) -> None:
         usage: Usage | None = None
         finish: str | None = None
         progress = _Progress()
@@ -148,10 +146,10 @@ class _Call:
             async for event in events:
                 if event.startswith(_DONE):
                     continue
-                _refuse_fault(event)
+                _raise_fault(event)
                 if not self._headed:
-                    self._mark("first")
-                    self._head()
+                    self._mark_time("first")
+                    self._put_head()
                 finish = _finish_of(event) or finish
                 bare, counted = _split_usage(event)
                 if _NO_CHOICES in event:
@@ -161,22 +159,22 @@ class _Call:
                 else:
                     event = bare
                     if counted is not None:
-                        self._out.count(progress.add(event, counted))
+                        self._out.count_tokens(progress.count_event(event, counted))
                 # The first occurrence is the engine's own: only ids come before it.
-                self._out.put(Frame(Kind.DATA, event.replace(theirs, ours, 1).encode()))
+                self._out.put_frame(Frame(Kind.DATA, event.replace(theirs, ours, 1).encode()))
         if usage is None:
             raise EngineFailed("the engine ended its stream without usage")
-        self._tail(usage, finish)
+        self._put_tail(usage, finish)
 
-    def _head(self) -> None:
+    def _put_head(self) -> None:
         self._headed = True
-        self._out.put(Head(self._engine.name, self._rank).frame())
+        self._out.put_frame(Head(self._engine.name, self._rank).to_frame())
 
-    def _tail(self, usage: Usage, finish: str | None) -> None:
-        self._mark("total")
-        self._out.put(Tail(usage, finish, self._timings).frame())
+    def _put_tail(self, usage: Usage, finish: str | None) -> None:
+        self._mark_time("total")
+        self._out.put_frame(Tail(usage, finish, self._timings).to_frame())
 
-    def _mark(self, name: str) -> None:
+    def _mark_time(self, name: str) -> None:
         self._timings[name] = time.monotonic() - self._started_at
 
 
@@ -184,15 +182,12 @@ def _model_field(name: str) -> str:
     return f'"model":{orjson.dumps(name).decode()}'
 
 
-def _refuse_fault(event: str) -> None:
+def _raise_fault(event: str) -> None:
     """vLLM reports a failure in the stream as an event; a chunk never starts like this."""
     if not event.startswith('data: {"error"'):
         return
     fault = orjson.loads(event.removeprefix(_DATA))["error"]
-    if fault["code"] < 500:
-        raise InvalidRequest(fault["message"])
-    log.error("the engine failed in the middle of an answer: %s", fault["message"])
-    raise EngineFailed("the engine failed while it answered; its log has the cause")
+    raise explain_status(fault["code"], fault["message"], fault.get("param"))
 
 
 def _finish_of(event: str) -> str | None:
@@ -217,7 +212,7 @@ class _Progress:
     def __init__(self) -> None:
         self._by_choice: dict[str, int] = {}
 
-    def add(self, event: str, usage: Usage) -> Usage:
+    def count_event(self, event: str, usage: Usage) -> Usage:
         found = _CHOICE.search(event)
         self._by_choice[found[1] if found else ""] = usage.completion_tokens
         return Usage(usage.prompt_tokens, sum(self._by_choice.values()))
@@ -234,14 +229,14 @@ class _Outbox:
         self._some = asyncio.Event()
         self._enough = asyncio.Event()
 
-    def put(self, frame: Frame) -> None:
+    def put_frame(self, frame: Frame) -> None:
         self._frames.append(frame)
         self._bytes += len(frame.payload)
         self._some.set()
         if self._bytes >= MERGE_BYTES or frame.kind is Kind.TAIL:
             self._enough.set()
 
-    def count(self, usage: Usage) -> None:
+    def count_tokens(self, usage: Usage) -> None:
         """Tokens so far; the next message tells them, ahead of what they count."""
         self._usage = usage
 
@@ -250,17 +245,17 @@ class _Outbox:
         self._some.set()
         self._enough.set()
 
-    async def messages(self) -> AsyncIterator[bytes]:
+    async def stream_messages(self) -> AsyncIterator[bytes]:
         flushed_at = -MERGE_S
         while not (self._closed and not self._frames):
             await self._some.wait()
-            await self._merge(MERGE_S - (time.monotonic() - flushed_at))
+            await self._wait_to_merge(MERGE_S - (time.monotonic() - flushed_at))
             if not self._frames:
                 return
             flushed_at = time.monotonic()
-            yield self._drain()
+            yield self._drain_frames()
 
-    async def _merge(self, seconds: float) -> None:
+    async def _wait_to_merge(self, seconds: float) -> None:
         if seconds <= 0 or self._enough.is_set():
             return
         try:
@@ -269,12 +264,12 @@ class _Outbox:
         except TimeoutError:
             return
 
-    def _drain(self) -> bytes:
+    def _drain_frames(self) -> bytes:
         frames, self._frames, self._bytes = self._frames, [], 0
         usage, self._usage = self._usage, None
         if usage is not None and frames[-1].kind is not Kind.TAIL:
-            frames.insert(1 if frames[0].kind is Kind.HEAD else 0, usage.frame())
+            frames.insert(1 if frames[0].kind is Kind.HEAD else 0, usage.to_frame())
         if not self._closed:
             self._some.clear()
             self._enough.clear()
-        return encode(frames)
+        return encode_frames(frames)

@@ -14,7 +14,12 @@ from foundry.serving.engine.options import EngineOptions
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Attributes: reasons: why it never works; missing: what this cluster lacks now."""
+    """Whether a configuration can run.
+
+    Attributes:
+        reasons: why it never works.
+        missing: what this cluster lacks for it now.
+    """
 
     reasons: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()

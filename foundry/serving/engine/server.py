@@ -16,7 +16,7 @@ from foundry.config import ServingSettings, load_settings
 from foundry.infra.wire.frames import CallContext, Operation
 from foundry.infra.wiring import open_database, open_weights
 from foundry.serving.engine.adapter_files import RegistryAdapters
-from foundry.serving.engine.adapters import AdapterManager, AdapterSource
+from foundry.serving.engine.adapters import AdapterSource, ResidentAdapters
 from foundry.serving.engine.deployment import EngineSpec
 from foundry.serving.engine.replica import Replica
 from foundry.serving.engine.vllm_engine import VllmEngine
@@ -24,7 +24,7 @@ from foundry.serving.engine.vllm_engine import VllmEngine
 _GIB = 2**30
 
 
-def engine_kwargs(serving: ServingSettings, *, on_cpu: bool) -> dict[str, Any]:
+def engine_arguments(serving: ServingSettings, *, on_cpu: bool) -> dict[str, Any]:
     """vLLM's arguments."""
     arguments: dict[str, Any] = {
         "dtype": "float32" if serving.dtype == "auto" and on_cpu else serving.dtype,
@@ -46,34 +46,34 @@ class FoundryLLMServer(LLMServer):  # type: ignore[misc]
     """Resolves ids, starts the engine, streams bytes."""
 
     @classmethod
-    async def started(cls, spec: EngineSpec) -> Self:
+    async def create(cls, spec: EngineSpec) -> Self:
         """Ray's way to construct a server whose constructor is a coroutine."""
         server = cls.__new__(cls)
         await server.__init__(spec)  # type: ignore[misc]
         return server
 
     async def __init__(self, spec: EngineSpec) -> None:  # type: ignore[misc]
-        base, base_dir, source = await self._resolve(spec)
+        base, base_dir, source = await self._resolve_base(spec)
         self._init_shared(_llm_config(spec, base.digest, base_dir), VllmEngine)
         await self.start()
-        adapters = AdapterManager(self.engine, source, capacity=spec.serving.max_cpu_loras)
+        adapters = ResidentAdapters(self.engine, source, capacity=spec.serving.max_cpu_loras)
         rank = serve.get_replica_context().rank
         self._replica = Replica(self.engine, adapters, rank=rank.rank if rank else 0)
 
-    async def _resolve(self, spec: EngineSpec) -> tuple[Manifest, Path, AdapterSource]:
+    async def _resolve_base(self, spec: EngineSpec) -> tuple[Manifest, Path, AdapterSource]:
         """The base's manifest and local files, and where its adapters come from."""
         settings = load_settings()
         self._database = open_database(settings)
         weights = open_weights(settings)
-        base = await self._manifest(str(spec.base_version_id))
+        base = await self._load_manifest(str(spec.base_version_id))
         base_dir = await weights.ensure(base.digest, base.files)
         max_rank = spec.serving.max_lora_rank
         source = RegistryAdapters(
-            self._manifest, weights, base=base, base_dir=base_dir, max_rank=max_rank
+            self._load_manifest, weights, base=base, base_dir=base_dir, max_rank=max_rank
         )
         return base, base_dir, source
 
-    async def _manifest(self, version_id: str) -> Manifest:
+    async def _load_manifest(self, version_id: str) -> Manifest:
         return await load_manifest(self._database, UUID(version_id))
 
     async def stream(
@@ -87,7 +87,7 @@ def _llm_config(spec: EngineSpec, base_digest: str, base_dir: Path) -> LLMConfig
     on_cpu = not torch.cuda.is_available()
     return LLMConfig(
         model_loading_config={"model_id": f"m{base_digest[:24]}", "model_source": str(base_dir)},
-        engine_kwargs=engine_kwargs(spec.serving, on_cpu=on_cpu)
+        engine_kwargs=engine_arguments(spec.serving, on_cpu=on_cpu)
         | spec.options.arguments(on_cpu=on_cpu),
         accelerator_config={"kind": "cpu"} if on_cpu else None,
         log_engine_metrics=False,

@@ -19,8 +19,9 @@ from ray.serve.exceptions import (
     RequestCancelledError,
 )
 
-from foundry.errors import EngineFailed, FoundryError, NoHealthyUpstream, Overloaded
-from foundry.infra.wire.frames import CallContext, Frame, Operation, decode
+from foundry.errors import EngineFailed, FoundryError, NoHealthyUpstream
+from foundry.infra.wire.frames import CallContext, Frame, Operation, decode_frames
+from foundry.serving.engine.refusals import queue_full_error
 
 log = logging.getLogger(__name__)
 
@@ -66,15 +67,15 @@ class HandleUpstream:
             Overloaded: the queue is full.
             EngineFailed: the replica that had taken it died or broke its answer.
         """
-        async with aclosing(self._messages(app_name, operation, body, context)) as messages:
+        async with aclosing(self._stream_messages(app_name, operation, body, context)) as messages:
             async for message in messages:
-                for frame in decode(message):
+                for frame in decode_frames(message):
                     yield frame
 
-    async def _messages(
+    async def _stream_messages(
         self, app_name: str, operation: Operation, body: bytes, context: CallContext
     ) -> AsyncGenerator[bytes, None]:
-        handle = await self._handle(app_name)
+        handle = await self._find_handle(app_name)
         call = handle.stream.remote(operation, body, context)
         accepted = False
         try:
@@ -88,14 +89,14 @@ class HandleUpstream:
         except StopAsyncIteration:
             return
         except TimeoutError as error:
-            raise _unavailable(app_name) from error
+            raise _unavailable_error(app_name) from error
         # Ray translates only gRPC's UNAVAILABLE; a killed replica can also reset the stream.
         except (RayError, RayServeException, AioRpcError) as error:
-            raise _translated(app_name, error, accepted=accepted) from error
+            raise _translate_error(app_name, error, accepted=accepted) from error
         finally:
             call.cancel()
 
-    async def _handle(self, app_name: str) -> Any:
+    async def _find_handle(self, app_name: str) -> Any:
         """The application's handle, opened by one of those that wait for it.
 
         Raises:
@@ -107,18 +108,18 @@ class HandleUpstream:
             return handle
         opening = self._opening.get(app_name)
         if opening is None:
-            opening = asyncio.create_task(self._open(app_name), name=f"open-{app_name}")
+            opening = asyncio.create_task(self._open_handle(app_name), name=f"open-{app_name}")
             self._opening[app_name] = opening
         # Not cancelled with the call: others wait for the same handle, and the next finds it.
         done, _ = await asyncio.wait({opening}, timeout=self._open_timeout_s)
         if not done:
-            raise _unavailable(app_name)
+            raise _unavailable_error(app_name)
         try:
             return opening.result()
         except (KeyError, RuntimeError, TimeoutError, RayError, RayServeException) as error:
-            raise _unavailable(app_name) from error
+            raise _unavailable_error(app_name) from error
 
-    async def _open(self, app_name: str) -> Any:
+    async def _open_handle(self, app_name: str) -> Any:
         try:
             opened = await asyncio.get_running_loop().run_in_executor(
                 self._threads,
@@ -133,23 +134,23 @@ class HandleUpstream:
         return handle
 
 
-def _unavailable(app_name: str) -> NoHealthyUpstream:
+def _unavailable_error(app_name: str) -> NoHealthyUpstream:
     return NoHealthyUpstream(
         f"no replica of {app_name} takes requests; see `foundry endpoints list`"
     )
 
 
-def _translated(app_name: str, error: Exception, *, accepted: bool) -> FoundryError:
+def _translate_error(app_name: str, error: Exception, *, accepted: bool) -> FoundryError:
     if isinstance(error, BackPressureError):
-        return Overloaded("the engine's queue is full; retry after a moment")
+        return queue_full_error()
     if isinstance(error, DeploymentUnavailableError):
-        return _unavailable(app_name)
+        return _unavailable_error(app_name)
     cause = getattr(error, "cause", None)
     if isinstance(cause, FoundryError):
         return cause
     if not accepted:
         # It died before it took this call, which may be sent to another one.
-        return _unavailable(app_name)
+        return _unavailable_error(app_name)
     if isinstance(error, RayActorError | RequestCancelledError | AioRpcError):
         return EngineFailed("the engine's replica died; a new one is being started")
     log.error("an engine of %s broke its answer: %r", app_name, error)

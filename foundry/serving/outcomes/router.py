@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
-from foundry.infra.http import Db, require
+from foundry.infra.http import Db, require_permission
 from foundry.serving.outcomes.recalibration import Recalibration
 from foundry.serving.outcomes.schemas import (
     AdviceList,
@@ -46,8 +46,8 @@ RecalibrationDep = Annotated[Recalibration, Depends(_recalibration)]
 Cursor = Annotated[str | None, Query(max_length=1024)]
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
 Version = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-_READ = [Depends(require("budsim:read"))]
-_ADMIN = [Depends(require("budsim:admin"))]
+_READ = [Depends(require_permission("budsim:read"))]
+_ADMIN = [Depends(require_permission("budsim:admin"))]
 
 
 @router.get(

@@ -49,7 +49,7 @@ class Desk:
         found = await self._searches.threads.run(
             numerics.predict_json, subject.config, subject.checkpoint_bytes, prices, asked, learnt
         )
-        self._searches.meter.predicted(len(asked.configurations))
+        self._searches.meter.count_predictions(len(asked.configurations))
         return found
 
     async def validate(self, asked: ValidateIn) -> dict[str, object]:

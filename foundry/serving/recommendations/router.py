@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
-from foundry.infra.http import Db, require
+from foundry.infra.http import Db, require_permission
 from foundry.serving.recommendations.asking import Desk
 from foundry.serving.recommendations.domain import MAX_WAIT_S
 from foundry.serving.recommendations.running import Searches
@@ -53,9 +53,9 @@ SearchesDep = Annotated[Searches, Depends(_searches)]
 DeskDep = Annotated[Desk, Depends(_desk)]
 RecommendationsDep = Annotated[Recommendations, Depends(_recommendations)]
 Wait = Annotated[int, Query(ge=0, le=MAX_WAIT_S, description="seconds to wait for the answer")]
-_READ = [Depends(require("budsim:read"))]
-_RUN = [Depends(require("budsim:run"))]
-_ADMIN = [Depends(require("budsim:admin"))]
+_READ = [Depends(require_permission("budsim:read"))]
+_RUN = [Depends(require_permission("budsim:run"))]
+_ADMIN = [Depends(require_permission("budsim:admin"))]
 
 
 @router.post(

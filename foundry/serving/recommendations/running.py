@@ -145,7 +145,7 @@ class Searches:
             began = time.monotonic()
             state, values = await self._outcome(row)
             outcome = str(values["error"]["code"]) if "error" in values else "done"
-            self.meter.searched(time.monotonic() - began, outcome)
+            self.meter.count_search(time.monotonic() - began, outcome)
             async with self._database.begin() as db:
                 return await Attempts(db).finish(row.id, row.attempt, state, **values)
         except FoundryError as error:

@@ -45,18 +45,18 @@ class LiveCluster(Protocol):
 class Meter(Protocol):
     """Counts what budsim does."""
 
-    def searched(self, seconds: float, outcome: str) -> None:
+    def count_search(self, seconds: float, outcome: str) -> None:
         """Args: outcome: `done`, or the code of an error."""
 
-    def predicted(self, count: int) -> None:
+    def count_predictions(self, count: int) -> None:
         """So many configurations were asked about by name."""
 
 
 class Unmetered:
-    def searched(self, seconds: float, outcome: str) -> None:
+    def count_search(self, seconds: float, outcome: str) -> None:
         pass
 
-    def predicted(self, count: int) -> None:
+    def count_predictions(self, count: int) -> None:
         pass
 
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from foundry.governance.audit.domain import plain_dict
+from foundry.governance.audit.domain import to_json_object
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Role
 from foundry.infra.database import Database
@@ -21,7 +21,7 @@ def test_values_become_plain_json() -> None:
         "nested": {"text": "a\0b" + "x" * 10_000},
         "count": 3,
     }
-    plain = plain_dict(values)
+    plain = to_json_object(values)
     assert plain is not None
     nested = plain.pop("nested")
     assert plain == {
@@ -34,7 +34,7 @@ def test_values_become_plain_json() -> None:
     assert isinstance(nested, dict)
     assert nested["text"].startswith("abxxx")
     assert len(nested["text"]) < 8200
-    assert plain_dict(None) is None
+    assert to_json_object(None) is None
 
 
 @pytest.mark.postgres

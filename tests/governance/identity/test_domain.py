@@ -4,8 +4,14 @@ from uuid import uuid4
 
 import pytest
 
-from foundry.governance.identity.domain import Role, job_principal, matches
-from foundry.governance.identity.keys import bearer, checksum, mint, parse, prefilter
+from foundry.governance.identity.domain import Role, job_principal, pattern_covers
+from foundry.governance.identity.keys import (
+    checksum,
+    mint_token,
+    parse_authorization,
+    parse_token,
+    prefilter,
+)
 from tests.governance.identity.principals import principal
 
 TABLE = [
@@ -59,17 +65,17 @@ def test_no_key_mints_one_above_itself() -> None:
     [("*:*", "a:b", True), ("a:*", "a:b", True), ("*:b", "a:b", True), ("a:c", "a:b", False)],
 )
 def test_patterns(pattern: str, permission: str, expected: bool) -> None:
-    assert matches(pattern, permission) is expected
+    assert pattern_covers(pattern, permission) is expected
 
 
 def test_a_minted_key_has_the_published_shape() -> None:
-    token = mint()
+    token = mint_token()
     assert len(token.text) == 70
     assert token.text.startswith(f"fk_live_{token.id}_{token.secret}")
-    assert parse(token.text) == token
-    assert bearer(f"Bearer {token.text}") == token
+    assert parse_token(token.text) == token
+    assert parse_authorization(f"Bearer {token.text}") == token
     assert token.secret not in repr(token)
-    assert len({mint().text for _ in range(100)}) == 100
+    assert len({mint_token().text for _ in range(100)}) == 100
 
 
 def test_the_checksum_is_crc32_in_base62() -> None:
@@ -84,10 +90,10 @@ def test_the_checksum_is_crc32_in_base62() -> None:
 
 
 def test_every_single_character_change_is_noticed() -> None:
-    token = mint()
+    token = mint_token()
     for place in range(len(token.text)):
         other = "b" if token.text[place] == "a" else "a"
-        assert parse(token.text[:place] + other + token.text[place + 1 :]) is None
+        assert parse_token(token.text[:place] + other + token.text[place + 1 :]) is None
 
 
 @pytest.mark.parametrize(
@@ -95,11 +101,11 @@ def test_every_single_character_change_is_noticed() -> None:
     [None, "", "Basic abc", "Bearer", "Bearer  ", "Bearer a b", "Bearer " + "x" * 70, "B" * 5000],
 )
 def test_other_headers_are_no_keys(header: str | None) -> None:
-    assert bearer(header) is None
+    assert parse_authorization(header) is None
 
 
 def test_the_prefilter_depends_on_pepper_and_token() -> None:
-    first, second = mint(), mint()
+    first, second = mint_token(), mint_token()
     values = {prefilter(p, t) for p in (b"a" * 32, b"b" * 32) for t in (first, second)}
     assert len(values) == 4
     assert {len(value) for value in values} == {8}

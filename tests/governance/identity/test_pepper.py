@@ -36,7 +36,7 @@ def test_a_missing_one_says_what_to_do(tmp_path: Path) -> None:
         read_pepper(tmp_path / "pepper")
 
 
-def test_a_readable_or_short_one_is_refused(tmp_path: Path) -> None:
+def test_a_readable_or_short_one_is_invalid_key_error(tmp_path: Path) -> None:
     path = tmp_path / "pepper"
     path.write_bytes(bytes(32))
     path.chmod(0o644)

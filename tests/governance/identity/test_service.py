@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from foundry.errors import InvalidRequest, PermissionDenied, Unauthenticated
 from foundry.governance.identity.domain import Principal, Role
-from foundry.governance.identity.keys import checksum, mint
+from foundry.governance.identity.keys import checksum, mint_token
 from foundry.governance.identity.service import Authenticator, VerdictCache
 from foundry.infra.database import Database
 from tests.control.client import PEPPER, SECURITY, administrator, new_key
@@ -81,7 +81,7 @@ async def test_wrong_secrets_cost_no_bcrypt(
     key_id, _ = await new_key(database, admin)
     counted = CountedBcrypt(monkeypatch)
     for _ in range(50):
-        head = f"fk_live_{key_id}_{mint().secret}"
+        head = f"fk_live_{key_id}_{mint_token().secret}"
         with pytest.raises(Unauthenticated):
             await authenticator.authenticate(f"Bearer {head}{checksum(head)}")
     assert counted.calls == 0
@@ -104,7 +104,7 @@ async def test_unknown_wrong_revoked_and_expired_look_the_same(
             {"id": expired_id, "past": past},
         )
     messages = set()
-    for header in (None, f"Bearer {mint().text}", f"Bearer {revoked}", f"Bearer {expired}"):
+    for header in (None, f"Bearer {mint_token().text}", f"Bearer {revoked}", f"Bearer {expired}"):
         with pytest.raises(Unauthenticated) as caught:
             await authenticator.authenticate(header)
         messages.add(caught.value.message)

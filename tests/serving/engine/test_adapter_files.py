@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from foundry.errors import InvalidArtifact
-from foundry.serving.engine.adapter_files import base_shapes, check_adapter, tensor_shapes
+from foundry.serving.engine.adapter_files import check_adapter, read_base_shapes, read_tensor_shapes
 
 BASE = {"model.layers.0.self_attn.q_proj.weight": (8, 16), "model.norm.weight": (16,)}
 NAME = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
@@ -74,5 +74,5 @@ def test_missing_config(tmp_path: Path) -> None:
 def test_shapes_of_all_shards(tmp_path: Path) -> None:
     safetensors(tmp_path / "model-1.safetensors", {"a": (1, 2)})
     safetensors(tmp_path / "model-2.safetensors", {"b": (3,)})
-    assert base_shapes(tmp_path) == {"a": (1, 2), "b": (3,)}
-    assert tensor_shapes(tmp_path / "model-1.safetensors") == {"a": (1, 2)}
+    assert read_base_shapes(tmp_path) == {"a": (1, 2), "b": (3,)}
+    assert read_tensor_shapes(tmp_path / "model-1.safetensors") == {"a": (1, 2)}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from foundry.errors import FoundryError, InvalidArtifact, NoHealthyUpstream, Overloaded
-from foundry.serving.engine.adapters import PARALLEL_LOADS, AdapterManager, State
+from foundry.serving.engine.adapters import PARALLEL_LOADS, ResidentAdapters, State
 from tests.fakes.engine import FakeEngine
 
 
@@ -47,12 +47,12 @@ class Bench:
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
-        self.adapters = AdapterManager(
+        self.adapters = ResidentAdapters(
             self.engine, self.source, capacity=self.capacity, clock=self.clock
         )
 
     async def use(self, uid: str) -> None:
-        async with self.adapters.lease(uid, f"version-{uid}"):
+        async with self.adapters.lease_adapter(uid, f"version-{uid}"):
             assert uid in self.engine.resident
 
 
@@ -85,7 +85,7 @@ async def test_an_adapter_in_use_stays() -> None:
     bench = Bench()
     async with AsyncExitStack() as stack:
         for uid in ("a1", "a2"):
-            await stack.enter_async_context(bench.adapters.lease(uid, uid))
+            await stack.enter_async_context(bench.adapters.lease_adapter(uid, uid))
         with pytest.raises(Overloaded):
             await bench.use("a3")
         assert bench.engine.removed == []

@@ -12,7 +12,7 @@ from foundry.config import ServingSettings
 from foundry.errors import EngineFailed
 from foundry.serving.engine.deployment import Closed, EngineReplica, EngineSpec
 from foundry.serving.engine.options import EngineOptions
-from serve_apps.engine import bind
+from serve_apps.engine import bind_deployments
 
 
 def test_building_an_engine_application_loads_no_engine() -> None:
@@ -33,7 +33,7 @@ async def test_the_stub_ingress_answers_404_in_openais_shape() -> None:
 def test_a_replica_reserves_what_its_endpoint_asks_for() -> None:
     options = EngineOptions.of({"replicas": 2, "resources": {"cpu_cores": 1.5, "memory_gb": 4}})
     spec = EngineSpec(UUID(int=1), "engine-x-r1", ServingSettings(max_num_seqs=8), options)
-    application = bind(
+    application = bind_deployments(
         EngineReplica, spec, replicas=2, need=options.need(on_cpu=True), version="digest"
     )
     (engine,) = application._bound_deployment.init_args

@@ -12,7 +12,7 @@ from ray.exceptions import ActorDiedError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 
 from foundry.errors import EngineFailed, FoundryError, NoHealthyUpstream, Overloaded
-from foundry.infra.wire.frames import CallContext, Frame, Kind, encode
+from foundry.infra.wire.frames import CallContext, Frame, Kind, encode_frames
 from foundry.serving.engine.upstream import MAX_HANDLES, HandleUpstream
 
 CONTEXT = CallContext("r1", "m", 5)
@@ -64,7 +64,7 @@ def upstream(monkeypatch: pytest.MonkeyPatch, handle: Handle, **options: float) 
 
 
 async def test_frames_of_all_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    handle = Handle([b"", encode([DATA, DATA]), encode([DATA])])
+    handle = Handle([b"", encode_frames([DATA, DATA]), encode_frames([DATA])])
     frames = upstream(monkeypatch, handle).stream("app", "chat", b"{}", CONTEXT)
     assert [frame async for frame in frames] == [DATA, DATA, DATA]
     assert handle.calls == [("chat", b"{}", CONTEXT)]
@@ -131,7 +131,7 @@ async def test_opening_blocks_neither_the_loop_nor_a_second_thread(
         nonlocal asked
         asked += 1
         assert answer.wait(30)
-        return Handle([b"", encode([DATA])])
+        return Handle([b"", encode_frames([DATA])])
 
     monkeypatch.setattr(serve, "get_deployment_handle", hang)
     way = HandleUpstream("llm", open_timeout_s=0.05)
@@ -156,7 +156,7 @@ async def test_nobody_accepts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_leaving_cancels_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    handle = Handle([b"", encode([DATA]), encode([DATA])])
+    handle = Handle([b"", encode_frames([DATA]), encode_frames([DATA])])
     frames: Any = upstream(monkeypatch, handle).stream("app", "chat", b"", CONTEXT)
     await anext(frames)
     await frames.aclose()

@@ -63,6 +63,6 @@ def test_the_capability_is_named() -> None:
     said = _child(
         "from foundry.control import capabilities\n"
         "capabilities.find_spec = importlib.util.find_spec\n"
-        "print(capabilities.capabilities()['budsim'].reason)\n"
+        "print(capabilities.find_capabilities()['budsim'].reason)\n"
     )
     assert said == "xgboost is not installed here: pip install 'foundry[budsim]'"

@@ -1,14 +1,20 @@
-"""Problems of a request in the request's own words.
+"""Problems of a value in the words of whoever sent it: a request, a setting, an option.
 
-pydantic's errors name classes of ours, branches of unions and its own phrases. What a caller can
-use is the place in what was sent and a plain demand: the place is found by walking the sent value
-along the error's location and dropping every element that is not in it.
+It lies below everything else, so that clients and servers alike translate with it. pydantic's
+errors name classes of ours, branches of unions and its own phrases. What a caller can use is the
+place in what was sent and a plain demand: the place is found by walking the sent value along the
+error's location and dropping every element that is not in it.
 """
 
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+UNKNOWN = object()
 _ABSENT = object()
+_FIELD = re.compile(r"[a-z_][a-z0-9_]*")
+_TYPE_NAMES = frozenset({"str", "int", "float", "bool", "bytes", "none"})
 _WHOLE, _NUMBER, _BOOLEAN = "must be a whole number", "must be a number", "must be true or false"
 _STRING, _ARRAY, _OBJECT = "must be a string", "must be an array", "must be an object"
 _TIME, _UUID = "must be a date and time like 2026-01-31T12:00:00Z", "must be a UUID"
@@ -39,9 +45,11 @@ _TYPE_DEMANDS = {
     "datetime_type": _TIME,
     "datetime_parsing": _TIME,
     "datetime_from_date_parsing": _TIME,
+    "path_type": "must be a path",
     "none_required": "must be null",
 }
 _DEMANDS = {
+    "json_invalid": "is not valid JSON",
     "missing": "is required",
     "extra_forbidden": "is not a known field",
     "greater_than": "must be greater than {gt}",
@@ -61,30 +69,58 @@ _DEMANDS = {
 }
 
 
-def describe_problem(problems: Iterable[Mapping[str, Any]], sent: object) -> tuple[str, str]:
-    """The path of the problem to name first (`messages.0.role`, "" for the whole) and its text.
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """The problem of a value that is to be named first.
+
+    Attributes:
+        path: its place in what was sent; empty: the whole.
+        reason: what is demanded of that place, or a sentence about it.
+        is_demand: whether the reason continues a sentence that begins with the place's name.
+    """
+
+    path: tuple[int | str, ...]
+    reason: str
+    is_demand: bool
+
+    @property
+    def where(self) -> str:
+        return ".".join(map(str, self.path))
+
+    def tell(self, name: str) -> str:
+        """The problem of the place that the reader knows as `name`; empty: no name."""
+        if not name:
+            return self.reason
+        return f"{name} {self.reason}" if self.is_demand else f"{name}: {self.reason}"
+
+
+def find_problem(problems: Iterable[Mapping[str, Any]], sent: object = UNKNOWN) -> Problem:
+    """The problem to name first.
 
     Args:
         problems: pydantic's `errors()`, at least one.
-        sent: the value that was validated, as parsed JSON.
+        sent: the value that was validated, as parsed JSON. Unknown: an argument's branches of a
+            union are left out of its path by what they look like.
     """
     placed = [(_path_in(problem, sent), problem) for problem in problems]
     # Of a union's branches the one that agrees with more of the value fails deeper.
     first = placed[0][0][:1]
     path = max((path for path, _ in placed if path[:1] == first), key=len)
     here = [problem for other, problem in placed if other == path]
-    where = ".".join(map(str, path))
-    if here[0]["type"] == "json_invalid":
-        return "", "the body is not valid JSON"
-    text = _demand(here)
-    return where, f"{where} {text}" if where and _is_demand(here[0]) else _joined(where, text)
+    return Problem(path, _demand(here), _is_demand(here[0]))
 
 
-def _joined(where: str, text: str) -> str:
-    return f"{where}: {text}" if where else text
+def describe_problem(
+    problems: Iterable[Mapping[str, Any]], sent: object = UNKNOWN
+) -> tuple[str, str]:
+    """The path of the problem to name first (`messages.0.role`, "" for the whole) and its text."""
+    problem = find_problem(problems, sent)
+    return problem.where, problem.tell(problem.where)
 
 
 def _path_in(problem: Mapping[str, Any], sent: object) -> tuple[int | str, ...]:
+    if sent is UNKNOWN:
+        return tuple(part for part in problem["loc"] if _is_place(part))
     path: list[int | str] = []
     for part in problem["loc"]:
         inner = _look_up(sent, part)
@@ -94,6 +130,11 @@ def _path_in(problem: Mapping[str, Any], sent: object) -> tuple[int | str, ...]:
     if problem["type"] == "missing":
         path.append(problem["loc"][-1])
     return tuple(path)
+
+
+def _is_place(part: int | str) -> bool:
+    """Whether a part of a location is a field or an index; unions name branches by type."""
+    return isinstance(part, int) or (bool(_FIELD.fullmatch(part)) and part not in _TYPE_NAMES)
 
 
 def _look_up(value: object, part: int | str) -> object:
@@ -116,8 +157,13 @@ def _demand(problems: list[Mapping[str, Any]]) -> str:
         first, *others = wanted
         return " or ".join([first, *(other.removeprefix("must be ") for other in others)])
     problem = problems[0]
-    context = problem.get("ctx") or {}
+    context = {name: _plain(value) for name, value in (problem.get("ctx") or {}).items()}
     if not _is_demand(problem):
         # Raised by a validator of ours, so these words are ours.
         return str(context.get("error", "is not valid"))
     return _DEMANDS.get(problem["type"], "is not valid").format_map(context)
+
+
+def _plain(value: object) -> object:
+    """A limit as it is written by hand: 4, also where the field is a float."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value

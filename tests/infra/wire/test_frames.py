@@ -4,19 +4,19 @@ import pytest
 
 from foundry import errors
 from foundry.errors import EngineFailed, FoundryError
-from foundry.infra.wire.frames import Fault, Frame, Kind, decode, encode
+from foundry.infra.wire.frames import Fault, Frame, Kind, decode_frames, encode_frames
 
 
 def test_golden_bytes() -> None:
-    message = encode([Frame(Kind.DATA, b"abc"), Frame(Kind.TAIL, b"")])
+    message = encode_frames([Frame(Kind.DATA, b"abc"), Frame(Kind.TAIL, b"")])
     assert message == b"D\x00\x00\x00\x03abcT\x00\x00\x00\x00"
-    assert list(decode(message)) == [Frame(Kind.DATA, b"abc"), Frame(Kind.TAIL, b"")]
+    assert list(decode_frames(message)) == [Frame(Kind.DATA, b"abc"), Frame(Kind.TAIL, b"")]
 
 
 @pytest.mark.parametrize("message", [b"D", b"X\x00\x00\x00\x00", b"D\x00\x00\x00\x03ab"])
 def test_damaged(message: bytes) -> None:
     with pytest.raises(EngineFailed):
-        list(decode(message))
+        list(decode_frames(message))
 
 
 def test_every_error_survives_the_wire() -> None:
@@ -27,10 +27,10 @@ def test_every_error_survives_the_wire() -> None:
     ]
     assert len(classes) > 20
     for cls in classes:
-        error = Fault.of(cls("why", param="x")).error()
+        error = Fault.from_error(cls("why", param="x")).to_error()
         assert (type(error), error.message, error.details) == (cls, "why", {"param": "x"})
 
 
 def test_an_unknown_code_is_the_bases() -> None:
-    error = Fault("of_a_later_release", "why", {"param": "x"}).error()
+    error = Fault("of_a_later_release", "why", {"param": "x"}).to_error()
     assert (type(error), error.message, error.details) == (FoundryError, "why", {"param": "x"})

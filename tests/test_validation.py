@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
-from foundry.infra.validation import describe_problem
+from foundry.validation import describe_problem, find_problem
 
 
 class Text(BaseModel):
@@ -75,10 +75,36 @@ def describe(kind: Any, sent: object) -> tuple[str, str]:
     return describe_problem(caught.value.errors(), sent)
 
 
+@pytest.mark.parametrize(
+    ("sent", "path", "text"),
+    [
+        ({"stop": {"a": 1}}, "stop", "stop must be a string or an array"),
+        ({"parts": [{"kind": "text"}]}, "parts.0.text", "parts.0.text is required"),
+        ({"size": 0}, "size", "size must be greater than 0"),
+        ([], "", "must be an object"),
+    ],
+)
+def test_arguments_of_which_only_the_problem_is_known(sent: object, path: str, text: str) -> None:
+    """Branches of unions are left out: they are names of types."""
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(Body).validate_python(sent)
+    assert describe_problem(caught.value.errors()) == (path, text)
+
+
+def test_a_name_that_the_reader_knows_takes_the_places() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Body(size=0)
+    problem = find_problem(caught.value.errors())
+    assert problem.tell("--size") == "--size must be greater than 0"
+    with pytest.raises(ValidationError) as caught:
+        Body(rate=13)
+    assert find_problem(caught.value.errors()).tell("--rate") == "--rate: 13 brings bad luck"
+
+
 def test_json_that_is_none() -> None:
     with pytest.raises(ValidationError) as caught:
         Body.model_validate_json("{")
-    assert describe_problem(caught.value.errors(), "{") == ("", "the body is not valid JSON")
+    assert describe_problem(caught.value.errors(), "{") == ("", "is not valid JSON")
 
 
 def test_a_problem_without_a_text_of_ours_still_names_its_place() -> None:
