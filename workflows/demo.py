@@ -24,7 +24,7 @@ from foundry.errors import FoundryError
 from foundry.execution.jobs.domain import BUNDLED
 from foundry.execution.jobs.schemas import JobOut
 from foundry.infra.embedded import stack
-from foundry.infra.embedded.state import exclusive
+from foundry.infra.embedded.home_lock import lock_home
 from foundry.sdk import Foundry
 from workflows.demo_data.make import SYSTEM
 
@@ -232,7 +232,7 @@ def main() -> None:
     console = Console()
     try:
         settings = load_settings()
-        with exclusive(settings.home, "make demo", name="demo"):
+        with lock_home(settings.home, "make demo", name="demo"):
             outcome = Demo(settings, console).run()
         report(console, settings, outcome)
     except FoundryError as error:

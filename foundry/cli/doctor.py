@@ -20,7 +20,13 @@ from foundry.config import Settings, load_settings
 from foundry.errors import FoundryError
 from foundry.infra.embedded import ray, stack
 from foundry.infra.embedded.health import PartStatus
-from foundry.infra.embedded.listeners import PROBES, Exposure, Verdict, find_listeners, judge
+from foundry.infra.embedded.listeners import (
+    PROBES,
+    Exposure,
+    Verdict,
+    find_listeners,
+    judge_listeners,
+)
 from foundry.infra.embedded.ports import is_free
 from foundry.infra.embedded.state import stack_id
 from foundry.infra.hardware import DetectionReport, detect
@@ -78,7 +84,7 @@ def doctor(
 
 
 def _report_security(settings: Settings, output: Output) -> None:
-    exposures = judge(find_listeners(stack_id(settings.home)), PROBES)
+    exposures = judge_listeners(find_listeners(stack_id(settings.home)), PROBES)
     print_rows(
         [_exposure_row(exposure) for exposure in exposures],
         output,

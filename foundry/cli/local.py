@@ -14,7 +14,7 @@ from foundry.config import Settings, load_settings
 from foundry.errors import FoundryError, NotFound
 from foundry.infra.embedded import postgres, stack
 from foundry.infra.embedded.paths import ray_dir
-from foundry.infra.embedded.processes import members
+from foundry.infra.embedded.processes import list_stack_processes
 from foundry.infra.embedded.state import StackState, stack_id
 
 up_app = typer.Typer(add_completion=False)
@@ -38,7 +38,7 @@ def up(output: OutputOption = Output.TABLE) -> None:
         try:
             state = stack.up(settings, progress)
         except FoundryError as error:
-            if members(stack_id(settings.home)):
+            if list_stack_processes(stack_id(settings.home)):
                 raise type(error)(f"{error.message}; {_PARTIAL}") from error
             raise
     _print_started(settings, state, time.monotonic() - before, output)

@@ -18,7 +18,7 @@ from foundry.errors import (
     PermissionDenied,
     Unauthenticated,
 )
-from foundry.infra.embedded.state import exclusive
+from foundry.infra.embedded.home_lock import lock_home
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_a_taken_port_is_named_with_the_setting_to_change(
 
 
 def test_a_second_up_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with exclusive(home, "make demo"):
+    with lock_home(home, "make demo"):
         assert run(["up"]) == 6
     message = capsys.readouterr().err
     assert "make demo (pid" in message

@@ -18,8 +18,9 @@ import psutil
 
 from foundry.config import child_environment
 from foundry.errors import AlreadyRunning, FoundryError
-from foundry.infra.embedded.processes import members, stop_all
-from foundry.infra.embedded.state import stack_id, write_private
+from foundry.infra.embedded.paths import write_private
+from foundry.infra.embedded.processes import list_stack_processes, stop_all
+from foundry.infra.embedded.state import stack_id
 from foundry.infra.embedded.watch import Look, Watch
 
 MODULE = "foundry.infra.embedded.guard_process"
@@ -113,8 +114,8 @@ def start_guard(home: Path, environment: Mapping[str, str]) -> None:
         )
 
 
-def running_guard(home: Path) -> psutil.Process | None:
-    for process in members(stack_id(home)):
+def find_guard(home: Path) -> psutil.Process | None:
+    for process in list_stack_processes(stack_id(home)):
         with suppress(psutil.Error):
             if MODULE in process.cmdline():
                 return process
@@ -123,7 +124,7 @@ def running_guard(home: Path) -> psutil.Process | None:
 
 def end_guard(home: Path) -> int:
     """End it, so that it does not start again what is being stopped. Returns how many ended."""
-    found = running_guard(home)
+    found = find_guard(home)
     return 0 if found is None else stop_all([found], _END_GRACE_S)
 
 
@@ -131,7 +132,7 @@ def write_repair(home: Path, repair: Repair) -> None:
     write_private(_record_file(home), json.dumps(asdict(repair)))
 
 
-def last_repair(home: Path) -> Repair | None:
+def read_last_repair(home: Path) -> Repair | None:
     with suppress(OSError, ValueError, TypeError):
         return Repair(**json.loads(_record_file(home).read_text()))
     return None

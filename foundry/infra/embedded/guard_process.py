@@ -18,9 +18,10 @@ from foundry.errors import AlreadyRunning
 from foundry.infra.embedded import postgres, stack
 from foundry.infra.embedded.guard import Guard, write_repair
 from foundry.infra.embedded.health import find_supervisor
-from foundry.infra.embedded.ports import listens
-from foundry.infra.embedded.processes import members, process_of
-from foundry.infra.embedded.state import StackState, exclusive, load, stack_id
+from foundry.infra.embedded.home_lock import lock_home
+from foundry.infra.embedded.ports import is_listening
+from foundry.infra.embedded.processes import find_process, list_stack_processes
+from foundry.infra.embedded.state import StackState, load_state, stack_id
 from foundry.infra.embedded.watch import Look, Silence
 
 _TURN_S = 2.0
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 
 def look_for_silent(settings: Settings, state: StackState | None) -> Look:
     """Which parts of the stack in this home do not answer."""
-    processes = members(stack_id(settings.home))
+    processes = list_stack_processes(stack_id(settings.home))
     return Look((*_postgres(settings), *_ray(settings, state, processes)))
 
 
@@ -43,7 +44,7 @@ def look_for_frozen(settings: Settings) -> Look:
 
 
 def _frozen(settings: Settings) -> Iterator[tuple[int, str]]:
-    for process in members(stack_id(settings.home)):
+    for process in list_stack_processes(stack_id(settings.home)):
         with suppress(psutil.Error):
             if process.status() == psutil.STATUS_STOPPED:
                 yield process.pid, process.name()
@@ -52,9 +53,9 @@ def _frozen(settings: Settings) -> Iterator[tuple[int, str]]:
 def _postgres(settings: Settings) -> Iterator[Silence]:
     if settings.database.url is not None:
         return
-    if postgres.running_pid(settings.home) is None:
+    if postgres.find_running_pid(settings.home) is None:
         yield Silence("postgres", "its process is gone", _DEAD_S)
-    elif postgres.ask(settings.home) is postgres.Reply.SILENT:
+    elif postgres.probe_server(settings.home) is postgres.Reply.SILENT:
         yield Silence("postgres", "it runs and does not answer", _RECOVERING_S)
 
 
@@ -64,14 +65,14 @@ def _ray(
     if settings.ray.address is not None:
         return
     known = state.pids.get("ray") if state is not None else None
-    if known is None or process_of(*known) is None:
+    if known is None or find_process(*known) is None:
         yield Silence("ray", "its head is gone", _DEAD_S)
         return
-    if not listens(_LOOPBACK, settings.ray.port):
+    if not is_listening(_LOOPBACK, settings.ray.port):
         yield Silence("ray", f"nothing listens on {settings.ray.port}", _RECOVERING_S)
     if find_supervisor(processes) is None:
         yield Silence("supervisor", "its actor is gone", _RAY_MENDS_S)
-    if not listens(settings.http.host, settings.http.port):
+    if not is_listening(settings.http.host, settings.http.port):
         yield Silence("http", f"nothing listens on {settings.http.port}", _RAY_MENDS_S)
 
 
@@ -79,10 +80,10 @@ def watch_over(settings: Settings) -> None:
     """Until the stack is gone: its home deleted, or taken down."""
 
     def repair() -> None:
-        stack.complete(settings, log.info)
+        stack.start_missing_parts(settings, log.info)
 
     mender = Guard(
-        look=lambda: look_for_silent(settings, load(settings.home)),
+        look=lambda: look_for_silent(settings, load_state(settings.home)),
         kill=_kill,
         repair=repair,
         record=partial(write_repair, settings.home),
@@ -99,7 +100,7 @@ def watch_over(settings: Settings) -> None:
 
 
 def _turn(guard: Guard, home: Path) -> None:
-    while home.is_dir() and load(home) is not None:
+    while home.is_dir() and load_state(home) is not None:
         guard.turn()
         time.sleep(_TURN_S)
 
@@ -116,7 +117,7 @@ def main() -> None:
     # As an exception, so that a repair ends its own step.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     settings = load_settings()
-    with suppress(AlreadyRunning), exclusive(settings.home, "the guard", name="guard.lock"):
+    with suppress(AlreadyRunning), lock_home(settings.home, "the guard", name="guard.lock"):
         watch_over(settings)
 
 

@@ -11,9 +11,9 @@ import psutil
 
 from foundry.config import Settings
 from foundry.infra.embedded import postgres
-from foundry.infra.embedded.guard import last_repair, running_guard
-from foundry.infra.embedded.ports import listens
-from foundry.infra.embedded.processes import members, process_of
+from foundry.infra.embedded.guard import find_guard, read_last_repair
+from foundry.infra.embedded.ports import is_listening
+from foundry.infra.embedded.processes import find_process, list_stack_processes
 from foundry.infra.embedded.state import StackState, stack_id
 
 # How the system shows the actor of `serve_apps.supervisor`: names of processes end at 15 bytes.
@@ -33,7 +33,7 @@ class PartStatus:
     port: int | None = None
 
 
-def inspect(settings: Settings, state: StackState | None) -> list[PartStatus]:
+def inspect_parts(settings: Settings, state: StackState | None) -> list[PartStatus]:
     """Parts of this home's stack only: another one's may answer on the very same ports."""
     ray = _ray(settings, state)
     parts = [_postgres(settings), ray]
@@ -53,7 +53,7 @@ def find_supervisor(processes: Iterable[psutil.Process]) -> psutil.Process | Non
 
 
 def _supervisor(settings: Settings) -> PartStatus:
-    found = find_supervisor(members(stack_id(settings.home)))
+    found = find_supervisor(list_stack_processes(stack_id(settings.home)))
     with suppress(psutil.NoSuchProcess):
         if found is not None:
             stopped = found.status() == psutil.STATUS_STOPPED
@@ -63,7 +63,7 @@ def _supervisor(settings: Settings) -> PartStatus:
 
 
 def _guard(settings: Settings) -> PartStatus:
-    found, repair = running_guard(settings.home), last_repair(settings.home)
+    found, repair = find_guard(settings.home), read_last_repair(settings.home)
     frozen = found is not None and found.status() == psutil.STATUS_STOPPED
     told = "not running" if found is None else "stopped by a signal" if frozen else "watches"
     if repair is not None:
@@ -77,10 +77,10 @@ def _postgres(settings: Settings) -> PartStatus:
     if settings.database.url is not None:
         parts = urlsplit(settings.database.url.get_secret_value())
         host, port = parts.hostname or "127.0.0.1", parts.port or 5432
-        return PartStatus("postgres", listens(host, port), f"external, {host}:{port}")
-    pid = postgres.running_pid(settings.home)
+        return PartStatus("postgres", is_listening(host, port), f"external, {host}:{port}")
+    pid = postgres.find_running_pid(settings.home)
     # A frozen server has a pid and an open socket.
-    healthy = pid is not None and postgres.answers(settings.home)
+    healthy = pid is not None and postgres.is_answering(settings.home)
     detail = "embedded, Unix socket" if healthy or pid is None else "takes no queries"
     return PartStatus("postgres", healthy, detail, pid=pid)
 
@@ -88,14 +88,14 @@ def _postgres(settings: Settings) -> PartStatus:
 def _ray(settings: Settings, state: StackState | None) -> PartStatus:
     if settings.ray.address is not None:
         host, _, port = settings.ray.address.rpartition(":")
-        reachable = listens(host, int(port)) if port.isdigit() else False
+        reachable = is_listening(host, int(port)) if port.isdigit() else False
         return PartStatus("ray", reachable, f"external, {settings.ray.address}")
     port_number = settings.ray.port
     known = state.pids.get("ray") if state is not None else None
-    head = process_of(*known) if known is not None else None
+    head = find_process(*known) if known is not None else None
     if head is None:
         return PartStatus("ray", False, "not running", port=port_number)
-    ready = listens("127.0.0.1", port_number)
+    ready = is_listening("127.0.0.1", port_number)
     return PartStatus("ray", ready, "local, token on", pid=head.pid, port=port_number)
 
 
@@ -103,12 +103,12 @@ def _application(settings: Settings, part: str, *, ours: bool) -> PartStatus:
     if not ours:
         return PartStatus(part, False, "not running", port=settings.http.port)
     path = HEALTH_PATHS[part]
-    status = http_status(settings.base_url + path)
+    status = read_http_status(settings.base_url + path)
     detail = "not answering" if status is None else f"GET {path} answers {status}"
     return PartStatus(part, status == 200, detail, port=settings.http.port)
 
 
-def http_status(url: str) -> int | None:
+def read_http_status(url: str) -> int | None:
     """The status of a GET, None if nothing answers within 5 s."""
     parts = urlsplit(url)
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection

@@ -15,7 +15,7 @@ from ipaddress import ip_address
 
 import psutil
 
-from foundry.infra.embedded.processes import members
+from foundry.infra.embedded.processes import list_stack_processes
 
 _LOOPBACK = "127.0.0.1"
 _TIMEOUT_S = 5.0
@@ -71,13 +71,13 @@ Probe = Callable[[str, int], bool | None]
 
 def find_listeners(stack_id: str) -> list[Listener]:
     found: dict[tuple[str, int], Listener] = {}
-    for process in members(stack_id):
+    for process in list_stack_processes(stack_id):
         for listener in _listeners_of(process):
             found.setdefault((listener.address, listener.port), listener)
     return sorted(found.values(), key=lambda item: (item.port, item.address))
 
 
-def judge(listeners: Iterable[Listener], probes: Iterable[Probe]) -> list[Exposure]:
+def judge_listeners(listeners: Iterable[Listener], probes: Iterable[Probe]) -> list[Exposure]:
     known = list(probes)
     return [_judge(listener, known) for listener in listeners]
 

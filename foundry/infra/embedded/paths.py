@@ -80,7 +80,7 @@ def ensure_home(home: Path) -> None:
 
 
 @contextmanager
-def private_files() -> Iterator[None]:
+def restrict_new_files() -> Iterator[None]:
     """What this process and its children create is for their own account only."""
     before = os.umask(0o077)
     try:
@@ -94,6 +94,20 @@ def close_to_others(folder: Path) -> None:
     for path in (folder, *folder.rglob("*")):
         if not path.is_symlink():
             path.chmod(_PRIVATE if path.is_dir() else 0o600)
+
+
+def write_private(path: Path, text: str, mode: int = 0o600) -> None:
+    """Replace a file atomically; only its owner may read it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(handle, "w") as writer:
+            writer.write(text)
+            writer.flush()
+            os.fsync(writer.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _passable() -> int:

@@ -13,13 +13,13 @@ _FIRST, _COUNT = 20000, 9000
 _CONNECT_TIMEOUT_S = 1.0
 
 
-def require_free(host: str, port: int, setting: str) -> None:
+def require_free_port(host: str, port: int, setting: str) -> None:
     """Raises SetupError if something listens there, naming it and the setting to change."""
     if is_free(host, port):
         return
     raise SetupError(
         f"port {port} is taken{_holder(port)}: stop that program, or choose another port with "
-        f"{setting}={next(free_ports(f'{host}:{port}'))}"
+        f"{setting}={next(find_free_ports(f'{host}:{port}'))}"
     )
 
 
@@ -34,13 +34,13 @@ def is_free(host: str, port: int) -> bool:
     return True
 
 
-def listens(host: str, port: int) -> bool:
+def is_listening(host: str, port: int) -> bool:
     with suppress(OSError), closing(socket.create_connection((host, port), _CONNECT_TIMEOUT_S)):
         return True
     return False
 
 
-def free_ports(seed: str) -> Iterator[int]:
+def find_free_ports(seed: str) -> Iterator[int]:
     """Ports free on every interface, below the range that outgoing connections use.
 
     The order depends on `seed`, so that two stacks starting at once rarely want the same ones.

@@ -91,7 +91,7 @@ def start(home: Path, environment: Mapping[str, str] | None = None) -> int:
         _launch(home, environment)
         _ensure_database(home)
         _ensure_roles(home)
-        started = running_pid(home)
+        started = find_running_pid(home)
     if started is None:
         raise Unavailable(f"PostgreSQL stopped right after its start: see {log_file(home)}")
     return started
@@ -104,8 +104,8 @@ def _await_recovery(home: Path) -> int | None:
         Unavailable: it still recovers after an hour.
     """
     deadline = time.monotonic() + _RECOVERY_S
-    while (pid := running_pid(home)) is not None:
-        reply = ask(home)
+    while (pid := find_running_pid(home)) is not None:
+        reply = probe_server(home)
         if reply is not Reply.REJECTS:
             return pid if reply is Reply.ACCEPTS else None
         if time.monotonic() >= deadline:
@@ -118,7 +118,7 @@ def _await_recovery(home: Path) -> int | None:
 
 def stop(home: Path, timeout_s: float = 20.0) -> bool:
     """Stop the server; connections are closed, nothing committed is lost. False: it did not run."""
-    pid = running_pid(home)
+    pid = find_running_pid(home)
     if pid is None:
         return False
     try:
@@ -135,7 +135,7 @@ def stop(home: Path, timeout_s: float = 20.0) -> bool:
     return True
 
 
-def running_pid(home: Path) -> int | None:
+def find_running_pid(home: Path) -> int | None:
     """The postmaster's pid if this home's server runs."""
     try:
         pid = int((data_dir(home) / "postmaster.pid").read_text().split("\n", 1)[0])
@@ -277,7 +277,7 @@ def _initialise(home: Path) -> None:
 
 def _clear_stale_pid(home: Path) -> None:
     """After a SIGKILL lock files stay; PostgreSQL trusts them while that pid is anything at all."""
-    if running_pid(home) is not None:
+    if find_running_pid(home) is not None:
         stop(home)
     (data_dir(home) / "postmaster.pid").unlink(missing_ok=True)
     for socket in _socket_dir(home).glob(".s.PGSQL.*"):
@@ -326,12 +326,12 @@ def _ensure_roles(home: Path) -> None:
     _run("psql", *connect, f"--dbname={_DATABASE}", "-v", "ON_ERROR_STOP=1", "-qc", script)
 
 
-def answers(home: Path) -> bool:
+def is_answering(home: Path) -> bool:
     """Whether it takes queries."""
-    return ask(home) is Reply.ACCEPTS
+    return probe_server(home) is Reply.ACCEPTS
 
 
-def ask(home: Path) -> Reply:
+def probe_server(home: Path) -> Reply:
     """Whether it takes queries, or lives and refuses them. A frozen one is given 3 s."""
     try:
         _run("pg_isready", f"--host={_socket_dir(home)}", "--timeout=3")

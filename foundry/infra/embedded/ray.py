@@ -15,10 +15,11 @@ import foundry
 from foundry.config import Settings, child_environment
 from foundry.errors import SetupError, Unavailable
 from foundry.infra.embedded import haproxy
-from foundry.infra.embedded.paths import ray_dir, serve_dir
-from foundry.infra.embedded.ports import free_ports, listens
-from foundry.infra.embedded.processes import alive
-from foundry.infra.embedded.state import stack_id, write_private
+from foundry.infra.embedded.paths import ray_dir, serve_dir, write_private
+from foundry.infra.embedded.ports import find_free_ports, is_listening
+from foundry.infra.embedded.processes import is_alive
+from foundry.infra.embedded.state import stack_id
+from foundry.infra.embedded.step_logs import read_last_line
 
 _LOOPBACK = "127.0.0.1"
 _POLL_S = 0.2
@@ -73,7 +74,7 @@ def pick_ports(settings: Settings) -> dict[str, int]:
     """Ports for Ray's many listeners, none of them one that the settings name."""
     home = settings.home
     named = {settings.http.port, settings.ray.port, settings.ray.dashboard_port}
-    unnamed = (port for port in free_ports(str(home)) if port not in named)
+    unnamed = (port for port in find_free_ports(str(home)) if port not in named)
     ports = dict(zip(_PICKED, unnamed, strict=False))
     part = int(stack_id(home)[:4], 16) % _SLICES
     return {
@@ -173,10 +174,10 @@ def wait_ready(settings: Settings, head: psutil.Process, tick: Callable[[float],
     began = time.monotonic()
     told = began
     needed = (settings.ray.port, settings.ray.dashboard_port)
-    while not all(listens(_LOOPBACK, port) for port in needed):
+    while not all(is_listening(_LOOPBACK, port) for port in needed):
         waited = time.monotonic() - began
-        if not alive(head):
-            raise Unavailable(f"Ray stopped while starting: {last_line(log)} (log: {log})")
+        if not is_alive(head):
+            raise Unavailable(f"Ray stopped while starting: {read_last_line(log)} (log: {log})")
         if waited > settings.ray.start_timeout_s:
             raise Unavailable(
                 f"Ray was not ready after {settings.ray.start_timeout_s:.0f} s (log: {log}): "
@@ -186,14 +187,6 @@ def wait_ready(settings: Settings, head: psutil.Process, tick: Callable[[float],
             told = time.monotonic()
             tick(waited)
         time.sleep(_POLL_S)
-
-
-def last_line(log: Path) -> str:
-    try:
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    except OSError:
-        return "no output"
-    return lines[-1].strip() if lines else "no output"
 
 
 def _flags(settings: Settings, ports: Mapping[str, int]) -> list[str]:

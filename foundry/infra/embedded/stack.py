@@ -18,37 +18,37 @@ import psutil
 from foundry.config import Settings, environment_of, secret_variables
 from foundry.errors import AlreadyRunning, SetupError
 from foundry.infra.embedded import postgres, ray
-from foundry.infra.embedded.fingerprint import changes, fingerprint
 from foundry.infra.embedded.guard import end_guard, start_guard
 from foundry.infra.embedded.health import (
     HEALTH_PATHS,
     PartStatus,
     find_supervisor,
-    http_status,
-    inspect,
+    inspect_parts,
+    read_http_status,
 )
+from foundry.infra.embedded.home_lock import lock_home
 from foundry.infra.embedded.paths import (
     close_to_others,
     ensure_home,
     ensure_runtime_dir,
-    private_files,
     ray_dir,
+    restrict_new_files,
     runtime_dir,
+    write_private,
 )
-from foundry.infra.embedded.ports import listens, require_free
+from foundry.infra.embedded.ports import is_listening, require_free_port
 from foundry.infra.embedded.processes import (
-    members,
-    process_of,
+    find_process,
+    list_stack_processes,
     stop_all,
 )
+from foundry.infra.embedded.stack_digest import describe_changes, digest_stack
 from foundry.infra.embedded.state import (
     StackState,
-    exclusive,
-    forget,
-    load,
-    save,
+    forget_state,
+    load_state,
+    save_state,
     stack_id,
-    write_private,
 )
 from foundry.infra.embedded.steps import run_step
 
@@ -83,12 +83,12 @@ def up(settings: Settings, progress: Progress) -> StackState:
         Unavailable: a part did not start; the message names its log.
     """
     ensure_home(settings.home)
-    state = load(settings.home)
+    state = load_state(settings.home)
     changed = _changes(settings, state)
-    if state is not None and not changed and all(p.healthy for p in inspect(settings, state)):
+    if state is not None and not changed and all(p.healthy for p in inspect_parts(settings, state)):
         progress("everything is running already")
         return state
-    with _alone(settings.home, "foundry up"), private_files():
+    with _alone(settings.home, "foundry up"), restrict_new_files():
         end_guard(settings.home)
         try:
             if state is not None and changed:
@@ -106,12 +106,12 @@ def _alone(home: Path, doing: str) -> Iterator[None]:
     """The lock of this home; a guard at a repair gives it up, another command does not."""
     with ExitStack() as held:
         try:
-            held.enter_context(exclusive(home, doing))
+            held.enter_context(lock_home(home, doing))
         except AlreadyRunning as error:
             if not str(error.details.get("holder")).startswith(_GUARDS_WORK):
                 raise
             end_guard(home)
-            held.enter_context(exclusive(home, doing))
+            held.enter_context(lock_home(home, doing))
         yield
 
 
@@ -127,18 +127,18 @@ def _replace(settings: Settings, state: StackState, changed: list[str], progress
 
 def _guard_what_is_left(settings: Settings) -> None:
     """With the settings that it runs with: under others the guard would take it for silent."""
-    if (left := load(settings.home)) is not None:
+    if (left := load_state(settings.home)) is not None:
         start_guard(settings.home, {**_environment(settings, left), **left.environment})
 
 
-def complete(settings: Settings, progress: Progress) -> StackState:
+def start_missing_parts(settings: Settings, progress: Progress) -> StackState:
     """Start what is not running: the guard's way, after an `up` has migrated. Raises too."""
-    with exclusive(settings.home, _GUARDS_WORK), private_files():
+    with lock_home(settings.home, _GUARDS_WORK), restrict_new_files():
         return _complete(settings, progress, migrate=False)
 
 
 def _complete(settings: Settings, progress: Progress, *, migrate: bool) -> StackState:
-    state = _begin(settings, load(settings.home), migrate=migrate)
+    state = _begin(settings, load_state(settings.home), migrate=migrate)
     ensure_runtime_dir(settings.home)
     state, head = _start_ray(settings, state, progress)
     state = _start_postgres(settings, state, progress)
@@ -154,13 +154,13 @@ def _changes(settings: Settings, state: StackState | None) -> list[str]:
     """Why the running Ray must be another one, in words."""
     if state is None or settings.ray.address is not None or _ray_head(settings, state) is None:
         return []
-    wanted = _fingerprint(settings)
-    return changes(state.fingerprint, wanted, settings, state.environment)
+    wanted = _digest_wanted_stack(settings)
+    return describe_changes(state.digests, wanted, settings, state.environment)
 
 
-def _fingerprint(settings: Settings) -> dict[str, str]:
+def _digest_wanted_stack(settings: Settings) -> dict[str, str]:
     token = ray.token_file(settings.home)
-    return fingerprint(settings, token.read_bytes() if token.is_file() else b"")
+    return digest_stack(settings, token.read_bytes() if token.is_file() else b"")
 
 
 def down(home: Path, progress: Progress) -> StopReport:
@@ -173,18 +173,18 @@ def down(home: Path, progress: Progress) -> StopReport:
     with nullcontext() if missing else _alone(home, "foundry down"):
         stopped = end_guard(home)
         stopped += _stop_ray(home, progress)
-        if postgres.running_pid(home) is not None:
+        if postgres.find_running_pid(home) is not None:
             progress("stopping PostgreSQL")
             stopped += postgres.stop(home)
-        stopped += stop_all(members(stack_id(home)), _STOP_GRACE_S)
+        stopped += stop_all(list_stack_processes(stack_id(home)), _STOP_GRACE_S)
         _keep_logs(home)
-        forget(home)
+        forget_state(home)
         shutil.rmtree(runtime_dir(home), ignore_errors=True)
     return StopReport(stopped, missing)
 
 
 def status(settings: Settings) -> list[PartStatus]:
-    return inspect(settings, load(settings.home))
+    return inspect_parts(settings, load_state(settings.home))
 
 
 def client_environment(settings: Settings) -> dict[str, str]:
@@ -196,7 +196,7 @@ def client_environment(settings: Settings) -> dict[str, str]:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER",
         "RAY_USAGE_STATS_ENABLED",
     )
-    state = load(settings.home)
+    state = load_state(settings.home)
     ports = state.ports if state is not None else ray.pick_ports(settings)
     found = ray.environment(settings, ports)
     return {"FOUNDRY_HOME": str(settings.home), **{name: found[name] for name in names}}
@@ -205,7 +205,7 @@ def client_environment(settings: Settings) -> dict[str, str]:
 def _begin(settings: Settings, state: StackState | None, *, migrate: bool) -> StackState:
     """The state to build on: the running Ray's, else a clean one with its ports checked.
 
-    Whoever does not migrate keeps the fingerprint, so that the next `up` sees what has changed.
+    Whoever does not migrate keeps the digests, so that the next `up` sees what has changed.
     """
     if settings.ray.address is not None or _ray_head(settings, state) is not None:
         if state is not None:
@@ -219,8 +219,8 @@ def _begin(settings: Settings, state: StackState | None, *, migrate: bool) -> St
     environment = {**environment_of(settings), **ray.environment(settings, ports)}
     secret = secret_variables(settings)
     public = {name: value for name, value in environment.items() if name not in secret}
-    known = _fingerprint(settings) if migrate or state is None else state.fingerprint
-    return StackState(settings.base_url, ports=ports, environment=public, fingerprint=known)
+    known = _digest_wanted_stack(settings) if migrate or state is None else state.digests
+    return StackState(settings.base_url, ports=ports, environment=public, digests=known)
 
 
 def _ports(settings: Settings) -> list[tuple[str, int, str]]:
@@ -238,7 +238,7 @@ def _ports(settings: Settings) -> list[tuple[str, int, str]]:
 
 def _require_ports(settings: Settings) -> None:
     for host, port, setting in _ports(settings):
-        require_free(host, port, setting)
+        require_free_port(host, port, setting)
 
 
 def _require_changed_ports(settings: Settings, running: Mapping[str, str]) -> None:
@@ -246,7 +246,7 @@ def _require_changed_ports(settings: Settings, running: Mapping[str, str]) -> No
     own = {running.get(setting) for _, _, setting in _ports(settings)}
     for host, port, setting in _ports(settings):
         if str(port) not in own:
-            require_free(host, port, setting)
+            require_free_port(host, port, setting)
 
 
 def _environment(settings: Settings, state: StackState) -> dict[str, str]:
@@ -260,8 +260,8 @@ def _environment(settings: Settings, state: StackState) -> dict[str, str]:
 def _ray_head(settings: Settings, state: StackState | None) -> psutil.Process | None:
     if state is None or "ray" not in state.pids:
         return None
-    head = process_of(*state.pids["ray"])
-    return head if head is not None and listens(_LOOPBACK, settings.ray.port) else None
+    head = find_process(*state.pids["ray"])
+    return head if head is not None and is_listening(_LOOPBACK, settings.ray.port) else None
 
 
 def _start_ray(
@@ -274,7 +274,7 @@ def _start_ray(
         progress("starting Ray")
         head = ray.start(settings, _environment(settings, state), state.ports)
         state = state.with_process("ray", head.pid, head.create_time())
-        save(settings.home, state)
+        save_state(settings.home, state)
     return state, head
 
 
@@ -283,7 +283,7 @@ def _start_postgres(settings: Settings, state: StackState, progress: Progress) -
         progress("starting PostgreSQL")
         pid = postgres.start(settings.home, _environment(settings, state))
         state = state.with_process("postgres", pid, psutil.Process(pid).create_time())
-    save(settings.home, state)
+    save_state(settings.home, state)
     return state
 
 
@@ -327,7 +327,7 @@ def _start_serve(settings: Settings, state: StackState, progress: Progress) -> N
         timeout_s=_SERVE_TIMEOUT_S,
         progress=progress,
     )
-    if silent := [url for url in urls if http_status(url) != 200]:
+    if silent := [url for url in urls if read_http_status(url) != 200]:
         raise SetupError(
             f"{silent[0]} does not answer although its application started: "
             "see `foundry logs serve`"
@@ -337,7 +337,7 @@ def _start_serve(settings: Settings, state: StackState, progress: Progress) -> N
 def _supervised(settings: Settings) -> bool:
     if settings.ray.address is not None:
         return True
-    return find_supervisor(members(stack_id(settings.home))) is not None
+    return find_supervisor(list_stack_processes(stack_id(settings.home))) is not None
 
 
 def _answer_soon(settings: Settings, urls: list[str]) -> bool:
@@ -346,8 +346,8 @@ def _answer_soon(settings: Settings, urls: list[str]) -> bool:
     Those that have just lost their database or a replica get a moment to find another.
     """
     deadline = time.monotonic() + _RECOVERY_S
-    while not all(http_status(url) == 200 for url in urls):
-        if time.monotonic() >= deadline or not listens(settings.http.host, settings.http.port):
+    while not all(read_http_status(url) == 200 for url in urls):
+        if time.monotonic() >= deadline or not is_listening(settings.http.host, settings.http.port):
             return False
         time.sleep(_POLL_S)
     return True
@@ -362,7 +362,7 @@ def _stop_ray(home: Path, progress: Progress) -> int:
 
 def _not_postgres(home: Path) -> list[psutil.Process]:
     found = []
-    for process in members(stack_id(home)):
+    for process in list_stack_processes(stack_id(home)):
         with suppress(psutil.Error):
             if process.name() != _POSTGRES:
                 found.append(process)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from foundry.config import child_environment
 from foundry.errors import SetupError, Unavailable
-from foundry.infra.embedded.ray import last_line
+from foundry.infra.embedded.step_logs import read_last_line
 
 _PROGRESS = "progress:"
 
@@ -63,4 +63,4 @@ def run_step(
     if expired:
         raise Unavailable(f"`{module}` did not finish in {timeout_s:.0f} s (log: {log})")
     kind = SetupError if code == 2 else Unavailable
-    raise kind(f"`{module}` failed: {last_line(log)} (log: {log})")
+    raise kind(f"`{module}` failed: {read_last_line(log)} (log: {log})")

@@ -23,13 +23,13 @@ from foundry.infra.embedded.guard import (
     Guard,
     Repair,
     end_guard,
-    last_repair,
-    running_guard,
+    find_guard,
+    read_last_repair,
     start_guard,
     write_repair,
 )
 from foundry.infra.embedded.guard_process import _kill, look_for_frozen, look_for_silent
-from foundry.infra.embedded.health import inspect
+from foundry.infra.embedded.health import inspect_parts
 from foundry.infra.embedded.paths import ensure_home, ensure_runtime_dir, runtime_dir
 from foundry.infra.embedded.state import StackState
 from foundry.infra.embedded.watch import Look, Silence
@@ -128,16 +128,16 @@ def home() -> Iterator[Path]:
 def test_the_last_repair_is_told_by_the_status(home: Path) -> None:
     settings = Settings(home=home)
     write_repair(home, Repair("ray: its head is gone", "repaired", time.time() - 30))
-    found = {part.part: part for part in inspect(settings, None)}["guard"]
+    found = {part.part: part for part in inspect_parts(settings, None)}["guard"]
     assert not found.healthy
     assert found.detail.startswith("not running; 3")
     assert found.detail.endswith("s ago: ray: its head is gone: repaired")
     (home / "run" / "guard.json").write_text("{")
-    assert last_repair(home) is None
+    assert read_last_repair(home) is None
 
 
 def test_a_second_guard_ends_at_the_lock(home: Path) -> None:
-    state.save(home, StackState("http://127.0.0.1:1"))
+    state.save_state(home, StackState("http://127.0.0.1:1"))
     with (home / "run" / "guard.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         subprocess.run(
@@ -158,11 +158,11 @@ def test_a_guard_is_found_by_its_home_and_ended(home: Path) -> None:
         "FOUNDRY_DATABASE__URL": "postgresql+asyncpg://nobody@127.0.0.1:1/none",
         "FOUNDRY_RAY__ADDRESS": "127.0.0.1:1",
     }
-    state.save(home, StackState("http://127.0.0.1:1"))
+    state.save_state(home, StackState("http://127.0.0.1:1"))
     start_guard(home, environment)
-    found = running_guard(home)
+    found = find_guard(home)
     assert found is not None
-    assert running_guard(home.with_name("another")) is None
+    assert find_guard(home.with_name("another")) is None
     assert end_guard(home) == 1
     assert end_guard(home) == 0
 
@@ -198,7 +198,7 @@ async def test_postgresql_comes_back_within_a_minute(
         repair=start,
         record=told.append,
     )
-    pid = postgres.running_pid(home)
+    pid = postgres.find_running_pid(home)
     assert pid is not None
     began = time.monotonic()
     os.kill(pid, fault)
@@ -208,7 +208,7 @@ async def test_postgresql_comes_back_within_a_minute(
         await asyncio.sleep(0.2)
     assert await _answer(database) == 1
     assert time.monotonic() - began < 60
-    assert postgres.running_pid(home) != pid
+    assert postgres.find_running_pid(home) != pid
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from foundry.config import HttpSettings, Settings
 from foundry.infra.embedded import postgres
-from foundry.infra.embedded.health import http_status, inspect
+from foundry.infra.embedded.health import inspect_parts, read_http_status
 
 
 class _Neighbour(BaseHTTPRequestHandler):
@@ -23,8 +23,8 @@ def test_a_fresh_home_beside_another_stack_reports_its_own_state_only(tmp_path: 
         thread = threading.Thread(target=neighbour.serve_forever, daemon=True)
         thread.start()
         settings = Settings(home=tmp_path, http=HttpSettings(port=neighbour.server_port))
-        assert http_status(settings.base_url + "/v1/health") == 200
-        found = inspect(settings, None)
+        assert read_http_status(settings.base_url + "/v1/health") == 200
+        found = inspect_parts(settings, None)
         neighbour.shutdown()
         thread.join()
     assert [(part.part, part.healthy) for part in found] == [
@@ -43,7 +43,7 @@ def test_a_fresh_home_beside_another_stack_reports_its_own_state_only(tmp_path: 
 def test_a_postgresql_that_has_a_pid_and_takes_no_queries_is_not_healthy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: bool, detail: str
 ) -> None:
-    monkeypatch.setattr(postgres, "running_pid", lambda home: 4711)
-    monkeypatch.setattr(postgres, "answers", lambda home: answers)
-    part = inspect(Settings(home=tmp_path), None)[0]
+    monkeypatch.setattr(postgres, "find_running_pid", lambda home: 4711)
+    monkeypatch.setattr(postgres, "is_answering", lambda home: answers)
+    part = inspect_parts(Settings(home=tmp_path), None)[0]
     assert (part.part, part.healthy, part.detail, part.pid) == ("postgres", answers, detail, 4711)

@@ -33,7 +33,7 @@ class Server:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(postgres, "running_pid", lambda home: PID)
+    monkeypatch.setattr(postgres, "find_running_pid", lambda home: PID)
     monkeypatch.setattr(postgres, "_POLL_S", 0.0)
     return tmp_path
 
@@ -80,5 +80,5 @@ def test_only_no_response_is_silence_to_the_guard(
 ) -> None:
     _serve(monkeypatch, code)
     settings = Settings(home=home, ray=RaySettings(address="127.0.0.1:1"))
-    assert postgres.ask(home) is reply
+    assert postgres.probe_server(home) is reply
     assert look_for_silent(settings, None).silences == silences

@@ -15,9 +15,10 @@ import pytest
 from foundry.config import HttpSettings, RaySettings, Settings, environment_of
 from foundry.errors import AlreadyRunning, SetupError, Unavailable
 from foundry.infra.embedded import postgres, stack
+from foundry.infra.embedded.home_lock import lock_home
 from foundry.infra.embedded.paths import ensure_home, ensure_runtime_dir, runtime_dir
-from foundry.infra.embedded.ports import free_ports
-from foundry.infra.embedded.state import StackState, exclusive, load, save
+from foundry.infra.embedded.ports import find_free_ports
+from foundry.infra.embedded.state import StackState, load_state, save_state
 
 _OLD = {"code": "old", "settings": "old"}
 
@@ -68,7 +69,7 @@ def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Running]:
     ensure_home(home)
     ensure_runtime_dir(home)
     with socket.create_server(("127.0.0.1", 0)) as head:
-        ports = free_ports(str(home))
+        ports = find_free_ports(str(home))
         settings = Settings(
             home=home,
             http=HttpSettings(port=next(ports)),
@@ -76,10 +77,8 @@ def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Running]:
         )
         found = _Running(settings)
         own = psutil.Process()
-        state = StackState(
-            settings.base_url, environment=environment_of(settings), fingerprint=_OLD
-        )
-        save(home, state.with_process("ray", own.pid, own.create_time()))
+        state = StackState(settings.base_url, environment=environment_of(settings), digests=_OLD)
+        save_state(home, state.with_process("ray", own.pid, own.create_time()))
         monkeypatch.setattr(postgres, "start", found.start_postgres)
         for name in ("run_step", "stop_all", "start_guard", "end_guard"):
             monkeypatch.setattr(stack, name, getattr(found, name))
@@ -104,27 +103,27 @@ def test_a_taken_port_stops_nothing_and_leaves_a_guard(running: _Running) -> Non
 
 
 def test_a_failed_migration_stops_nothing_and_is_tried_again(running: _Running) -> None:
-    settings = running.changed(next(free_ports("another")))
+    settings = running.changed(next(find_free_ports("another")))
     for _ in range(2):
         with pytest.raises(Unavailable, match="the migration failed"):
             _up(settings)
     assert running.did == ["end guard", "postgres", "foundry.control.bootstrap", "guard"] * 2
-    state = load(settings.home)
+    state = load_state(settings.home)
     assert state is not None
-    assert state.fingerprint == _OLD
+    assert state.digests == _OLD
 
 
 def test_another_command_keeps_its_guard(running: _Running) -> None:
-    with exclusive(running.settings.home, "foundry up"), pytest.raises(AlreadyRunning):
+    with lock_home(running.settings.home, "foundry up"), pytest.raises(AlreadyRunning):
         _up(running.settings)
-    with exclusive(running.settings.home, "foundry up"), pytest.raises(AlreadyRunning):
+    with lock_home(running.settings.home, "foundry up"), pytest.raises(AlreadyRunning):
         stack.down(running.settings.home, lambda text: None)
     assert running.did == []
 
 
 def test_a_guard_at_a_repair_gives_way(running: _Running, monkeypatch: pytest.MonkeyPatch) -> None:
     with ExitStack() as repair:
-        repair.enter_context(exclusive(running.settings.home, stack._GUARDS_WORK))
+        repair.enter_context(lock_home(running.settings.home, stack._GUARDS_WORK))
 
         def end_guard(home: Path) -> int:
             repair.close()
@@ -138,11 +137,11 @@ def test_a_guard_at_a_repair_gives_way(running: _Running, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("migrate", [False, True])
 def test_only_who_migrates_notes_what_the_code_is_now(running: _Running, migrate: bool) -> None:
-    state = StackState(running.settings.base_url, fingerprint=_OLD)
+    state = StackState(running.settings.base_url, digests=_OLD)
     # Its head is gone: the socket that stands for it is another's to a stack that begins.
-    ports = free_ports("begin")
+    ports = find_free_ports("begin")
     settings = running.settings.model_copy(update={"ray": RaySettings(port=next(ports))})
     begun = stack._begin(settings, state, migrate=migrate)
-    wanted = stack._fingerprint(settings) if migrate else _OLD
-    assert begun.fingerprint == wanted
-    assert stack._fingerprint(settings) != _OLD
+    wanted = stack._digest_wanted_stack(settings) if migrate else _OLD
+    assert begun.digests == wanted
+    assert stack._digest_wanted_stack(settings) != _OLD

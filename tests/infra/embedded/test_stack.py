@@ -17,8 +17,8 @@ from foundry.config import HttpSettings, RaySettings, Settings, child_environmen
 from foundry.infra.embedded import health, postgres, stack, state
 from foundry.infra.embedded.guard import end_guard
 from foundry.infra.embedded.paths import runtime_dir
-from foundry.infra.embedded.ports import free_ports
-from foundry.infra.embedded.processes import members, wait_gone
+from foundry.infra.embedded.ports import find_free_ports
+from foundry.infra.embedded.processes import list_stack_processes, wait_gone
 
 pytestmark = pytest.mark.ray
 
@@ -38,7 +38,7 @@ server.serve_forever()
 @pytest.fixture
 def settings() -> Iterator[Settings]:
     home = Path(tempfile.mkdtemp(prefix="fdry-test-"))
-    ports = free_ports(str(home) + "test")
+    ports = find_free_ports(str(home) + "test")
     found = Settings(
         home=home,
         http=HttpSettings(port=next(ports)),
@@ -114,12 +114,12 @@ def test_the_life_of_a_stack(settings: Settings, steps: list[str]) -> None:
         ("guard", True),
     ]
 
-    assert stack.up(settings, _quiet) == state.load(home)
+    assert stack.up(settings, _quiet) == state.load_state(home)
     assert steps == ["foundry.control.bootstrap", "serve_apps.start"]
 
-    found = state.load(home)
+    found = state.load_state(home)
     assert found is not None
-    database = postgres.running_pid(home)
+    database = postgres.find_running_pid(home)
     assert database is not None
     # The guard would be faster.
     assert end_guard(home) == 1
@@ -135,7 +135,7 @@ def test_the_life_of_a_stack(settings: Settings, steps: list[str]) -> None:
     report = stack.down(home, _quiet)
     assert report.home_missing
     assert report.stopped > 5
-    assert members(state.stack_id(home)) == []
+    assert list_stack_processes(state.stack_id(home)) == []
     assert not runtime_dir(home).exists()
     assert not [process for process in psutil.process_iter() if _mentions(process, home)]
     assert stack.down(home, _quiet).stopped == 0
