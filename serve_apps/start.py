@@ -1,7 +1,9 @@
 """Bring up Foundry's applications on the cluster at RAY_ADDRESS; safe to repeat.
 
-`python -m serve_apps.start`: the last step of `foundry up`, and all there is to do on a cluster
-that somebody else runs.
+What runs with the same code and settings is left alone, the rest is replaced without a gap.
+
+`python -m serve_apps.start [VERSION]`: the last step of `foundry up`, and all there is to do on a
+cluster that somebody else runs.
 """
 
 import asyncio
@@ -13,13 +15,14 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 
 from foundry.config import Settings, child_environment, load_settings
-from foundry.errors import SetupError
+from foundry.errors import FoundryError, SetupError
 from foundry.infra.embedded.postgres import Role
 from foundry.infra.migrations import upgrade
 from foundry.infra.wiring import database_url
 from serve_apps import control, gateway
 from serve_apps.security import require_hardened
 from serve_apps.supervisor import NAMESPACE, ensure_supervisor
+from serve_apps.version import find_version
 
 
 def _say(text: str) -> None:
@@ -27,7 +30,12 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def start(settings: Settings) -> None:
+def start(settings: Settings, version: str) -> None:
+    """Migrate, then start what does not run with this version.
+
+    Raises:
+        SetupError: the cluster is open to strangers.
+    """
     require_hardened(child_environment())
     if settings.ray.address is not None:
         _say("applying migrations")
@@ -38,22 +46,25 @@ def start(settings: Settings) -> None:
     _say("starting Ray Serve")
     serve.start(http_options=HTTPOptions(host=settings.http.host, port=settings.http.port))
     _say("starting the gateway and the control API")
+    made = {"version": version}
     serve.run_many(
         [
-            serve.RunTarget(target=gateway.build({}), name="gateway", route_prefix="/v1"),
-            serve.RunTarget(target=control.build({}), name="control", route_prefix="/api"),
+            serve.RunTarget(target=gateway.build(made), name="gateway", route_prefix="/v1"),
+            serve.RunTarget(target=control.build(made), name="control", route_prefix="/api"),
         ]
     )
     _say("starting the supervisor")
-    ensure_supervisor()
+    ensure_supervisor(version)
 
 
 def main() -> None:
     try:
-        start(load_settings())
-    except SetupError as error:
+        settings = load_settings()
+        start(settings, find_version(settings, sys.argv[1:]))
+    except FoundryError as error:
         sys.stderr.write(error.message + "\n")
-        sys.exit(2)
+        # What `foundry.infra.embedded.steps` makes of it: 2 is for settings.
+        sys.exit(2 if isinstance(error, SetupError) else 1)
 
 
 if __name__ == "__main__":

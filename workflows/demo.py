@@ -76,7 +76,11 @@ class Demo:
         """
         began = time.monotonic()
         self._step(1, "Start PostgreSQL, Ray and the HTTP applications")
-        stack.up(self._settings, self._note)
+        # Whoever types `make demo` wants this checkout to run, so nobody is asked.
+        plan = stack.plan_up(self._settings)
+        for line in plan.lines() if plan.restarts else ():
+            self._note(line)
+        stack.up(self._settings, self._note, plan)
         with Foundry.from_settings(self._settings) as client:
             self._step(2, f"Import {BASE}, the bundled base model")
             self._finish(client, client.jobs.submit_import(name=BASE, source=BUNDLED))

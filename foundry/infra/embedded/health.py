@@ -24,13 +24,18 @@ HEALTH_PATHS: Mapping[str, str] = {"gateway": "/v1/health", "control": "/api/hea
 
 @dataclass(frozen=True, slots=True)
 class PartStatus:
-    """One part of a stack; pid and port are None where this machine does not own them."""
+    """One part of a stack; pid and port are None where this machine does not own them.
+
+    Attributes:
+        external: somebody else runs it.
+    """
 
     part: str
     healthy: bool
     detail: str
     pid: int | None = None
     port: int | None = None
+    external: bool = False
 
 
 def inspect_parts(settings: Settings, state: StackState | None) -> list[PartStatus]:
@@ -77,7 +82,9 @@ def _postgres(settings: Settings) -> PartStatus:
     if settings.database.url is not None:
         parts = urlsplit(settings.database.url.get_secret_value())
         host, port = parts.hostname or "127.0.0.1", parts.port or 5432
-        return PartStatus("postgres", is_listening(host, port), f"external, {host}:{port}")
+        return PartStatus(
+            "postgres", is_listening(host, port), f"external, {host}:{port}", external=True
+        )
     pid = postgres.find_running_pid(settings.home)
     # A frozen server has a pid and an open socket.
     healthy = pid is not None and postgres.is_answering(settings.home)
@@ -89,7 +96,7 @@ def _ray(settings: Settings, state: StackState | None) -> PartStatus:
     if settings.ray.address is not None:
         host, _, port = settings.ray.address.rpartition(":")
         reachable = is_listening(host, int(port)) if port.isdigit() else False
-        return PartStatus("ray", reachable, f"external, {settings.ray.address}")
+        return PartStatus("ray", reachable, f"external, {settings.ray.address}", external=True)
     port_number = settings.ray.port
     known = state.pids.get("ray") if state is not None else None
     head = find_process(*known) if known is not None else None

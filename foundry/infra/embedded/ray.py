@@ -95,7 +95,7 @@ def environment(settings: Settings, ports: Mapping[str, int]) -> dict[str, str]:
         "PATH": f"{Path(sys.executable).parent}:{child_environment().get('PATH', os.defpath)}",
         "VLLM_CACHE_ROOT": str(home / "cache" / "vllm"),
         "RAY_ADDRESS": settings.ray.address or f"{_LOOPBACK}:{settings.ray.port}",
-        "RAY_AUTH_TOKEN_PATH": str(token_file(home)),
+        "RAY_AUTH_TOKEN_PATH": str(find_token(settings)),
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(files / "haproxy"),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(files / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(files / "admin.sock"),
@@ -118,6 +118,14 @@ def environment(settings: Settings, ports: Mapping[str, int]) -> dict[str, str]:
 
 def token_file(home: Path) -> Path:
     return home / "secrets" / "ray-token"
+
+
+def find_token(settings: Settings) -> Path:
+    """This home's token, or the one that the user names for a cluster that somebody else runs."""
+    named = child_environment().get("RAY_AUTH_TOKEN_PATH")
+    if settings.ray.address is not None and named:
+        return Path(named)
+    return token_file(settings.home)
 
 
 def ensure_token(home: Path) -> None:

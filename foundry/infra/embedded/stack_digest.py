@@ -33,6 +33,12 @@ def digest_stack(settings: Settings, key: bytes) -> dict[str, str]:
     }
 
 
+def version_of(digests: Mapping[str, str]) -> str:
+    """One short name of code and settings together, equal for equal ones."""
+    together = json.dumps([digests.get("code"), digests.get("settings")])
+    return hashlib.sha256(together.encode()).hexdigest()[:24]
+
+
 def _keyed(key: bytes, text: str) -> str:
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 

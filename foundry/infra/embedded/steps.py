@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from foundry.config import child_environment
@@ -20,8 +20,9 @@ def run_step(
     environment: Mapping[str, str],
     timeout_s: float,
     progress: Callable[[str], None],
+    arguments: Sequence[str] = (),
 ) -> list[str]:
-    """Run `python -m module`; its `progress: …` lines go to the callback.
+    """Run `python -m module arguments…`; its `progress: …` lines go to the callback.
 
     Returns:
         The other lines of its standard output. Standard error goes to `log`.
@@ -34,7 +35,7 @@ def run_step(
     with (
         log.open("w") as errors,
         subprocess.Popen(
-            [sys.executable, "-m", module],
+            [sys.executable, "-m", module, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,

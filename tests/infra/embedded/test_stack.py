@@ -7,14 +7,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 
 from foundry.config import HttpSettings, RaySettings, Settings, child_environment
-from foundry.infra.embedded import health, postgres, stack, state
+from foundry.infra.embedded import health, postgres, stack, starting, state
 from foundry.infra.embedded.guard import end_guard
 from foundry.infra.embedded.paths import runtime_dir
 from foundry.infra.embedded.ports import find_free_ports
@@ -62,6 +62,7 @@ def steps(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         environment: Mapping[str, str],
         timeout_s: float,
         progress: Callable[[str], None],
+        arguments: Sequence[str] = (),
     ) -> list[str]:
         ran.append(module)
         if module == "foundry.control.bootstrap":
@@ -83,8 +84,8 @@ def steps(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def stand_in(processes: Iterable[psutil.Process]) -> psutil.Process | None:
         return psutil.Process(servers[-1].pid) if servers and servers[-1].poll() is None else None
 
-    monkeypatch.setattr(stack, "run_step", run_step)
-    monkeypatch.setattr(stack, "find_supervisor", stand_in)
+    monkeypatch.setattr(starting, "run_step", run_step)
+    monkeypatch.setattr(starting, "find_supervisor", stand_in)
     monkeypatch.setattr(health, "find_supervisor", stand_in)
     return ran
 
