@@ -1,50 +1,40 @@
-"""The guard: the one process of a stack that starts the others again.
+"""What the guard does each turn: start again what is silent, end what is frozen.
 
-`foundry up` leaves it behind, `foundry down` ends it first. A lock keeps it the only one of a home;
-killed, it is missing in `foundry status` and the next `foundry up` brings it back.
+`PartRepairer`, one turn:
+
+    look ──nothing due──▶ done
+      └──parts due──▶ repair ──ended well──────▶ "repaired", pause
+                        ├──failed──────────────▶ "not repaired, next try in …", longer pause
+                        └──a user's command is at work──▶ done: it goes first, no pause
+
+`FreezeKiller`, one turn:
+
+    look ──nothing stopped for 6 s──▶ done
+      └──stopped──▶ kill it, tell; whoever owns it starts another
+
+When something is due is decided in `watch`. The two run side by side, for a repair may wait for the
+very process that is frozen.
 """
 
-import json
 import logging
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from pathlib import Path
 
-import psutil
-
-from foundry.config import child_environment
 from foundry.errors import AlreadyRunning, FoundryError
-from foundry.infra.embedded.paths import write_private
-from foundry.infra.embedded.processes import list_stack_processes, stop_all
-from foundry.infra.embedded.state import stack_id
-from foundry.infra.embedded.watch import Look, Watch
+from foundry.infra.embedded.repairs import Repair
+from foundry.infra.embedded.watch import FreezeWatch, Silence, SilenceWatch
 
-MODULE = "foundry.infra.embedded.guard_process"
-# It ends its own step of a repair first, which takes a moment.
-_END_GRACE_S = 5.0
+Record = Callable[[Repair], None]
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Repair:
-    """The last thing that a guard did, as `foundry status` tells it."""
-
-    reason: str
-    outcome: str
-    at: float
-
-
-class Guard:
-    """Looks, decides, acts.
+class PartRepairer:
+    """Starts again what has been silent for too long.
 
     Args:
-        look: what is wrong right now; quick, and with deadlines of its own.
-        kill: ends a process at once.
-        repair: starts what is missing.
+        look: what is silent right now; quick, and with deadlines of its own.
+        repair: removes what is in the way, and starts what is missing.
         record: keeps the last repair where others can read it.
         clock: a monotonic one.
     """
@@ -52,91 +42,64 @@ class Guard:
     def __init__(
         self,
         *,
-        look: Callable[[], Look],
-        kill: Callable[[int], None],
-        repair: Callable[[], object],
-        record: Callable[[Repair], None],
+        look: Callable[[], Iterable[Silence]],
+        repair: Callable[[tuple[Silence, ...]], object],
+        record: Record,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._look, self._kill, self._repair, self._record = look, kill, repair, record
-        self._clock = clock
-        self._watch = Watch()
+        self._look, self._repair, self._record, self._clock = look, repair, record, clock
+        self._watch = SilenceWatch()
 
-    def turn(self) -> None:
-        """One look and what follows from it; whatever goes wrong ends this turn only."""
-        try:
-            self._act()
-        except Exception:
-            # Whatever it is: a guard that ends leaves the stack without one.
-            log.exception("this turn failed; looking again later")
-
-    def _act(self) -> None:
-        decision = self._watch.decide(self._look(), self._clock())
-        for pid, name in decision.kill:
-            self._tell(f"{name} (pid {pid}) was stopped and answered nobody", "killed it")
-            self._kill(pid)
-        if decision.repair:
-            self._mend("; ".join(decision.repair))
-
-    def _mend(self, reason: str) -> None:
+    def take_turn(self) -> None:
+        """One look and the repair that follows from it."""
+        due = self._watch.choose_repairs(self._look(), self._clock())
+        if not due:
+            return
+        reason = "; ".join(f"{silence.part}: {silence.seen}" for silence in due)
         log.warning("repairing: %s", reason)
         try:
-            self._repair()
+            self._repair(due)
         except AlreadyRunning:
             log.info("another command is at work here; looking again later")
             return
         except Exception as error:  # noqa: BLE001 - what escaped would be tried without a pause
-            pause = self._watch.repaired(self._clock())
+            pause = self._watch.note_repair(self._clock())
             said = error.message if isinstance(error, FoundryError) else repr(error)
-            self._tell(reason, f"not repaired, next try in {pause:.0f} s: {said}")
+            _tell(self._record, reason, f"not repaired, next try in {pause:.0f} s: {said}")
             return
-        self._watch.repaired(self._clock())
-        self._tell(reason, "repaired")
-
-    def _tell(self, reason: str, outcome: str) -> None:
-        log.warning("%s: %s", reason, outcome)
-        with suppress(OSError):
-            self._record(Repair(reason, outcome, time.time()))
+        self._watch.note_repair(self._clock())
+        _tell(self._record, reason, "repaired")
 
 
-def start_guard(home: Path, environment: Mapping[str, str]) -> None:
-    """Leave one behind; a second one ends itself at the lock."""
-    with (home / "logs" / "guard.log").open("ab") as output:
-        # Not a context manager: the guard outlives this process.
-        subprocess.Popen(
-            [sys.executable, "-m", MODULE],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=home,
-            env=child_environment(**environment),
-            start_new_session=True,
-        )
+class FreezeKiller:
+    """Ends processes that a signal stopped and nobody resumed.
+
+    Args:
+        look: pid and name of each stopped process; quick.
+        kill: ends a process at once.
+        record: keeps the last kill where others can read it.
+        clock: a monotonic one.
+    """
+
+    def __init__(
+        self,
+        *,
+        look: Callable[[], Iterable[tuple[int, str]]],
+        kill: Callable[[int], None],
+        record: Record,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._look, self._kill, self._record, self._clock = look, kill, record, clock
+        self._watch = FreezeWatch()
+
+    def take_turn(self) -> None:
+        """One look and the kills that follow from it."""
+        for pid, name in self._watch.choose_kills(self._look(), self._clock()):
+            _tell(self._record, f"{name} (pid {pid}) was stopped and answered nobody", "killed it")
+            self._kill(pid)
 
 
-def find_guard(home: Path) -> psutil.Process | None:
-    for process in list_stack_processes(stack_id(home)):
-        with suppress(psutil.Error):
-            if MODULE in process.cmdline():
-                return process
-    return None
-
-
-def end_guard(home: Path) -> int:
-    """End it, so that it does not start again what is being stopped. Returns how many ended."""
-    found = find_guard(home)
-    return 0 if found is None else stop_all([found], _END_GRACE_S)
-
-
-def write_repair(home: Path, repair: Repair) -> None:
-    write_private(_record_file(home), json.dumps(asdict(repair)))
-
-
-def read_last_repair(home: Path) -> Repair | None:
-    with suppress(OSError, ValueError, TypeError):
-        return Repair(**json.loads(_record_file(home).read_text()))
-    return None
-
-
-def _record_file(home: Path) -> Path:
-    return home / "run" / "guard.json"
+def _tell(record: Record, reason: str, outcome: str) -> None:
+    log.warning("%s: %s", reason, outcome)
+    with suppress(OSError):
+        record(Repair(reason, outcome, time.time()))

@@ -326,11 +326,6 @@ def _ensure_roles(home: Path) -> None:
     _run("psql", *connect, f"--dbname={_DATABASE}", "-v", "ON_ERROR_STOP=1", "-qc", script)
 
 
-def is_answering(home: Path) -> bool:
-    """Whether it takes queries."""
-    return probe_server(home) is Reply.ACCEPTS
-
-
 def probe_server(home: Path) -> Reply:
     """Whether it takes queries, or lives and refuses them. A frozen one is given 3 s."""
     try:

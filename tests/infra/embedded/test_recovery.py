@@ -8,7 +8,8 @@ import pytest
 from foundry.config import RaySettings, Settings
 from foundry.errors import Unavailable
 from foundry.infra.embedded import postgres
-from foundry.infra.embedded.guard_process import look_for_silent
+from foundry.infra.embedded.guard_process import list_silences
+from foundry.infra.embedded.health import inspect_parts
 from foundry.infra.embedded.postgres import Reply
 from foundry.infra.embedded.watch import Silence
 
@@ -81,4 +82,4 @@ def test_only_no_response_is_silence_to_the_guard(
     _serve(monkeypatch, code)
     settings = Settings(home=home, ray=RaySettings(address="127.0.0.1:1"))
     assert postgres.probe_server(home) is reply
-    assert look_for_silent(settings, None).silences == silences
+    assert tuple(list_silences(settings, inspect_parts(settings, None))) == silences
