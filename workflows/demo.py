@@ -24,6 +24,7 @@ from foundry.errors import FoundryError
 from foundry.execution.jobs.domain import BUNDLED
 from foundry.execution.jobs.schemas import JobOut
 from foundry.infra.embedded import stack
+from foundry.infra.embedded.file_modes import close_owned_paths, describe_paths
 from foundry.infra.embedded.home_lock import lock_home
 from foundry.sdk import Foundry
 from workflows.demo_data.make import SYSTEM
@@ -77,6 +78,9 @@ class Demo:
         began = time.monotonic()
         self._step(1, "Start PostgreSQL, Ray and the HTTP applications")
         # Whoever types `make demo` wants this checkout to run, so nobody is asked.
+        if closed := close_owned_paths(self._settings.home):
+            told = describe_paths(self._settings.home, closed)
+            self._note(f"closed to other accounts: {told}")
         plan = stack.plan_up(self._settings)
         for line in plan.lines() if plan.restarts else ():
             self._note(line)

@@ -19,6 +19,7 @@ from foundry.cli.console import Output, OutputOption, print_json, print_rows, st
 from foundry.config import Settings, load_settings
 from foundry.errors import FoundryError
 from foundry.infra.embedded import ray, stack
+from foundry.infra.embedded.file_modes import OpenPath, find_open_paths
 from foundry.infra.embedded.health import PartStatus
 from foundry.infra.embedded.listeners import (
     PROBES,
@@ -53,7 +54,8 @@ class Check:
 def doctor(
     output: OutputOption = Output.TABLE,
     security: Annotated[
-        bool, typer.Option("--security", help="list every listener and who may do what")
+        bool,
+        typer.Option("--security", help="list every listener and open file with its verdict"),
     ] = False,
 ) -> None:
     """Print what was found, what contradicts it, and what to do. Exits with 1 on a failed check."""
@@ -85,13 +87,28 @@ def doctor(
 
 def _report_security(settings: Settings, output: Output) -> None:
     exposures = judge_listeners(find_listeners(stack_id(settings.home)), PROBES)
-    print_rows(
-        [_exposure_row(exposure) for exposure in exposures],
-        output,
-        empty="no process of this stack listens: start it with `foundry up`",
-    )
-    if any(exposure.verdict is Verdict.EXPOSED for exposure in exposures):
+    opened = find_open_paths(settings.home)
+    listeners = [_exposure_row(exposure) for exposure in exposures]
+    files = [_open_path_row(found) for found in opened]
+    if output is Output.JSON:
+        print_json({"listeners": listeners, "files": files})
+    else:
+        nobody = "no process of this stack listens: start it with `foundry up`"
+        print_rows(listeners, output, empty=nobody)
+        print_rows(files, output, empty=f"no file in {settings.home} is open to other accounts")
+    exposed = any(exposure.verdict is Verdict.EXPOSED for exposure in exposures)
+    if exposed or any(found.reachable for found in opened):
         raise typer.Exit(1)
+
+
+def _open_path_row(found: OpenPath) -> dict[str, object]:
+    step = "`foundry up` closes it" if found.owned else f"yours: chmod go= {found.path}"
+    return {
+        "file": str(found.path),
+        "mode": f"{found.mode:04o}",
+        "verdict": "OPEN" if found.reachable else "behind a closed folder",
+        "next_step": step,
+    }
 
 
 def _exposure_row(exposure: Exposure) -> dict[str, object]:

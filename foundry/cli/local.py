@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from foundry.cli.console import Output, OutputOption, activity, print_json, print_rows, stdout
-from foundry.cli.restarting import approve_plan, print_plan
+from foundry.cli.restarting import approve_plan, close_paths, print_plan
 from foundry.config import Settings, load_settings
 from foundry.errors import FoundryError, NotFound
 from foundry.infra.embedded import postgres, stack
@@ -60,6 +60,7 @@ def up(
         print_plan(settings, wanted, output)
         return
     approved = approve_plan(settings, wanted, yes=yes)
+    close_paths(settings.home)
     before = time.monotonic()
     with activity("starting") as progress:
         try:

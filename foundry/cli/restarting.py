@@ -1,14 +1,20 @@
-"""What `foundry up` asks before it restarts a running stack."""
+"""What `foundry up` tells and asks before it does anything."""
 
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 
 import typer
 
 from foundry.cli.console import Output, print_json, stderr, stdout
 from foundry.config import Settings
 from foundry.errors import FoundryError
+from foundry.infra.embedded.file_modes import (
+    close_owned_paths,
+    describe_paths,
+    find_owned_open_paths,
+)
 from foundry.infra.embedded.plan import Plan
 from foundry.infra.embedded.state import load_state
 
@@ -20,11 +26,21 @@ _NAMED = 5
 def print_plan(settings: Settings, plan: Plan, output: Output) -> None:
     """The answer to `--plan`."""
     work = list_interrupted_work(settings, plan)
+    opened = [found.path for found in find_owned_open_paths(settings.home)]
     if output is Output.JSON:
-        print_json({**asdict(plan), "interrupts": work})
+        print_json({**asdict(plan), "interrupts": work, "closes": opened})
         return
     for line in (*plan.lines(), *work):
         stdout().print(f"plan: {line}", markup=False)
+    if opened:
+        told = describe_paths(settings.home, opened)
+        stdout().print(f"plan: close to other accounts {told}", markup=False)
+
+
+def close_paths(home: Path) -> None:
+    """Close what other accounts may read or write of Foundry's files, and say so."""
+    if closed := close_owned_paths(home):
+        stderr().print(f"closed to other accounts: {describe_paths(home, closed)}", markup=False)
 
 
 def approve_plan(settings: Settings, plan: Plan, *, yes: bool) -> Plan:

@@ -149,4 +149,5 @@ def test_the_plan_as_json(settings: Settings, capsys: pytest.CaptureFixture[str]
         "unreachable": [],
         "cost": "requests in flight end with an error",
         "interrupts": [],
+        "closes": [],
     }

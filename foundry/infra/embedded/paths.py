@@ -49,7 +49,7 @@ def ensure_runtime_dir(home: Path) -> Path:
         raise SetupError(
             f"{path} belongs to another user: remove it or choose another FOUNDRY_HOME"
         )
-    path.chmod(_passable())
+    path.chmod(home_mode())
     for folder in (ray_dir(home).parent, serve_dir(home)):
         folder.mkdir(mode=_PRIVATE, exist_ok=True)
         folder.chmod(_PRIVATE)
@@ -65,7 +65,7 @@ def ensure_home(home: Path) -> None:
     """
     try:
         home.mkdir(parents=True, exist_ok=True)
-        home.chmod(_passable())
+        home.chmod(home_mode())
         for name in _FOLDERS:
             (home / name).mkdir(exist_ok=True)
             (home / name).chmod(_PRIVATE)
@@ -110,8 +110,8 @@ def write_private(path: Path, text: str, mode: int = 0o600) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _passable() -> int:
-    """Under root PostgreSQL runs as another account, which must pass through, never list."""
+def home_mode() -> int:
+    """The mode of a home: under root PostgreSQL's account must pass through it, never list it."""
     return _SEARCHABLE if os.geteuid() == 0 else _PRIVATE
 
 
