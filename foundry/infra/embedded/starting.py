@@ -74,7 +74,8 @@ class Starter:
         """Start the embedded server unless the settings name another, and note its process."""
         settings = self._settings
         if settings.database.url is None:
-            self._progress("starting PostgreSQL")
+            if postgres.find_running_pid(settings.home) is None:
+                self._progress("starting PostgreSQL")
             pid = postgres.start(settings.home, environment_for(settings, state))
             state = state.with_process("postgres", pid, psutil.Process(pid).create_time())
         save_state(settings.home, state)
