@@ -10,14 +10,22 @@ from foundry.infra.database import Database
 
 
 def open_authenticator(settings: Settings, database: Database) -> Authenticator:
-    """Raises SetupError: the pepper is missing or unsafe."""
+    """The authenticator of both applications.
+
+    Raises:
+        SetupError: the pepper is missing or unsafe.
+    """
     security = settings.security
     pepper = read_pepper(pepper_path(settings.home, security.pepper_file))
     return Authenticator(database, pepper, security)
 
 
 def require_hardened(environment: Mapping[str, str]) -> None:
-    """Raises SetupError: this cluster would run code for whoever reaches a replica's port."""
+    """Refuse a cluster that would run code for whoever reaches a replica's port.
+
+    Raises:
+        SetupError: it names the variable that closes it.
+    """
     if environment.get("RAY_AUTH_MODE") != "token":
         raise SetupError(
             "set RAY_AUTH_MODE=token on every node and here: a cluster without is open"

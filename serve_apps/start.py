@@ -25,12 +25,12 @@ from serve_apps.supervisor import NAMESPACE, ensure_supervisor
 from serve_apps.version import find_version
 
 
-def _say(text: str) -> None:
+def _print_progress(text: str) -> None:
     sys.stdout.write(f"progress: {text}\n")
     sys.stdout.flush()
 
 
-def start(settings: Settings, version: str) -> None:
+def start_applications(settings: Settings, version: str) -> None:
     """Migrate, then start what does not run with this version.
 
     Raises:
@@ -38,14 +38,14 @@ def start(settings: Settings, version: str) -> None:
     """
     require_hardened(child_environment())
     if settings.ray.address is not None:
-        _say("applying migrations")
+        _print_progress("applying migrations")
         asyncio.run(upgrade(database_url(settings, Role.MIGRATE)))
     ray.init(
         address="auto", namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING
     )
-    _say("starting Ray Serve")
+    _print_progress("starting Ray Serve")
     serve.start(http_options=HTTPOptions(host=settings.http.host, port=settings.http.port))
-    _say("starting the gateway and the control API")
+    _print_progress("starting the gateway and the control API")
     made = {"version": version}
     serve.run_many(
         [
@@ -53,14 +53,14 @@ def start(settings: Settings, version: str) -> None:
             serve.RunTarget(target=control.build(made), name="control", route_prefix="/api"),
         ]
     )
-    _say("starting the supervisor")
+    _print_progress("starting the supervisor")
     ensure_supervisor(version)
 
 
 def main() -> None:
     try:
         settings = load_settings()
-        start(settings, find_version(settings, sys.argv[1:]))
+        start_applications(settings, find_version(settings, sys.argv[1:]))
     except FoundryError as error:
         sys.stderr.write(error.message + "\n")
         # What `foundry.infra.embedded.steps` makes of it: 2 is for settings.

@@ -28,8 +28,10 @@ log = logging.getLogger(__name__)
 
 
 class SupervisorActor:
-    """Shell around `Supervisor`. Ray restarts it when it dies, with nobody left to call it, so the
-    work begins by itself."""
+    """Shell around `Supervisor`.
+
+    Ray restarts it when it dies, with nobody left to call it, so the work begins by itself.
+    """
 
     def __init__(self, version: str) -> None:
         """Begin to supervise in a thread of its own.
@@ -43,7 +45,7 @@ class SupervisorActor:
         threading.Thread(target=self._supervise, args=(load_settings(),), daemon=True).start()
 
     def version(self) -> str:
-        """Of the code and settings; answering at all says that the actor is ready."""
+        """The version that it was started with; answering at all says that the actor is ready."""
         return self._version
 
     def status(self) -> dict[str, object]:

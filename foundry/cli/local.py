@@ -103,14 +103,14 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1)] = 50,
 ) -> None:
     """Show the end of a part's logs."""
-    files = _log_files(load_settings().home, part)
+    files = _list_log_files(load_settings().home, part)
     for path in files:
         if len(files) > 1:
             typer.echo(f"==> {path} <==")
         with path.open(errors="replace") as reader:
             typer.echo("".join(deque(reader, maxlen=lines)), nl=False)
     if follow:
-        _follow(files)
+        _follow_files(files)
 
 
 @env_app.command()
@@ -150,7 +150,7 @@ def _print_started(settings: Settings, state: StackState, took_s: float, output:
     console.print("  next          foundry models list · foundry status · foundry down")
 
 
-def _log_files(home: Path, part: str) -> list[Path]:
+def _list_log_files(home: Path, part: str) -> list[Path]:
     session = ray_dir(home) / "session_latest" / "logs"
     if not session.is_dir():
         session = home / "logs" / "ray-last"
@@ -170,7 +170,7 @@ def _log_files(home: Path, part: str) -> list[Path]:
     return found
 
 
-def _follow(files: list[Path]) -> None:
+def _follow_files(files: list[Path]) -> None:
     readers = [path.open(errors="replace") for path in files]
     for reader in readers:
         reader.seek(0, 2)

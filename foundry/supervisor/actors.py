@@ -29,7 +29,13 @@ class Actors(Protocol):
         """A handle of the one that lives, else of a new one."""
 
     def ask_version(self, actor: object, timeout_s: float) -> str:
-        """Raises AttributeError: it is of a release without versions."""
+        """The version that it was started with.
+
+        Raises:
+            AttributeError: it is of a release without versions.
+            GetTimeoutError: it does not answer.
+            RayActorError: it died.
+        """
 
     def end(self, actor: object) -> None:
         """End it for good; one that has ended already is no error."""

@@ -43,12 +43,14 @@ class Lease:
         return self._fence is not None
 
     async def give_up(self) -> None:
+        """Let the next supervisor begin at once."""
         if self._fence is not None:
             self._fence = None
             await give_up_lease(self._database, self._holder)
 
     @property
     def held(self) -> bool:
+        """Whether this supervisor may act, by its own clock."""
         return self._fence is not None and self._clock() < self._until
 
     def fence(self) -> Fence:

@@ -80,12 +80,13 @@ class Punctuality:
     alerted: bool = False
     turn_since: float | None = None
 
-    def succeed(self, now: float) -> None:
+    def note_success(self, now: float) -> None:
+        """Its turn ended well."""
         if self.alerted:
             log.warning("%s succeeds again", self.chore.name)
         self.since, self.succeeded, self.alerted = now, True, False
 
-    def wait(self, now: float) -> None:
+    def note_waiting(self, now: float) -> None:
         """It is another supervisor's turn: nothing is due here."""
         self.since, self.alerted = now, False
 
@@ -95,7 +96,7 @@ class Punctuality:
             return False
         return now - self.turn_since > self.chore.deadline_s + _CANCEL_S
 
-    def watch(self, now: float) -> bool:
+    def check_overdue(self, now: float) -> bool:
         """Whether it is overdue; says so once."""
         late = now - self.since > self.chore.overdue_s
         if late and not self.alerted:
@@ -150,11 +151,11 @@ class Supervisor:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep_lease())
-                group.create_task(self._watch())
+                group.create_task(self._watch_chores())
                 if self._beat is not None:
                     group.create_task(self._keep_beating(self._beat))
                 for punctuality in self._watched:
-                    group.create_task(self._repeat(punctuality))
+                    group.create_task(self._repeat_turns(punctuality))
         finally:
             await self.jobs.tasks.close()
             await self.endpoints.tasks.close()
@@ -216,13 +217,13 @@ class Supervisor:
             if self.lease.held and not acted:
                 self.jobs.note_outage()
 
-    async def _watch(self) -> None:
+    async def _watch_chores(self) -> None:
         while True:
             for each in self._watched:
-                each.watch(self._clock())
+                each.check_overdue(self._clock())
             await asyncio.sleep(PERIOD_S)
 
-    async def _repeat(self, punctuality: Punctuality) -> None:
+    async def _repeat_turns(self, punctuality: Punctuality) -> None:
         chore = punctuality.chore
         while True:
             try:
@@ -230,9 +231,9 @@ class Supervisor:
                     punctuality.turn_since = self._clock()
                     async with asyncio.timeout(chore.deadline_s):
                         await chore.step()
-                    punctuality.succeed(self._clock())
+                    punctuality.note_success(self._clock())
                 else:
-                    punctuality.wait(self._clock())
+                    punctuality.note_waiting(self._clock())
             except DatabaseUnavailable:
                 self.jobs.note_outage()
                 log.warning("PostgreSQL cannot be reached; trying again")

@@ -27,7 +27,7 @@ from foundry.infra.embedded import paths, postgres, state
 from foundry.infra.embedded.home_lock import lock_home
 from foundry.infra.embedded.paths import runtime_dir
 from foundry.infra.embedded.ports import find_free_ports
-from foundry.infra.embedded.processes import list_stack_processes, wait_gone
+from foundry.infra.embedded.processes import list_stack_processes, wait_until_gone
 from foundry.infra.embedded.state import stack_id
 from foundry.install.installer import ROOT, light_build, stamp_text
 
@@ -206,5 +206,5 @@ def test_10_the_home_deleted_while_up(home: Path) -> None:
     result = foundry("down", home=home)
     assert result.returncode == 0
     assert f"{home} was deleted while it ran: `foundry up` starts afresh" in result.stdout
-    assert wait_gone([server], timeout_s=1) == []
+    assert wait_until_gone([server], timeout_s=1) == []
     assert not runtime_dir(home).exists()

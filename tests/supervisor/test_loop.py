@@ -139,12 +139,12 @@ def test_an_overdue_chore_is_told_once_and_again_after_a_success(
 
     punctuality = Punctuality(Chore("reviews", work, 100.0), since=0.0)
     with caplog.at_level(logging.WARNING):
-        assert not punctuality.watch(300.0)
-        assert punctuality.watch(301.0)
-        assert punctuality.watch(400.0)
-        punctuality.succeed(400.0)
-        assert not punctuality.watch(700.0)
-        assert punctuality.watch(701.0)
+        assert not punctuality.check_overdue(300.0)
+        assert punctuality.check_overdue(301.0)
+        assert punctuality.check_overdue(400.0)
+        punctuality.note_success(400.0)
+        assert not punctuality.check_overdue(700.0)
+        assert punctuality.check_overdue(701.0)
     assert [record.getMessage() for record in caplog.records] == [
         "ALERT: reviews has not succeeded for 301 s; it is due every 100 s",
         "reviews succeeds again",

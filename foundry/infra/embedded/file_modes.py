@@ -42,12 +42,14 @@ class OpenPath:
 def find_open_paths(home: Path) -> list[OpenPath]:
     """Whatever below the home gives others a right; links are not followed."""
     with suppress(OSError):
-        return sorted(_walk(home, _lets_pass(home.stat().st_mode)), key=lambda found: found.path)
+        return sorted(
+            _walk_folder(home, _lets_pass(home.stat().st_mode)), key=lambda found: found.path
+        )
     return []
 
 
 def find_owned_open_paths(home: Path) -> list[OpenPath]:
-    """Of those, what Foundry owns and closes; the home itself first."""
+    """Open paths that Foundry owns and closes; the home itself first."""
     owned = [found for found in find_open_paths(home) if found.owned]
     with suppress(OSError):
         found = home.stat()
@@ -78,7 +80,7 @@ def close_owned_paths(home: Path) -> list[Path]:
     return closed
 
 
-def _walk(folder: Path, reachable: bool, owned: bool | None = None) -> Iterator[OpenPath]:
+def _walk_folder(folder: Path, reachable: bool, owned: bool | None = None) -> Iterator[OpenPath]:
     """What is open below a folder.
 
     Args:
@@ -89,10 +91,10 @@ def _walk(folder: Path, reachable: bool, owned: bool | None = None) -> Iterator[
         for entry in entries:
             ours = entry.name in _OWNED if owned is None else owned
             with suppress(OSError):
-                yield from _look_at(entry, reachable, ours)
+                yield from _inspect_entry(entry, reachable, ours)
 
 
-def _look_at(entry: os.DirEntry[str], reachable: bool, owned: bool) -> Iterator[OpenPath]:
+def _inspect_entry(entry: os.DirEntry[str], reachable: bool, owned: bool) -> Iterator[OpenPath]:
     if entry.is_symlink():
         return
     found = entry.stat(follow_symlinks=False)
@@ -101,7 +103,7 @@ def _look_at(entry: os.DirEntry[str], reachable: bool, owned: bool) -> Iterator[
         ours = owned and found.st_uid == os.geteuid()
         yield OpenPath(Path(entry.path), mode, ours, reachable)
     if entry.is_dir(follow_symlinks=False):
-        yield from _walk(Path(entry.path), reachable and _lets_pass(mode), owned)
+        yield from _walk_folder(Path(entry.path), reachable and _lets_pass(mode), owned)
 
 
 def _lets_pass(mode: int) -> bool:

@@ -18,7 +18,7 @@ import psutil
 
 from foundry.config import child_environment
 from foundry.errors import Unavailable
-from foundry.infra.embedded.processes import list_stack_processes, stop_all
+from foundry.infra.embedded.processes import list_stack_processes, stop_processes
 from foundry.infra.embedded.state import stack_id
 
 MODULE = "foundry.infra.embedded.guard_process"
@@ -58,7 +58,7 @@ def pick_guard(processes: Iterable[psutil.Process]) -> psutil.Process | None:
 def end_guard(home: Path) -> int:
     """End it, so that it does not start again what is being stopped. Returns how many ended."""
     found = find_guard(home)
-    return 0 if found is None else stop_all([found], _END_GRACE_S)
+    return 0 if found is None else stop_processes([found], _END_GRACE_S)
 
 
 def require_guard(home: Path) -> None:

@@ -22,10 +22,10 @@ _ANY_ADDRESS = re.compile(r"^(\s*bind )\*?:(?=\S)", re.MULTILINE)
 
 def harden_configuration(configuration: str) -> str:
     """Ray's configuration with its inner listeners on loopback and a limit on slow clients."""
-    return "".join(_hardened(section) for section in _SECTION.split(configuration))
+    return "".join(_harden_section(section) for section in _SECTION.split(configuration))
 
 
-def _hardened(section: str) -> str:
+def _harden_section(section: str) -> str:
     if section.startswith("global"):
         return section.replace(" mode 666 ", " mode 600 ")
     if section.startswith(("frontend prometheus", "listen stats")):

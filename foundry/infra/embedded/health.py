@@ -65,6 +65,7 @@ class PartStatus:
 
     @property
     def healthy(self) -> bool:
+        """Whether it works, or has begun to and is still in time."""
         return self.condition in (Condition.HEALTHY, Condition.STARTING)
 
 
@@ -134,7 +135,7 @@ def _inspect_postgres(settings: Settings) -> PartStatus:
     if settings.database.url is not None:
         parts = urlsplit(settings.database.url.get_secret_value())
         host, port = parts.hostname or _LOOPBACK, parts.port or 5432
-        found = _heard(is_listening(host, port))
+        found = _condition_of(is_listening(host, port))
         return PartStatus("postgres", found, f"external, {host}:{port}", external=True)
     pid = postgres.find_running_pid(settings.home)
     if pid is None:
@@ -151,19 +152,19 @@ def _inspect_postgres(settings: Settings) -> PartStatus:
 def _inspect_ray(settings: Settings, state: StackState | None) -> PartStatus:
     if settings.ray.address is not None:
         host, _, port = settings.ray.address.rpartition(":")
-        found = _heard(port.isdigit() and is_listening(host, int(port)))
+        found = _condition_of(port.isdigit() and is_listening(host, int(port)))
         return PartStatus("ray", found, f"external, {settings.ray.address}", external=True)
     port_number = settings.ray.port
     known = state.pids.get("ray") if state is not None else None
     head = find_process(*known) if known is not None else None
     if head is None:
         return PartStatus("ray", Condition.GONE, "not running", port=port_number)
-    heard = _heard(is_listening(_LOOPBACK, port_number))
+    heard = _condition_of(is_listening(_LOOPBACK, port_number))
     detail = "local, token on" if heard is Condition.HEALTHY else "its control service is silent"
     return PartStatus("ray", heard, detail, pid=head.pid, port=port_number)
 
 
-def _heard(answers: bool) -> Condition:
+def _condition_of(answers: bool) -> Condition:
     return Condition.HEALTHY if answers else Condition.SILENT
 
 
@@ -174,7 +175,7 @@ def _inspect_application(settings: Settings, part: str, *, ours: bool) -> PartSt
     if not ours or (status is None and not is_listening(http.host, http.port)):
         return PartStatus(part, Condition.GONE, "not running", port=http.port)
     detail = "not answering" if status is None else f"GET {path} answers {status}"
-    return PartStatus(part, _heard(status == 200), detail, port=http.port)
+    return PartStatus(part, _condition_of(status == 200), detail, port=http.port)
 
 
 def read_http_status(url: str) -> int | None:

@@ -40,7 +40,7 @@ class Heartbeat:
 def write_heartbeat(home: Path, beat: Heartbeat) -> None:
     """Write it over the last one. Raises OSError."""
     text = json.dumps(asdict(beat)).encode().ljust(_BYTES)
-    handle = os.open(_file(home), os.O_WRONLY | os.O_CREAT, 0o600)
+    handle = os.open(_beat_file(home), os.O_WRONLY | os.O_CREAT, 0o600)
     try:
         os.pwrite(handle, text, 0)
     finally:
@@ -50,7 +50,7 @@ def write_heartbeat(home: Path, beat: Heartbeat) -> None:
 def read_heartbeat(home: Path) -> Heartbeat | None:
     """The last one; None: there is none, or it is just being written."""
     with suppress(OSError, ValueError, TypeError, KeyError):
-        found = json.loads(_file(home).read_text())
+        found = json.loads(_beat_file(home).read_text())
         return Heartbeat(
             pid=int(found["pid"]),
             at=float(found["at"]),
@@ -61,5 +61,5 @@ def read_heartbeat(home: Path) -> Heartbeat | None:
     return None
 
 
-def _file(home: Path) -> Path:
+def _beat_file(home: Path) -> Path:
     return home / "run" / "supervisor.json"

@@ -116,6 +116,7 @@ def home_mode() -> int:
 
 
 def disk_full_message(home: Path) -> str:
+    """What a user of a full disk is told."""
     return (
         f"no space is left on the disk that holds {home}: "
         "free at least 5 GiB there or set FOUNDRY_HOME to another disk"

@@ -50,6 +50,7 @@ class Plan:
 
     @property
     def is_empty(self) -> bool:
+        """Whether everything runs as it should."""
         return not (self.restarts or self.starts or self.unreachable)
 
     def lines(self) -> Iterator[str]:

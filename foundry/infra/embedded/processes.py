@@ -28,7 +28,7 @@ def find_process(pid: int, created: float) -> psutil.Process | None:
     return process if same and is_alive(process) else None
 
 
-def wait_gone(processes: Iterable[psutil.Process], timeout_s: float) -> list[psutil.Process]:
+def wait_until_gone(processes: Iterable[psutil.Process], timeout_s: float) -> list[psutil.Process]:
     """Wait until none is alive. Returns those that still are."""
     left = list(processes)
     deadline = time.monotonic() + timeout_s
@@ -39,16 +39,16 @@ def wait_gone(processes: Iterable[psutil.Process], timeout_s: float) -> list[psu
     return left
 
 
-def stop_all(processes: Iterable[psutil.Process], grace_s: float) -> int:
+def stop_processes(processes: Iterable[psutil.Process], grace_s: float) -> int:
     """SIGTERM, wait, SIGKILL. Returns how many were alive."""
     targets = [process for process in processes if is_alive(process)]
     for process in targets:
         with suppress(psutil.Error):
             process.terminate()
-    for process in wait_gone(targets, grace_s):
+    for process in wait_until_gone(targets, grace_s):
         with suppress(psutil.Error):
             process.kill()
-    wait_gone(targets, grace_s)
+    wait_until_gone(targets, grace_s)
     return len(targets)
 
 

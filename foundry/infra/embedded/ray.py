@@ -117,6 +117,7 @@ def environment(settings: Settings, ports: Mapping[str, int]) -> dict[str, str]:
 
 
 def token_file(home: Path) -> Path:
+    """This home's own token, by which processes of the stack trust each other."""
     return home / "secrets" / "ray-token"
 
 
@@ -145,11 +146,11 @@ def start(settings: Settings, extra: Mapping[str, str], ports: Mapping[str, int]
             "this installation has no Ray: run the installer without --light, "
             "or set FOUNDRY_RAY__ADDRESS to a cluster"
         )
-    haproxy.write_launcher(serve_dir(settings.home), _haproxy())
+    haproxy.write_launcher(serve_dir(settings.home), _find_haproxy())
     with (settings.home / "logs" / "ray.log").open("ab") as log:
         # Not a context manager: the node outlives this process.
         head = subprocess.Popen(
-            [sys.executable, "-m", "ray.scripts.scripts", "start", *_flags(settings, ports)],
+            [sys.executable, "-m", "ray.scripts.scripts", "start", *_start_flags(settings, ports)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -160,7 +161,7 @@ def start(settings: Settings, extra: Mapping[str, str], ports: Mapping[str, int]
     return psutil.Process(head.pid)
 
 
-def _haproxy() -> Path:
+def _find_haproxy() -> Path:
     """Not the package's own function: under the guard that finds our launcher, which is no HAProxy.
 
     Raises:
@@ -197,7 +198,7 @@ def wait_ready(settings: Settings, head: psutil.Process, tick: Callable[[float],
         time.sleep(_POLL_S)
 
 
-def _flags(settings: Settings, ports: Mapping[str, int]) -> list[str]:
+def _start_flags(settings: Settings, ports: Mapping[str, int]) -> list[str]:
     ray = settings.ray
     flags = [
         "--head",

@@ -18,6 +18,7 @@ class Repair:
 
 
 def write_repair(home: Path, repair: Repair) -> None:
+    """Keep it in place of the one before."""
     write_private(_record_file(home), json.dumps(asdict(repair)))
 
 

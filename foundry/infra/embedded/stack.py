@@ -25,7 +25,7 @@ from foundry.infra.embedded.paths import (
     runtime_dir,
 )
 from foundry.infra.embedded.plan import Plan, plan_up
-from foundry.infra.embedded.processes import list_stack_processes, stop_all
+from foundry.infra.embedded.processes import list_stack_processes, stop_processes
 from foundry.infra.embedded.starting import (
     STOP_GRACE_S,
     Progress,
@@ -103,7 +103,7 @@ def _carry_out(settings: Settings, approved: Plan | None, progress: Progress) ->
             require_ports(settings, state.environment)
         starter.bootstrap(starter.start_postgres(state))
         # Of another's cluster nothing bears our mark; a local Ray that it takes the place of does.
-        stop_all(list_all_but_postgres(settings.home), STOP_GRACE_S)
+        stop_processes(list_all_but_postgres(settings.home), STOP_GRACE_S)
     return starter.start(migrate=True, redeploy=bool(plan.restarts))
 
 
@@ -152,7 +152,7 @@ def down(home: Path, progress: Progress) -> StopReport:
         if postgres.find_running_pid(home) is not None:
             progress("stopping PostgreSQL")
             stopped += postgres.stop(home)
-        stopped += stop_all(list_stack_processes(stack_id(home)), STOP_GRACE_S)
+        stopped += stop_processes(list_stack_processes(stack_id(home)), STOP_GRACE_S)
         _keep_logs(home)
         forget_state(home)
         shutil.rmtree(runtime_dir(home), ignore_errors=True)
@@ -160,6 +160,7 @@ def down(home: Path, progress: Progress) -> StopReport:
 
 
 def status(settings: Settings) -> list[PartStatus]:
+    """Every part of this home's stack as it is now."""
     return inspect_parts(settings, load_state(settings.home))
 
 
@@ -182,7 +183,7 @@ def _stop_ray(home: Path, progress: Progress) -> int:
     everything = list_all_but_postgres(home)
     if everything:
         progress("stopping the applications and Ray")
-    return stop_all(everything, STOP_GRACE_S)
+    return stop_processes(everything, STOP_GRACE_S)
 
 
 def _keep_logs(home: Path) -> None:

@@ -20,7 +20,7 @@ from foundry.infra.embedded.health import HEALTH_PATHS, find_supervisor, read_ht
 from foundry.infra.embedded.paths import ensure_runtime_dir, write_private
 from foundry.infra.embedded.plan import digest_wanted_stack, find_ray_head
 from foundry.infra.embedded.ports import is_listening, require_free_port
-from foundry.infra.embedded.processes import list_stack_processes, stop_all
+from foundry.infra.embedded.processes import list_stack_processes, stop_processes
 from foundry.infra.embedded.stack_digest import version_of
 from foundry.infra.embedded.state import StackState, load_state, save_state, stack_id
 from foundry.infra.embedded.steps import run_step
@@ -104,7 +104,7 @@ class Starter:
         if state is not None and runs and not (external and migrate):
             return state
         if not runs:
-            stop_all(list_all_but_postgres(settings.home), STOP_GRACE_S)
+            stop_processes(list_all_but_postgres(settings.home), STOP_GRACE_S)
             require_ports(settings)
         if not external:
             ray.ensure_token(settings.home)
@@ -147,7 +147,7 @@ class Starter:
         """
         settings = self._settings
         urls = [settings.base_url + path for path in HEALTH_PATHS.values()]
-        if not redeploy and self._answer_soon(urls):
+        if not redeploy and self._await_answers(urls):
             if not self._is_supervised():
                 self._progress("starting the supervisor")
                 self._run_serve_step(_SUPERVISOR_STEP, state, version)
@@ -176,7 +176,7 @@ class Starter:
             return True
         return find_supervisor(list_stack_processes(stack_id(self._settings.home))) is not None
 
-    def _answer_soon(self, urls: list[str]) -> bool:
+    def _await_answers(self, urls: list[str]) -> bool:
         """Whether the applications are there already.
 
         Those that have just lost their database or a replica get a moment to find another.
@@ -191,6 +191,7 @@ class Starter:
 
 
 def credentials_file(home: Path) -> Path:
+    """Where `up` leaves the address and the administrator's key for the CLI and the SDK."""
     return home / "credentials.json"
 
 

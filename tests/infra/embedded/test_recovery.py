@@ -41,7 +41,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _serve(monkeypatch: pytest.MonkeyPatch, *codes: int) -> Server:
     server = Server(*codes)
-    monkeypatch.setattr(postgres, "_run", server.run)
+    monkeypatch.setattr(postgres, "_run_program", server.run)
     return server
 
 

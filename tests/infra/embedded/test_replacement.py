@@ -54,7 +54,7 @@ class _Running:
         self.did.append(module)
         raise Unavailable("the migration failed")
 
-    def stop_all(self, processes: object, grace_s: float) -> int:
+    def stop_processes(self, processes: object, grace_s: float) -> int:
         self.did.append("stop")
         return 0
 
@@ -87,8 +87,8 @@ def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Running]:
         monkeypatch.setattr(health, "read_http_status", lambda url: None)
         for module, name in (
             (starting, "run_step"),
-            (starting, "stop_all"),
-            (stack, "stop_all"),
+            (starting, "stop_processes"),
+            (stack, "stop_processes"),
             (stack, "start_guard"),
             (stack, "end_guard"),
         ):

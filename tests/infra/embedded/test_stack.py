@@ -18,7 +18,7 @@ from foundry.infra.embedded import health, postgres, stack, starting, state
 from foundry.infra.embedded.guard_lifecycle import end_guard
 from foundry.infra.embedded.paths import runtime_dir
 from foundry.infra.embedded.ports import find_free_ports
-from foundry.infra.embedded.processes import list_stack_processes, wait_gone
+from foundry.infra.embedded.processes import list_stack_processes, wait_until_gone
 
 pytestmark = pytest.mark.ray
 
@@ -127,7 +127,7 @@ def test_the_life_of_a_stack(settings: Settings, steps: list[str]) -> None:
     killed = [psutil.Process(pid) for pid in (found.pids["ray"][0], database)]
     for process in killed:
         os.kill(process.pid, signal.SIGKILL)
-    assert wait_gone(killed, timeout_s=10) == []
+    assert wait_until_gone(killed, timeout_s=10) == []
     stack.up(settings, _quiet)
     assert all(part.healthy for part in stack.status(settings))
     assert json.loads(credentials.read_text())["api_key"] == "fk_live_first"
