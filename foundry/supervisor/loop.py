@@ -186,8 +186,9 @@ class Supervisor:
         while True:
             try:
                 await asyncio.to_thread(beat, self.heartbeat())
-            except OSError:
-                # Those who wait for it restart this supervisor, which is better than nobody acting.
+            except (OSError, RuntimeError):
+                # The disk is broken, or no thread can be started. Those who wait for the beat
+                # restart this supervisor, which is better than nobody acting.
                 log.exception("the heartbeat could not be written; trying again")
             await asyncio.sleep(_BEAT_S)
 

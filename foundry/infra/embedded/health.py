@@ -154,7 +154,7 @@ def _inspect_ray(settings: Settings, state: StackState | None) -> PartStatus:
         host, _, port = settings.ray.address.rpartition(":")
         found = _condition_of(port.isdigit() and is_listening(host, int(port)))
         return PartStatus("ray", found, f"external, {settings.ray.address}", external=True)
-    port_number = settings.ray.port
+    port_number = settings.ray.port if state is None else state.ray_port(settings)
     known = state.pids.get("ray") if state is not None else None
     head = find_process(*known) if known is not None else None
     if head is None:

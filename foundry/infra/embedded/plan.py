@@ -132,4 +132,6 @@ def digest_wanted_stack(settings: Settings) -> dict[str, str]:
 def find_ray_head(settings: Settings, state: StackState | None) -> psutil.Process | None:
     """This home's Ray head if it runs and takes connections."""
     head = _find_noted_ray(state)
-    return head if head is not None and is_listening(_LOOPBACK, settings.ray.port) else None
+    if state is None or head is None:
+        return None
+    return head if is_listening(_LOOPBACK, state.ray_port(settings)) else None

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from uuid import UUID, uuid5
 
+from foundry.config import Settings
 from foundry.infra.embedded.paths import runtime_dir, write_private
 
 _NAMESPACE = UUID("6c1f3c52-3a1f-5d5c-9d0e-0b7f1b0b7a11")
@@ -33,6 +34,10 @@ class StackState:
     def with_process(self, part: str, pid: int, created: float) -> "StackState":
         """The same state with a part's process noted in place of the one before."""
         return replace(self, pids={**self.pids, part: (pid, created)})
+
+    def ray_port(self, settings: Settings) -> int:
+        """Where its Ray listens: the settings may name another port since."""
+        return int(self.environment.get("FOUNDRY_RAY__PORT", settings.ray.port))
 
 
 def stack_id(home: Path) -> str:

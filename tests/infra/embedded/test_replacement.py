@@ -14,7 +14,8 @@ import pytest
 
 from foundry.config import HttpSettings, RaySettings, Settings, environment_of
 from foundry.errors import AlreadyRunning, InvalidRequest, SetupError, Unavailable
-from foundry.infra.embedded import health, postgres, ray, stack, starting
+from foundry.infra.embedded import health, plan, postgres, ray, stack, starting
+from foundry.infra.embedded.health import Condition, PartStatus
 from foundry.infra.embedded.home_lock import lock_home
 from foundry.infra.embedded.paths import ensure_home, ensure_runtime_dir, runtime_dir
 from foundry.infra.embedded.plan import Plan, digest_wanted_stack
@@ -157,6 +158,46 @@ def test_nothing_is_restarted_that_nobody_has_agreed_to(running: _Running) -> No
     assert running.did == []
 
 
+def test_another_port_for_ray_is_a_restart_and_asked_for(running: _Running) -> None:
+    """Nothing listens there yet; the running one must not pass for dead and be swept away."""
+    state = load_state(running.settings.home)
+    assert state is not None
+    save_state(running.settings.home, replace(state, digests=digest_wanted_stack(running.settings)))
+    ray_settings = running.settings.ray.model_copy(update={"port": next(find_free_ports("x"))})
+    settings = running.settings.model_copy(update={"ray": ray_settings})
+    assert stack.plan_up(settings).changes == ("changed settings: FOUNDRY_RAY__PORT",)
+    with pytest.raises(InvalidRequest, match="ray, supervisor, gateway, control must be restarted"):
+        stack.up(settings, lambda text: None)
+    assert running.did == []
+
+
+def test_a_frozen_guard_is_replaced_without_a_question(
+    running: _Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+
+    def run_step(module: str, **_: object) -> list[str]:
+        steps.append(module)
+        return []
+
+    state = load_state(running.settings.home)
+    assert state is not None
+    save_state(running.settings.home, replace(state, digests=digest_wanted_stack(running.settings)))
+    parts = [
+        *(PartStatus(part, Condition.HEALTHY, "") for part in ("ray", "gateway", "control")),
+        PartStatus("guard", Condition.FROZEN, "stopped by a signal"),
+    ]
+    monkeypatch.setattr(plan, "inspect_parts", lambda settings, state: parts)
+    monkeypatch.setattr(starting, "run_step", run_step)
+    monkeypatch.setattr(starting, "read_http_status", lambda url: 200)
+    monkeypatch.setattr(starting, "find_supervisor", lambda processes: psutil.Process())
+    monkeypatch.setattr(ray, "wait_ready", lambda settings, head, tick: None)
+    assert stack.plan_up(running.settings) == Plan(starts=("guard",))
+    stack.up(running.settings, lambda text: None)
+    assert running.did == ["end guard", "postgres", "guard"]
+    assert steps == ["foundry.control.bootstrap"]
+
+
 def test_a_change_after_the_agreement_is_refused_and_the_stack_guarded_again(
     running: _Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,9 +288,9 @@ def test_a_changed_checkout_is_migrated_and_deployed_to_another_ones_ray(cluster
     assert cluster.environments[0]["RAY_AUTH_TOKEN_PATH"] == "/etc/foundry/ray-token"
 
     save_state(cluster.settings.home, replace(noted, digests={**noted.digests, "code": "old"}))
-    plan = stack.plan_up(cluster.settings)
-    assert plan.changes == ("this checkout has changed",)
-    assert plan.restarts == ("supervisor", "gateway", "control")
+    seen = stack.plan_up(cluster.settings)
+    assert seen.changes == ("this checkout has changed",)
+    assert seen.restarts == ("supervisor", "gateway", "control")
     with pytest.raises(InvalidRequest, match="supervisor, gateway, control must be restarted"):
         stack.up(cluster.settings, lambda text: None)
     assert cluster.steps == first
@@ -280,12 +321,12 @@ def test_a_redeployment_that_fails_is_due_again(
 def test_applications_that_somebody_else_has_started_are_not_replaced_unasked(
     cluster: _Cluster,
 ) -> None:
-    plan = stack.plan_up(cluster.settings)
-    assert plan.restarts == ("supervisor", "gateway", "control")
-    assert plan.changes == (
+    seen = stack.plan_up(cluster.settings)
+    assert seen.restarts == ("supervisor", "gateway", "control")
+    assert seen.changes == (
         "what the applications of that cluster were started with is not known here",
     )
-    assert plan.cost == "requests in flight end first; engines and jobs go on"
+    assert seen.cost == "requests in flight end first; engines and jobs go on"
 
 
 def test_a_guard_brings_back_the_supervisor_alone_and_as_it_was(
