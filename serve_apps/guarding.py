@@ -3,7 +3,7 @@
 import asyncio
 
 from foundry.config import Settings
-from foundry.infra.embedded.guard_lifecycle import require_guard
+from foundry.infra.embedded.guard.lifecycle import require_guard
 from foundry.supervisor.loop import Chore
 
 # It is ended and started again by every `foundry up`, which takes a minute: less than the three

@@ -19,13 +19,13 @@ import psutil
 from foundry.config import Settings, load_settings
 from foundry.errors import AlreadyRunning
 from foundry.infra.embedded import stack
-from foundry.infra.embedded.guard import FreezeKiller, PartRepairer
+from foundry.infra.embedded.guard.repairs import write_repair
+from foundry.infra.embedded.guard.turns import FreezeKiller, PartRepairer
+from foundry.infra.embedded.guard.watch import Silence
 from foundry.infra.embedded.health import Condition, PartStatus, inspect_parts
 from foundry.infra.embedded.home_lock import lock_home
 from foundry.infra.embedded.processes import list_stack_processes
-from foundry.infra.embedded.repairs import write_repair
 from foundry.infra.embedded.state import load_state, stack_id
-from foundry.infra.embedded.watch import Silence
 
 _TURN_S = 2.0
 # Dead is dead. A server that recovers refuses callers for a while; Ray and Serve restart their own

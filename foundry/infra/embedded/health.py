@@ -14,11 +14,11 @@ import psutil
 
 from foundry.config import Settings
 from foundry.infra.embedded import postgres
-from foundry.infra.embedded.guard_lifecycle import pick_guard
+from foundry.infra.embedded.guard.lifecycle import pick_guard
+from foundry.infra.embedded.guard.repairs import read_last_repair
 from foundry.infra.embedded.heartbeat import Heartbeat, read_heartbeat
 from foundry.infra.embedded.ports import is_listening
 from foundry.infra.embedded.processes import find_process, list_stack_processes
-from foundry.infra.embedded.repairs import read_last_repair
 from foundry.infra.embedded.state import StackState, stack_id
 
 # How the system shows the actor of `serve_apps.supervisor`: names of processes end at 15 bytes.

@@ -14,7 +14,7 @@ from pathlib import Path
 from foundry.config import Settings
 from foundry.errors import AlreadyRunning
 from foundry.infra.embedded import postgres, ray
-from foundry.infra.embedded.guard_lifecycle import end_guard, start_guard
+from foundry.infra.embedded.guard.lifecycle import end_guard, start_guard
 from foundry.infra.embedded.health import PartStatus, inspect_parts
 from foundry.infra.embedded.home_lock import lock_home
 from foundry.infra.embedded.paths import (

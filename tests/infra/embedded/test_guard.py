@@ -18,14 +18,16 @@ import foundry
 from foundry.config import RaySettings, Settings, child_environment
 from foundry.errors import AlreadyRunning, SetupError, Unavailable
 from foundry.infra.embedded import guard_process, postgres, stack
-from foundry.infra.embedded.guard import FreezeKiller, PartRepairer
-from foundry.infra.embedded.guard_lifecycle import (
+from foundry.infra.embedded.guard.lifecycle import (
     MODULE,
     end_guard,
     find_guard,
     require_guard,
     start_guard,
 )
+from foundry.infra.embedded.guard.repairs import Repair, read_last_repair, write_repair
+from foundry.infra.embedded.guard.turns import FreezeKiller, PartRepairer
+from foundry.infra.embedded.guard.watch import Silence
 from foundry.infra.embedded.guard_process import (
     attempt_turn,
     list_frozen,
@@ -34,9 +36,7 @@ from foundry.infra.embedded.guard_process import (
 )
 from foundry.infra.embedded.health import Condition, PartStatus, inspect_parts
 from foundry.infra.embedded.paths import ensure_home, ensure_runtime_dir, runtime_dir
-from foundry.infra.embedded.repairs import Repair, read_last_repair, write_repair
 from foundry.infra.embedded.state import StackState, save_state, stack_id
-from foundry.infra.embedded.watch import Silence
 from foundry.infra.wiring import open_database
 
 _GONE = (Silence("ray", "its head is gone", 2.0),)

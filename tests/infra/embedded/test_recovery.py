@@ -8,10 +8,10 @@ import pytest
 from foundry.config import RaySettings, Settings
 from foundry.errors import Unavailable
 from foundry.infra.embedded import postgres
+from foundry.infra.embedded.guard.watch import Silence
 from foundry.infra.embedded.guard_process import list_silences
 from foundry.infra.embedded.health import inspect_parts
 from foundry.infra.embedded.postgres import Reply
-from foundry.infra.embedded.watch import Silence
 
 PID = 4242
 

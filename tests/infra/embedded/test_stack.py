@@ -15,7 +15,7 @@ import pytest
 
 from foundry.config import HttpSettings, RaySettings, Settings, child_environment
 from foundry.infra.embedded import health, postgres, stack, starting, state
-from foundry.infra.embedded.guard_lifecycle import end_guard
+from foundry.infra.embedded.guard.lifecycle import end_guard
 from foundry.infra.embedded.paths import runtime_dir
 from foundry.infra.embedded.ports import find_free_ports
 from foundry.infra.embedded.processes import list_stack_processes, wait_until_gone

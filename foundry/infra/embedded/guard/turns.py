@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from foundry.errors import AlreadyRunning, FoundryError
-from foundry.infra.embedded.repairs import Repair
-from foundry.infra.embedded.watch import FreezeWatch, Silence, SilenceWatch
+from foundry.infra.embedded.guard.repairs import Repair
+from foundry.infra.embedded.guard.watch import FreezeWatch, Silence, SilenceWatch
 
 Record = Callable[[Repair], None]
 log = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from foundry.infra.embedded.watch import FreezeWatch, Silence, SilenceWatch
+from foundry.infra.embedded.guard.watch import FreezeWatch, Silence, SilenceWatch
 
 _GONE = Silence("postgres", "gone", 2.0)
 _DEAD, _FINE = (_GONE,), ()
