@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -24,6 +25,7 @@ from foundry.infra.embedded.guard.turns import FreezeKiller, PartRepairer
 from foundry.infra.embedded.guard.watch import Silence
 from foundry.infra.embedded.health import Condition, PartStatus, inspect_parts
 from foundry.infra.embedded.home_lock import lock_home
+from foundry.infra.embedded.ports import is_listening
 from foundry.infra.embedded.processes import list_stack_processes
 from foundry.infra.embedded.state import load_state, stack_id
 
@@ -57,6 +59,17 @@ def list_silences(settings: Settings, parts: Iterable[PartStatus]) -> Iterator[S
         yield Silence(part.part, part.detail, patience_s, in_the_way)
 
 
+def probe_listener(url: str) -> int | None:
+    """200 if something listens there: all that the guard acts on.
+
+    A GET every two seconds would fill the applications' logs, and whether a replica answers is
+    Serve's to see.
+    """
+    parts = urlsplit(url)
+    listening = is_listening(parts.hostname or "", parts.port or 80)
+    return 200 if listening else None
+
+
 def list_frozen(settings: Settings) -> Iterator[tuple[int, str]]:
     """Pid and name of each process of the stack in this home that is stopped."""
     for process in list_stack_processes(stack_id(settings.home)):
@@ -82,8 +95,13 @@ def kill_process(pid: int) -> None:
 def watch_over(settings: Settings) -> None:
     """Until the stack is gone: its home deleted, or taken down."""
     record = partial(write_repair, settings.home)
+
+    def look() -> Iterator[Silence]:
+        state = load_state(settings.home)
+        return list_silences(settings, inspect_parts(settings, state, probe_listener))
+
     repairer = PartRepairer(
-        look=lambda: list_silences(settings, inspect_parts(settings, load_state(settings.home))),
+        look=look,
         repair=partial(repair_parts, settings),
         record=record,
     )

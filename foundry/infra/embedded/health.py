@@ -1,7 +1,7 @@
 """Which parts of a stack work, seen from outside: the one judgement of `status`, `up` and guard."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -29,6 +29,9 @@ _TIMEOUT_S = 5.0
 # then can it say that it lives.
 _SUPERVISOR_START_S = 120.0
 HEALTH_PATHS: Mapping[str, str] = {"gateway": "/v1/health", "control": "/api/health"}
+
+# The status of an application's health, by its URL; None: it does not answer.
+Probe = Callable[[str], int | None]
 
 
 class Condition(StrEnum):
@@ -69,8 +72,15 @@ class PartStatus:
         return self.condition in (Condition.HEALTHY, Condition.STARTING)
 
 
-def inspect_parts(settings: Settings, state: StackState | None) -> list[PartStatus]:
-    """Parts of this home's stack only: another one's may answer on the very same ports."""
+def inspect_parts(
+    settings: Settings, state: StackState | None, probe: Probe | None = None
+) -> list[PartStatus]:
+    """Parts of this home's stack only: another one's may answer on the very same ports.
+
+    Args:
+        probe: asks an application's health by its URL; default: with a GET.
+    """
+    probe = probe or read_http_status
     processes = list_stack_processes(stack_id(settings.home))
     ray = _inspect_ray(settings, state)
     parts = [_inspect_postgres(settings), ray]
@@ -79,7 +89,8 @@ def inspect_parts(settings: Settings, state: StackState | None) -> list[PartStat
     ours = ray.healthy if settings.ray.address is not None else ray.pid is not None
     with ThreadPoolExecutor(len(HEALTH_PATHS)) as pool:
         # At once: one that hangs takes its whole deadline.
-        parts += pool.map(partial(_inspect_application, settings, ours=ours), HEALTH_PATHS)
+        ask = partial(_inspect_application, settings, probe=probe, ours=ours)
+        parts += pool.map(ask, HEALTH_PATHS)
     return [*parts, _inspect_guard(settings, processes)]
 
 
@@ -168,10 +179,10 @@ def _condition_of(answers: bool) -> Condition:
     return Condition.HEALTHY if answers else Condition.SILENT
 
 
-def _inspect_application(settings: Settings, part: str, *, ours: bool) -> PartStatus:
+def _inspect_application(settings: Settings, part: str, *, probe: Probe, ours: bool) -> PartStatus:
     http = settings.http
     path = HEALTH_PATHS[part]
-    status = read_http_status(settings.base_url + path) if ours else None
+    status = probe(settings.base_url + path) if ours else None
     if not ours or (status is None and not is_listening(http.host, http.port)):
         return PartStatus(part, Condition.GONE, "not running", port=http.port)
     detail = "not answering" if status is None else f"GET {path} answers {status}"

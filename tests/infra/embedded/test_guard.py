@@ -3,6 +3,7 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ from foundry.infra.embedded.guard_process import (
     attempt_turn,
     list_frozen,
     list_silences,
+    probe_listener,
     repair_parts,
 )
 from foundry.infra.embedded.health import Condition, PartStatus, inspect_parts
@@ -136,6 +138,17 @@ def test_a_turn_that_fails_does_not_end_the_guard() -> None:
         "not repaired, next try in 5 s: KeyError('environment')",
         "repaired",
     ]
+
+
+def test_the_guard_asks_applications_without_a_request() -> None:
+    """Each request is a line in a log that people read."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/v1/health"
+        assert probe_listener(url) == 200
+        connection, _ = server.accept()
+        with connection:
+            assert connection.recv(1) == b""
+    assert probe_listener(url) is None
 
 
 def test_what_hangs_is_ended_before_its_part_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
