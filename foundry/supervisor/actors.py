@@ -17,7 +17,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 
 from foundry.errors import Unavailable
 
-# Its process imports Ray, vLLM's settings and the slices: half a minute on two loaded cores.
+# Its process imports Ray and every slice: half a minute on two loaded cores.
 START_S = 120.0
 _POLL_S = 0.5
 

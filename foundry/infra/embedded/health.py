@@ -25,8 +25,8 @@ from foundry.infra.embedded.state import StackState, stack_id
 _SUPERVISOR = "ray::Supervisor"
 _LOOPBACK = "127.0.0.1"
 _TIMEOUT_S = 5.0
-# Its process imports Ray, vLLM's settings and the slices, half a minute on two loaded cores; only
-# then can it say that it lives.
+# Its process imports Ray and every slice, half a minute on two loaded cores; only then can it say
+# that it lives.
 _SUPERVISOR_START_S = 120.0
 HEALTH_PATHS: Mapping[str, str] = {"gateway": "/v1/health", "control": "/api/health"}
 

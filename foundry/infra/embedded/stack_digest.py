@@ -55,6 +55,8 @@ def describe_changes(
         found: digests of the running stack; empty: it was started before there were any.
         running: variables that its processes run with, without the secret ones.
     """
+    if not found:
+        return ["it was started by an earlier release"]
     said = []
     if found.get("code") != wanted["code"]:
         said.append("this checkout has changed")
@@ -62,7 +64,7 @@ def describe_changes(
         names = sorted(
             {*_list_changed_settings(settings, running), *_list_changed_secrets(found, wanted)}
         )
-        # Another key than at the start changes every digest, and an old state has none.
+        # Another key than at the start changes every digest.
         said.append(f"changed settings: {', '.join(names) or 'a secret'}")
     return said
 
