@@ -1,6 +1,8 @@
 """A PostgreSQL that replays its log refuses callers; whoever stops it makes it begin anew."""
 
+import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from foundry.infra.embedded import postgres
 from foundry.infra.embedded.guard.watch import Silence
 from foundry.infra.embedded.guard_process import list_silences
 from foundry.infra.embedded.health import inspect_parts
+from foundry.infra.embedded.paths import runtime_dir
 from foundry.infra.embedded.postgres import Reply
 
 PID = 4242
@@ -33,10 +36,11 @@ class Server:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(postgres, "find_running_pid", lambda home: PID)
     monkeypatch.setattr(postgres, "_POLL_S", 0.0)
-    return tmp_path
+    yield tmp_path
+    shutil.rmtree(runtime_dir(tmp_path), ignore_errors=True)
 
 
 def _serve(monkeypatch: pytest.MonkeyPatch, *codes: int) -> Server:
