@@ -43,7 +43,11 @@ class Control:
 
 
 def build(args: Mapping[str, Any]) -> Application:
-    """Args: `replicas` (1)."""
+    """One deployment.
+
+    Args:
+        args: `replicas` (1); `version`: of code and settings, the same one again restarts nothing.
+    """
     settings = load_settings()
     deployment = serve.deployment(
         name="control",
@@ -54,4 +58,8 @@ def build(args: Mapping[str, Any]) -> Application:
         health_check_timeout_s=5.0,
         ray_actor_options={"num_cpus": 0.1},
     )
-    return deployment(Control).bind()
+    made = deployment(Control)
+    # Serve draws a random one otherwise, and every start would replace every replica; there is no
+    # public way to say it.
+    made._version = args.get("version")
+    return made.bind()

@@ -61,7 +61,11 @@ class Gateway:
 
 
 def build(args: Mapping[str, Any]) -> Application:
-    """Args: `replicas` (1)."""
+    """One deployment.
+
+    Args:
+        args: `replicas` (1); `version`: of code and settings, the same one again restarts nothing.
+    """
     settings = load_settings()
     deployment = serve.deployment(
         name="gateway",
@@ -72,4 +76,8 @@ def build(args: Mapping[str, Any]) -> Application:
         health_check_timeout_s=5.0,
         ray_actor_options={"num_cpus": 0.1},
     )
-    return deployment(Gateway).bind()
+    made = deployment(Gateway)
+    # Serve draws a random one otherwise, and every start would replace every replica; there is no
+    # public way to say it.
+    made._version = args.get("version")
+    return made.bind()

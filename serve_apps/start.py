@@ -1,7 +1,9 @@
 """Bring up Foundry's applications on the cluster at RAY_ADDRESS; safe to repeat.
 
-`python -m serve_apps.start`: the last step of `foundry up`, and all there is to do on a cluster
-that somebody else runs.
+What runs with the same code and settings is left alone, the rest is replaced without a gap.
+
+`python -m serve_apps.start [VERSION]`: the last step of `foundry up`, and all there is to do on a
+cluster that somebody else runs.
 """
 
 import asyncio
@@ -22,42 +24,51 @@ from serve_apps import control, gateway
 from serve_apps.nodes import ask_nodes, require_hardened_nodes
 from serve_apps.security import require_hardened
 from serve_apps.supervisor import NAMESPACE, ensure_supervisor
+from serve_apps.version import find_version
 
 
-def _say(text: str) -> None:
+def _print_progress(text: str) -> None:
     sys.stdout.write(f"progress: {text}\n")
     sys.stdout.flush()
 
 
-def start(settings: Settings) -> None:
+def start_applications(settings: Settings, version: str) -> None:
+    """Migrate, then start what does not run with this version.
+
+    Raises:
+        SetupError: the cluster is open to strangers.
+    """
     load_pepper(settings)
     require_hardened(settings, child_environment())
     ray.init(
         address="auto", namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING
     )
     if settings.ray.address is not None:
-        _say("asking every node how it was started")
+        _print_progress("asking every node how it was started")
         require_hardened_nodes(ask_nodes)
-        _say("applying migrations")
+        _print_progress("applying migrations")
         asyncio.run(upgrade(database_url(settings, Role.MIGRATE)))
-    _say("starting Ray Serve")
+    _print_progress("starting Ray Serve")
     serve.start(http_options=HTTPOptions(host=settings.http.host, port=settings.http.port))
-    _say("starting the gateway and the control API")
+    _print_progress("starting the gateway and the control API")
+    made = {"version": version}
     serve.run_many(
         [
-            serve.RunTarget(target=gateway.build({}), name="gateway", route_prefix="/v1"),
-            serve.RunTarget(target=control.build({}), name="control", route_prefix="/api"),
+            serve.RunTarget(target=gateway.build(made), name="gateway", route_prefix="/v1"),
+            serve.RunTarget(target=control.build(made), name="control", route_prefix="/api"),
         ]
     )
-    _say("starting the supervisor")
-    ensure_supervisor()
+    _print_progress("starting the supervisor")
+    ensure_supervisor(version)
 
 
 def main() -> None:
     try:
-        start(load_settings())
+        settings = load_settings()
+        start_applications(settings, find_version(settings, sys.argv[1:]))
     except FoundryError as error:
         sys.stderr.write(error.message + "\n")
+        # What `foundry.infra.embedded.steps` makes of it: 2 is for settings.
         sys.exit(2 if isinstance(error, SetupError) else 1)
 
 

@@ -4,13 +4,12 @@ import asyncio
 import logging
 import os
 import threading
-from typing import Any
-
-import ray
-from ray._common.constants import HEAD_NODE_RESOURCE_NAME
+from functools import partial
 
 from foundry.config import Settings, load_settings
+from foundry.infra.embedded.heartbeat import write_heartbeat
 from foundry.infra.wiring import open_database
+from foundry.supervisor.actors import RayActors, ensure_version
 from foundry.supervisor.loop import Supervisor
 from foundry.supervisor.ray_calls import RayCalls
 from foundry.supervisor.ray_hardware import RayHardware
@@ -19,6 +18,7 @@ from foundry.supervisor.serve_engines import ServeEngines
 from foundry.supervisor.transfers import RayTransfers
 from serve_apps.collecting import collecting_chores
 from serve_apps.engine import VllmRuntime
+from serve_apps.guarding import guarding_chores
 from serve_apps.outcomes import outcome_chores
 
 NAME = "supervisor"
@@ -28,16 +28,25 @@ log = logging.getLogger(__name__)
 
 
 class SupervisorActor:
-    """Shell around `Supervisor`. Ray restarts it when it dies, with nobody left to call it, so the
-    work begins by itself."""
+    """Shell around `Supervisor`.
 
-    def __init__(self) -> None:
+    Ray restarts it when it dies, with nobody left to call it, so the work begins by itself.
+    """
+
+    def __init__(self, version: str) -> None:
+        """Begin to supervise in a thread of its own.
+
+        Args:
+            version: of the code and settings that it was started with.
+        """
         logging.basicConfig(level=logging.INFO)
+        self._version = version
         self._supervisor: Supervisor | None = None
         threading.Thread(target=self._supervise, args=(load_settings(),), daemon=True).start()
 
-    def ready(self) -> bool:
-        return True
+    def version(self) -> str:
+        """The version that it was started with; answering at all says that the actor is ready."""
+        return self._version
 
     def status(self) -> dict[str, object]:
         """See `Supervisor.status`; empty until it has begun."""
@@ -62,16 +71,13 @@ class SupervisorActor:
             chores=[
                 *outcome_chores(settings, database),
                 *collecting_chores(settings, database),
+                *guarding_chores(settings),
             ],
+            beat=partial(write_heartbeat, settings.home),
         )
         await self._supervisor.run()
 
 
-def ensure_supervisor() -> None:
-    """Start the cluster's supervisor unless it lives."""
-    # On the head node, as Serve's controller: only there it reaches a dashboard on loopback.
-    actor: Any = ray.remote(
-        num_cpus=0, max_restarts=-1, lifetime="detached", resources={HEAD_NODE_RESOURCE_NAME: 0.001}
-    )(SupervisorActor)
-    handle = actor.options(name=NAME, namespace=NAMESPACE, get_if_exists=True).remote()
-    ray.get(handle.ready.remote())
+def ensure_supervisor(version: str) -> None:
+    """Start the cluster's supervisor unless one of this version lives. Raises Unavailable."""
+    ensure_version(RayActors(SupervisorActor, NAME, NAMESPACE), version)

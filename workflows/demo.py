@@ -24,7 +24,8 @@ from foundry.errors import FoundryError
 from foundry.execution.jobs.domain import BUNDLED
 from foundry.execution.jobs.schemas import JobOut
 from foundry.infra.embedded import stack
-from foundry.infra.embedded.state import exclusive
+from foundry.infra.embedded.file_modes import close_owned_paths, describe_paths
+from foundry.infra.embedded.home_lock import lock_home
 from foundry.sdk import Foundry
 from workflows.demo_data.make import SYSTEM
 
@@ -51,6 +52,7 @@ class Score:
 
     @property
     def share(self) -> float:
+        """Of the prompts, 0 to 1."""
         return self.matches / self.prompts
 
 
@@ -64,6 +66,8 @@ class Outcome:
 
 
 class Demo:
+    """The six steps of `make demo`, each of which finds what an earlier run has left."""
+
     def __init__(self, settings: Settings, console: Console) -> None:
         self._settings = settings
         self._console = console
@@ -75,34 +79,43 @@ class Demo:
             FoundryError: a step failed; repeating the demo goes on from there.
         """
         began = time.monotonic()
-        self._step(1, "Start PostgreSQL, Ray and the HTTP applications")
-        stack.up(self._settings, self._note)
+        self._announce_step(1, "Start PostgreSQL, Ray and the HTTP applications")
+        # Whoever types `make demo` wants this checkout to run, so nobody is asked.
+        if closed := close_owned_paths(self._settings.home):
+            told = describe_paths(self._settings.home, closed)
+            self._print_note(f"closed to other accounts: {told}")
+        plan = stack.plan_up(self._settings)
+        for line in plan.lines() if plan.restarts else ():
+            self._print_note(line)
+        stack.up(self._settings, self._print_note, plan)
         with Foundry.from_settings(self._settings) as client:
-            self._step(2, f"Import {BASE}, the bundled base model")
-            self._finish(client, client.jobs.submit_import(name=BASE, source=BUNDLED))
-            self._step(3, f"Add the dataset {DATASET}: free text → strict JSON commands")
+            self._announce_step(2, f"Import {BASE}, the bundled base model")
+            self._follow_to_end(client, client.jobs.submit_import(name=BASE, source=BUNDLED))
+            self._announce_step(3, f"Add the dataset {DATASET}: free text → strict JSON commands")
             dataset = client.datasets.add(DATASET, _DATA)
-            self._note(f"{dataset.train_rows} rows to train on, {dataset.eval_rows} held out")
-            self._step(4, f"Fine-tune a LoRA of {BASE} as a Ray job")
+            self._print_note(f"{dataset.train_rows} rows to train on, {dataset.eval_rows} held out")
+            self._announce_step(4, f"Fine-tune a LoRA of {BASE} as a Ray job")
             job = client.jobs.submit_sft(
                 name=MODEL, base=BASE, dataset=dataset.reference, config=CONFIG
             )
-            made = self._finish(client, job)
-            self._step(5, f"Deploy {BASE} with vLLM; {MODEL}@{ALIAS} is served by the same engine")
-            self._promote(client, str((made.result or {})["version_id"]))
-            self._deploy(client)
+            made = self._follow_to_end(client, job)
+            self._announce_step(
+                5, f"Deploy {BASE} with vLLM; {MODEL}@{ALIAS} is served by the same engine"
+            )
+            self._point_alias(client, str((made.result or {})["version_id"]))
+            self._deploy_model(client)
             rows = client.datasets.rows(DATASET, dataset.number, split="eval", limit=100).data
-        self._step(6, f"Ask both the {len(rows)} held-out prompts through /v1")
-        base, adapter = self._score(BASE, rows), self._score(f"{MODEL}@{ALIAS}", rows)
+        self._announce_step(6, f"Ask both the {len(rows)} held-out prompts through /v1")
+        base, adapter = self._score_model(BASE, rows), self._score_model(f"{MODEL}@{ALIAS}", rows)
         return Outcome(base, adapter, time.monotonic() - began)
 
-    def _step(self, number: int, text: str) -> None:
+    def _announce_step(self, number: int, text: str) -> None:
         self._console.print(f"[bold cyan]{number}/6[/] [bold]{text}[/]")
 
-    def _note(self, text: str) -> None:
+    def _print_note(self, text: str) -> None:
         self._console.print(f"    {text}", style="dim", highlight=False)
 
-    def _finish(self, client: Foundry, job: JobOut) -> JobOut:
+    def _follow_to_end(self, client: Foundry, job: JobOut) -> JobOut:
         """Follow a job with a progress bar until it has succeeded."""
         columns = (
             TextColumn("    {task.description}"),
@@ -114,16 +127,16 @@ class Demo:
             task = bar.add_task(job.state.lower(), total=None, facts="")
 
             def show(update: JobOut) -> None:
-                bar.update(task, **_shown(update))
+                bar.update(task, **_describe_progress(update))
 
             ended = client.jobs.wait(job.id, on_update=show)
         if ended.state != "SUCCEEDED":
             reason = (ended.error or {}).get("message", ended.state.lower())
             raise FoundryError(f"job {ended.id} did not succeed: {reason}")
-        self._note(f"{(ended.result or {}).get('model')} is in the registry (job {ended.id})")
+        self._print_note(f"{(ended.result or {}).get('model')} is in the registry (job {ended.id})")
         return ended
 
-    def _promote(self, client: Foundry, version_id: str) -> None:
+    def _point_alias(self, client: Foundry, version_id: str) -> None:
         """Point @production at the version, whatever it pointed at before."""
         model = client.models.get(MODEL)
         current = {alias.name: alias.version_id for alias in model.aliases}.get(ALIAS)
@@ -138,27 +151,27 @@ class Demo:
             reason="make demo",
         )
 
-    def _deploy(self, client: Foundry) -> None:
+    def _deploy_model(self, client: Foundry) -> None:
         endpoint = client.endpoints.create(model=f"{MODEL}@{ALIAS}", deploy=True)
         with self._console.status("    the engine starts (a minute or two on CPU)"):
             endpoint = client.endpoints.wait(endpoint.id)
         if endpoint.state != "RUNNING":
             raise FoundryError(f"endpoint {endpoint.name}: {endpoint.last_error}")
-        self._note(f"endpoint {endpoint.name} is RUNNING")
+        self._print_note(f"endpoint {endpoint.name} is RUNNING")
 
-    def _score(self, model: str, rows: Sequence[Mapping[str, object]]) -> Score:
+    def _score_model(self, model: str, rows: Sequence[Mapping[str, object]]) -> Score:
         client = openai.OpenAI(
-            base_url=f"{self._settings.base_url}/v1", api_key=api_key(self._settings)
+            base_url=f"{self._settings.base_url}/v1", api_key=read_api_key(self._settings)
         )
         began = time.monotonic()
         with client, ThreadPoolExecutor(_CONCURRENCY) as pool:
-            matches = sum(pool.map(lambda row: _matches(client, model, row), rows))
+            matches = sum(pool.map(lambda row: _answer_matches(client, model, row), rows))
         score = Score(model, matches, len(rows), time.monotonic() - began)
-        self._note(f"{model}: {score.matches} of {score.prompts} in {score.seconds:.0f} s")
+        self._print_note(f"{model}: {score.matches} of {score.prompts} in {score.seconds:.0f} s")
         return score
 
 
-def _shown(job: JobOut) -> dict[str, Any]:
+def _describe_progress(job: JobOut) -> dict[str, Any]:
     """What the progress bar says of a job."""
     progress: dict[str, Any] = job.progress
     facts = ""
@@ -175,7 +188,7 @@ def _shown(job: JobOut) -> dict[str, Any]:
     }
 
 
-def _matches(client: openai.OpenAI, model: str, row: Mapping[str, object]) -> bool:
+def _answer_matches(client: openai.OpenAI, model: str, row: Mapping[str, object]) -> bool:
     messages = row["messages"]
     assert isinstance(messages, list)
     answer = client.chat.completions.create(
@@ -185,12 +198,14 @@ def _matches(client: openai.OpenAI, model: str, row: Mapping[str, object]) -> bo
     return (answer.choices[0].message.content or "").strip() == expected
 
 
-def api_key(settings: Settings) -> str:
+def read_api_key(settings: Settings) -> str:
+    """The administrator's key that `up` has left."""
     document = json.loads(stack.credentials_file(settings.home).read_text())
     return str(document["api_key"])
 
 
-def report(console: Console, settings: Settings, outcome: Outcome) -> None:
+def print_report(console: Console, settings: Settings, outcome: Outcome) -> None:
+    """The table of scores, and what to type next."""
     table = Table(title="Exact match on held-out prompts")
     table.add_column("model")
     table.add_column("exact match", justify="right")
@@ -198,7 +213,7 @@ def report(console: Console, settings: Settings, outcome: Outcome) -> None:
     for score in (outcome.base, outcome.adapter):
         table.add_row(score.model, f"{score.matches} / {score.prompts}", f"{score.share:.2f}")
     console.print(table)
-    url, key = settings.base_url, api_key(settings)
+    url, key = settings.base_url, read_api_key(settings)
     question = {
         "model": f"{MODEL}@{ALIAS}",
         "messages": [
@@ -232,9 +247,9 @@ def main() -> None:
     console = Console()
     try:
         settings = load_settings()
-        with exclusive(settings.home, "make demo", name="demo"):
+        with lock_home(settings.home, "make demo", name="demo"):
             outcome = Demo(settings, console).run()
-        report(console, settings, outcome)
+        print_report(console, settings, outcome)
     except FoundryError as error:
         print_error(error.message)
         sys.exit(exit_code(error))

@@ -70,6 +70,7 @@ def exit_code(error: FoundryError) -> int:
 
 
 def print_error(message: str) -> None:
+    """One sentence on standard error."""
     stderr().print(f"error: {message}", style="red", markup=False)
 
 

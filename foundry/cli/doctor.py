@@ -19,8 +19,15 @@ from foundry.cli.console import Output, OutputOption, print_json, print_rows, st
 from foundry.config import LOOPBACK, Settings, load_settings
 from foundry.errors import FoundryError
 from foundry.infra.embedded import ray, stack
+from foundry.infra.embedded.file_modes import OpenPath, find_open_paths
 from foundry.infra.embedded.health import PartStatus
-from foundry.infra.embedded.listeners import PROBES, Exposure, Verdict, find_listeners, judge
+from foundry.infra.embedded.listeners import (
+    PROBES,
+    Exposure,
+    Verdict,
+    find_listeners,
+    judge_listeners,
+)
 from foundry.infra.embedded.ports import is_free
 from foundry.infra.embedded.state import stack_id
 from foundry.infra.hardware import DetectionReport, detect
@@ -47,7 +54,8 @@ class Check:
 def doctor(
     output: OutputOption = Output.TABLE,
     security: Annotated[
-        bool, typer.Option("--security", help="list every listener and who may do what")
+        bool,
+        typer.Option("--security", help="list every listener and open file with its verdict"),
     ] = False,
 ) -> None:
     """Print what was found, what contradicts it, and what to do. Exits with 1 on a failed check."""
@@ -56,8 +64,8 @@ def doctor(
         _report_security(settings, output)
         return
     report = detect()
-    checks = list(_checks(settings, report))
-    build = chosen_build(report.accelerator)
+    checks = list(_check_machine(settings, report))
+    build = describe_build(report.accelerator)
     if output is Output.JSON:
         print_json(
             {
@@ -78,14 +86,29 @@ def doctor(
 
 
 def _report_security(settings: Settings, output: Output) -> None:
-    exposures = judge(find_listeners(stack_id(settings.home)), PROBES)
-    print_rows(
-        [_exposure_row(exposure) for exposure in exposures],
-        output,
-        empty="no process of this stack listens: start it with `foundry up`",
-    )
-    if any(exposure.verdict is Verdict.EXPOSED for exposure in exposures):
+    exposures = judge_listeners(find_listeners(stack_id(settings.home)), PROBES)
+    opened = find_open_paths(settings.home)
+    listeners = [_exposure_row(exposure) for exposure in exposures]
+    files = [_open_path_row(found) for found in opened]
+    if output is Output.JSON:
+        print_json({"listeners": listeners, "files": files})
+    else:
+        nobody = "no process of this stack listens: start it with `foundry up`"
+        print_rows(listeners, output, empty=nobody)
+        print_rows(files, output, empty=f"no file in {settings.home} is open to other accounts")
+    exposed = any(exposure.verdict is Verdict.EXPOSED for exposure in exposures)
+    if exposed or any(found.reachable for found in opened):
         raise typer.Exit(1)
+
+
+def _open_path_row(found: OpenPath) -> dict[str, object]:
+    step = "`foundry up` closes it" if found.owned else f"yours: chmod go= {found.path}"
+    return {
+        "file": str(found.path),
+        "mode": f"{found.mode:04o}",
+        "verdict": "OPEN" if found.reachable else "behind a closed folder",
+        "next_step": step,
+    }
 
 
 def _exposure_row(exposure: Exposure) -> dict[str, object]:
@@ -100,52 +123,58 @@ def _exposure_row(exposure: Exposure) -> dict[str, object]:
     }
 
 
-def chosen_build(accelerator: str) -> dict[str, object]:
+def describe_build(accelerator: str) -> dict[str, object]:
     """What the installer takes for an accelerator, and what is installed."""
     table = Path(__file__).parents[1] / "install" / "builds.toml"
     row = tomllib.loads(table.read_text())[accelerator]
     wanted = {key: row[key] for key in ("torch", "engine", "refused") if key in row}
-    return {**wanted, "installed_torch": _installed("torch"), "installed_ray": _installed("ray")}
+    return {
+        **wanted,
+        "installed_torch": _find_installed_version("torch"),
+        "installed_ray": _find_installed_version("ray"),
+    }
 
 
-def _checks(settings: Settings, report: DetectionReport) -> Iterator[Check]:
+def _check_machine(settings: Settings, report: DetectionReport) -> Iterator[Check]:
     python = ".".join(map(str, sys.version_info[:3]))
-    yield _check("python", sys.version_info >= _MIN_PYTHON, python, "install Python 3.11 or newer")
+    yield _make_check(
+        "python", sys.version_info >= _MIN_PYTHON, python, "install Python 3.11 or newer"
+    )
     memory_gb = report.machine.memory_bytes / _GIB
-    yield _check(
+    yield _make_check(
         "memory",
         memory_gb >= _MIN_MEMORY_GB,
         f"{memory_gb:.1f} GiB",
         f"a served model needs {_MIN_MEMORY_GB:.0f} GiB: use a larger machine",
     )
-    yield from _home_checks(settings.home)
+    yield from _check_home(settings.home)
     parts = stack.status(settings)
     external = settings.database.url is not None or settings.ray.address is not None
     running = external or any(part.pid is not None for part in parts)
     if running:
-        yield from _running_checks(settings, parts)
+        yield from _check_running_stack(settings, parts)
     else:
-        yield from _port_checks(settings)
+        yield from _check_ports(settings)
         yield Check("stack", True, "not started yet: `foundry up`")
 
 
-def _running_checks(settings: Settings, parts: list[PartStatus]) -> Iterator[Check]:
-    yield asyncio.run(_database_check(settings))
+def _check_running_stack(settings: Settings, parts: list[PartStatus]) -> Iterator[Check]:
+    yield asyncio.run(_check_database(settings))
     ray_part = next(part for part in parts if part.part == "ray")
-    yield _check("ray", ray_part.healthy, ray_part.detail, "start it with `foundry up`")
-    yield _token_check(settings)
+    yield _make_check("ray", ray_part.healthy, ray_part.detail, "start it with `foundry up`")
+    yield _check_token(settings)
 
 
-def _home_checks(home: Path) -> Iterator[Check]:
+def _check_home(home: Path) -> Iterator[Check]:
     existing = next(path for path in (home, *home.parents) if path.exists())
-    yield _check(
+    yield _make_check(
         "home",
         os.access(existing, os.W_OK),
         str(home),
         "set FOUNDRY_HOME to a folder that you can write",
     )
     free_gb = shutil.disk_usage(existing).free / _GIB
-    yield _check(
+    yield _make_check(
         "disk",
         free_gb >= _MIN_FREE_GB,
         f"{free_gb:.1f} GiB free",
@@ -153,7 +182,7 @@ def _home_checks(home: Path) -> Iterator[Check]:
     )
 
 
-def _port_checks(settings: Settings) -> Iterator[Check]:
+def _check_ports(settings: Settings) -> Iterator[Check]:
     ports = [(settings.http.host, settings.http.port, "FOUNDRY_HTTP__PORT")]
     if settings.ray.address is None:
         ports += [
@@ -167,10 +196,10 @@ def _port_checks(settings: Settings) -> Iterator[Check]:
     for host, port, variable in ports:
         free = is_free(host, port)
         detail = f"{port} is free" if free else f"{port} is taken"
-        yield _check("port", free, detail, f"stop the program that has it, or set {variable}")
+        yield _make_check("port", free, detail, f"stop the program that has it, or set {variable}")
 
 
-async def _database_check(settings: Settings) -> Check:
+async def _check_database(settings: Settings) -> Check:
     where = "external" if settings.database.url is not None else "embedded"
     try:
         async with open_database(settings) as database:
@@ -185,21 +214,21 @@ async def _database_check(settings: Settings) -> Check:
     return Check("postgres", True, f"{where}, answers")
 
 
-def _token_check(settings: Settings) -> Check:
+def _check_token(settings: Settings) -> Check:
     """Without the token anybody who reaches a replica's port runs code there."""
     if settings.ray.address is not None:
         return Check("ray token", True, "the external cluster's own; see its RAY_AUTH_MODE")
     path = ray.token_file(settings.home)
     private = path.is_file() and path.stat().st_mode & 0o077 == 0
     detail = "on, readable by its owner only" if private else "missing or readable by others"
-    return _check("ray token", private, detail, f"`foundry up` makes it; chmod 400 {path}")
+    return _make_check("ray token", private, detail, f"`foundry up` makes it; chmod 400 {path}")
 
 
-def _check(name: str, ok: bool, detail: str, next_step: str) -> Check:
+def _make_check(name: str, ok: bool, detail: str, next_step: str) -> Check:
     return Check(name, ok, detail, "" if ok else next_step)
 
 
-def _installed(package: str) -> str | None:
+def _find_installed_version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:

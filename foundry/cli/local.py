@@ -10,11 +10,13 @@ from typing import Annotated
 import typer
 
 from foundry.cli.console import Output, OutputOption, activity, print_json, print_rows, stdout
+from foundry.cli.restarting import approve_plan, close_paths, print_plan
 from foundry.config import Settings, load_settings
 from foundry.errors import FoundryError, NotFound
 from foundry.infra.embedded import postgres, stack
+from foundry.infra.embedded.health import PartStatus
 from foundry.infra.embedded.paths import ray_dir
-from foundry.infra.embedded.processes import members
+from foundry.infra.embedded.processes import list_stack_processes
 from foundry.infra.embedded.state import StackState, stack_id
 
 up_app = typer.Typer(add_completion=False)
@@ -30,15 +32,41 @@ _PARTIAL = (
 
 
 @up_app.command()
-def up(output: OutputOption = Output.TABLE) -> None:
-    """Start PostgreSQL, Ray and the HTTP applications, or whatever of them is not running."""
+def up(
+    plan: Annotated[
+        bool, typer.Option("--plan", help="print what would be done, and change nothing")
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="restart what runs without asking")
+    ] = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Start PostgreSQL, Ray and the HTTP applications, or whatever of them is not running.
+
+    What runs with another checkout or other settings has to be restarted: `up` says what that
+    interrupts and asks; without a terminal it needs --yes.
+
+    Examples:
+
+      foundry up                  start, or start what is missing
+
+      foundry up --plan           what has changed and what restarts
+
+      foundry up --yes            restart without asking, in a script
+    """
     settings = load_settings()
+    wanted = stack.plan_up(settings)
+    if plan:
+        print_plan(settings, wanted, output)
+        return
+    approved = approve_plan(settings, wanted, yes=yes)
+    close_paths(settings.home)
     before = time.monotonic()
     with activity("starting") as progress:
         try:
-            state = stack.up(settings, progress)
+            state = stack.up(settings, progress, approved)
         except FoundryError as error:
-            if members(stack_id(settings.home)):
+            if list_stack_processes(stack_id(settings.home)):
                 raise type(error)(f"{error.message}; {_PARTIAL}") from error
             raise
     _print_started(settings, state, time.monotonic() - before, output)
@@ -63,7 +91,7 @@ def down(output: OutputOption = Output.TABLE) -> None:
 def status(output: OutputOption = Output.TABLE) -> None:
     """Show each part with its pid and port. Exits with 1 if one is not healthy."""
     parts = stack.status(load_settings())
-    print_rows([asdict(part) for part in parts], output)
+    print_rows([_status_row(part) for part in parts], output)
     if not all(part.healthy for part in parts):
         raise typer.Exit(1)
 
@@ -75,14 +103,14 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1)] = 50,
 ) -> None:
     """Show the end of a part's logs."""
-    files = _log_files(load_settings().home, part)
+    files = _list_log_files(load_settings().home, part)
     for path in files:
         if len(files) > 1:
             typer.echo(f"==> {path} <==")
         with path.open(errors="replace") as reader:
             typer.echo("".join(deque(reader, maxlen=lines)), nl=False)
     if follow:
-        _follow(files)
+        _follow_files(files)
 
 
 @env_app.command()
@@ -90,6 +118,16 @@ def env() -> None:
     """Print shell exports for `ray job submit` and friends: eval "$(foundry env)"."""
     for name, value in stack.client_environment(load_settings()).items():
         typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+def _status_row(part: PartStatus) -> dict[str, object]:
+    return {
+        "part": part.part,
+        "healthy": part.healthy,
+        "detail": part.detail,
+        "pid": part.pid,
+        "port": part.port,
+    }
 
 
 def _print_started(settings: Settings, state: StackState, took_s: float, output: Output) -> None:
@@ -112,7 +150,7 @@ def _print_started(settings: Settings, state: StackState, took_s: float, output:
     console.print("  next          foundry models list · foundry status · foundry down")
 
 
-def _log_files(home: Path, part: str) -> list[Path]:
+def _list_log_files(home: Path, part: str) -> list[Path]:
     session = ray_dir(home) / "session_latest" / "logs"
     if not session.is_dir():
         session = home / "logs" / "ray-last"
@@ -132,7 +170,7 @@ def _log_files(home: Path, part: str) -> list[Path]:
     return found
 
 
-def _follow(files: list[Path]) -> None:
+def _follow_files(files: list[Path]) -> None:
     readers = [path.open(errors="replace") for path in files]
     for reader in readers:
         reader.seek(0, 2)

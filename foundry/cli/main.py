@@ -77,7 +77,7 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
+def _print_version(asked: bool) -> None:
     if asked:
         typer.echo(f"foundry {__version__}")
         raise typer.Exit
@@ -85,7 +85,7 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _root(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True),
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True),
 ) -> None:
     """Fine-tune, register and serve open models on your own machines."""
 

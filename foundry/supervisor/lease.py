@@ -18,7 +18,7 @@ RENEW_S = 3.0
 
 
 class Lease:
-    """Taken and renewed by `hold`; what acts asks for the `fence` first."""
+    """Taken and renewed by `take_or_renew`; what acts asks for the `fence` first."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Lease:
         self._fence: Fence | None = None
         self._until = 0.0
 
-    async def hold(self) -> bool:
+    async def take_or_renew(self) -> bool:
         """Take or renew it. Returns whether this supervisor acts."""
         # Counted from before the call: the row expires later than this side believes.
         asked_at = self._clock()
@@ -43,12 +43,14 @@ class Lease:
         return self._fence is not None
 
     async def give_up(self) -> None:
+        """Let the next supervisor begin at once."""
         if self._fence is not None:
             self._fence = None
             await give_up_lease(self._database, self._holder)
 
     @property
     def held(self) -> bool:
+        """Whether this supervisor may act, by its own clock."""
         return self._fence is not None and self._clock() < self._until
 
     def fence(self) -> Fence:

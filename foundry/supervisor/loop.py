@@ -2,25 +2,42 @@
 
 Level-triggered: each pass reads the rows and the cluster and offers one step for every difference,
 so a missed event or a restart costs a pass and never a fact. The passes only list; each thing's
-step is a task of its own (`tasks`). One supervisor acts, under a lease; others wait for it.
+step is a task of its own (`tasks`). One supervisor acts, under a lease; others wait for it. Its
+heartbeat tells those outside whether the loop turns and the passes end.
+
+A pass or chore, each in a task of its own:
+
+    due ──lease held──▶ turn ──ended, failed, or cancelled at its deadline──▶ due after its period
+     └──no lease──▶ waits, asks again within a second
 """
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from foundry.errors import DatabaseUnavailable, LeaseLost
+from foundry.errors import DatabaseUnavailable, LeaseLost, Unavailable
 from foundry.infra.database import Database
+from foundry.infra.embedded.heartbeat import Heartbeat
 from foundry.supervisor.endpoints import EndpointReconciler, LeasedRows
 from foundry.supervisor.jobs import JobReconciler
-from foundry.supervisor.lease import RENEW_S, Lease
+from foundry.supervisor.lease import RENEW_S, TTL_S, Lease
 from foundry.supervisor.ports import EngineHost, JobLauncher
+from foundry.supervisor.tasks import STEP_DEADLINE_S
 
 log = logging.getLogger(__name__)
 
 PERIOD_S = 1.0
+# A pass is a few calls of Ray or PostgreSQL, as a step is.
+_PASS_DEADLINE_S = STEP_DEADLINE_S
+# A cancelled command tells PostgreSQL so on another connection, which has 10 s to be made, and
+# whatever it had borrowed is given back. A pass that still has not ended then never will.
+_CANCEL_S = 30.0
+# A loop that does not turn for as long as its lease lasts has lost it: it does not act.
+_BEAT_DUE_S = TTL_S
+_BEAT_S = RENEW_S
 # Turns that a chore may miss before it is overdue: one may fail, one may be slow.
 _MISSED_TURNS = 3
 # Short periods are not measured against a busy machine's hiccups.
@@ -29,11 +46,17 @@ _LEAST_OVERDUE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Chore:
-    """Work beside the reconciling, every so many seconds; a failure waits for the next turn."""
+    """Work that is done every so many seconds; a failure waits for the next turn.
+
+    Attributes:
+        deadline_s: a turn that takes longer is cancelled; None: how long depends on how much there
+            is to do, and being late raises the alert.
+    """
 
     name: str
     step: Callable[[], Awaitable[object]]
     period_s: float
+    deadline_s: float | None = None
 
     @property
     def overdue_s(self) -> float:
@@ -48,23 +71,32 @@ class Punctuality:
     Attributes:
         since: when it began to be due, or last succeeded.
         alerted: an alert was logged since then.
+        turn_since: when the turn that runs began; None: none does.
     """
 
     chore: Chore
     since: float
     succeeded: bool = False
     alerted: bool = False
+    turn_since: float | None = None
 
-    def succeed(self, now: float) -> None:
+    def note_success(self, now: float) -> None:
+        """Its turn ended well."""
         if self.alerted:
             log.warning("%s succeeds again", self.chore.name)
         self.since, self.succeeded, self.alerted = now, True, False
 
-    def wait(self, now: float) -> None:
+    def note_waiting(self, now: float) -> None:
         """It is another supervisor's turn: nothing is due here."""
         self.since, self.alerted = now, False
 
-    def watch(self, now: float) -> bool:
+    def is_stuck(self, now: float) -> bool:
+        """Whether its turn has outlasted its deadline without ending."""
+        if self.turn_since is None or self.chore.deadline_s is None:
+            return False
+        return now - self.turn_since > self.chore.deadline_s + _CANCEL_S
+
+    def check_overdue(self, now: float) -> bool:
         """Whether it is overdue; says so once."""
         late = now - self.since > self.chore.overdue_s
         if late and not self.alerted:
@@ -89,16 +121,25 @@ class Supervisor:
         engine_start_timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
         chores: Sequence[Chore] = (),
+        beat: Callable[[Heartbeat], None] | None = None,
     ) -> None:
+        """Made once per process; `run` does the work.
+
+        Args:
+            engine_start_timeout_s: how long a revision may take until its engine answers.
+            chores: work beside the two passes.
+            beat: puts a heartbeat where others find it; blocking, may raise OSError.
+        """
         self._clock = clock
+        self._beat = beat
         self.lease = Lease(database, clock=clock)
         self.jobs = JobReconciler(database, launcher, clock)
         self.endpoints = EndpointReconciler(
             LeasedRows(database, self.lease), engines, engine_start_timeout_s, clock
         )
         passes = (
-            Chore("jobs", self.jobs.reconcile, PERIOD_S),
-            Chore("endpoints", self.endpoints.reconcile, PERIOD_S),
+            Chore("jobs", self.jobs.reconcile, PERIOD_S, _PASS_DEADLINE_S),
+            Chore("endpoints", self.endpoints.reconcile, PERIOD_S, _PASS_DEADLINE_S),
         )
         names = [chore.name for chore in (*passes, *chores)]
         if len(set(names)) < len(names):
@@ -110,9 +151,11 @@ class Supervisor:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep_lease())
-                group.create_task(self._watch())
+                group.create_task(self._watch_chores())
+                if self._beat is not None:
+                    group.create_task(self._keep_beating(self._beat))
                 for punctuality in self._watched:
-                    group.create_task(self._repeat(punctuality))
+                    group.create_task(self._repeat_turns(punctuality))
         finally:
             await self.jobs.tasks.close()
             await self.endpoints.tasks.close()
@@ -132,6 +175,23 @@ class Supervisor:
             },
         }
 
+    def heartbeat(self) -> Heartbeat:
+        """What it says of itself now."""
+        now = self._clock()
+        stuck = tuple(each.chore.name for each in self._watched if each.is_stuck(now))
+        # The reader's clock, whatever this supervisor goes by.
+        return Heartbeat(os.getpid(), time.monotonic(), _BEAT_DUE_S, self.lease.held, stuck)
+
+    async def _keep_beating(self, beat: Callable[[Heartbeat], None]) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(beat, self.heartbeat())
+            except (OSError, RuntimeError):
+                # The disk is broken, or no thread can be started. Those who wait for the beat
+                # restart this supervisor, which is better than nobody acting.
+                log.exception("the heartbeat could not be written; trying again")
+            await asyncio.sleep(_BEAT_S)
+
     async def _keep_lease(self) -> None:
         while True:
             await self.renew_lease()
@@ -145,7 +205,7 @@ class Supervisor:
         """
         acted = self.lease.held
         try:
-            await self.lease.hold()
+            await self.lease.take_or_renew()
         except DatabaseUnavailable:
             self.jobs.note_outage()
             log.warning("the lease cannot be renewed: PostgreSQL cannot be reached")
@@ -158,28 +218,33 @@ class Supervisor:
             if self.lease.held and not acted:
                 self.jobs.note_outage()
 
-    async def _watch(self) -> None:
+    async def _watch_chores(self) -> None:
         while True:
             for each in self._watched:
-                each.watch(self._clock())
+                each.check_overdue(self._clock())
             await asyncio.sleep(PERIOD_S)
 
-    async def _repeat(self, punctuality: Punctuality) -> None:
+    async def _repeat_turns(self, punctuality: Punctuality) -> None:
         chore = punctuality.chore
         while True:
             try:
                 if self.lease.held:
-                    await chore.step()
-                    punctuality.succeed(self._clock())
+                    punctuality.turn_since = self._clock()
+                    async with asyncio.timeout(chore.deadline_s):
+                        await chore.step()
+                    punctuality.note_success(self._clock())
                 else:
-                    punctuality.wait(self._clock())
+                    punctuality.note_waiting(self._clock())
             except DatabaseUnavailable:
                 self.jobs.note_outage()
                 log.warning("PostgreSQL cannot be reached; trying again")
-            except LeaseLost as error:
-                log.warning("%s: %s", chore.name, error.message)
+            except (LeaseLost, Unavailable) as error:
+                # What a library raised is worth its traceback, our own sentence is not.
+                log.warning("%s: %s", chore.name, error.message, exc_info=error.__cause__)
             except Exception:
                 # The loop outlives every fault of a pass: the next one starts from the facts again.
                 log.exception("%s failed; trying again", chore.name)
+            finally:
+                punctuality.turn_since = None
             # A chore that waits for the lease must not sleep through its first turn.
             await asyncio.sleep(chore.period_s if self.lease.held else min(chore.period_s, 1.0))

@@ -35,7 +35,7 @@ from foundry.config import DatabaseSettings, HttpSettings, SecuritySettings, loa
 from foundry.gateway.app import create_gateway
 from foundry.governance.identity.service import Authenticator
 from foundry.infra.database import Database
-from foundry.infra.embedded.ports import free_ports
+from foundry.infra.embedded.ports import find_free_ports
 from foundry.infra.wire.frames import CallContext
 from foundry.serving.endpoints.service import Routing
 from foundry.serving.engine.engine import Body
@@ -285,7 +285,7 @@ def litellm_command(python: Path, scratch: Path, port: int, direct_port: int) ->
 
 def run(cache: Path) -> dict[str, float]:
     direct_port, gateway_port, peer_port = (
-        port for port, _ in zip(free_ports(str(cache)), range(3), strict=False)
+        port for port, _ in zip(find_free_ports(str(cache)), range(3), strict=False)
     )
     own: list[str | Path] = [sys.executable, "-m", "tests.bench.gateway_cost", "--serve"]
     with ExitStack() as stack:

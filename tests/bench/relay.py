@@ -27,7 +27,7 @@ from foundry.execution.jobs.domain import BUNDLED
 from foundry.infra.embedded import stack as embedded
 from foundry.sdk import Foundry
 from tests.bench.stack import fresh_home
-from workflows.demo import BASE, api_key
+from workflows.demo import BASE, read_api_key
 
 ROUNDS = 5
 MAX_TOKENS = 32
@@ -242,7 +242,7 @@ def foundry_stack() -> Iterator[Side]:
             endpoint = client.endpoints.wait(client.endpoints.create(model=BASE, deploy=True).id)
             if endpoint.state != "RUNNING":
                 raise SystemExit(f"{BASE} was not deployed: {endpoint.last_error}")
-        yield Side("foundry", f"{settings.base_url}/v1", api_key(settings), BASE)
+        yield Side("foundry", f"{settings.base_url}/v1", read_api_key(settings), BASE)
 
 
 def _say(text: str) -> None:

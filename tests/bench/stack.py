@@ -8,14 +8,16 @@ from pathlib import Path
 
 from foundry.config import Settings, load_settings
 from foundry.infra.embedded import stack
-from foundry.infra.embedded.ports import free_ports
+from foundry.infra.embedded.ports import find_free_ports
 
 
 @contextmanager
 def fresh_home() -> Iterator[Settings]:
     """Settings of a stack that is not up yet; whatever runs there at the end is stopped."""
     settings, home = load_settings(), Path(tempfile.mkdtemp(prefix="fdry-bench-"))
-    http, ray, dashboard = (port for port, _ in zip(free_ports(str(home)), range(3), strict=False))
+    http, ray, dashboard = (
+        port for port, _ in zip(find_free_ports(str(home)), range(3), strict=False)
+    )
     try:
         yield settings.model_copy(
             update={

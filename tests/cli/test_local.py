@@ -18,7 +18,8 @@ from foundry.errors import (
     PermissionDenied,
     Unauthenticated,
 )
-from foundry.infra.embedded.state import exclusive
+from foundry.infra.embedded.home_lock import lock_home
+from foundry.infra.embedded.paths import ensure_home
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def test_a_taken_port_is_named_with_the_setting_to_change(
 
 
 def test_a_second_up_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with exclusive(home, "make demo"):
+    with lock_home(home, "make demo"):
         assert run(["up"]) == 6
     message = capsys.readouterr().err
     assert "make demo (pid" in message
@@ -161,3 +162,45 @@ def test_doctor_explains_itself(home: Path, capsys: pytest.CaptureFixture[str]) 
     assert names[:4] == ["python", "memory", "home", "disk"]
     assert report["build"]["torch"].startswith("2.13.0")
     assert report["machine"]["cores"] >= 1
+
+
+def test_up_closes_what_others_may_read_and_says_so(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ensure_home(home)
+    log = home / "logs" / "serve.log"
+    log.write_text("")
+    log.chmod(0o644)
+    # It stops at the lock, before anything is started.
+    with lock_home(home, "make demo"):
+        assert run(["up", "--plan"]) == 0
+        assert "plan: close to other accounts logs/serve.log\n" in capsys.readouterr().out
+        assert log.stat().st_mode & 0o777 == 0o644
+        assert run(["up"]) == 6
+    assert "closed to other accounts: logs/serve.log\n" in capsys.readouterr().err
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
+def test_doctor_names_open_files_that_are_not_ours(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ensure_home(home)
+    notes = home / "notes"
+    notes.write_text("")
+    notes.chmod(0o644)
+    home.chmod(0o711)
+    assert run(["doctor", "--security", "--output", "json"]) == 1
+    assert json.loads(capsys.readouterr().out) == {
+        "listeners": [],
+        "files": [
+            {
+                "file": str(notes),
+                "mode": "0644",
+                "verdict": "OPEN",
+                "next_step": f"yours: chmod go= {notes}",
+            }
+        ],
+    }
+    home.chmod(0o700)
+    assert run(["doctor", "--security"]) == 0
+    assert "behind a closed folder" in capsys.readouterr().out

@@ -39,7 +39,7 @@ def server() -> Iterator[Server]:
 
 @contextmanager
 def frozen(server: Server) -> Iterator[None]:
-    pid = postgres.running_pid(server.home)
+    pid = postgres.find_running_pid(server.home)
     assert pid is not None
     postmaster = psutil.Process(pid)
     processes = [postmaster, *postmaster.children(recursive=True)]

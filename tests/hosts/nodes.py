@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 from foundry.config import child_environment
 from foundry.errors import SetupError, Unavailable
-from foundry.infra.embedded.ports import listens
+from foundry.infra.embedded.ports import is_listening
 from tests.hosts import links
 from tests.hosts.links import Counters, Link
 from tests.hosts.network import ROOT, Network, why_not
@@ -158,7 +158,7 @@ class SeparateHosts:
         import ray
 
         deadline = time.monotonic() + _START_S
-        while not listens(self.head.address, _PORT):
+        while not is_listening(self.head.address, _PORT):
             if time.monotonic() > deadline:
                 raise Unavailable(f"Ray's head was not ready after {_START_S:.0f} s")
             time.sleep(_POLL_S)

@@ -19,7 +19,7 @@ from foundry.infra.cluster_probe import (
     ask_dashboard,
     is_loopback,
 )
-from foundry.infra.embedded.ports import free_ports
+from foundry.infra.embedded.ports import find_free_ports
 from tests.fakes.ray_doors import TOKEN, control_service, dashboard, node_certificate
 
 
@@ -89,7 +89,7 @@ def _real_control_service(folder: Path, environment: Mapping[str, str]) -> Itera
     spec = importlib.util.find_spec("ray")
     assert spec is not None
     assert spec.origin is not None
-    port = next(free_ports(str(folder)))
+    port = next(find_free_ports(str(folder)))
     command = [
         str(Path(spec.origin).parent / "core" / "src" / "ray" / "gcs" / "gcs_server"),
         f"--gcs_server_port={port}",

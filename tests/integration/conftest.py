@@ -16,7 +16,7 @@ import pytest
 
 from foundry.config import ClientSettings, Settings, child_environment
 from foundry.infra.embedded.paths import runtime_dir
-from foundry.infra.embedded.ports import free_ports
+from foundry.infra.embedded.ports import find_free_ports
 from foundry.install.installer import ROOT
 from foundry.sdk import Foundry
 
@@ -80,7 +80,7 @@ def _run(
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     home = Path(tempfile.mkdtemp(prefix="fdry-it-"))
-    ports = free_ports(str(home))
+    ports = find_free_ports(str(home))
     env = {"FOUNDRY_HOME": str(home), **{name: str(next(ports)) for name in _PORTS}}
     try:
         began = time.monotonic()

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from foundry.infra.embedded import postgres
-from foundry.infra.embedded.processes import members
+from foundry.infra.embedded.processes import list_stack_processes
 from foundry.infra.embedded.state import stack_id
 from tests.integration.conftest import Stack
 from workflows.demo import BASE
@@ -33,7 +33,7 @@ def _engine_worker(stack: Stack) -> psutil.Process:
 
 
 def _titled(stack: Stack, title: str) -> Iterator[psutil.Process]:
-    for process in members(stack_id(stack.home)):
+    for process in list_stack_processes(stack_id(stack.home)):
         with suppress(psutil.Error):
             if title in "".join(process.cmdline()[:1]):
                 yield process

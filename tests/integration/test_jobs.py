@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from foundry.execution.jobs.schemas import JobOut
-from foundry.infra.embedded.processes import members
+from foundry.infra.embedded.processes import list_stack_processes
 from foundry.infra.embedded.state import stack_id
 from foundry.sdk import Foundry, SftConfig
 from tests.integration.conftest import Stack
@@ -42,7 +42,7 @@ def _file_digest(client: Foundry, job: JobOut) -> str:
 
 
 def _sft_worker(stack: Stack) -> psutil.Process | None:
-    for process in members(stack_id(stack.home)):
+    for process in list_stack_processes(stack_id(stack.home)):
         with suppress(psutil.Error):
             if "SftWorker" in "".join(process.cmdline()[:1]):
                 return process

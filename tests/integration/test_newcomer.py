@@ -24,10 +24,11 @@ import pytest
 from foundry.cli.main import run
 from foundry.config import child_environment
 from foundry.infra.embedded import paths, postgres, state
+from foundry.infra.embedded.home_lock import lock_home
 from foundry.infra.embedded.paths import runtime_dir
-from foundry.infra.embedded.ports import free_ports
-from foundry.infra.embedded.processes import members, wait_gone
-from foundry.infra.embedded.state import exclusive, stack_id
+from foundry.infra.embedded.ports import find_free_ports
+from foundry.infra.embedded.processes import list_stack_processes, wait_until_gone
+from foundry.infra.embedded.state import stack_id
 from foundry.install.installer import ROOT, light_build, stamp_text
 
 _CLI = (sys.executable, "-m", "foundry.cli.main")
@@ -105,7 +106,7 @@ def test_2_a_wrong_model_name(stack: RunningStack) -> None:
 
 
 def test_3_a_second_demo_while_one_runs(home: Path) -> None:
-    with exclusive(home, "make demo", name="demo"):
+    with lock_home(home, "make demo", name="demo"):
         result = subprocess.run(
             [sys.executable, "-m", "workflows.demo"],
             env=child_environment(FOUNDRY_HOME=str(home)),
@@ -126,12 +127,12 @@ def test_4_a_taken_port(home: Path) -> None:
         result = foundry("up", home=home, FOUNDRY_HTTP__PORT=port)
     assert result.returncode == 2
     assert_one_sentence(result.stderr, f"port {port} is taken by", "FOUNDRY_HTTP__PORT=")
-    assert members(stack_id(home)) == []
+    assert list_stack_processes(stack_id(home)) == []
 
 
 @pytest.mark.ray
 def test_5_stopped_half_way(home: Path) -> None:
-    ports = free_ports(str(home))
+    ports = find_free_ports(str(home))
     names = ("FOUNDRY_HTTP__PORT", "FOUNDRY_RAY__PORT", "FOUNDRY_RAY__DASHBOARD_PORT")
     settings = {name: str(next(ports)) for name in names}
     with subprocess.Popen(
@@ -141,15 +142,15 @@ def test_5_stopped_half_way(home: Path) -> None:
         stderr=subprocess.DEVNULL,
     ) as up:
         deadline = time.monotonic() + _WAIT_S
-        while state.load(home) is None and time.monotonic() < deadline:
+        while state.load_state(home) is None and time.monotonic() < deadline:
             time.sleep(0.05)
         up.send_signal(signal.SIGKILL)
-    assert members(stack_id(home))
+    assert list_stack_processes(stack_id(home))
     result = foundry("down", home=home, **settings)
     assert result.returncode == 0
     assert re.search(r"^stopped \d+ processes$", result.stdout, re.MULTILINE)
-    assert members(stack_id(home)) == []
-    assert postgres.running_pid(home) is None
+    assert list_stack_processes(stack_id(home)) == []
+    assert postgres.find_running_pid(home) is None
 
 
 def test_6_no_disk(
@@ -161,7 +162,7 @@ def test_6_no_disk(
     assert_one_sentence(
         capsys.readouterr().err, "no space is left", "free at least 5 GiB", "FOUNDRY_HOME"
     )
-    assert members(stack_id(home)) == []
+    assert list_stack_processes(stack_id(home)) == []
 
 
 def test_7_an_old_python() -> None:
@@ -205,5 +206,5 @@ def test_10_the_home_deleted_while_up(home: Path) -> None:
     result = foundry("down", home=home)
     assert result.returncode == 0
     assert f"{home} was deleted while it ran: `foundry up` starts afresh" in result.stdout
-    assert wait_gone([server], timeout_s=1) == []
+    assert wait_until_gone([server], timeout_s=1) == []
     assert not runtime_dir(home).exists()

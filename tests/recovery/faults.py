@@ -10,7 +10,7 @@ from typing import Literal
 import psutil
 
 from foundry.infra.embedded import postgres
-from foundry.infra.embedded.processes import members
+from foundry.infra.embedded.processes import list_stack_processes
 from foundry.infra.embedded.state import stack_id
 
 How = Literal["kill", "stop"]
@@ -43,7 +43,7 @@ def _matching(*words: str) -> Callable[[Path], list[psutil.Process]]:
 
     def find(home: Path) -> list[psutil.Process]:
         found = []
-        for process in members(stack_id(home)):
+        for process in list_stack_processes(stack_id(home)):
             with suppress(psutil.Error):
                 line = " ".join(process.cmdline())
                 if any(word in line for word in words):
@@ -54,7 +54,7 @@ def _matching(*words: str) -> Callable[[Path], list[psutil.Process]]:
 
 
 def _postmaster(home: Path) -> list[psutil.Process]:
-    pid = postgres.running_pid(home)
+    pid = postgres.find_running_pid(home)
     return [psutil.Process(pid)] if pid is not None else []
 
 

@@ -11,10 +11,10 @@ from foundry.config import RaySettings, Settings
 from foundry.errors import SetupError
 from foundry.infra.cluster_probe import Tls
 from foundry.infra.embedded import ray
-from foundry.infra.embedded.paths import ensure_home, ensure_runtime_dir, runtime_dir
-from foundry.infra.embedded.ports import free_ports
-from foundry.infra.embedded.processes import members, stop_all
-from foundry.infra.embedded.state import stack_id, write_private
+from foundry.infra.embedded.paths import ensure_home, ensure_runtime_dir, runtime_dir, write_private
+from foundry.infra.embedded.ports import find_free_ports
+from foundry.infra.embedded.processes import list_stack_processes, stop_processes
+from foundry.infra.embedded.state import stack_id
 from serve_apps.security import require_hardened, require_variables
 from tests.fakes.ray_doors import TOKEN, Doors, cluster, node_certificate
 
@@ -169,7 +169,7 @@ def test_an_unsafe_token_file_is_refused(
 def test_a_laptops_own_ray_is_taken() -> None:
     """The real thing, and with another token the real refusal."""
     home = Path(tempfile.mkdtemp(prefix="fdry-test-"))
-    ports = free_ports(str(home))
+    ports = find_free_ports(str(home))
     settings = Settings(
         home=home, ray=RaySettings(port=next(ports), dashboard_port=next(ports), num_cpus=1)
     )
@@ -187,6 +187,6 @@ def test_a_laptops_own_ray_is_taken() -> None:
         with pytest.raises(SetupError, match="refuses the token in RAY_AUTH_TOKEN_PATH"):
             require_hardened(settings, {**environment, "RAY_AUTH_TOKEN_PATH": str(other)})
     finally:
-        stop_all([head, *members(stack_id(home))], grace_s=5.0)
+        stop_processes([head, *list_stack_processes(stack_id(home))], grace_s=5.0)
         shutil.rmtree(home)
         shutil.rmtree(runtime_dir(home), ignore_errors=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from uuid import UUID
 
 import pytest
@@ -10,6 +11,8 @@ from sqlalchemy import text
 from foundry.errors import DatabaseUnavailable
 from foundry.execution.jobs.service import JobLease
 from foundry.infra.database import Database
+from foundry.infra.embedded.heartbeat import Heartbeat
+from foundry.supervisor import loop
 from foundry.supervisor.loop import Chore, Punctuality, Supervisor
 from foundry.supervisor.ports import DriverObservation
 from tests.execution.jobs.test_leases import state, submit
@@ -66,7 +69,7 @@ async def test_a_lease_that_cannot_be_renewed_is_an_outage_for_drivers(
     async def fail() -> bool:
         raise fault
 
-    monkeypatch.setattr(tower.supervisor.lease, "hold", fail)
+    monkeypatch.setattr(tower.supervisor.lease, "take_or_renew", fail)
     await tower.supervisor.renew_lease()
     await tower.look()
     assert await state(database, job_id) == "RUNNING"
@@ -89,7 +92,7 @@ async def test_a_chore_that_fails_is_done_again_and_stops_nothing(database: Data
     supervisor = Supervisor(
         database, FakeLauncher(), FakeEngines(), 60.0, chores=[Chore("work", work, 0.01)]
     )
-    assert await supervisor.lease.hold()
+    assert await supervisor.lease.take_or_renew()
     running = asyncio.create_task(supervisor.run())
     await asyncio.wait_for(done.wait(), 10)
     assert not running.done()
@@ -114,8 +117,8 @@ async def test_only_the_holder_of_the_lease_acts(database: Database) -> None:
         Supervisor(database, FakeLauncher(), FakeEngines(), 60.0, chores=[chore(name)])
         for name in done
     )
-    assert await first.lease.hold()
-    assert not await second.lease.hold()
+    assert await first.lease.take_or_renew()
+    assert not await second.lease.take_or_renew()
     tasks = {"first": asyncio.create_task(first.run()), "second": asyncio.create_task(second.run())}
     await asyncio.wait_for(done["first"].wait(), 20)
     assert (first.status()["acts"], second.status()["acts"]) == (True, False)
@@ -123,7 +126,7 @@ async def test_only_the_holder_of_the_lease_acts(database: Database) -> None:
     tasks["first"].cancel()
     await asyncio.wait({tasks["first"]})
     await first.lease.give_up()
-    assert await second.lease.hold()
+    assert await second.lease.take_or_renew()
     await asyncio.wait_for(done["second"].wait(), 20)
     tasks["second"].cancel()
     await asyncio.wait({tasks["second"]})
@@ -136,12 +139,12 @@ def test_an_overdue_chore_is_told_once_and_again_after_a_success(
 
     punctuality = Punctuality(Chore("reviews", work, 100.0), since=0.0)
     with caplog.at_level(logging.WARNING):
-        assert not punctuality.watch(300.0)
-        assert punctuality.watch(301.0)
-        assert punctuality.watch(400.0)
-        punctuality.succeed(400.0)
-        assert not punctuality.watch(700.0)
-        assert punctuality.watch(701.0)
+        assert not punctuality.check_overdue(300.0)
+        assert punctuality.check_overdue(301.0)
+        assert punctuality.check_overdue(400.0)
+        punctuality.note_success(400.0)
+        assert not punctuality.check_overdue(700.0)
+        assert punctuality.check_overdue(701.0)
     assert [record.getMessage() for record in caplog.records] == [
         "ALERT: reviews has not succeeded for 301 s; it is due every 100 s",
         "reviews succeeds again",
@@ -179,3 +182,68 @@ async def test_two_chores_of_one_name_would_hide_each_other(database: Database) 
     chores = [Chore("blobs", work, 1.0), Chore("blobs", work, 1.0)]
     with pytest.raises(ValueError, match="two chores share a name"):
         Supervisor(database, FakeLauncher(), FakeEngines(), 60.0, chores=chores)
+
+
+async def test_a_pass_that_hangs_is_cancelled_at_its_deadline_and_done_again(
+    database: Database,
+) -> None:
+    turns, again = list[str](), asyncio.Event()
+
+    async def hang_once() -> None:
+        turns.append("begun")
+        if len(turns) > 1:
+            again.set()
+            return
+        await asyncio.Event().wait()
+
+    supervisor = Supervisor(
+        database, FakeLauncher(), FakeEngines(), 60.0, chores=[Chore("hangs", hang_once, 0.01, 0.1)]
+    )
+    assert await supervisor.lease.take_or_renew()
+    running = asyncio.create_task(supervisor.run())
+    await asyncio.wait_for(again.wait(), 20)
+    running.cancel()
+    await asyncio.wait({running})
+    assert turns[:2] == ["begun", "begun"]
+
+
+async def test_the_heartbeat_names_what_outlasts_its_deadline(database: Database) -> None:
+    now = 1000.0
+    supervisor = Supervisor(
+        database, FakeLauncher(), FakeEngines(), 60.0, clock=lambda: now, chores=[]
+    )
+    jobs, endpoints = supervisor._watched
+    jobs.turn_since = now
+    beat = supervisor.heartbeat()
+    assert (beat.pid, beat.due_s, beat.acts, beat.stuck) == (os.getpid(), 15.0, False, ())
+    # A step's deadline and half a minute in which what was cancelled may unwind.
+    now += 210.0
+    assert supervisor.heartbeat().stuck == ()
+    now += 0.1
+    assert supervisor.heartbeat().stuck == ("jobs",)
+    jobs.turn_since = None
+    assert supervisor.heartbeat().stuck == ()
+    assert not endpoints.is_stuck(now)
+
+
+async def test_it_beats_while_its_loop_turns_whatever_the_disk_says(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_BEAT_S", 0.01)
+    beats: list[Heartbeat] = []
+    enough = asyncio.Event()
+    here = asyncio.get_running_loop()
+
+    def beat(heartbeat: Heartbeat) -> None:
+        beats.append(heartbeat)
+        if len(beats) == 1:
+            raise OSError(5, "the disk is broken")
+        here.call_soon_threadsafe(enough.set)
+
+    supervisor = Supervisor(database, FakeLauncher(), FakeEngines(), 60.0, beat=beat)
+    running = asyncio.create_task(supervisor.run())
+    await asyncio.wait_for(enough.wait(), 20)
+    assert not running.done()
+    running.cancel()
+    await asyncio.wait({running})
+    assert beats[0].at < beats[1].at

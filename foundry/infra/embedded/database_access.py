@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from foundry.errors import SetupError
-from foundry.infra.embedded.state import write_private
+from foundry.infra.embedded.paths import write_private
 
 _SECRET_BYTES = 32
 # What PostgreSQL takes itself. A secret of 256 random bits needs no slower derivation.

@@ -24,7 +24,7 @@ _SECTION = re.compile(r"^(?=(?:global|defaults|frontend|backend|listen)\b)", re.
 _ANY_ADDRESS = re.compile(r"^(\s*bind )\*?:(?=\S)", re.MULTILINE)
 
 
-def harden(configuration: str) -> str:
+def harden_configuration(configuration: str) -> str:
     """Ray's configuration with its inner listeners on loopback and a limit on slow clients."""
     return "".join(_harden_section(section) for section in _SECTION.split(configuration))
 
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> None:
     haproxy, *options = arguments
     if "-f" in options:
         path = Path(options[options.index("-f") + 1])
-        path.write_text(harden(path.read_text()))
+        path.write_text(harden_configuration(path.read_text()))
     os.umask(0o077)
     os.execv(haproxy, [haproxy, *options])
 

@@ -1,9 +1,12 @@
-"""Which parts of a stack work, seen from outside."""
+"""Which parts of a stack work, seen from outside: the one judgement of `status`, `up` and guard."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from urllib.parse import urlsplit
 
@@ -11,40 +14,87 @@ import psutil
 
 from foundry.config import LOOPBACK, Settings
 from foundry.infra.embedded import postgres
-from foundry.infra.embedded.guard import last_repair, running_guard
-from foundry.infra.embedded.ports import listens
-from foundry.infra.embedded.processes import members, process_of
+from foundry.infra.embedded.guard.lifecycle import pick_guard
+from foundry.infra.embedded.guard.repairs import read_last_repair
+from foundry.infra.embedded.heartbeat import Heartbeat, read_heartbeat
+from foundry.infra.embedded.ports import is_listening
+from foundry.infra.embedded.processes import find_process, list_stack_processes
 from foundry.infra.embedded.state import StackState, stack_id
 
 # How the system shows the actor of `serve_apps.supervisor`: names of processes end at 15 bytes.
 _SUPERVISOR = "ray::Supervisor"
 _TIMEOUT_S = 5.0
+# Its process imports Ray and every slice, half a minute on two loaded cores; only then can it say
+# that it lives.
+_SUPERVISOR_START_S = 120.0
 HEALTH_PATHS: Mapping[str, str] = {"gateway": "/v1/health", "control": "/api/health"}
+
+# The status of an application's health, by its URL; None: it does not answer.
+Probe = Callable[[str], int | None]
+
+
+class Condition(StrEnum):
+    """How a part is.
+
+    gone: there is no process, or nothing listens. starting: it is not expected to work yet.
+    recovering: it refuses callers until it has replayed its log. silent: it is there and does not
+    answer. stuck: its process lives and its work does not go on. frozen: a signal stopped it.
+    """
+
+    HEALTHY = "healthy"
+    STARTING = "starting"
+    RECOVERING = "recovering"
+    GONE = "gone"
+    SILENT = "silent"
+    STUCK = "stuck"
+    FROZEN = "frozen"
 
 
 @dataclass(frozen=True, slots=True)
 class PartStatus:
-    """One part of a stack; pid and port are None where this machine does not own them."""
+    """One part of a stack; pid and port are None where this machine does not own them.
+
+    Attributes:
+        external: somebody else runs it.
+    """
 
     part: str
-    healthy: bool
+    condition: Condition
     detail: str
     pid: int | None = None
     port: int | None = None
+    external: bool = False
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it works, or has begun to and is still in time."""
+        return self.condition in (Condition.HEALTHY, Condition.STARTING)
 
 
-def inspect(settings: Settings, state: StackState | None) -> list[PartStatus]:
-    """Parts of this home's stack only: another one's may answer on the very same ports."""
-    ray = _ray(settings, state)
-    parts = [_postgres(settings), ray]
+def inspect_parts(
+    settings: Settings, state: StackState | None, probe: Probe | None = None
+) -> list[PartStatus]:
+    """Parts of this home's stack only: another one's may answer on the very same ports.
+
+    Args:
+        probe: asks an application's health by its URL; default: with a GET.
+    """
+    probe = probe or read_http_status
+    processes = list_stack_processes(stack_id(settings.home))
+    ray = _inspect_ray(settings, state)
+    parts = [_inspect_postgres(settings), ray]
     if settings.ray.address is None:
-        parts.append(_supervisor(settings))
+        parts.append(_inspect_supervisor(settings, processes))
     ours = ray.healthy if settings.ray.address is not None else ray.pid is not None
-    parts += [_application(settings, part, ours=ours) for part in HEALTH_PATHS]
-    return [*parts, _guard(settings)]
+    with ThreadPoolExecutor(len(HEALTH_PATHS)) as pool:
+        # At once: one that hangs takes its whole deadline.
+        ask = partial(_inspect_application, settings, probe=probe, ours=ours)
+        parts += pool.map(ask, HEALTH_PATHS)
+    return [*parts, _inspect_guard(settings, processes)]
 
 
 def find_supervisor(processes: Iterable[psutil.Process]) -> psutil.Process | None:
+    """The supervisor's actor among the processes of a stack."""
     for process in processes:
         with suppress(psutil.Error):
             if process.name().startswith(_SUPERVISOR):
@@ -52,63 +102,93 @@ def find_supervisor(processes: Iterable[psutil.Process]) -> psutil.Process | Non
     return None
 
 
-def _supervisor(settings: Settings) -> PartStatus:
-    found = find_supervisor(members(stack_id(settings.home)))
+def _inspect_supervisor(settings: Settings, processes: list[psutil.Process]) -> PartStatus:
+    found = find_supervisor(processes)
     with suppress(psutil.NoSuchProcess):
         if found is not None:
-            stopped = found.status() == psutil.STATUS_STOPPED
-            detail = "stopped by a signal" if stopped else "runs"
-            return PartStatus("supervisor", not stopped, detail, pid=found.pid)
-    return PartStatus("supervisor", False, "not running")
+            condition, detail = _judge_supervisor(found, read_heartbeat(settings.home))
+            return PartStatus("supervisor", condition, detail, pid=found.pid)
+    return PartStatus("supervisor", Condition.GONE, "not running")
 
 
-def _guard(settings: Settings) -> PartStatus:
-    found, repair = running_guard(settings.home), last_repair(settings.home)
-    frozen = found is not None and found.status() == psutil.STATUS_STOPPED
-    told = "not running" if found is None else "stopped by a signal" if frozen else "watches"
+def _judge_supervisor(process: psutil.Process, beat: Heartbeat | None) -> tuple[Condition, str]:
+    if process.status() == psutil.STATUS_STOPPED:
+        return Condition.FROZEN, "stopped by a signal"
+    if beat is None or beat.pid != process.pid:
+        age_s = time.time() - process.create_time()
+        if age_s < _SUPERVISOR_START_S:
+            return Condition.STARTING, "starting"
+        return Condition.STUCK, f"started {age_s:.0f} s ago and has not begun to work"
+    silent_s = time.monotonic() - beat.at
+    if silent_s > beat.due_s:
+        return Condition.STUCK, f"its loop has not turned for {silent_s:.0f} s"
+    if beat.stuck:
+        return Condition.STUCK, f"does not get on with {', '.join(beat.stuck)}"
+    return Condition.HEALTHY, "acts" if beat.acts else "waits for its lease"
+
+
+def _inspect_guard(settings: Settings, processes: list[psutil.Process]) -> PartStatus:
+    found, repair = pick_guard(processes), read_last_repair(settings.home)
+    condition, told = Condition.GONE, "not running"
+    with suppress(psutil.NoSuchProcess):
+        if found is not None:
+            frozen = found.status() == psutil.STATUS_STOPPED
+            condition = Condition.FROZEN if frozen else Condition.HEALTHY
+            told = "stopped by a signal: `foundry up` replaces it" if frozen else "watches"
     if repair is not None:
         ago = max(time.time() - repair.at, 0.0)
         told += f"; {ago:.0f} s ago: {repair.reason}: {repair.outcome}"
-    healthy = found is not None and not frozen
-    return PartStatus("guard", healthy, told, pid=found.pid if found else None)
+    return PartStatus("guard", condition, told, pid=found.pid if found else None)
 
 
-def _postgres(settings: Settings) -> PartStatus:
+def _inspect_postgres(settings: Settings) -> PartStatus:
     if settings.database.url is not None:
         parts = urlsplit(settings.database.url.get_secret_value())
         host, port = parts.hostname or LOOPBACK, parts.port or 5432
-        return PartStatus("postgres", listens(host, port), f"external, {host}:{port}")
-    pid = postgres.running_pid(settings.home)
+        found = _condition_of(is_listening(host, port))
+        return PartStatus("postgres", found, f"external, {host}:{port}", external=True)
+    pid = postgres.find_running_pid(settings.home)
+    if pid is None:
+        return PartStatus("postgres", Condition.GONE, "not running")
     # A frozen server has a pid and an open socket.
-    healthy = pid is not None and postgres.answers(settings.home)
-    detail = "embedded, Unix socket" if healthy or pid is None else "takes no queries"
-    return PartStatus("postgres", healthy, detail, pid=pid)
+    condition, detail = {
+        postgres.Reply.ACCEPTS: (Condition.HEALTHY, "embedded, Unix socket"),
+        postgres.Reply.REJECTS: (Condition.RECOVERING, "refuses callers until it has recovered"),
+        postgres.Reply.SILENT: (Condition.SILENT, "it runs and does not answer"),
+    }[postgres.probe_server(settings.home)]
+    return PartStatus("postgres", condition, detail, pid=pid)
 
 
-def _ray(settings: Settings, state: StackState | None) -> PartStatus:
+def _inspect_ray(settings: Settings, state: StackState | None) -> PartStatus:
     if settings.ray.address is not None:
         host, _, port = settings.ray.address.rpartition(":")
-        reachable = listens(host, int(port)) if port.isdigit() else False
-        return PartStatus("ray", reachable, f"external, {settings.ray.address}")
-    port_number = settings.ray.port
+        found = _condition_of(port.isdigit() and is_listening(host, int(port)))
+        return PartStatus("ray", found, f"external, {settings.ray.address}", external=True)
+    port_number = settings.ray.port if state is None else state.ray_port(settings)
     known = state.pids.get("ray") if state is not None else None
-    head = process_of(*known) if known is not None else None
+    head = find_process(*known) if known is not None else None
     if head is None:
-        return PartStatus("ray", False, "not running", port=port_number)
-    ready = listens(LOOPBACK, port_number)
-    return PartStatus("ray", ready, "local, token on", pid=head.pid, port=port_number)
+        return PartStatus("ray", Condition.GONE, "not running", port=port_number)
+    heard = _condition_of(is_listening(LOOPBACK, port_number))
+    detail = "local, token on" if heard is Condition.HEALTHY else "its control service is silent"
+    return PartStatus("ray", heard, detail, pid=head.pid, port=port_number)
 
 
-def _application(settings: Settings, part: str, *, ours: bool) -> PartStatus:
-    if not ours:
-        return PartStatus(part, False, "not running", port=settings.http.port)
+def _condition_of(answers: bool) -> Condition:
+    return Condition.HEALTHY if answers else Condition.SILENT
+
+
+def _inspect_application(settings: Settings, part: str, *, probe: Probe, ours: bool) -> PartStatus:
+    http = settings.http
     path = HEALTH_PATHS[part]
-    status = http_status(settings.base_url + path)
+    status = probe(settings.base_url + path) if ours else None
+    if not ours or (status is None and not is_listening(http.host, http.port)):
+        return PartStatus(part, Condition.GONE, "not running", port=http.port)
     detail = "not answering" if status is None else f"GET {path} answers {status}"
-    return PartStatus(part, status == 200, detail, port=settings.http.port)
+    return PartStatus(part, _condition_of(status == 200), detail, port=http.port)
 
 
-def http_status(url: str) -> int | None:
+def read_http_status(url: str) -> int | None:
     """The status of a GET, None if nothing answers within 5 s."""
     parts = urlsplit(url)
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection

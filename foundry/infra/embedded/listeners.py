@@ -16,7 +16,7 @@ from ipaddress import ip_address
 import psutil
 
 from foundry.config import LOOPBACK
-from foundry.infra.embedded.processes import members
+from foundry.infra.embedded.processes import list_stack_processes
 
 _TIMEOUT_S = 5.0
 # One path per kind of HTTP server that a stack runs; the others answer 404 to it.
@@ -70,19 +70,21 @@ Probe = Callable[[str, int], bool | None]
 
 
 def find_listeners(stack_id: str) -> list[Listener]:
+    """Every listening TCP socket of a stack's processes, by port."""
     found: dict[tuple[str, int], Listener] = {}
-    for process in members(stack_id):
-        for listener in _listeners_of(process):
+    for process in list_stack_processes(stack_id):
+        for listener in _list_listeners_of(process):
             found.setdefault((listener.address, listener.port), listener)
     return sorted(found.values(), key=lambda item: (item.port, item.address))
 
 
-def judge(listeners: Iterable[Listener], probes: Iterable[Probe]) -> list[Exposure]:
+def judge_listeners(listeners: Iterable[Listener], probes: Iterable[Probe]) -> list[Exposure]:
+    """Try what each listener answers to a caller without a token."""
     known = list(probes)
-    return [_judge(listener, known) for listener in listeners]
+    return [_judge_listener(listener, known) for listener in listeners]
 
 
-def _judge(listener: Listener, probes: list[Probe]) -> Exposure:
+def _judge_listener(listener: Listener, probes: list[Probe]) -> Exposure:
     address = ip_address(listener.address)
     mapped = getattr(address, "ipv4_mapped", None) or address
     if mapped.is_loopback:
@@ -92,16 +94,16 @@ def _judge(listener: Listener, probes: list[Probe]) -> Exposure:
     if False in answers:
         return Exposure(listener, Verdict.EXPOSED, "it answered a caller who brought no token")
     if True in answers:
-        return Exposure(listener, Verdict.REFUSES, _why(listener.process))
+        return Exposure(listener, Verdict.REFUSES, _explain_binding(listener.process))
     return Exposure(listener, Verdict.EXPOSED, "it refused nobody: no known protocol answered")
 
 
-def _why(process: str) -> str:
+def _explain_binding(process: str) -> str:
     reasons = (why for name, why in _WHY.items() if process.startswith(name))
     return next(reasons, "its library or a setting binds it there; a token guards it")
 
 
-def _listeners_of(process: psutil.Process) -> Iterator[Listener]:
+def _list_listeners_of(process: psutil.Process) -> Iterator[Listener]:
     with suppress(psutil.Error):
         name = process.name()
         for connection in process.net_connections("tcp"):
@@ -111,13 +113,13 @@ def _listeners_of(process: psutil.Process) -> Iterator[Listener]:
 
 def refuses_http(host: str, port: int) -> bool | None:
     """By a GET of the paths that some server of a stack answers with content."""
-    statuses = [status for path in _PATHS if (status := _get(host, port, path)) is not None]
+    statuses = [status for path in _PATHS if (status := _read_status(host, port, path)) is not None]
     if any(200 <= status < 300 for status in statuses):
         return False
     return True if any(status in _REFUSED for status in statuses) else None
 
 
-def _get(host: str, port: int, path: str) -> int | None:
+def _read_status(host: str, port: int, path: str) -> int | None:
     with closing(HTTPConnection(host, port, timeout=_TIMEOUT_S)) as connection:
         try:
             connection.request("GET", path)

@@ -49,7 +49,7 @@ def ensure_runtime_dir(home: Path) -> Path:
         raise SetupError(
             f"{path} belongs to another user: remove it or choose another FOUNDRY_HOME"
         )
-    path.chmod(_passable())
+    path.chmod(home_mode())
     for folder in (ray_dir(home).parent, serve_dir(home)):
         folder.mkdir(mode=_PRIVATE, exist_ok=True)
         folder.chmod(_PRIVATE)
@@ -65,7 +65,7 @@ def ensure_home(home: Path) -> None:
     """
     try:
         home.mkdir(parents=True, exist_ok=True)
-        home.chmod(_passable())
+        home.chmod(home_mode())
         for name in _FOLDERS:
             (home / name).mkdir(exist_ok=True)
             (home / name).chmod(_PRIVATE)
@@ -80,7 +80,7 @@ def ensure_home(home: Path) -> None:
 
 
 @contextmanager
-def private_files() -> Iterator[None]:
+def restrict_new_files() -> Iterator[None]:
     """What this process and its children create is for their own account only."""
     before = os.umask(0o077)
     try:
@@ -96,12 +96,27 @@ def close_to_others(folder: Path) -> None:
             path.chmod(_PRIVATE if path.is_dir() else 0o600)
 
 
-def _passable() -> int:
-    """Under root PostgreSQL runs as another account, which must pass through, never list."""
+def write_private(path: Path, text: str, mode: int = 0o600) -> None:
+    """Replace a file atomically; only its owner may read it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(handle, "w") as writer:
+            writer.write(text)
+            writer.flush()
+            os.fsync(writer.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def home_mode() -> int:
+    """The mode of a home: under root PostgreSQL's account must pass through it, never list it."""
     return _SEARCHABLE if os.geteuid() == 0 else _PRIVATE
 
 
 def disk_full_message(home: Path) -> str:
+    """What a user of a full disk is told."""
     return (
         f"no space is left on the disk that holds {home}: "
         "free at least 5 GiB there or set FOUNDRY_HOME to another disk"

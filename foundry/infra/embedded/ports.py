@@ -13,17 +13,25 @@ _FIRST, _COUNT = 20000, 9000
 _CONNECT_TIMEOUT_S = 1.0
 
 
-def require_free(host: str, port: int, setting: str) -> None:
-    """Raises SetupError if something listens there, naming it and the setting to change."""
+def require_free_port(host: str, port: int, setting: str) -> None:
+    """Refuse a port that something listens on.
+
+    Args:
+        setting: the variable that chooses the port, for the message.
+
+    Raises:
+        SetupError: it names the process that has the port, and a free one.
+    """
     if is_free(host, port):
         return
     raise SetupError(
-        f"port {port} is taken{_holder(port)}: stop that program, or choose another port with "
-        f"{setting}={next(free_ports(f'{host}:{port}'))}"
+        f"port {port} is taken{_describe_holder(port)}: stop that program, "
+        f"or choose another port with {setting}={next(find_free_ports(f'{host}:{port}'))}"
     )
 
 
 def is_free(host: str, port: int) -> bool:
+    """Whether a server could listen there now."""
     with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
         # Connections of a stopped server linger; they do not keep a new one from listening.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -34,13 +42,14 @@ def is_free(host: str, port: int) -> bool:
     return True
 
 
-def listens(host: str, port: int) -> bool:
+def is_listening(host: str, port: int) -> bool:
+    """Whether a connection is taken within a second; a frozen server's is, by its kernel."""
     with suppress(OSError), closing(socket.create_connection((host, port), _CONNECT_TIMEOUT_S)):
         return True
     return False
 
 
-def free_ports(seed: str) -> Iterator[int]:
+def find_free_ports(seed: str) -> Iterator[int]:
     """Ports free on every interface, below the range that outgoing connections use.
 
     The order depends on `seed`, so that two stacks starting at once rarely want the same ones.
@@ -53,7 +62,7 @@ def free_ports(seed: str) -> Iterator[int]:
     raise SetupError(f"no free TCP port between {_FIRST} and {_FIRST + _COUNT}")
 
 
-def _holder(port: int) -> str:
+def _describe_holder(port: int) -> str:
     with suppress(psutil.Error):
         for connection in psutil.net_connections("tcp"):
             listening = connection.status == psutil.CONN_LISTEN and connection.pid

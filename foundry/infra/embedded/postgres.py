@@ -33,7 +33,7 @@ from foundry.infra.embedded.postgres_programs import (
     find_binaries,
     run_program,
 )
-from foundry.infra.embedded.processes import stop_all, wait_gone
+from foundry.infra.embedded.processes import stop_processes, wait_until_gone
 
 _DATABASE = "foundry"
 _ORPHANS_EXIT_S = 10.0
@@ -100,14 +100,14 @@ def start(
     """
     ensure_home(home)
     ensure_runtime_dir(home)
-    with _hold_lock(home):
+    with _lock_server(home):
         found = _await_recovery(home) is not None
         if not found:
             _launch_anew(home, environment, keep_rules=keep_rules)
         _prepare_database(home)
         if found and not keep_rules and _write_rules(home):
             execute(home, "SELECT pg_reload_conf()")
-        started = running_pid(home)
+        started = find_running_pid(home)
     if started is None:
         raise Unavailable(f"PostgreSQL stopped right after its start: see {log_file(home)}")
     return started
@@ -120,7 +120,7 @@ def _launch_anew(home: Path, environment: Mapping[str, str] | None, *, keep_rule
     _clear_stale_pid(home)
     if not keep_rules:
         _write_rules(home)
-    _launch(home, environment)
+    _launch_server(home, environment)
 
 
 def _await_recovery(home: Path) -> int | None:
@@ -130,8 +130,8 @@ def _await_recovery(home: Path) -> int | None:
         Unavailable: it still recovers after an hour.
     """
     deadline = time.monotonic() + _RECOVERY_S
-    while (pid := running_pid(home)) is not None:
-        reply = ask(home)
+    while (pid := find_running_pid(home)) is not None:
+        reply = probe_server(home)
         if reply is not Reply.REJECTS:
             return pid if reply is Reply.ACCEPTS else None
         if time.monotonic() >= deadline:
@@ -144,7 +144,7 @@ def _await_recovery(home: Path) -> int | None:
 
 def stop(home: Path, timeout_s: float = 20.0) -> bool:
     """Stop the server; connections are closed, nothing committed is lost. False: it did not run."""
-    pid = running_pid(home)
+    pid = find_running_pid(home)
     if pid is None:
         return False
     try:
@@ -156,12 +156,12 @@ def stop(home: Path, timeout_s: float = 20.0) -> bool:
         process.send_signal(signal.SIGINT)
     except psutil.NoSuchProcess:
         return True
-    if wait_gone([process], timeout_s):
-        stop_all([process], grace_s=1.0)
+    if wait_until_gone([process], timeout_s):
+        stop_processes([process], grace_s=1.0)
     return True
 
 
-def running_pid(home: Path) -> int | None:
+def find_running_pid(home: Path) -> int | None:
     """The postmaster's pid if this home's server runs."""
     try:
         pid = int((data_dir(home) / "postmaster.pid").read_text().split("\n", 1)[0])
@@ -172,10 +172,12 @@ def running_pid(home: Path) -> int | None:
 
 
 def data_dir(home: Path) -> Path:
+    """The data directory, which initdb makes."""
     return home.absolute() / "postgres" / "data"
 
 
 def log_file(home: Path) -> Path:
+    """Where the server writes why it does not start."""
     return home.absolute() / "postgres" / "postgres.log"
 
 
@@ -184,7 +186,7 @@ def _socket_dir(home: Path) -> Path:
 
 
 @contextmanager
-def _hold_lock(home: Path) -> Iterator[None]:
+def _lock_server(home: Path) -> Iterator[None]:
     """Two processes must not run initdb in one folder."""
     with (home / "run" / "postgres.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -234,14 +236,14 @@ def _initialise_data(home: Path) -> None:
 
 def _clear_stale_pid(home: Path) -> None:
     """After a SIGKILL lock files stay; PostgreSQL trusts them while that pid is anything at all."""
-    if running_pid(home) is not None:
+    if find_running_pid(home) is not None:
         stop(home)
     (data_dir(home) / "postmaster.pid").unlink(missing_ok=True)
     for socket in _socket_dir(home).glob(".s.PGSQL.*"):
         socket.unlink(missing_ok=True)
 
 
-def _launch(home: Path, environment: Mapping[str, str] | None) -> None:
+def _launch_server(home: Path, environment: Mapping[str, str] | None) -> None:
     options = {**_SERVER_OPTIONS, "unix_socket_directories": str(_socket_dir(home))}
     flags = " ".join(f"-c {name}={value}" for name, value in options.items())
     deadline = time.monotonic() + _ORPHANS_EXIT_S
@@ -309,12 +311,7 @@ def execute(home: Path, script: str, database: str = _DATABASE) -> str:
     )
 
 
-def answers(home: Path) -> bool:
-    """Whether it takes queries."""
-    return ask(home) is Reply.ACCEPTS
-
-
-def ask(home: Path) -> Reply:
+def probe_server(home: Path) -> Reply:
     """Whether it takes queries, or lives and refuses them. A frozen one is given 3 s."""
     try:
         run_program("pg_isready", f"--host={_socket_dir(home)}", "--timeout=3")

@@ -15,10 +15,11 @@ import foundry
 from foundry.config import LOOPBACK, Settings, child_environment
 from foundry.errors import SetupError, Unavailable
 from foundry.infra.embedded import haproxy
-from foundry.infra.embedded.paths import ray_dir, serve_dir
-from foundry.infra.embedded.ports import free_ports, listens
-from foundry.infra.embedded.processes import alive
-from foundry.infra.embedded.state import stack_id, write_private
+from foundry.infra.embedded.paths import ray_dir, serve_dir, write_private
+from foundry.infra.embedded.ports import find_free_ports, is_listening
+from foundry.infra.embedded.processes import is_alive
+from foundry.infra.embedded.state import stack_id
+from foundry.infra.embedded.step_logs import read_last_line
 
 _POLL_S = 0.2
 _TICK_S = 5.0
@@ -71,7 +72,7 @@ def pick_ports(settings: Settings) -> dict[str, int]:
     """Ports for Ray's many listeners, none of them one that the settings name."""
     home = settings.home
     named = {settings.http.port, settings.ray.port, settings.ray.dashboard_port}
-    unnamed = (port for port in free_ports(str(home)) if port not in named)
+    unnamed = (port for port in find_free_ports(str(home)) if port not in named)
     ports = dict(zip(_PICKED, unnamed, strict=False))
     part = int(stack_id(home)[:4], 16) % _SLICES
     return {
@@ -92,7 +93,7 @@ def environment(settings: Settings, ports: Mapping[str, int]) -> dict[str, str]:
         "PATH": f"{Path(sys.executable).parent}:{child_environment().get('PATH', os.defpath)}",
         "VLLM_CACHE_ROOT": str(home / "cache" / "vllm"),
         "RAY_ADDRESS": settings.ray.address or f"{LOOPBACK}:{settings.ray.port}",
-        "RAY_AUTH_TOKEN_PATH": str(token_file(home)),
+        "RAY_AUTH_TOKEN_PATH": str(find_token(settings)),
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(files / "haproxy"),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(files / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(files / "admin.sock"),
@@ -114,7 +115,16 @@ def environment(settings: Settings, ports: Mapping[str, int]) -> dict[str, str]:
 
 
 def token_file(home: Path) -> Path:
+    """This home's own token, by which processes of the stack trust each other."""
     return home / "secrets" / "ray-token"
+
+
+def find_token(settings: Settings) -> Path:
+    """This home's token, or the one that the user names for a cluster that somebody else runs."""
+    named = child_environment().get("RAY_AUTH_TOKEN_PATH")
+    if settings.ray.address is not None and named:
+        return Path(named)
+    return token_file(settings.home)
 
 
 def ensure_token(home: Path) -> None:
@@ -134,11 +144,11 @@ def start(settings: Settings, extra: Mapping[str, str], ports: Mapping[str, int]
             "this installation has no Ray: run the installer without --light, "
             "or set FOUNDRY_RAY__ADDRESS to a cluster"
         )
-    haproxy.write_launcher(serve_dir(settings.home), _haproxy())
+    haproxy.write_launcher(serve_dir(settings.home), _find_haproxy())
     with (settings.home / "logs" / "ray.log").open("ab") as log:
         # Not a context manager: the node outlives this process.
         head = subprocess.Popen(
-            [sys.executable, "-m", "ray.scripts.scripts", "start", *_flags(settings, ports)],
+            [sys.executable, "-m", "ray.scripts.scripts", "start", *_start_flags(settings, ports)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -149,7 +159,7 @@ def start(settings: Settings, extra: Mapping[str, str], ports: Mapping[str, int]
     return psutil.Process(head.pid)
 
 
-def _haproxy() -> Path:
+def _find_haproxy() -> Path:
     """Not the package's own function: under the guard that finds our launcher, which is no HAProxy.
 
     Raises:
@@ -171,10 +181,10 @@ def wait_ready(settings: Settings, head: psutil.Process, tick: Callable[[float],
     began = time.monotonic()
     told = began
     needed = (settings.ray.port, settings.ray.dashboard_port)
-    while not all(listens(LOOPBACK, port) for port in needed):
+    while not all(is_listening(LOOPBACK, port) for port in needed):
         waited = time.monotonic() - began
-        if not alive(head):
-            raise Unavailable(f"Ray stopped while starting: {last_line(log)} (log: {log})")
+        if not is_alive(head):
+            raise Unavailable(f"Ray stopped while starting: {read_last_line(log)} (log: {log})")
         if waited > settings.ray.start_timeout_s:
             raise Unavailable(
                 f"Ray was not ready after {settings.ray.start_timeout_s:.0f} s (log: {log}): "
@@ -186,15 +196,7 @@ def wait_ready(settings: Settings, head: psutil.Process, tick: Callable[[float],
         time.sleep(_POLL_S)
 
 
-def last_line(log: Path) -> str:
-    try:
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    except OSError:
-        return "no output"
-    return lines[-1].strip() if lines else "no output"
-
-
-def _flags(settings: Settings, ports: Mapping[str, int]) -> list[str]:
+def _start_flags(settings: Settings, ports: Mapping[str, int]) -> list[str]:
     ray = settings.ray
     flags = [
         "--head",

@@ -3,12 +3,12 @@
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from foundry.config import child_environment
 from foundry.errors import SetupError, Unavailable
-from foundry.infra.embedded.ray import last_line
+from foundry.infra.embedded.step_logs import read_last_line
 
 _PROGRESS = "progress:"
 
@@ -20,8 +20,9 @@ def run_step(
     environment: Mapping[str, str],
     timeout_s: float,
     progress: Callable[[str], None],
+    arguments: Sequence[str] = (),
 ) -> list[str]:
-    """Run `python -m module`; its `progress: …` lines go to the callback.
+    """Run `python -m module arguments…`; its `progress: …` lines go to the callback.
 
     Returns:
         The other lines of its standard output. Standard error goes to `log`.
@@ -34,7 +35,7 @@ def run_step(
     with (
         log.open("w") as errors,
         subprocess.Popen(
-            [sys.executable, "-m", module],
+            [sys.executable, "-m", module, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -63,4 +64,4 @@ def run_step(
     if expired:
         raise Unavailable(f"`{module}` did not finish in {timeout_s:.0f} s (log: {log})")
     kind = SetupError if code == 2 else Unavailable
-    raise kind(f"`{module}` failed: {last_line(log)} (log: {log})")
+    raise kind(f"`{module}` failed: {read_last_line(log)} (log: {log})")

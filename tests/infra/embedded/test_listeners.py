@@ -19,7 +19,7 @@ from foundry.infra.embedded.listeners import (
     Listener,
     Verdict,
     find_listeners,
-    judge,
+    judge_listeners,
     refuses_http,
 )
 
@@ -34,7 +34,7 @@ def _never(host: str, port: int) -> bool | None:
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.3.4.5", "::1", "::ffff:127.0.0.1"])
 def test_loopback_is_closed_and_not_asked(address: str) -> None:
-    (found,) = judge([_listener(address)], [_never])
+    (found,) = judge_listeners([_listener(address)], [_never])
     assert found.verdict is Verdict.LOOPBACK
 
 
@@ -61,13 +61,15 @@ def test_elsewhere_only_a_refusal_counts(
 
         return probe
 
-    (found,) = judge([_listener("0.0.0.0")], [probe_of(answer) for answer in answers])
+    (found,) = judge_listeners([_listener("0.0.0.0")], [probe_of(answer) for answer in answers])
     assert found.verdict is verdict
     assert asked == [("127.0.0.1", 4000)] * len(answers)
 
 
 def test_the_reason_names_who_binds_it_there() -> None:
-    (found,) = judge([_listener("::", "ray::ServeReplica:gateway")], [lambda host, port: True])
+    (found,) = judge_listeners(
+        [_listener("::", "ray::ServeReplica:gateway")], [lambda host, port: True]
+    )
     assert found.reason.startswith("Serve binds a replica's gRPC server to every interface")
 
 
@@ -146,7 +148,7 @@ def test_the_doctor_fails_on_an_exposed_listener(
     monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path))
     monkeypatch.setattr("foundry.cli.doctor.PROBES", (lambda host, port: None,))
     assert run(["doctor", "--security", "--output", "json"]) == 1
-    rows = {row["port"]: row for row in json.loads(capsys.readouterr().out)}
+    rows = {row["port"]: row for row in json.loads(capsys.readouterr().out)["listeners"]}
     assert rows[sockets[0]]["verdict"] == "EXPOSED"
     assert rows[sockets[1]]["verdict"] == "loopback"
     monkeypatch.setattr("foundry.cli.doctor.PROBES", (lambda host, port: True,))
@@ -170,7 +172,7 @@ def test_a_server_of_ray_is_judged_by_its_token() -> None:
         port = running.add_insecure_port("127.0.0.1:0")
         running.start()
         try:
-            (found,) = judge([Listener(os.getpid(), "python", "0.0.0.0", port)], PROBES)
+            (found,) = judge_listeners([Listener(os.getpid(), "python", "0.0.0.0", port)], PROBES)
         finally:
             running.stop(None).wait()
         return found

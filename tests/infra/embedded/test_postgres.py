@@ -42,7 +42,7 @@ async def test_it_listens_on_its_socket_only(home: Path) -> None:
 
 
 async def test_start_is_idempotent(home: Path) -> None:
-    pid = postgres.running_pid(home)
+    pid = postgres.find_running_pid(home)
     assert postgres.start(home) == pid
 
 

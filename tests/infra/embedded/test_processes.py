@@ -8,7 +8,12 @@ import psutil
 import pytest
 
 from foundry.config import child_environment
-from foundry.infra.embedded.processes import alive, members, process_of, stop_all
+from foundry.infra.embedded.processes import (
+    find_process,
+    is_alive,
+    list_stack_processes,
+    stop_processes,
+)
 
 _IGNORES_SIGTERM = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
@@ -40,18 +45,18 @@ def test_a_marked_process_is_found_and_stopped_even_if_it_ignores_sigterm(
     stubborn: tuple[str, subprocess.Popen[bytes]],
 ) -> None:
     stack, child = stubborn
-    found = members(stack)
+    found = list_stack_processes(stack)
     assert [process.pid for process in found] == [child.pid]
     began = time.monotonic()
-    assert stop_all(found, grace_s=0.3) == 1
+    assert stop_processes(found, grace_s=0.3) == 1
     assert 0.3 <= time.monotonic() - began < 3
     assert child.wait() == -9
-    assert members(stack) == []
-    assert stop_all(found, grace_s=0.3) == 0
+    assert list_stack_processes(stack) == []
+    assert stop_processes(found, grace_s=0.3) == 0
 
 
 def test_another_stack_is_left_alone(stubborn: tuple[str, subprocess.Popen[bytes]]) -> None:
-    assert members(str(uuid4())) == []
+    assert list_stack_processes(str(uuid4())) == []
     assert stubborn[1].poll() is None
 
 
@@ -59,8 +64,8 @@ def test_a_pid_that_was_reused_is_not_the_process(
     stubborn: tuple[str, subprocess.Popen[bytes]],
 ) -> None:
     child = psutil.Process(stubborn[1].pid)
-    assert process_of(child.pid, child.create_time()) == child
-    assert process_of(child.pid, child.create_time() - 100) is None
+    assert find_process(child.pid, child.create_time()) == child
+    assert find_process(child.pid, child.create_time() - 100) is None
 
 
 def test_a_zombie_does_not_count() -> None:
@@ -69,4 +74,4 @@ def test_a_zombie_does_not_count() -> None:
         deadline = time.monotonic() + 10
         while process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert not alive(process)
+        assert not is_alive(process)

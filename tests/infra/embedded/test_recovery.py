@@ -1,6 +1,8 @@
 """A PostgreSQL that replays its log refuses callers; whoever stops it makes it begin anew."""
 
+import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,9 +10,11 @@ import pytest
 from foundry.config import RaySettings, Settings
 from foundry.errors import Unavailable
 from foundry.infra.embedded import postgres
-from foundry.infra.embedded.guard_process import look_for_silent
+from foundry.infra.embedded.guard.watch import Silence
+from foundry.infra.embedded.guard_process import list_silences
+from foundry.infra.embedded.health import inspect_parts
+from foundry.infra.embedded.paths import runtime_dir
 from foundry.infra.embedded.postgres import Reply
-from foundry.infra.embedded.watch import Silence
 
 PID = 4242
 
@@ -32,10 +36,11 @@ class Server:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(postgres, "running_pid", lambda home: PID)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setattr(postgres, "find_running_pid", lambda home: PID)
     monkeypatch.setattr(postgres, "_POLL_S", 0.0)
-    return tmp_path
+    yield tmp_path
+    shutil.rmtree(runtime_dir(tmp_path), ignore_errors=True)
 
 
 def _serve(monkeypatch: pytest.MonkeyPatch, *codes: int) -> Server:
@@ -80,5 +85,5 @@ def test_only_no_response_is_silence_to_the_guard(
 ) -> None:
     _serve(monkeypatch, code)
     settings = Settings(home=home, ray=RaySettings(address="127.0.0.1:1"))
-    assert postgres.ask(home) is reply
-    assert look_for_silent(settings, None).silences == silences
+    assert postgres.probe_server(home) is reply
+    assert tuple(list_silences(settings, inspect_parts(settings, None))) == silences

@@ -7,18 +7,18 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 
 from foundry.config import HttpSettings, RaySettings, Settings, child_environment
-from foundry.infra.embedded import health, postgres, stack, state
-from foundry.infra.embedded.guard import end_guard
+from foundry.infra.embedded import health, postgres, stack, starting, state
+from foundry.infra.embedded.guard.lifecycle import end_guard
 from foundry.infra.embedded.paths import runtime_dir
-from foundry.infra.embedded.ports import free_ports
-from foundry.infra.embedded.processes import members, wait_gone
+from foundry.infra.embedded.ports import find_free_ports
+from foundry.infra.embedded.processes import list_stack_processes, wait_until_gone
 
 pytestmark = pytest.mark.ray
 
@@ -38,7 +38,7 @@ server.serve_forever()
 @pytest.fixture
 def settings() -> Iterator[Settings]:
     home = Path(tempfile.mkdtemp(prefix="fdry-test-"))
-    ports = free_ports(str(home) + "test")
+    ports = find_free_ports(str(home) + "test")
     found = Settings(
         home=home,
         http=HttpSettings(port=next(ports)),
@@ -62,6 +62,7 @@ def steps(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         environment: Mapping[str, str],
         timeout_s: float,
         progress: Callable[[str], None],
+        arguments: Sequence[str] = (),
     ) -> list[str]:
         ran.append(module)
         if module == "foundry.control.bootstrap":
@@ -83,8 +84,8 @@ def steps(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def stand_in(processes: Iterable[psutil.Process]) -> psutil.Process | None:
         return psutil.Process(servers[-1].pid) if servers and servers[-1].poll() is None else None
 
-    monkeypatch.setattr(stack, "run_step", run_step)
-    monkeypatch.setattr(stack, "find_supervisor", stand_in)
+    monkeypatch.setattr(starting, "run_step", run_step)
+    monkeypatch.setattr(starting, "find_supervisor", stand_in)
     monkeypatch.setattr(health, "find_supervisor", stand_in)
     return ran
 
@@ -114,19 +115,19 @@ def test_the_life_of_a_stack(settings: Settings, steps: list[str]) -> None:
         ("guard", True),
     ]
 
-    assert stack.up(settings, _quiet) == state.load(home)
+    assert stack.up(settings, _quiet) == state.load_state(home)
     assert steps == ["foundry.control.bootstrap", "serve_apps.start"]
 
-    found = state.load(home)
+    found = state.load_state(home)
     assert found is not None
-    database = postgres.running_pid(home)
+    database = postgres.find_running_pid(home)
     assert database is not None
     # The guard would be faster.
     assert end_guard(home) == 1
     killed = [psutil.Process(pid) for pid in (found.pids["ray"][0], database)]
     for process in killed:
         os.kill(process.pid, signal.SIGKILL)
-    assert wait_gone(killed, timeout_s=10) == []
+    assert wait_until_gone(killed, timeout_s=10) == []
     stack.up(settings, _quiet)
     assert all(part.healthy for part in stack.status(settings))
     assert json.loads(credentials.read_text())["api_key"] == "fk_live_first"
@@ -135,7 +136,7 @@ def test_the_life_of_a_stack(settings: Settings, steps: list[str]) -> None:
     report = stack.down(home, _quiet)
     assert report.home_missing
     assert report.stopped > 5
-    assert members(state.stack_id(home)) == []
+    assert list_stack_processes(state.stack_id(home)) == []
     assert not runtime_dir(home).exists()
     assert not [process for process in psutil.process_iter() if _mentions(process, home)]
     assert stack.down(home, _quiet).stopped == 0

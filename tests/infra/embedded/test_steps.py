@@ -6,7 +6,9 @@ from foundry.errors import SetupError, Unavailable
 from foundry.infra.embedded.steps import run_step
 
 
-def _step(tmp_path: Path, code: str, timeout_s: float = 30.0) -> tuple[list[str], list[str]]:
+def _step(
+    tmp_path: Path, code: str, timeout_s: float = 30.0, arguments: tuple[str, ...] = ()
+) -> tuple[list[str], list[str]]:
     (tmp_path / "astep.py").write_text(code)
     seen: list[str] = []
     lines = run_step(
@@ -15,6 +17,7 @@ def _step(tmp_path: Path, code: str, timeout_s: float = 30.0) -> tuple[list[str]
         environment={"PYTHONPATH": str(tmp_path)},
         timeout_s=timeout_s,
         progress=seen.append,
+        arguments=arguments,
     )
     return lines, seen
 
@@ -24,6 +27,11 @@ def test_progress_goes_to_the_callback_and_answers_come_back(tmp_path: Path) -> 
     lines, seen = _step(tmp_path, code)
     assert lines == ['{"api_key": null}']
     assert seen == ["one", "two"]
+
+
+def test_arguments_reach_the_module(tmp_path: Path) -> None:
+    lines, _ = _step(tmp_path, "import sys; print(sys.argv[1:])", arguments=("a", "b c"))
+    assert lines == ["['a', 'b c']"]
 
 
 def test_the_last_line_of_a_failed_step_is_the_reason(tmp_path: Path) -> None:

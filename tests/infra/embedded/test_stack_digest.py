@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from foundry.config import Settings, environment_of
-from foundry.infra.embedded import fingerprint as module
-from foundry.infra.embedded.fingerprint import changes, fingerprint
+from foundry.infra.embedded import stack_digest as module
+from foundry.infra.embedded.stack_digest import describe_changes, digest_stack
 
 _KEY = b"k" * 32
 
@@ -15,7 +15,7 @@ def _settings(tmp_path: Path, **sections: object) -> Settings:
 
 def _changes(before: Settings, after: Settings) -> list[str]:
     running = environment_of(before)
-    return changes(fingerprint(before, _KEY), fingerprint(after, _KEY), after, running)
+    return describe_changes(digest_stack(before, _KEY), digest_stack(after, _KEY), after, running)
 
 
 def test_the_same_is_no_change(tmp_path: Path) -> None:
@@ -35,8 +35,8 @@ def test_a_secret_changes_the_stack_and_is_not_shown(tmp_path: Path) -> None:
     assert _changes(before, after) == [
         "changed settings: FOUNDRY_HTTP__PORT, FOUNDRY_OBJECTS__SECRET_ACCESS_KEY"
     ]
-    assert "two" not in str(fingerprint(after, _KEY))
-    assert fingerprint(after, _KEY) != fingerprint(after, b"other")
+    assert "two" not in str(digest_stack(after, _KEY))
+    assert digest_stack(after, _KEY) != digest_stack(after, b"other")
 
 
 def test_what_only_clients_read_changes_nothing(tmp_path: Path) -> None:
@@ -49,18 +49,17 @@ def test_the_code_of_clients_is_not_the_stacks(tmp_path: Path) -> None:
         path = tmp_path / "foundry" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
-    assert list(module._sources(tmp_path)) == ["foundry/config.py", "foundry/infra/roles.sql"]
+    assert list(module._list_sources(tmp_path)) == ["foundry/config.py", "foundry/infra/roles.sql"]
 
 
-def test_a_changed_checkout_and_a_stack_without_a_fingerprint(
+def test_a_changed_checkout_and_a_stack_without_digests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = _settings(tmp_path)
-    before, running = fingerprint(settings, _KEY), environment_of(settings)
+    before, running = digest_stack(settings, _KEY), environment_of(settings)
     monkeypatch.setattr(module, "_PACKAGES", ("serve_apps",))
-    wanted = fingerprint(settings, _KEY)
-    assert changes(before, wanted, settings, running) == ["this checkout has changed"]
-    assert changes({}, wanted, settings, running) == [
-        "this checkout has changed",
-        "changed settings: a secret",
+    wanted = digest_stack(settings, _KEY)
+    assert describe_changes(before, wanted, settings, running) == ["this checkout has changed"]
+    assert describe_changes({}, wanted, settings, running) == [
+        "it was started by an earlier release"
     ]

@@ -17,7 +17,7 @@ _OF_CLIENTS = ("foundry/cli", "foundry/sdk")
 _NOT_THE_STACKS = ("FOUNDRY_CLIENT__", "FOUNDRY_BUDSIM_DATA", "FOUNDRY_STACK_ID")
 
 
-def fingerprint(settings: Settings, key: bytes) -> dict[str, str]:
+def digest_stack(settings: Settings, key: bytes) -> dict[str, str]:
     """Digests of code and settings. Keyed, for the settings hold passwords and a file keeps it."""
     wanted = {
         name: value
@@ -26,18 +26,24 @@ def fingerprint(settings: Settings, key: bytes) -> dict[str, str]:
     }
     secret = secret_variables(settings) & wanted.keys()
     return {
-        "code": _code(),
+        "code": _digest_code(),
         "settings": _keyed(key, json.dumps(wanted, sort_keys=True)),
         # One each, so that a changed one can be named.
         **{name: _keyed(key, json.dumps([name, wanted[name]])) for name in sorted(secret)},
     }
 
 
+def version_of(digests: Mapping[str, str]) -> str:
+    """One short name of code and settings together, equal for equal ones."""
+    together = json.dumps([digests.get("code"), digests.get("settings")])
+    return hashlib.sha256(together.encode()).hexdigest()[:24]
+
+
 def _keyed(key: bytes, text: str) -> str:
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
 
-def changes(
+def describe_changes(
     found: Mapping[str, str],
     wanted: Mapping[str, str],
     settings: Settings,
@@ -46,26 +52,30 @@ def changes(
     """What differs between a running stack and the wanted one, in words; nothing: no restart.
 
     Args:
-        found: fingerprint of the running stack; empty: it was started before there were any.
+        found: digests of the running stack; empty: it was started before there were any.
         running: variables that its processes run with, without the secret ones.
     """
+    if not found:
+        return ["it was started by an earlier release"]
     said = []
     if found.get("code") != wanted["code"]:
         said.append("this checkout has changed")
     if found.get("settings") != wanted["settings"]:
-        names = sorted({*_changed(settings, running), *_changed_secrets(found, wanted)})
-        # Another key than at the start changes every digest, and an old state has none.
+        names = sorted(
+            {*_list_changed_settings(settings, running), *_list_changed_secrets(found, wanted)}
+        )
+        # Another key than at the start changes every digest.
         said.append(f"changed settings: {', '.join(names) or 'a secret'}")
     return said
 
 
-def _changed_secrets(found: Mapping[str, str], wanted: Mapping[str, str]) -> Iterator[str]:
+def _list_changed_secrets(found: Mapping[str, str], wanted: Mapping[str, str]) -> Iterator[str]:
     for name in found.keys() | wanted.keys():
         if name.startswith("FOUNDRY_") and found.get(name) != wanted.get(name):
             yield name
 
 
-def _changed(settings: Settings, running: Mapping[str, str]) -> Iterator[str]:
+def _list_changed_settings(settings: Settings, running: Mapping[str, str]) -> Iterator[str]:
     wanted, secret = environment_of(settings), secret_variables(settings)
     for name in wanted.keys() | {name for name in running if name.startswith("FOUNDRY_")}:
         ours = not name.startswith(_NOT_THE_STACKS) and name not in secret
@@ -73,16 +83,16 @@ def _changed(settings: Settings, running: Mapping[str, str]) -> Iterator[str]:
             yield name
 
 
-def _code() -> str:
+def _digest_code() -> str:
     digest = hashlib.sha256()
     root = Path(foundry.__file__).parents[1]
-    for name in _sources(root):
+    for name in _list_sources(root):
         digest.update(name.encode() + b"\0")
         digest.update(hashlib.sha256((root / name).read_bytes()).digest())
     return digest.hexdigest()
 
 
-def _sources(root: Path) -> Iterator[str]:
+def _list_sources(root: Path) -> Iterator[str]:
     clients = [root / package for package in _OF_CLIENTS]
     for package in _PACKAGES:
         for path in sorted((root / package).rglob("*")):

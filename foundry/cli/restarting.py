@@ -1,0 +1,88 @@
+"""What `foundry up` tells and asks before it does anything."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import typer
+
+from foundry.cli.console import Output, print_json, stderr, stdout
+from foundry.config import Settings
+from foundry.errors import FoundryError
+from foundry.infra.embedded.file_modes import (
+    close_owned_paths,
+    describe_paths,
+    find_owned_open_paths,
+)
+from foundry.infra.embedded.plan import Plan
+from foundry.infra.embedded.state import load_state
+
+# Asked of a stack that may be half dead, while a user waits for the question.
+_ASK_S = 3.0
+_NAMED = 5
+
+
+def print_plan(settings: Settings, plan: Plan, output: Output) -> None:
+    """The answer to `--plan`."""
+    work = list_interrupted_work(settings, plan)
+    opened = [found.path for found in find_owned_open_paths(settings.home)]
+    if output is Output.JSON:
+        print_json({**asdict(plan), "interrupts": work, "closes": opened})
+        return
+    for line in (*plan.lines(), *work):
+        stdout().print(f"plan: {line}", markup=False)
+    if opened:
+        told = describe_paths(settings.home, opened)
+        stdout().print(f"plan: close to other accounts {told}", markup=False)
+
+
+def close_paths(home: Path) -> None:
+    """Close what other accounts may read or write of Foundry's files, and say so."""
+    if closed := close_owned_paths(home):
+        stderr().print(f"closed to other accounts: {describe_paths(home, closed)}", markup=False)
+
+
+def approve_plan(settings: Settings, plan: Plan, *, yes: bool) -> Plan:
+    """The plan, once somebody has agreed to what it restarts.
+
+    Raises:
+        InvalidRequest: nobody is there to be asked, and `--yes` was not given.
+        typer.Exit: the answer was no.
+    """
+    if not plan.restarts:
+        return plan
+    for line in (*plan.lines(), *list_interrupted_work(settings, plan)):
+        stderr().print(f"plan: {line}", markup=False)
+    if yes:
+        return plan
+    if not sys.stdin.isatty():
+        plan.require_approval(None)
+    if not typer.confirm(f"restart {', '.join(plan.restarts)}?", err=True):
+        stderr().print("nothing was changed", markup=False)
+        raise typer.Exit(1)
+    return plan
+
+
+def list_interrupted_work(settings: Settings, plan: Plan) -> list[str]:
+    """What runs on the parts that are restarted, in words; empty if that is not known."""
+    state = load_state(settings.home)
+    if not plan.restarts or state is None:
+        return []
+    # The SDK loads every schema: only a restart pays for it.
+    from foundry.sdk import Foundry
+
+    try:
+        with Foundry(url=state.url, settings=settings, timeout_s=_ASK_S) as client:
+            served = [row.name for row in client.endpoints.list().data if row.state == "RUNNING"]
+            jobs = [str(row.id) for row in client.jobs.list(state="RUNNING").data]
+    except FoundryError:
+        # It is asked for information only; what does not answer serves nobody either.
+        return ["what runs there does not answer, so its endpoints and jobs are not known"]
+    return [*_tell("endpoint", served), *_tell("job", jobs)]
+
+
+def _tell(kind: str, names: list[str]) -> Iterator[str]:
+    if names:
+        shown = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
+        yield f"interrupts {len(names)} running {kind}{'s' * (len(names) > 1)}: {shown}"
