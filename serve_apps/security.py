@@ -10,22 +10,14 @@ from foundry.infra.database import Database
 
 
 def open_authenticator(settings: Settings, database: Database) -> Authenticator:
-    """Open the authenticator of an application.
-
-    Raises:
-        SetupError: the pepper is missing or unsafe.
-    """
+    """Raises SetupError: the pepper is missing or unsafe."""
     security = settings.security
     pepper = read_pepper(pepper_path(settings.home, security.pepper_file))
     return Authenticator(database, pepper, security)
 
 
 def require_hardened(environment: Mapping[str, str]) -> None:
-    """Refuse a cluster that would run code for whoever reaches a replica's port.
-
-    Raises:
-        SetupError: says which settings close it.
-    """
+    """Raises SetupError: this cluster would run code for whoever reaches a replica's port."""
     if environment.get("RAY_AUTH_MODE") != "token":
         raise SetupError(
             "set RAY_AUTH_MODE=token on every node and here: a cluster without is open"

@@ -19,7 +19,7 @@ from foundry.errors import FoundryError
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import EVERYTHING, Principal, Role
 from foundry.governance.identity.pepper import ensure_pepper, pepper_path
-from foundry.governance.identity.service import KeyRing, ensure_home_project, find_working_key
+from foundry.governance.identity.service import KeyRing, ensure_home_project, verified_key
 from foundry.infra.embedded.postgres import Role as DatabaseRole
 from foundry.infra.ids import uuid7
 from foundry.infra.migrations import upgrade
@@ -57,14 +57,14 @@ async def initialise_home(settings: Settings) -> FirstKey | None:
         await db.execute(select(func.pg_advisory_xact_lock(_LOCK)))
         if await _has_working_key(db, settings, pepper):
             return None
-        return await _create_first_key(db, settings, pepper)
+        return await _create_key(db, settings, pepper)
 
 
 async def _has_working_key(db: AsyncSession, settings: Settings, pepper: bytes) -> bool:
     stored = read_stored_key(settings.home)
     if stored is None:
         return False
-    key = await find_working_key(db, pepper, stored)
+    key = await verified_key(db, pepper, stored)
     return (
         key is not None
         and key.role == Role.ADMIN
@@ -72,7 +72,7 @@ async def _has_working_key(db: AsyncSession, settings: Settings, pepper: bytes) 
     )
 
 
-async def _create_first_key(db: AsyncSession, settings: Settings, pepper: bytes) -> FirstKey:
+async def _create_key(db: AsyncSession, settings: Settings, pepper: bytes) -> FirstKey:
     tenant_id, project_id = await ensure_home_project(db, _TENANT, _PROJECT)
     principal = Principal(
         tenant_id=tenant_id,

@@ -14,11 +14,7 @@ def pepper_path(home: Path, configured: Path | None) -> Path:
 
 
 def read_pepper(path: Path) -> bytes:
-    """Read the pepper.
-
-    Raises:
-        SetupError: it is missing, readable by others, or not 32 bytes.
-    """
+    """Raises SetupError: it is missing, readable by others, or not 32 bytes."""
     try:
         mode = path.stat().st_mode
         pepper = path.read_bytes()
@@ -35,7 +31,7 @@ def read_pepper(path: Path) -> bytes:
 
 
 def ensure_pepper(path: Path) -> bytes:
-    """Read the pepper, and make it first if there is none; two processes end with the same one."""
+    """Read it, making it first if there is none; two processes end with the same one."""
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")

@@ -12,7 +12,6 @@ import stat
 import sys
 from pathlib import Path
 
-# Its own copy: this file runs alone, as a script outside of the package.
 _LOOPBACK = "127.0.0.1"
 # A request's head, or the part of its body that HAProxy holds (16 KiB), may not trickle in longer.
 _REQUEST_S = 30
