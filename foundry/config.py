@@ -99,7 +99,8 @@ class ServingSettings(_Section):
 
 class SecuritySettings(_Section):
     pepper_file: Path | None = Field(
-        default=None, description="32 random bytes; unset: secrets/pepper under FOUNDRY_HOME"
+        default=None,
+        description="32 random bytes; required with database.url, else secrets/pepper under home",
     )
     bcrypt_cost: int = Field(default=12, ge=4, le=16)
 

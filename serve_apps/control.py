@@ -50,7 +50,7 @@ def build(args: Mapping[str, Any]) -> Application:
         num_replicas=int(args.get("replicas", 1)),
         max_ongoing_requests=settings.http.max_in_flight,
         graceful_shutdown_timeout_s=10.0,
-        health_check_period_s=10.0,
+        health_check_period_s=3.0,
         health_check_timeout_s=5.0,
         ray_actor_options={"num_cpus": 0.1},
     )

@@ -18,13 +18,17 @@ from foundry.supervisor.serve_engines import prove_answers
 _GB = 10**9
 # Running requests end by themselves when an engine is replaced; gateways cut them off here.
 _LONGEST_ANSWER_S = 900.0
-_HEALTH = {"health_check_period_s": 10.0, "health_check_timeout_s": 5.0}
+# A check costs the engine nothing, and a dead one is replaced at the next.
+_HEALTH = {"health_check_period_s": 3.0, "health_check_timeout_s": 5.0}
 
 # Nothing secret: a runtime environment is visible in Ray's dashboard.
 _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "0",
     "TOKENIZERS_PARALLELISM": "false",
+    # vLLM's own configuration closes every handler of the process, Serve's among them; a
+    # controller that restarts then takes a healthy replica for a broken one and replaces it.
+    "VLLM_CONFIGURE_LOGGING": "0",
     # vLLM keeps one core for processes that spin; ours sleep (`serving.engine.cpu_platform`).
     "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
     "VLLM_LOGGING_LEVEL": "WARNING",

@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import ray
+from ray._common.constants import HEAD_NODE_RESOURCE_NAME
 
 from foundry.config import Settings, load_settings
 from foundry.infra.wiring import open_database
@@ -68,6 +69,9 @@ class SupervisorActor:
 
 def ensure_supervisor() -> None:
     """Start the cluster's supervisor unless it lives."""
-    actor: Any = ray.remote(num_cpus=0, max_restarts=-1, lifetime="detached")(SupervisorActor)
+    # On the head node, as Serve's controller: only there it reaches a dashboard on loopback.
+    actor: Any = ray.remote(
+        num_cpus=0, max_restarts=-1, lifetime="detached", resources={HEAD_NODE_RESOURCE_NAME: 0.001}
+    )(SupervisorActor)
     handle = actor.options(name=NAME, namespace=NAMESPACE, get_if_exists=True).remote()
     ray.get(handle.ready.remote())

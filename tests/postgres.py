@@ -6,6 +6,7 @@ Each test gets a copy of a migrated template, so it may commit, race and fail as
 import asyncio
 import itertools
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -25,6 +26,7 @@ from foundry.infra.embedded.postgres import Role
 from foundry.infra.migrations import upgrade
 
 _TEMPLATE = "template_foundry"
+_SUPERUSER = "tester"
 _numbers = itertools.count()
 
 
@@ -33,9 +35,13 @@ class Server:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self._password = secrets.token_hex(16)
 
     def url(self, database: str, role: Role = Role.ADMIN) -> str:
-        url = make_url(postgres.url(self.home, role)).set(database=database)
+        """As the administrator: a superuser of the tests' own, whom a password lets in."""
+        url = make_url(postgres.build_url(self.home, role)).set(database=database)
+        if role is Role.ADMIN:
+            url = url.set(username=_SUPERUSER, password=self._password)
         return url.render_as_string(hide_password=False)
 
     async def execute(self, statement: str) -> None:
@@ -72,6 +78,9 @@ class Server:
             await self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     async def prepare(self) -> None:
+        postgres.execute(
+            self.home, f"CREATE ROLE {_SUPERUSER} SUPERUSER LOGIN PASSWORD '{self._password}'"
+        )
         # Nothing here needs to survive a power cut.
         await self.execute("ALTER SYSTEM SET fsync = off")
         await self.execute("SELECT pg_reload_conf()")

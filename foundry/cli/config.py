@@ -5,6 +5,7 @@ from pydantic import SecretStr
 
 from foundry.cli.console import Output, OutputOption, print_rows, stdout
 from foundry.config import load_settings, variable_names
+from foundry.governance.identity.pepper import pepper_path
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Show or check the settings")
 
@@ -25,6 +26,7 @@ def show(output: OutputOption = Output.TABLE) -> None:
 
 @app.command()
 def check() -> None:
-    """Fail on an unknown or invalid FOUNDRY_* variable."""
+    """Fail on an unknown or invalid FOUNDRY_* variable, and on a pepper that is not set."""
     settings = load_settings()
+    pepper_path(settings)
     stdout().print(f"the settings are valid; FOUNDRY_HOME is {settings.home}", markup=False)

@@ -1,11 +1,13 @@
 """`foundry keys`: API keys."""
 
+import asyncio
 from typing import Annotated, Literal
 
 import typer
 
 from foundry.cli import session
 from foundry.cli.console import Output, OutputOption, print_record, print_rows, stderr
+from foundry.config import load_settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -35,6 +37,21 @@ def create(
             subject=subject,
         )
     print_record(session.record(key), output)
+    _tell_to_keep(output)
+
+
+@app.command(epilog="Example: foundry keys bootstrap --output json")
+def bootstrap(output: OutputOption = Output.TABLE) -> None:
+    """Create an installation's first key, straight in its database. Works once."""
+    # Loads the database's driver, which no other command needs.
+    from foundry.control.bootstrap import create_first_key
+
+    first = asyncio.run(create_first_key(load_settings()))
+    print_record({"id": first.id, "key": first.api_key}, output)
+    _tell_to_keep(output)
+
+
+def _tell_to_keep(output: Output) -> None:
     if output is Output.TABLE:
         stderr().print("keep the key now: it is not shown again", style="yellow", markup=False)
 

@@ -1,7 +1,8 @@
 """First start: the schema, one tenant, one project and the administrator's key.
 
 Run as `python -m foundry.control.bootstrap`; prints one JSON line, `{"api_key": "fk_live_…"}`, or
-null when `credentials.json` holds an administrator's key that still works.
+null when `credentials.json` holds an administrator's key that still works. `foundry keys bootstrap`
+is the way without a home, once for a database.
 """
 
 import asyncio
@@ -15,11 +16,16 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from foundry.config import Settings, load_settings
-from foundry.errors import FoundryError
+from foundry.errors import FoundryError, SetupError
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import EVERYTHING, Principal, Role
-from foundry.governance.identity.pepper import ensure_pepper, pepper_path
-from foundry.governance.identity.service import KeyRing, ensure_home_project, verified_key
+from foundry.governance.identity.pepper import prepare_pepper
+from foundry.governance.identity.service import (
+    KeyRing,
+    ensure_home_project,
+    require_no_administrator,
+    verified_key,
+)
 from foundry.infra.embedded.postgres import Role as DatabaseRole
 from foundry.infra.ids import uuid7
 from foundry.infra.migrations import upgrade
@@ -51,12 +57,30 @@ async def initialise_home(settings: Settings) -> FirstKey | None:
         DatabaseUnavailable: PostgreSQL cannot be reached.
         SetupError: the pepper cannot be used.
     """
-    pepper = ensure_pepper(pepper_path(settings.home, settings.security.pepper_file))
+    pepper = prepare_pepper(settings)
     await upgrade(database_url(settings, DatabaseRole.MIGRATE))
     async with open_database(settings) as database, database.begin() as db:
         await db.execute(select(func.pg_advisory_xact_lock(_LOCK)))
         if await _has_working_key(db, settings, pepper):
             return None
+        return await _create_key(db, settings, pepper)
+
+
+async def create_first_key(settings: Settings) -> FirstKey:
+    """Make the first administrator's key of a database that no `foundry up` takes care of.
+
+    Migrates first. The key is in no file: whoever calls this shows it.
+
+    Raises:
+        Conflict: an administrator's key exists.
+        DatabaseUnavailable: PostgreSQL cannot be reached.
+        SetupError: the pepper cannot be used.
+    """
+    pepper = prepare_pepper(settings)
+    await upgrade(database_url(settings, DatabaseRole.MIGRATE))
+    async with open_database(settings) as database, database.begin() as db:
+        await db.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+        await require_no_administrator(db)
         return await _create_key(db, settings, pepper)
 
 
@@ -105,7 +129,7 @@ def main() -> None:
         first = asyncio.run(initialise_home(load_settings()))
     except FoundryError as error:
         sys.stderr.write(f"{error.message}\n")
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, SetupError) else 1)
     sys.stdout.write(json.dumps({"api_key": first.api_key if first else None}) + "\n")
 
 

@@ -21,7 +21,7 @@ def database_url(settings: Settings, role: Role = Role.APP) -> str:
     """
     database = settings.database
     if database.url is None:
-        return postgres.url(settings.home, role)
+        return postgres.build_url(settings.home, role)
     own = {Role.MIGRATE: database.migration_url, Role.GATEWAY: database.gateway_url}.get(role)
     return (own or database.url).get_secret_value()
 

@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 
 from foundry.config import DatabaseSettings
 from foundry.errors import DatabaseUnavailable, InvalidRequest
-from foundry.infra.database import Database, unreachable
+from foundry.infra.database import Database, is_unreachable
 
 
 @pytest.mark.postgres
@@ -55,7 +55,7 @@ async def test_a_server_that_is_away_is_called_that() -> None:
     ],
 )
 def test_a_refused_login_is_a_server_that_cannot_be_reached(error: Exception, away: bool) -> None:
-    assert unreachable(error) is away
+    assert is_unreachable(error) is away
 
 
 @pytest.mark.postgres
@@ -64,3 +64,42 @@ async def test_a_database_that_does_not_exist_is_called_unavailable(database_url
     async with Database(url, DatabaseSettings()) as database:
         with pytest.raises(DatabaseUnavailable, match="cannot be reached"):
             await database.ping()
+
+
+async def _backend(database: Database) -> int:
+    async with database.begin() as session:
+        return int((await session.execute(text("SELECT pg_backend_pid()"))).scalar_one())
+
+
+@pytest.mark.postgres
+async def test_a_connection_that_died_while_idle_is_replaced_unseen(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foundry.infra.database._FRESH_S", 0.0)
+    async with (
+        Database(database_url, DatabaseSettings()) as database,
+        Database(database_url, DatabaseSettings()) as other,
+    ):
+        died = await _backend(database)
+        async with other.begin() as session:
+            await session.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": died})
+        assert await _backend(database) != died
+
+
+@pytest.mark.postgres
+async def test_a_connection_that_worked_a_moment_ago_is_not_asked_again(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pings: list[object] = []
+
+    def ping(_: object, connection: object) -> bool:
+        pings.append(connection)
+        return True
+
+    monkeypatch.setattr("sqlalchemy.dialects.postgresql.asyncpg.PGDialect_asyncpg.do_ping", ping)
+    async with Database(database_url, DatabaseSettings()) as database:
+        assert await _backend(database) == await _backend(database)
+        assert pings == []
+        monkeypatch.setattr("foundry.infra.database._FRESH_S", 0.0)
+        await _backend(database)
+        assert len(pings) == 1

@@ -51,6 +51,7 @@ async def database_name(database_url: str) -> str:
         (Role.APP, "UPDATE alembic_version SET version_num = '0001'"),
         (Role.APP, "SET ROLE foundry_migrate"),
         (Role.GATEWAY, "SELECT * FROM api_keys FOR UPDATE"),
+        (Role.GATEWAY, _EVENT),
         (Role.GATEWAY, "DELETE FROM audit_events"),
         (Role.GATEWAY, "INSERT INTO tenants (id, name) VALUES (gen_random_uuid(), 'x')"),
         (Role.AUDIT_READER, "SELECT * FROM api_keys"),
@@ -73,7 +74,6 @@ async def test_the_server_refuses(
             "INSERT INTO tenants (id, name, created_at) SELECT gen_random_uuid(), 'x', now()",
         ),
         (Role.APP, "DELETE FROM endpoint_windows"),
-        (Role.GATEWAY, _EVENT),
         (Role.GATEWAY, "SELECT * FROM api_keys"),
         (Role.GATEWAY, "UPDATE endpoint_windows SET closed = true"),
         (Role.AUDIT_READER, "SELECT * FROM audit_events"),
@@ -102,9 +102,8 @@ async def test_a_home_of_the_single_role_is_taken_over() -> None:
     try:
         ensure_home(home)
         postgres.start(home)
-        admin = postgres.url(home, Role.ADMIN)
-        await upgrade(admin, "0005")
-        await _run(admin, _EVENT)
+        await upgrade(database_url(settings, Role.MIGRATE), "0005")
+        postgres.execute(home, f"REASSIGN OWNED BY foundry_migrate TO foundry; {_EVENT}")
         postgres.start(home)
         assert await initialise_home(settings) is not None
         async with open_database(settings) as database, database.begin() as db:

@@ -1,6 +1,8 @@
 """budsim against the running engine: it asks, measures, learns, and is then right."""
 
 import json
+import math
+import statistics
 
 import pytest
 
@@ -26,14 +28,29 @@ def test_the_answer_for_the_cluster_that_is_there(stack: Stack) -> None:
 
 @pytest.mark.timeout(900)
 @pytest.mark.long(reason="two load tests of three concurrencies each on a CPU engine")
-def test_measured_latencies_lie_in_the_interval_after_calibration(stack: Stack) -> None:
+def test_calibration_brings_predictions_close_to_what_is_measured(stack: Stack) -> None:
     """Three concurrencies teach the factors; three more are judged by them."""
-    for _ in range(2):
-        tested = stack.run(_CLI, "budsim", "recalibrate", "smollm2-135m", *_LOAD, timeout_s=400)
-        assert tested.returncode == 0, tested.stderr
+    before, after = (_recalibrated(stack) for _ in range(2))
+    # An interval holds nine of ten measurements: all six would hold only every other time, fewer
+    # than four of six in one of sixty.
+    inside = [low <= actual <= high for low, _, high, actual in after]
+    assert sum(inside) >= 4, after
+    assert _median_error(after) < _median_error(before) / 2
+
+
+def _recalibrated(stack: Stack) -> list[tuple[float, float, float, float]]:
+    """(low, point, high, measured) of TTFT and TPOT at three concurrencies, milliseconds."""
+    tested = stack.run(_CLI, "budsim", "recalibrate", "smollm2-135m", *_LOAD, timeout_s=400)
+    assert tested.returncode == 0, tested.stderr
     levels = json.loads(tested.stdout)["levels"]
     assert len(levels) == 3
-    for level in levels:
-        for metric in ("ttft_p50_ms", "tpot_ms"):
-            low, _, high = level["predicted"][metric]
-            assert low <= level["actual"][metric] <= high, (metric, level)
+    return [
+        (*level["predicted"][metric], level["actual"][metric])
+        for level in levels
+        for metric in ("ttft_p50_ms", "tpot_ms")
+    ]
+
+
+def _median_error(measured: list[tuple[float, float, float, float]]) -> float:
+    """Of the predicted points, as a distance in logs: half and twice are equally wrong."""
+    return statistics.median(abs(math.log(point / actual)) for _, point, _, actual in measured)

@@ -10,7 +10,6 @@ import openai
 import psutil
 import pytest
 
-from foundry.execution.jobs.domain import BUNDLED
 from foundry.infra.embedded import postgres
 from foundry.infra.embedded.processes import members
 from foundry.infra.embedded.state import stack_id
@@ -133,12 +132,3 @@ def test_without_postgresql_requests_fail_clearly_and_recover(stack: Stack) -> N
         _until(lambda: client.get("/v1/models").status_code == 200, timeout_s=60)
         assert client.get("/api/models").status_code == 200
     assert _answers(stack)
-
-
-def test_a_supervisor_that_dies_is_replaced_and_jobs_go_on(stack: Stack) -> None:
-    before = next(_titled(stack, "SupervisorActor"))
-    before.kill()
-    with stack.client() as client:
-        job = client.jobs.submit_import("after-the-supervisor", BUNDLED, force=True)
-        assert client.jobs.wait(job.id, timeout_s=120).state == "SUCCEEDED"
-    assert [process.pid != before.pid for process in _titled(stack, "SupervisorActor")] == [True]

@@ -23,13 +23,19 @@ class Part:
 
     Attributes:
         needs_job: it lives only while a job trains.
-        restarts_engine: losing it takes the engine along, whose start dominates the recovery.
+        takes_along: what is lost with it and must start again, which dominates the recovery.
     """
 
     name: str
     find: Callable[[Path], list[psutil.Process]]
     needs_job: bool = False
-    restarts_engine: bool = False
+    takes_along: Literal["nothing", "engine", "ray"] = "nothing"
+
+    def is_there_in(self, situation: str) -> bool:
+        """Whether there is such a process in that situation, and a reason to try it."""
+        if self.needs_job:
+            return situation in {"training", "publish", "cancel"}
+        return situation != "training"
 
 
 def _matching(*words: str) -> Callable[[Path], list[psutil.Process]]:
@@ -58,11 +64,20 @@ PARTS: Sequence[Part] = (
     Part("supervisor", _matching("ray::SupervisorActor")),
     Part("gateway", _matching("ray::ServeReplica:gateway")),
     Part("controller", _matching("ray::ServeController")),
-    Part("engine", _matching("VLLM::Worker", "VLLM::EngineCore"), restarts_engine=True),
+    Part("engine", _matching("VLLM::Worker", "VLLM::EngineCore"), takes_along="engine"),
     Part("postgres", _postmaster),
-    Part("ray_head", _matching("gcs_server"), restarts_engine=True),
-    Part("dashboard_agent", _matching("dashboard/agent.py", "ray::DashboardAgent")),
+    Part("ray_head", _matching("gcs_server"), takes_along="ray"),
+    # A raylet ends with its agent.
+    Part(
+        "dashboard_agent",
+        _matching("dashboard/agent.py", "ray::DashboardAgent"),
+        takes_along="ray",
+    ),
 )
+
+
+def find_part(name: str) -> Part:
+    return next(part for part in PARTS if part.name == name)
 
 
 def inject(processes: Iterable[psutil.Process], how: How) -> list[psutil.Process]:

@@ -1,25 +1,66 @@
-"""All faults on one stack of their own: plain start first, then one fault after the other."""
+"""Faults one after the other on one stack: which part, by which signal, in which situation."""
 
 import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+from foundry.config import Settings
 from foundry.execution.jobs.domain import BUNDLED, JobState
 from foundry.infra.embedded import stack
-from foundry.sdk import Foundry, SftConfig
 from tests.bench.stack import fresh_home
 from tests.recovery.faults import PARTS, How, Part
 from tests.recovery.probe import NotRecovered, Recovery, Site, measure_recovery, wait_until
+from tests.recovery.situations import DATASET, SITUATIONS
 
 BASE = "smollm2-135m"
-_DATASET = "numbers"
-_TRAINING = SftConfig(
-    max_steps=12, batch_size=2, micro_batch_size=2, max_seq_len=128, checkpoint_every=2
-)
+PLAIN_LIMIT_S = 240.0
+
+
+@dataclass(frozen=True, slots=True)
+class PlainStarts:
+    """Seconds that starts take which nothing hinders; a recovery is compared with them.
+
+    Attributes:
+        engine: from a deploy until the model answers, its files and caches being there.
+        stack: from `foundry up` on a stopped home until the model answers.
+    """
+
+    engine: float
+    stack: float
+
+    def of(self, part: Part) -> float | None:
+        """Of what the part takes along; None: it takes nothing along."""
+        return {"nothing": None, "engine": self.engine, "ray": self.stack}[part.takes_along]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One fault. `situation` is a key of `SITUATIONS`."""
+
+    part: Part
+    how: How
+    situation: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.part.name}/{self.how}/{self.situation}"
+
+
+def list_cases(situations: Iterable[str]) -> list[Case]:
+    """Every part by every signal in those situations, as far as the part is there in them."""
+    hows: tuple[How, ...] = ("kill", "stop")
+    return [
+        Case(part, how, situation)
+        for part in PARTS
+        for situation in situations
+        for how in hows
+        if part.is_there_in(situation)
+    ]
 
 
 def say(text: str) -> None:
@@ -28,77 +69,97 @@ def say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def running_site(rows: Path) -> Iterator[tuple[Site, float]]:
-    """A stack with a base that answers and a small dataset, and its engine's plain start, s."""
+def running_site(folder: Path) -> Iterator[tuple[Site, PlainStarts]]:
+    """A stack with a base that answers and a small dataset."""
     with fresh_home() as settings:
         stack.up(settings, say)
         found = json.loads((settings.home / "credentials.json").read_text())
         site = Site(settings.home, found["url"], found["api_key"], BASE)
-        rows.write_text(
-            "".join(
-                json.dumps({"prompt": f"What follows {n}?", "completion": str(n + 1)}) + "\n"
-                for n in range(40)
-            )
-        )
         with site.client() as client:
             job = client.jobs.submit_import(BASE, BUNDLED)
             assert client.jobs.wait(job.id, timeout_s=300).state == JobState.SUCCEEDED
-            client.datasets.add(_DATASET, rows)
-            seconds = _deploy(client, site)
-        yield site, seconds
+            endpoint = client.endpoints.create(BASE).id
+        _time_deploy(site, endpoint)
+        starts = PlainStarts(_time_redeploy(site, endpoint), _time_stack(settings, site))
+        say(f"a plain start of the engine {starts.engine:.1f} s, of all {starts.stack:.1f} s")
+        add_dataset(site, folder)
+        yield site, starts
 
 
-def _deploy(client: Foundry, site: Site) -> float:
+def add_dataset(site: Site, folder: Path) -> None:
+    """The dataset that the trainings of the situations use."""
+    rows = folder / "numbers.jsonl"
+    rows.write_text(
+        "".join(
+            json.dumps({"prompt": f"What follows {n}?", "completion": str(n + 1)}) + "\n"
+            for n in range(40)
+        )
+    )
+    with site.client() as client:
+        client.datasets.add(DATASET, rows)
+
+
+def _time_deploy(site: Site, endpoint: UUID) -> float:
     began = time.monotonic()
-    endpoint = client.endpoints.create(BASE)
-    client.endpoints.deploy(endpoint.id)
-    client.endpoints.wait(endpoint.id, timeout_s=600)
+    with site.client() as client:
+        client.endpoints.deploy(endpoint)
+        client.endpoints.wait(endpoint, timeout_s=600)
     wait_until(site.chats, 60, "the first answer")
     return time.monotonic() - began
 
 
+def _time_redeploy(site: Site, endpoint: UUID) -> float:
+    with site.client() as client:
+        client.endpoints.stop(endpoint)
+        wait_until(
+            lambda: client.endpoints.get(endpoint).state == "STOPPED", 120, "a stopped engine"
+        )
+    return _time_deploy(site, endpoint)
+
+
+def _time_stack(settings: Settings, site: Site) -> float:
+    stack.down(settings.home, say)
+    began = time.monotonic()
+    stack.up(settings, say)
+    wait_until(site.chats, 600, "an answer after a plain start")
+    return time.monotonic() - began
+
+
+def run_case(site: Site, case: Case, starts: PlainStarts) -> Recovery:
+    """Raises NotRecovered."""
+    plain = starts.of(case.part)
+    limit = PLAIN_LIMIT_S if plain is None else 4 * plain + 120
+    name = f"{case.situation}-{case.part.name.replace('_', '-')}-{case.how}"
+    with SITUATIONS[case.situation](site, case.part, name) as scene:
+        return measure_recovery(
+            site, case.part, case.how, within_s=limit, situation=case.situation, end=scene.end
+        )
+
+
 def run_matrix(
-    site: Site, engine_start_s: float, hows: Sequence[How], parts: Sequence[Part] = PARTS
+    site: Site, starts: PlainStarts, cases: Iterable[Case]
 ) -> tuple[list[Recovery], list[str]]:
-    """Each part by each signal. Returns what was measured, and the faults not recovered from."""
+    """Returns what was measured, and the faults that were not recovered from."""
     done: list[Recovery] = []
     failed: list[str] = []
-    for part in parts:
-        for how in hows:
-            limit = 4 * engine_start_s + 120 if part.restarts_engine else 240.0
-            say(f"{part.name}/{how}")
-            try:
-                running = _begin_training(site, part, how) if part.needs_job else None
-                found = measure_recovery(site, part, how, within_s=limit, running=running)
-            except NotRecovered as error:
-                say(f"{part.name}/{how}: {error}")
-                failed.append(f"{part.name}/{how}: {error}")
-                if not _repaired(site):
-                    return done, failed
-            else:
-                say(f"{part.name}/{how}: {found.seconds:.1f} s")
-                done.append(found)
+    for case in cases:
+        say(case.name)
+        try:
+            found = run_case(site, case, starts)
+        except NotRecovered as error:
+            say(f"{case.name}: {error}")
+            failed.append(f"{case.name}: {error}")
+            if not _recovers_late(site):
+                return done, failed
+        else:
+            say(f"{case.name}: {found.seconds:.1f} s{'' if found.is_clean else f', {found}'}")
+            done.append(found)
     return done, failed
 
 
-def _begin_training(site: Site, part: Part, how: How) -> UUID:
-    """A job whose process is there and has made a few steps."""
-    with site.client() as client:
-        job = client.jobs.submit_sft(
-            f"during-{part.name}-{how}", BASE, _DATASET, _TRAINING, force=True
-        )
-
-        def trains() -> bool:
-            step = client.jobs.get(job.id).progress.get("step", 0)
-            return isinstance(step, int) and step >= 2 and bool(part.find(site.home))
-
-        wait_until(trains, 240, "a job that trains")
-    return job.id
-
-
-def _repaired(site: Site) -> bool:
+def _recovers_late(site: Site) -> bool:
     """After a fault that was not recovered from, the rest is judged only if chat answers."""
     with contextlib.suppress(NotRecovered):
-        wait_until(site.chats, 240, "an answer before the next fault")
+        wait_until(site.chats, PLAIN_LIMIT_S, "an answer before the next fault")
         return True
     return False

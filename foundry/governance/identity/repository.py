@@ -8,6 +8,7 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from foundry.governance.identity.domain import EVERYTHING, Role
 from foundry.governance.identity.tables import ApiKey, Project, Tenant
 from foundry.infra.ids import uuid7
 
@@ -15,6 +16,17 @@ from foundry.infra.ids import uuid7
 async def find_key(db: AsyncSession, key_id: str) -> ApiKey | None:
     """By the public id alone: the tenant is what the key is going to tell us."""
     return await db.get(ApiKey, key_id)
+
+
+async def find_administrator_key(db: AsyncSession) -> ApiKey | None:
+    """One of any tenant that works now and may create others, as far as its row tells."""
+    query = select(ApiKey).where(
+        ApiKey.role == Role.ADMIN,
+        ApiKey.scopes.contains(sorted(EVERYTHING)),
+        ApiKey.revoked_at.is_(None),
+        ApiKey.expires_at > func.now(),
+    )
+    return (await db.execute(query.order_by(ApiKey.created_at).limit(1))).scalar()
 
 
 async def ensure_tenant(db: AsyncSession, name: str) -> UUID:

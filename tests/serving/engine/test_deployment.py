@@ -5,9 +5,11 @@ import subprocess
 import sys
 from uuid import UUID
 
+import pytest
 from starlette.requests import Request
 
 from foundry.config import ServingSettings
+from foundry.errors import EngineFailed
 from foundry.serving.engine.deployment import Closed, EngineReplica, EngineSpec
 from foundry.serving.engine.options import EngineOptions
 from serve_apps.engine import bind_deployments
@@ -43,3 +45,19 @@ def test_a_replica_reserves_what_its_endpoint_asks_for() -> None:
     # The same versions again only change the number of replicas; the ingress is left alone.
     assert deployment.version == "digest"
     assert application._bound_deployment.version == "digest"
+
+
+class DeadServer:
+    async def check_health(self) -> None:
+        raise EngineFailed("the engine died")
+
+
+async def test_a_replica_whose_engine_is_dead_ends_its_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr("foundry.serving.engine.deployment.os._exit", ended.append)
+    replica = EngineReplica.__new__(EngineReplica)
+    replica._server = DeadServer()  # type: ignore[assignment]
+    await replica.check_health()
+    assert ended == [70]
