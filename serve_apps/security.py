@@ -22,7 +22,7 @@ _TLS_FILES = ("RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT")
 
 
 def open_authenticator(settings: Settings, database: Database) -> Authenticator:
-    """The authenticator of API keys.
+    """Open the authenticator of an application.
 
     Raises:
         SetupError: the pepper is missing or unsafe.

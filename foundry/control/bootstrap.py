@@ -23,8 +23,8 @@ from foundry.governance.identity.pepper import prepare_pepper
 from foundry.governance.identity.service import (
     KeyRing,
     ensure_home_project,
+    find_working_key,
     require_no_administrator,
-    verified_key,
 )
 from foundry.infra.embedded.postgres import Role as DatabaseRole
 from foundry.infra.ids import uuid7
@@ -63,7 +63,7 @@ async def initialise_home(settings: Settings) -> FirstKey | None:
         await db.execute(select(func.pg_advisory_xact_lock(_LOCK)))
         if await _has_working_key(db, settings, pepper):
             return None
-        return await _create_key(db, settings, pepper)
+        return await _create_first_key(db, settings, pepper)
 
 
 async def create_first_key(settings: Settings) -> FirstKey:
@@ -81,14 +81,14 @@ async def create_first_key(settings: Settings) -> FirstKey:
     async with open_database(settings) as database, database.begin() as db:
         await db.execute(select(func.pg_advisory_xact_lock(_LOCK)))
         await require_no_administrator(db)
-        return await _create_key(db, settings, pepper)
+        return await _create_first_key(db, settings, pepper)
 
 
 async def _has_working_key(db: AsyncSession, settings: Settings, pepper: bytes) -> bool:
     stored = read_stored_key(settings.home)
     if stored is None:
         return False
-    key = await verified_key(db, pepper, stored)
+    key = await find_working_key(db, pepper, stored)
     return (
         key is not None
         and key.role == Role.ADMIN
@@ -96,7 +96,7 @@ async def _has_working_key(db: AsyncSession, settings: Settings, pepper: bytes) 
     )
 
 
-async def _create_key(db: AsyncSession, settings: Settings, pepper: bytes) -> FirstKey:
+async def _create_first_key(db: AsyncSession, settings: Settings, pepper: bytes) -> FirstKey:
     tenant_id, project_id = await ensure_home_project(db, _TENANT, _PROJECT)
     principal = Principal(
         tenant_id=tenant_id,

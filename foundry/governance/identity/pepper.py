@@ -48,7 +48,7 @@ def prepare_pepper(settings: Settings) -> bytes:
 
 
 def read_pepper(path: Path) -> bytes:
-    """The bytes of a pepper's file.
+    """Read the pepper.
 
     Raises:
         SetupError: it is missing, readable by others, or not 32 bytes.
@@ -69,7 +69,7 @@ def read_pepper(path: Path) -> bytes:
 
 
 def ensure_pepper(path: Path) -> bytes:
-    """Read it, making it first if there is none; two processes end with the same one."""
+    """Read the pepper, and make it first if there is none; two processes end with the same one."""
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")

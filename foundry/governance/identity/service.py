@@ -157,8 +157,8 @@ class Authenticator:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-async def verified_key(db: AsyncSession, pepper: bytes, text: str) -> ApiKey | None:
-    """The row of a key that works now, checked without any cache; None: it does not."""
+async def find_working_key(db: AsyncSession, pepper: bytes, text: str) -> ApiKey | None:
+    """Find the row of a key that works now, checked without any cache; None: it does not work."""
     token = parse_token(text)
     row = await find_key(db, token.id) if token else None
     if token is None or row is None or not _is_usable(row, token, pepper):
@@ -181,7 +181,7 @@ async def require_no_administrator(db: AsyncSession) -> None:
 
 
 async def ensure_home_project(db: AsyncSession, tenant: str, project: str) -> tuple[UUID, UUID]:
-    """The ids of a tenant and one of its projects, made if they are not there."""
+    """Make a tenant and a project of it unless they are there, and return their ids."""
     tenant_id = await ensure_tenant(db, tenant)
     return tenant_id, await ensure_project(db, tenant_id, project)
 

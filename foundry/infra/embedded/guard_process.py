@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from foundry.config import Settings, load_settings
+from foundry.config import LOOPBACK, Settings, load_settings
 from foundry.errors import AlreadyRunning
 from foundry.infra.embedded import postgres, stack
 from foundry.infra.embedded.guard import Guard, write_repair
@@ -24,7 +24,6 @@ from foundry.infra.embedded.state import StackState, exclusive, load, stack_id
 from foundry.infra.embedded.watch import Look, Silence
 
 _TURN_S = 2.0
-_LOOPBACK = "127.0.0.1"
 # Dead is dead. A server that recovers refuses callers for a while; Ray and Serve restart their own
 # actors within that time, and only where they do not, somebody must.
 _DEAD_S, _RECOVERING_S, _RAY_MENDS_S = 2.0, 30.0, 45.0
@@ -67,7 +66,7 @@ def _ray(
     if known is None or process_of(*known) is None:
         yield Silence("ray", "its head is gone", _DEAD_S)
         return
-    if not listens(_LOOPBACK, settings.ray.port):
+    if not listens(LOOPBACK, settings.ray.port):
         yield Silence("ray", f"nothing listens on {settings.ray.port}", _RECOVERING_S)
     if find_supervisor(processes) is None:
         yield Silence("supervisor", "its actor is gone", _RAY_MENDS_S)

@@ -14,6 +14,7 @@ import stat
 import sys
 from pathlib import Path
 
+# Its own copy: this file runs alone, as a script outside of the package.
 _LOOPBACK = "127.0.0.1"
 _MODULE = b'/infra/embedded/haproxy.py"'
 # A request's head, or the part of its body that HAProxy holds (16 KiB), may not trickle in longer.

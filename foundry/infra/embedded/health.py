@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from foundry.config import Settings
+from foundry.config import LOOPBACK, Settings
 from foundry.infra.embedded import postgres
 from foundry.infra.embedded.guard import last_repair, running_guard
 from foundry.infra.embedded.ports import listens
@@ -76,7 +76,7 @@ def _guard(settings: Settings) -> PartStatus:
 def _postgres(settings: Settings) -> PartStatus:
     if settings.database.url is not None:
         parts = urlsplit(settings.database.url.get_secret_value())
-        host, port = parts.hostname or "127.0.0.1", parts.port or 5432
+        host, port = parts.hostname or LOOPBACK, parts.port or 5432
         return PartStatus("postgres", listens(host, port), f"external, {host}:{port}")
     pid = postgres.running_pid(settings.home)
     # A frozen server has a pid and an open socket.
@@ -95,7 +95,7 @@ def _ray(settings: Settings, state: StackState | None) -> PartStatus:
     head = process_of(*known) if known is not None else None
     if head is None:
         return PartStatus("ray", False, "not running", port=port_number)
-    ready = listens("127.0.0.1", port_number)
+    ready = listens(LOOPBACK, port_number)
     return PartStatus("ray", ready, "local, token on", pid=head.pid, port=port_number)
 
 

@@ -15,9 +15,9 @@ from ipaddress import ip_address
 
 import psutil
 
+from foundry.config import LOOPBACK
 from foundry.infra.embedded.processes import members
 
-_LOOPBACK = "127.0.0.1"
 _TIMEOUT_S = 5.0
 # One path per kind of HTTP server that a stack runs; the others answer 404 to it.
 _PATHS = ("/v1/models", "/api/models", "/api/version", "/metrics", "/stats")
@@ -87,7 +87,7 @@ def _judge(listener: Listener, probes: list[Probe]) -> Exposure:
     mapped = getattr(address, "ipv4_mapped", None) or address
     if mapped.is_loopback:
         return Exposure(listener, Verdict.LOOPBACK, "only processes of this machine reach it")
-    target = _LOOPBACK if mapped.is_unspecified else str(mapped)
+    target = LOOPBACK if mapped.is_unspecified else str(mapped)
     answers = [probe(target, listener.port) for probe in probes]
     if False in answers:
         return Exposure(listener, Verdict.EXPOSED, "it answered a caller who brought no token")

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 import foundry
-from foundry.config import Settings, child_environment
+from foundry.config import LOOPBACK, Settings, child_environment
 from foundry.errors import SetupError, Unavailable
 from foundry.infra.embedded import haproxy
 from foundry.infra.embedded.paths import ray_dir, serve_dir
@@ -20,7 +20,6 @@ from foundry.infra.embedded.ports import free_ports, listens
 from foundry.infra.embedded.processes import alive
 from foundry.infra.embedded.state import stack_id, write_private
 
-_LOOPBACK = "127.0.0.1"
 _POLL_S = 0.2
 _TICK_S = 5.0
 # Serve's replicas search their own slice of the documented ranges, so that stacks do not collide.
@@ -62,7 +61,7 @@ HARDENED = {
     "VLLM_PLUGINS": "foundry",
     "VLLM_MAX_N_SEQUENCES": "16",
     "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
-    "VLLM_HOST_IP": _LOOPBACK,
+    "VLLM_HOST_IP": LOOPBACK,
     # Workers rewrite their titles; this keeps the environment readable, which `down` relies on.
     "SPT_NOENV": "1",
 }
@@ -92,7 +91,7 @@ def environment(settings: Settings, ports: Mapping[str, int]) -> dict[str, str]:
         # In a job's entry point, `python` is this installation's.
         "PATH": f"{Path(sys.executable).parent}:{child_environment().get('PATH', os.defpath)}",
         "VLLM_CACHE_ROOT": str(home / "cache" / "vllm"),
-        "RAY_ADDRESS": settings.ray.address or f"{_LOOPBACK}:{settings.ray.port}",
+        "RAY_ADDRESS": settings.ray.address or f"{LOOPBACK}:{settings.ray.port}",
         "RAY_AUTH_TOKEN_PATH": str(token_file(home)),
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(files / "haproxy"),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(files / "haproxy.cfg"),
@@ -172,7 +171,7 @@ def wait_ready(settings: Settings, head: psutil.Process, tick: Callable[[float],
     began = time.monotonic()
     told = began
     needed = (settings.ray.port, settings.ray.dashboard_port)
-    while not all(listens(_LOOPBACK, port) for port in needed):
+    while not all(listens(LOOPBACK, port) for port in needed):
         waited = time.monotonic() - began
         if not alive(head):
             raise Unavailable(f"Ray stopped while starting: {last_line(log)} (log: {log})")
@@ -201,7 +200,7 @@ def _flags(settings: Settings, ports: Mapping[str, int]) -> list[str]:
         "--head",
         "--block",
         "--disable-usage-stats",
-        f"--node-ip-address={_LOOPBACK}",
+        f"--node-ip-address={LOOPBACK}",
         f"--port={ray.port}",
         f"--temp-dir={ray_dir(settings.home)}",
         f"--object-store-memory={ray.object_store_mb * 2**20}",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from foundry.config import Settings, environment_of, secret_variables
+from foundry.config import LOOPBACK, Settings, environment_of, secret_variables
 from foundry.errors import AlreadyRunning, SetupError
 from foundry.infra.embedded import postgres, ray
 from foundry.infra.embedded.fingerprint import changes, fingerprint
@@ -53,7 +53,6 @@ from foundry.infra.embedded.state import (
 from foundry.infra.embedded.steps import run_step
 
 _POSTGRES = "postgres"
-_LOOPBACK = "127.0.0.1"
 _BOOTSTRAP_TIMEOUT_S = 300.0
 _SERVE_TIMEOUT_S = 600.0
 _STOP_GRACE_S = 5.0
@@ -228,7 +227,7 @@ def _ports(settings: Settings) -> list[tuple[str, int, str]]:
     """Host, port and the setting of each port that a user chooses."""
     return [
         (settings.http.host, settings.http.port, "FOUNDRY_HTTP__PORT"),
-        (_LOOPBACK, settings.ray.port, "FOUNDRY_RAY__PORT"),
+        (LOOPBACK, settings.ray.port, "FOUNDRY_RAY__PORT"),
         (
             settings.ray.dashboard_host,
             settings.ray.dashboard_port,
@@ -262,7 +261,7 @@ def _ray_head(settings: Settings, state: StackState | None) -> psutil.Process | 
     if state is None or "ray" not in state.pids:
         return None
     head = process_of(*state.pids["ray"])
-    return head if head is not None and listens(_LOOPBACK, settings.ray.port) else None
+    return head if head is not None and listens(LOOPBACK, settings.ray.port) else None
 
 
 def _start_ray(
