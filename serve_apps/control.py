@@ -43,7 +43,11 @@ class Control:
 
 
 def build(args: Mapping[str, Any]) -> Application:
-    """Args: `replicas` (1)."""
+    """Build the control plane's Serve application.
+
+    Args:
+        args: `replicas`, 1 if it is left out.
+    """
     settings = load_settings()
     deployment = serve.deployment(
         name="control",

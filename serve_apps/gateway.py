@@ -61,7 +61,11 @@ class Gateway:
 
 
 def build(args: Mapping[str, Any]) -> Application:
-    """Args: `replicas` (1)."""
+    """Build the gateway's Serve application.
+
+    Args:
+        args: `replicas`, 1 if it is left out.
+    """
     settings = load_settings()
     deployment = serve.deployment(
         name="gateway",
