@@ -102,7 +102,7 @@ class WatchClient:
             try:
                 await self._app(scope, client.receive, send_watched)
             finally:
-                # Inside: a client that leaves this late cancels what awaits here.
+                # Inside: a server may cancel here too, and the client be why.
                 await client.close()
         except asyncio.CancelledError:
             # As asyncio.timeout does: only a cancellation of our own ends here.

@@ -3,9 +3,8 @@
 import asyncio
 
 import pytest
-from starlette.types import Message, Receive, Scope, Send
 
-from foundry.infra.http.presence import Client, WatchClient
+from foundry.infra.http.presence import Client
 from foundry.infra.http.scopes import Stage
 from tests.infra.http.application import Connection, Staged
 
@@ -80,24 +79,6 @@ async def test_an_error_of_the_server_reaches_who_reads() -> None:
         await client.receive()
     await client.close()
     await request
-
-
-async def test_a_client_that_leaves_as_its_request_ends_cancels_nothing_else() -> None:
-    """The application has returned, and the cancellation arrives where the stage cleans up."""
-    inbox: asyncio.Queue[dict[str, object]] = asyncio.Queue()
-
-    async def answer_nothing(scope: Scope, receive: Receive, send: Send) -> None:
-        inbox.put_nowait({"type": "http.disconnect"})
-        while not scope["state"]["client"].left:  # noqa: ASYNC110
-            await asyncio.sleep(0)
-
-    async def send(message: Message) -> None:
-        raise AssertionError("nothing is sent")
-
-    request = asyncio.create_task(WatchClient(answer_nothing)({"type": "http"}, inbox.get, send))
-    await asyncio.wait({request}, timeout=30)
-    assert not request.cancelled()
-    assert request.exception() is None
 
 
 async def test_a_complete_answer_is_not_a_client_that_left() -> None:
