@@ -43,7 +43,7 @@ class Control:
 
 
 def build(args: Mapping[str, Any]) -> Application:
-    """One deployment.
+    """Build the control plane's Serve application.
 
     Args:
         args: `replicas` (1); `version`: of code and settings, the same one again restarts nothing.

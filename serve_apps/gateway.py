@@ -61,7 +61,7 @@ class Gateway:
 
 
 def build(args: Mapping[str, Any]) -> Application:
-    """One deployment.
+    """Build the gateway's Serve application.
 
     Args:
         args: `replicas` (1); `version`: of code and settings, the same one again restarts nothing.

@@ -10,7 +10,6 @@ import pytest
 
 from foundry.errors import ContextLengthExceeded, FoundryError, Overloaded
 from foundry.gateway.ports import End
-from foundry.gateway.retries import FLOOR, WINDOW_S, RetryBudget
 from foundry.infra.http.scopes import Stage
 from foundry.infra.wire.frames import Usage
 from tests.fakes.engine import FakeEngine
@@ -242,14 +241,3 @@ async def test_internal_after_dispatch(stand: Stand, body: dict[str, Any]) -> No
     stand.upstream.bug = ZeroDivisionError("a bug of ours")
     assert (await ask(stand, body)).status_code == 500
     assert recorded(stand) == (End.INTERNAL, None, None)
-
-
-def test_the_budget_is_a_tenth_of_the_last_ten_seconds() -> None:
-    now = 0.0
-    budget = RetryBudget(lambda: now)
-    assert [budget.take_retry() for _ in range(FLOOR + 1)] == [True] * FLOOR + [False]
-    for _ in range(100):
-        budget.count_request()
-    assert [budget.take_retry() for _ in range(6)] == [True] * 5 + [False]
-    now = WINDOW_S
-    assert [budget.take_retry() for _ in range(FLOOR + 1)] == [True] * FLOOR + [False]

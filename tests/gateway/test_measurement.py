@@ -102,6 +102,7 @@ async def test_a_window_holds_what_its_requests_did() -> None:
     bench.settle(streamed=False, ttft_s=0.5)
     bench.settle(end=End.ENGINE_DIED, code="engine_failed")
     bench.settle(end=End.CLIENT_LEFT)
+    bench.settle(end=End.SHUT_DOWN)
     bench.settle(end=End.REFUSED, code="invalid_value")
     await bench.measurement.flush()
     (key,) = bench.sink.rows
@@ -110,8 +111,8 @@ async def test_a_window_holds_what_its_requests_did() -> None:
     assert (found.n, found.requests, found.errors) == (10, 11, 1)
     assert (found.input_total, found.output_total) == (77, 55)
     assert found.busy_s == pytest.approx(5.0)
-    # Ten requests one after the other, and four more beside the last.
-    assert found.concurrency == pytest.approx(14 * 0.5 / 5.0)
+    # Ten requests one after the other, and five more beside the last.
+    assert found.concurrency == pytest.approx(15 * 0.5 / 5.0)
     actual = found.actual()
     assert actual["ttft_p50_ms"] == pytest.approx(100, rel=0.01)
     assert actual["tpot_ms"] == pytest.approx(100, rel=0.01)

@@ -138,13 +138,14 @@ def _to_invalid_request(error: RequestValidationError) -> InvalidRequest:
 
 
 def _answer_framework_error(request: Request, error: HTTPException) -> JSONResponse:
+    """An error that the framework found, by its status: its own words are left out."""
     where = f"{request.method} {request.url.path}"
     if error.status_code == 404:
         return _answer(request, NotFound(f"no such route: {where}"))
-    if error.status_code < 500:
-        body = error_body(InvalidRequest(str(error.detail)))
-    else:
-        body = error_body(FoundryError(str(error.detail)))
     if error.status_code == 405:
-        body["error"] |= {"message": f"not allowed: {where}", "code": "method_not_allowed"}
-    return JSONResponse(body, status_code=error.status_code, headers=dict(error.headers or {}))
+        body = error_body(InvalidRequest(f"not allowed: {where}"))
+        body["error"] |= {"code": "method_not_allowed"}
+        return JSONResponse(body, status_code=405, headers=dict(error.headers or {}))
+    if error.status_code < 500:
+        return _answer(request, InvalidRequest("the body cannot be read: send JSON in UTF-8"))
+    return _answer(request, FoundryError(f"{where} cannot be answered now; retry later"))

@@ -99,12 +99,14 @@ class WatchClient:
         cancelled_before = request.cancelling()
         client.watch(request)
         try:
-            await self._app(scope, client.receive, send_watched)
+            try:
+                await self._app(scope, client.receive, send_watched)
+            finally:
+                # Inside: a server may cancel here too, and the client be why.
+                await client.close()
         except asyncio.CancelledError:
             # As asyncio.timeout does: only a cancellation of our own ends here.
             ours = client.left and request.uncancel() <= cancelled_before
             await client.has_left()
             if not ours:
                 raise
-        finally:
-            await client.close()

@@ -151,7 +151,7 @@ class VllmEngine(VLLMEngine):  # type: ignore[misc]
             await self._started_client().remove_lora(request.lora_int_id)
 
     async def check_health(self) -> None:
-        """Raises EngineFailed: the core is dead or answers nothing; neither heals by itself."""
+        """Raise EngineFailed when the core is dead or answers nothing; neither heals by itself."""
         client = self._started_client()
         try:
             await client.check_health()
