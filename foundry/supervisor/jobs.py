@@ -7,9 +7,12 @@ another. A job's next attempt begins only when Ray shows the one before it ended
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from uuid import UUID
 
+from foundry.execution.jobs.queue import QUEUE_WINDOW
 from foundry.execution.jobs.service import (
     Job,
+    Waiting,
     admit_jobs,
     confirm_attempt,
     expire_leases,
@@ -33,6 +36,8 @@ from foundry.supervisor.tasks import KeyedTasks
 # Leases look expired right after PostgreSQL comes back: their holders could not renew them.
 OUTAGE_GRACE_S = 30.0
 _ADMISSION = "admission"
+# Steps that run or wait at a time; each holds a job's row in memory.
+_MOST_BUSY = 1000
 
 
 class JobReconciler:
@@ -50,37 +55,53 @@ class JobReconciler:
         self.tasks = KeyedTasks("job", clock=clock)
         # What this process remembers between passes; losing it costs time only.
         self._database_back = 0.0
+        self._queue_place: Waiting | None = None
 
     async def reconcile(self) -> None:
         """One pass: offer a step for each job; leases expire whatever the steps do."""
         steps: dict[object, Callable[[], Awaitable[object]]] = {_ADMISSION: self._admit}
+        busy = self.tasks.list_busy()
         if self._clock() >= self._database_back:
             await expire_leases(self._database)
-            # Not during an outage's grace: a driver that waits for PostgreSQL looks quiet, too.
-            for job in await list_quiet_jobs(self._database):
-                steps[job.id] = partial(self._look_after, job)
-        for job in await list_jobs_to_start(self._database):
-            steps[job.id] = partial(self._start, job)
-        for job in await list_stalled_jobs(self._database):
-            steps[job.id] = partial(self._settle, job)
-        for job in await list_jobs_to_stop(self._database):
-            steps[job.id] = partial(self._stop, job)
-        self.tasks.keep_only(steps.keys())
+        if len(busy) < _MOST_BUSY:
+            steps |= await self._list_steps({key for key in busy if isinstance(key, UUID)})
+        self.tasks.keep_only(steps.keys() | busy)
         for key, step in steps.items():
             self.tasks.offer(key, step)
+
+    async def _list_steps(self, busy: set[UUID]) -> dict[object, Callable[[], Awaitable[object]]]:
+        """What can be done for jobs that are not `busy`; of two steps of a job the last counts."""
+        steps: dict[object, Callable[[], Awaitable[object]]] = {}
+        if self._clock() >= self._database_back:
+            # Not during an outage's grace: a driver that waits for PostgreSQL looks quiet, too.
+            for job in await list_quiet_jobs(self._database, busy):
+                steps[job.id] = partial(self._look_after, job)
+        for job in await list_jobs_to_start(self._database, busy):
+            steps[job.id] = partial(self._start, job)
+        for job in await list_stalled_jobs(self._database, busy):
+            steps[job.id] = partial(self._settle, job)
+        for job in await list_jobs_to_stop(self._database, busy=busy):
+            steps[job.id] = partial(self._stop, job)
+        return steps
 
     def note_outage(self) -> None:
         """PostgreSQL was away: give lease holders time to renew."""
         self._database_back = self._clock() + OUTAGE_GRACE_S
 
     async def _admit(self) -> None:
-        queue = await list_queue(self._database)
+        queue = await list_queue(self._database, self._queue_place)
         if not queue:
+            self._queue_place = None
             return
         # In this order, what is placed meanwhile is counted twice and never not at all.
         reserved = await list_reservations(self._database)
         nodes = await self._launcher.list_nodes()
-        await record_decision(self._database, admit_jobs(queue, reserved, nodes))
+        decision = admit_jobs(queue, reserved, nodes)
+        await record_decision(self._database, decision, queue)
+        # Jobs that no node could hold set nothing aside: when a whole window is of their kind, the
+        # next pass weighs those behind it, so they keep nobody waiting.
+        passed_over = len(queue) >= QUEUE_WINDOW and len(decision.oversized) == len(queue)
+        self._queue_place = queue[-1] if passed_over else None
 
     async def _start(self, job: Job) -> None:
         if job.submission_id is not None and job.submitted_at is not None:

@@ -1,6 +1,6 @@
 """SQL of the registry. Every query is bound to one tenant."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -289,8 +289,13 @@ class UnusedBlobs:
         )
         await self._db.execute(update(Blob).where(Blob.id.in_(unused)).values(state="deleting"))
 
-    async def deleting(self, limit: int) -> Sequence[Blob]:
-        query = select(Blob).where(Blob.state == "deleting").order_by(Blob.created_at).limit(limit)
+    async def list_deleting(self, skipped: Collection[UUID], limit: int) -> Sequence[Blob]:
+        query = (
+            select(Blob)
+            .where(Blob.state == "deleting", Blob.id.not_in(skipped))
+            .order_by(Blob.created_at)
+            .limit(limit)
+        )
         return (await self._db.execute(query)).scalars().all()
 
     async def mark_deleted(self, blob_id: UUID) -> None:

@@ -5,7 +5,7 @@ in between leaves an unconfirmed attempt, which the next pass submits again unde
 starts it once. An attempt that Ray refuses is withdrawn and counts for nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -31,61 +31,94 @@ from foundry.execution.jobs.tables import Job
 from foundry.infra.database import Database, utcnow
 
 _BATCH = 100
+# Of the queue one pass weighs so many; only what decides is read of them.
+QUEUE_WINDOW = 1000
 # The driver's own watchdog is first: it can dump the stacks of its workers.
 _WATCHDOG_SLACK_S = 30.0
 
 Error = Mapping[str, object]
 
 
-async def list_queue(database: Database, limit: int = _BATCH) -> list[Waiting]:
-    """Jobs that wait to be admitted, by priority, then age."""
+async def list_queue(
+    database: Database, after: Waiting | None = None, limit: int = QUEUE_WINDOW
+) -> list[Waiting]:
+    """Jobs that wait to be admitted, by priority, then age.
+
+    Args:
+        after: the last one that was read.
+    """
+    place = (after.priority, after.id) if after is not None else None
     async with database.begin() as db:
-        found = await Leases(db).in_state(JobState.QUEUED, limit)
-        return [Waiting(job.id, Needs.read(job.needs)) for job in found]
+        return [
+            Waiting(row.id, Needs.read(row.needs), row.priority, row.waiting_for)
+            for row in await Leases(db).list_queued(place, limit)
+        ]
 
 
 async def list_reservations(database: Database) -> list[Needs]:
     """Needs of admitted jobs that Ray's numbers may not show yet."""
     async with database.begin() as db:
-        return [Needs.read(job.needs) for job in await Leases(db).unplaced()]
+        return [Needs.read(job.needs) for job in await Leases(db).list_unplaced()]
 
 
-async def record_decision(database: Database, decision: Decision) -> None:
-    """Admit jobs, and note what the others wait for."""
+async def record_decision(
+    database: Database, decision: Decision, queue: Sequence[Waiting] = ()
+) -> None:
+    """Admit jobs, and note what the others wait for.
+
+    Args:
+        queue: as it was read; words that a job shows already are not written again.
+    """
+    shown = {job.id: job.waiting_for for job in queue}
     async with database.begin() as db:
         leases = Leases(db)
         for job_id in decision.admitted:
             await leases.move(job_id, {JobState.QUEUED}, state=JobState.ADMITTED, waiting_for=None)
         for job_id, words in decision.waiting.items():
-            await leases.move(job_id, {JobState.QUEUED}, waiting_for=words)
+            if shown.get(job_id) != words:
+                await leases.move(job_id, {JobState.QUEUED}, waiting_for=words)
 
 
-async def list_jobs_to_start(database: Database, limit: int = _BATCH) -> list[Job]:
-    """Admitted jobs, and attempts of which nobody knows whether Ray took them."""
+async def list_jobs_to_start(
+    database: Database, busy: Collection[UUID] = (), limit: int = _BATCH
+) -> list[Job]:
+    """Admitted jobs, and attempts of which nobody knows whether Ray took them.
+
+    Args:
+        busy: jobs whose step runs or waits to be tried again. Leaving them out lets those behind
+            them have their turn, however many of them hang.
+    """
     async with database.begin() as db:
         leases = Leases(db)
-        admitted = await leases.in_state(JobState.ADMITTED, limit)
-        return [*admitted, *await leases.unconfirmed(UNCONFIRMED_S, limit)]
+        admitted = await leases.list_in_state(JobState.ADMITTED, busy, limit)
+        return [*admitted, *await leases.list_unconfirmed(UNCONFIRMED_S, busy, limit)]
 
 
-async def list_stalled_jobs(database: Database, limit: int = _BATCH) -> list[Job]:
-    """Jobs whose attempt is over without an end of the job."""
+async def list_stalled_jobs(
+    database: Database, busy: Collection[UUID] = (), limit: int = _BATCH
+) -> list[Job]:
+    """Jobs whose attempt is over without an end of the job; `busy`: see `list_jobs_to_start`."""
     async with database.begin() as db:
-        return list(await Leases(db).in_state(JobState.STALLED, limit))
+        return list(await Leases(db).list_in_state(JobState.STALLED, busy, limit))
 
 
-async def list_quiet_jobs(database: Database, limit: int = _BATCH) -> list[Job]:
+async def list_quiet_jobs(
+    database: Database, busy: Collection[UUID] = (), limit: int = _BATCH
+) -> list[Job]:
     """Jobs whose driver may be dead: Ray knows before the lease runs out."""
     async with database.begin() as db:
-        return list(await Leases(db).quiet(QUIET_S, limit))
+        return list(await Leases(db).list_quiet(QUIET_S, busy, limit))
 
 
 async def list_jobs_to_stop(
-    database: Database, grace_s: float = STOP_GRACE_S, limit: int = _BATCH
+    database: Database,
+    grace_s: float = STOP_GRACE_S,
+    busy: Collection[UUID] = (),
+    limit: int = _BATCH,
 ) -> list[Job]:
     """Jobs that were asked to stop and whose driver will not do it."""
     async with database.begin() as db:
-        return list(await Leases(db).to_stop(grace_s, limit))
+        return list(await Leases(db).list_to_stop(grace_s, busy, limit))
 
 
 async def open_attempt(database: Database, listed: Job) -> Job | None:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, case, delete, func, select, update
+from sqlalchemy import ColumnElement, Row, case, delete, func, literal, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -86,38 +86,64 @@ class Leases:
     def __init__(self, db: AsyncSession) -> None:
         self._db = db
 
-    async def in_state(self, state: JobState, limit: int) -> Sequence[Job]:
-        """Jobs that nobody has asked to stop, by priority, then age."""
+    async def list_queued(
+        self, after: tuple[int, UUID] | None, limit: int
+    ) -> Sequence[Row[UUID, int, dict[str, object], str | None]]:
+        """Id, priority, needs and `waiting_for` of the queue, by priority, then age.
+
+        Args:
+            after: priority and id of the last one that was read.
+        """
+        query = select(Job.id, Job.priority, Job.needs, Job.waiting_for).where(
+            Job.state == JobState.QUEUED, Job.cancel_requested.is_(False)
+        )
+        if after is not None:
+            place = tuple_(-Job.priority, Job.id)
+            query = query.where(place > tuple_(literal(-after[0]), literal(after[1])))
+        return (
+            await self._db.execute(query.order_by(Job.priority.desc(), Job.id).limit(limit))
+        ).all()
+
+    async def list_in_state(
+        self, state: JobState, busy: Collection[UUID], limit: int
+    ) -> Sequence[Job]:
+        """Jobs that nobody has asked to stop, by priority, then age, without the `busy` ones."""
         query = (
             select(Job)
-            .where(Job.state == state, Job.cancel_requested.is_(False))
+            .where(Job.state == state, Job.cancel_requested.is_(False), Job.id.not_in(busy))
             .order_by(Job.priority.desc(), Job.id)
             .limit(limit)
         )
         return (await self._db.execute(query)).scalars().all()
 
-    async def unplaced(self) -> Sequence[Job]:
+    async def list_unplaced(self) -> Sequence[Job]:
         """Admitted jobs whose workers may not have their resources yet."""
         placing = Job.state.in_(LEASED) & (Job.phase.is_(None) | (Job.phase == Phase.PLACE))
         query = select(Job).where((Job.state == JobState.ADMITTED) | placing)
         return (await self._db.execute(query)).scalars().all()
 
-    async def unconfirmed(self, older_than_s: float, limit: int) -> Sequence[Job]:
+    async def list_unconfirmed(
+        self, older_than_s: float, busy: Collection[UUID], limit: int
+    ) -> Sequence[Job]:
         """Attempts that were opened a while ago, and nobody knows whether Ray took them."""
         query = select(Job).where(
             Job.state == JobState.STARTING,
+            Job.id.not_in(busy),
             Job.submitted_at.is_(None),
             Job.cancel_requested.is_(False),
             Job.heartbeat_at < _ago(older_than_s),
         )
         return (await self._db.execute(query.order_by(Job.id).limit(limit))).scalars().all()
 
-    async def quiet(self, older_than_s: float, limit: int) -> Sequence[Job]:
+    async def list_quiet(
+        self, older_than_s: float, busy: Collection[UUID], limit: int
+    ) -> Sequence[Job]:
         """Jobs whose driver has missed a beat or has not claimed yet, the quietest first."""
         query = (
             select(Job)
             .where(
                 Job.state.in_(LEASED),
+                Job.id.not_in(busy),
                 Job.submitted_at.is_not(None),
                 Job.heartbeat_at < _ago(older_than_s),
             )
@@ -126,13 +152,16 @@ class Leases:
         )
         return (await self._db.execute(query)).scalars().all()
 
-    async def to_stop(self, grace_s: float, limit: int) -> Sequence[Job]:
+    async def list_to_stop(
+        self, grace_s: float, busy: Collection[UUID], limit: int
+    ) -> Sequence[Job]:
         """Jobs that were asked to stop and did not in time, or whose driver is lost."""
         late = Job.cancel_requested_at < _ago(grace_s)
         query = (
             select(Job)
             .where(
                 Job.state.in_(ACTIVE),
+                Job.id.not_in(busy),
                 Job.cancel_requested,
                 late | (Job.state == JobState.STALLED),
             )
@@ -226,20 +255,28 @@ class Leases:
         query = select(JobLog.text).where(JobLog.job_id == job_id).order_by(JobLog.seq)
         return (await self._db.execute(query)).scalars().all()
 
-    async def unarchived(self, ended_s: float, limit: int) -> Sequence[Job]:
+    async def list_unarchived(
+        self, ended_s: float, skipped: Collection[UUID], limit: int
+    ) -> Sequence[Job]:
         """Ended jobs whose log is in rows only, the longest ended first."""
-        return await self._ended(limit, Job.log_key.is_(None), Job.finished_at < _ago(ended_s))
+        return await self._list_ended(
+            limit, skipped, Job.log_key.is_(None), Job.finished_at < _ago(ended_s)
+        )
 
-    async def collectable(
-        self, succeeded_s: float, resumable_s: float, limit: int
+    async def list_collectable(
+        self, succeeded_s: float, resumable_s: float, skipped: Collection[UUID], limit: int
     ) -> Sequence[Job]:
         """Ended jobs whose checkpoints nobody needs any more."""
         succeeded = (Job.state == JobState.SUCCEEDED) & (Job.finished_at < _ago(succeeded_s))
         given_up = Job.finished_at < _ago(resumable_s)
-        return await self._ended(limit, Job.collected_at.is_(None), succeeded | given_up)
+        return await self._list_ended(
+            limit, skipped, Job.collected_at.is_(None), succeeded | given_up
+        )
 
-    async def _ended(self, limit: int, *conditions: ColumnElement[bool]) -> Sequence[Job]:
-        query = select(Job).where(Job.state.not_in(ACTIVE), *conditions)
+    async def _list_ended(
+        self, limit: int, skipped: Collection[UUID], *conditions: ColumnElement[bool]
+    ) -> Sequence[Job]:
+        query = select(Job).where(Job.state.not_in(ACTIVE), Job.id.not_in(skipped), *conditions)
         return (
             (await self._db.execute(query.order_by(Job.finished_at).limit(limit))).scalars().all()
         )

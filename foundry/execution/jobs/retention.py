@@ -1,5 +1,6 @@
 """What of an ended job is kept, and for how long."""
 
+from collections.abc import Collection
 from uuid import UUID
 
 from foundry.execution.jobs.domain import ENDED
@@ -12,10 +13,12 @@ SETTLED_S = 60.0
 _BATCH = 50
 
 
-async def list_unarchived_jobs(database: Database, ended_s: float = SETTLED_S) -> list[Job]:
-    """Ended jobs whose log is not in the object store yet."""
+async def list_unarchived_jobs(
+    database: Database, ended_s: float = SETTLED_S, skipped: Collection[UUID] = ()
+) -> list[Job]:
+    """Ended jobs whose log is not in the object store yet, without the `skipped` ones."""
     async with database.begin() as db:
-        return list(await Leases(db).unarchived(ended_s, _BATCH))
+        return list(await Leases(db).list_unarchived(ended_s, skipped, _BATCH))
 
 
 async def read_log(database: Database, job_id: UUID) -> str:
@@ -32,15 +35,19 @@ async def mark_archived(database: Database, job: Job, key: str) -> bool:
 
 
 async def list_collectable_jobs(
-    database: Database, resumable_s: float, succeeded_s: float = SETTLED_S
+    database: Database,
+    resumable_s: float,
+    succeeded_s: float = SETTLED_S,
+    skipped: Collection[UUID] = (),
 ) -> list[Job]:
-    """Ended jobs whose checkpoints are to be removed.
+    """Ended jobs whose checkpoints are to be removed, without the `skipped` ones.
 
     Args:
         resumable_s: how long a failed or cancelled job can be resumed from its checkpoints.
     """
     async with database.begin() as db:
-        return list(await Leases(db).collectable(succeeded_s, resumable_s, _BATCH))
+        rows = Leases(db)
+        return list(await rows.list_collectable(succeeded_s, resumable_s, skipped, _BATCH))
 
 
 async def mark_collected(database: Database, job: Job) -> None:

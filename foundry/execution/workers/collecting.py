@@ -25,6 +25,8 @@ from foundry.infra.objects import ObjectStore
 
 # A process that was just told of a directory opens it within this; so does one that starts.
 _IN_USE_S = 3600.0
+# Of 50 jobs each; the rest has the next turn.
+_MOST_PAGES = 10
 
 log = logging.getLogger(__name__)
 
@@ -48,29 +50,45 @@ class JobCollector:
             Unavailable: of some job something is left.
         """
         left = [
-            *await self._each(await list_unarchived_jobs(self._database), self._archive_log),
-            *await self._each(
-                await list_collectable_jobs(self._database, self._resumable_s),
+            *await self._collect_each(
+                lambda failed: list_unarchived_jobs(self._database, skipped=failed),
+                self._archive_log,
+            ),
+            *await self._collect_each(
+                lambda failed: list_collectable_jobs(
+                    self._database, self._resumable_s, skipped=failed
+                ),
                 self._remove_checkpoints,
             ),
         ]
         if left:
             raise Unavailable(f"jobs of which something is left: {', '.join(map(str, left))}")
 
-    async def _each(
-        self, jobs: Sequence[Job], step: Callable[[Job], Awaitable[None]]
+    async def _collect_each(
+        self,
+        list_jobs: Callable[[Collection[UUID]], Awaitable[Sequence[Job]]],
+        step: Callable[[Job], Awaitable[None]],
     ) -> list[UUID]:
-        """Returns the jobs whose step failed."""
-        failed = []
-        for job in jobs:
-            try:
-                await step(job)
-            except DatabaseUnavailable:
-                # It would fail for each of them, after a wait.
-                raise
-            except Exception:
-                log.exception("what job %s left cannot be collected now", job.id)
-                failed.append(job.id)
+        """Returns the jobs whose step failed.
+
+        Args:
+            list_jobs: a page without those that failed: they are listed first, and a page full of
+                them would hide all others.
+        """
+        failed: list[UUID] = []
+        for _ in range(_MOST_PAGES):
+            jobs = await list_jobs(failed)
+            for job in jobs:
+                try:
+                    await step(job)
+                except DatabaseUnavailable:
+                    # It would fail for each of them, after a wait.
+                    raise
+                except Exception:
+                    log.exception("what job %s left cannot be collected now", job.id)
+                    failed.append(job.id)
+            if not jobs:
+                break
         return failed
 
     async def _remove_checkpoints(self, job: Job) -> None:

@@ -1,15 +1,18 @@
 """Objects of deleted versions, on a real PostgreSQL and a directory."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from foundry.catalog.registry import collecting
 from foundry.catalog.registry.collecting import collect_blobs
 from foundry.catalog.registry.domain import VersionSpec
 from foundry.catalog.registry.service import Registry
+from foundry.catalog.registry.tables import Blob
 from foundry.errors import Unavailable
 from foundry.governance.audit.service import AuditTrail
-from foundry.infra.database import Database
+from foundry.infra.database import Database, utcnow
 from foundry.infra.directory_store import DirectoryStore
 from tests.catalog.registry.files import base_dir
 from tests.governance.identity.principals import principal
@@ -56,3 +59,36 @@ async def test_the_objects_of_a_deleted_version_go_and_shared_ones_stay(
     assert await collect_blobs(database, objects, 0) == []
     await register(1)
     assert stored() == 4, "registered again, it is uploaded again"
+
+
+async def test_an_object_that_the_store_does_not_remove_keeps_no_other(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collecting, "_BATCH", 1)
+    async with database.begin() as db:
+        db.add_all(
+            Blob(
+                tenant_id=CALLER.tenant_id,
+                sha256=name * 64,
+                size=1,
+                object_key=f"blobs/{name}",
+                refcount=0,
+                created_at=utcnow() - timedelta(hours=hours),
+            )
+            for name, hours in (("a", 3), ("b", 2))
+        )
+    objects = DirectoryStore(tmp_path)
+    for name in ("a", "b"):
+        await objects.put_bytes(f"blobs/{name}", b"x")
+    delete = objects.delete
+
+    async def refuse(key: str) -> None:
+        if key == "blobs/a":
+            raise Unavailable("the store refuses it")
+        await delete(key)
+
+    monkeypatch.setattr(objects, "delete", refuse)
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="1 unused objects could not be removed"):
+            await collect_blobs(database, objects)
+    assert [await objects.exists(f"blobs/{name}") for name in ("a", "b")] == [True, False]

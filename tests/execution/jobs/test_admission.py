@@ -53,6 +53,7 @@ def test_a_job_that_no_node_could_hold_holds_up_nobody() -> None:
     decision = admit_jobs(queue(Needs(cpus=64), Needs()), [], [node(2)])
     assert decision.admitted == (B,)
     assert decision.waiting == {A: "a node: it needs 64 CPU, more than there is"}
+    assert decision.oversized == {A}
 
 
 def test_a_worker_is_on_one_node_and_a_fleet_on_many() -> None:

@@ -11,6 +11,7 @@ from foundry.execution.jobs.service import (
     Decision,
     JobLease,
     Jobs,
+    Needs,
     confirm_attempt,
     expire_leases,
     list_jobs_to_start,
@@ -35,12 +36,21 @@ CALLER = principal()
 
 
 async def submit(
-    database: Database, name: str = "bot", submission_id: str | None = None, priority: int = 0
+    database: Database,
+    name: str = "bot",
+    submission_id: str | None = None,
+    priority: int = 0,
+    needs: Needs | None = None,
 ) -> Job:
     async with database.begin() as db:
         jobs = Jobs(db, AuditTrail(db, CALLER, "test"), CALLER)
         job, created = await jobs.submit(
-            "sft", name, {"model": name}, submission_id=submission_id, priority=priority
+            "sft",
+            name,
+            {"model": name},
+            submission_id=submission_id,
+            priority=priority,
+            needs=needs,
         )
         assert created
         return job

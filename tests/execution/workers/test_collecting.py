@@ -153,3 +153,31 @@ async def test_a_resumed_job_is_archived_again(database: Database, tmp_path: Pat
         assert resumed.log_key is None
     assert await objects.get_bytes(keys[0]) == b"one\n"
     assert await objects.get_bytes(keys[1]) == b"one\ntwo\n"
+
+
+@pytest.mark.postgres
+async def test_a_page_full_of_jobs_that_fail_hides_none_behind_it(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foundry.execution.jobs.retention._BATCH", 1)
+    objects = DirectoryStore(tmp_path / "objects")
+    jobs = []
+    for hours in (3, 2, 1):
+        job = await submit(database, f"ended-{hours}")
+        lease, _ = await JobLease.claim(database, job.id)
+        await lease.log(f"{hours}\n")
+        await lease.fail({"code": "x", "message": "y"})
+        await _ended_ago(database, job.id, hours * 3600)
+        jobs.append(job.id)
+    put = objects.put_bytes
+
+    async def refuse(key: str, data: bytes) -> None:
+        if str(jobs[0]) in key:
+            raise Unavailable("the store refuses it")
+        await put(key, data)
+
+    monkeypatch.setattr(objects, "put_bytes", refuse)
+    with pytest.raises(Unavailable, match=f"something is left: {jobs[0]}$"):
+        await JobCollector(database, objects, 30 * DAY_S).collect()
+    found = [await load(database, job_id) for job_id in jobs]
+    assert [job is not None and job.log_key is not None for job in found] == [False, True, True]
