@@ -26,7 +26,7 @@ from foundry.execution.jobs.service import (
     mark_stalled,
     open_attempt,
     record_decision,
-    settle_stalled,
+    requeue_or_fail_stalled,
     withdraw_attempt,
 )
 from foundry.infra.database import Database
@@ -139,7 +139,7 @@ class JobReconciler:
         }
         if seen.log_tail:
             error["log"] = list(seen.log_tail)
-        await settle_stalled(self._database, job, error)
+        await requeue_or_fail_stalled(self._database, job, error)
 
     async def _stop(self, job: Job) -> None:
         if job.submission_id is not None:

@@ -1,13 +1,4 @@
-"""States of a job and the moves between them.
-
-    QUEUED ──admitted──> ADMITTED ──submitted──> STARTING ──claimed──> RUNNING ⇄ CHECKPOINTING
-      ^                     ^──Ray did not take it──┘                     │
-      └── its driver is seen ended, failures < 3 ── STALLED <── error, silence, no progress
-                                                       └── failures = 3 ──> FAILED
-
-The driver ends a job: SUCCEEDED, CANCELLED, or FAILED for an error that a retry would meet again.
-Any active job can be cancelled; a failed or cancelled one is QUEUED again by `resume`.
-"""
+"""Values and rules of jobs; `transitions` holds the moves between their states."""
 
 import re
 from enum import StrEnum
@@ -52,21 +43,7 @@ class JobState(StrEnum):
     CANCELLED = "CANCELLED"
 
 
-_ENDINGS = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
-TRANSITIONS: dict[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.ADMITTED, JobState.STARTING, JobState.CANCELLED}),
-    JobState.ADMITTED: frozenset({JobState.STARTING, JobState.QUEUED, JobState.CANCELLED}),
-    JobState.STARTING: frozenset({JobState.RUNNING, JobState.STALLED, JobState.ADMITTED})
-    | _ENDINGS,
-    JobState.RUNNING: frozenset({JobState.CHECKPOINTING, JobState.STALLED}) | _ENDINGS,
-    JobState.CHECKPOINTING: frozenset({JobState.RUNNING, JobState.STALLED}) | _ENDINGS,
-    JobState.STALLED: frozenset({JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
-    JobState.SUCCEEDED: frozenset(),
-    # Resuming keeps the job's identity and its checkpoints; the attempt grows.
-    JobState.FAILED: frozenset({JobState.QUEUED}),
-    JobState.CANCELLED: frozenset({JobState.QUEUED}),
-}
-ENDED = _ENDINGS
+ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 ACTIVE = frozenset(JobState) - ENDED
 # A driver holds the lease in these.
 LEASED = frozenset({JobState.STARTING, JobState.RUNNING, JobState.CHECKPOINTING})
@@ -109,11 +86,6 @@ def allowed_silence_s(phase: Phase, step_s: float | None = None) -> float | None
     if phase is Phase.TRAIN and step_s is not None and allowed is not None:
         return max(allowed, STEPS_ALLOWED * step_s)
     return allowed
-
-
-def sources(target: JobState) -> frozenset[JobState]:
-    """The states from which `target` may be reached."""
-    return frozenset(state for state, targets in TRANSITIONS.items() if target in targets)
 
 
 def submission_id(job_id: UUID, attempt: int) -> str:

@@ -1,6 +1,7 @@
 """SQL of jobs. Every change of state names the states it may come from."""
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -180,19 +181,25 @@ class Leases:
         *,
         held: int | None = None,
         named: str | None = None,
+        heard_at: datetime | None = None,
         cancelling: bool = False,
         **values: Any,
     ) -> Job | None:
-        """Change a job that is in one of `states` and, if given, has the fence `held` and the
-        submission id `named`, and was asked to stop if it is `cancelling`.
+        """Change a job that is in one of `states`. None: it is not, and nothing has changed.
 
-        None: it is not so, and nothing has changed.
+        Args:
+            held: the fence that it must have.
+            named: the submission id that it must have.
+            heard_at: when its driver must have been heard last.
+            cancelling: it must have been asked to stop.
         """
         statement = update(Job).where(Job.id == job_id, Job.state.in_(states))
         if held is not None:
             statement = statement.where(Job.fence == held)
         if named is not None:
             statement = statement.where(Job.submission_id == named)
+        if heard_at is not None:
+            statement = statement.where(Job.heartbeat_at == heard_at)
         if cancelling:
             statement = statement.where(Job.cancel_requested)
         found = await self._db.execute(

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from foundry.errors import Conflict, InvalidRequest, NotFound
 from foundry.execution.jobs.admission import Decision, Needs, NodeResources, Waiting, admit_jobs
-from foundry.execution.jobs.domain import ENDED, WAITING, JobKind, JobState
+from foundry.execution.jobs.domain import ENDED, JobKind, JobState
 from foundry.execution.jobs.leases import JobLease, hold
 from foundry.execution.jobs.queue import (
     confirm_attempt,
@@ -23,15 +23,15 @@ from foundry.execution.jobs.queue import (
     list_stalled_jobs,
     load,
     mark_cancelled,
-    mark_failed,
     mark_stalled,
     open_attempt,
     record_decision,
-    settle_stalled,
+    requeue_or_fail_stalled,
     withdraw_attempt,
 )
 from foundry.execution.jobs.repository import JobRows
 from foundry.execution.jobs.tables import Job, JobLog, JobMetric
+from foundry.execution.jobs.transitions import JobTransitions, begin_as_driver
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
 from foundry.infra.cursors import DEFAULT_LIMIT, Page, decode, page_of
@@ -57,11 +57,10 @@ __all__ = [
     "list_stalled_jobs",
     "load",
     "mark_cancelled",
-    "mark_failed",
     "mark_stalled",
     "open_attempt",
     "record_decision",
-    "settle_stalled",
+    "requeue_or_fail_stalled",
     "withdraw_attempt",
 ]
 
@@ -111,9 +110,7 @@ class Jobs:
             created_by=self._principal.subject,
         )
         if submission_id is not None:
-            job.state, job.attempt = JobState.STARTING.value, 1
-            job.submission_id, job.heartbeat_at = submission_id, utcnow()
-            job.submitted_at = job.heartbeat_at
+            begin_as_driver(job, submission_id)
         await self._rows.add(job)
         await self._audit.record("job.submit", "job", str(job.id), after={"kind": kind, **spec})
         return job, True
@@ -151,10 +148,9 @@ class Jobs:
             return job
         before = job.state
         job.cancel_requested, job.cancel_requested_at = True, utcnow()
-        # A STALLED one is left to the supervisor: its driver may live, and is ended first.
-        if job.state in WAITING:
-            job.state, job.finished_at = JobState.CANCELLED.value, utcnow()
         await self._db.flush()
+        # A STALLED one is left to the supervisor: its driver may live, and is ended first.
+        job = await JobTransitions(self._db).cancel_waiting(job_id) or job
         await self._audit.record("job.cancel", "job", str(job.id), before={"state": before})
         return job
 
@@ -167,16 +163,12 @@ class Jobs:
             Conflict: it runs, or it has succeeded.
         """
         job = _found(await self._rows.get(job_id, lock=True), job_id)
-        if job.state not in (JobState.FAILED, JobState.CANCELLED):
-            raise Conflict(f"job {job_id} is {job.state}: only a failed or cancelled one resumes")
         before = job.state
-        job.state, job.cancel_requested = JobState.QUEUED.value, False
-        job.error = job.finished_at = job.heartbeat_at = job.cancel_requested_at = None
-        job.log_key = job.collected_at = job.progress_at = job.phase = job.waiting_for = None
-        job.failures = 0
-        await self._db.flush()
+        resumed = await JobTransitions(self._db).resume(job_id)
+        if resumed is None:
+            raise Conflict(f"job {job_id} is {before}: only a failed or cancelled one resumes")
         await self._audit.record("job.resume", "job", str(job.id), before={"state": before})
-        return job
+        return resumed
 
 
 def _fingerprint(kind: str, name: str, identity: dict[str, object]) -> str:

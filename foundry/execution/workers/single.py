@@ -61,7 +61,7 @@ async def fine_tune(attempt: Attempt) -> None:
     following = _Following(attempt, worker)
     attempt.vitals.dump_stacks = following.dump_stacks
     if (result := await following.until_done(worker.run.remote(task))) is None:
-        await insist(attempt.lease.cancelled)
+        await insist(attempt.lease.record_cancelled)
         return
     attempt.vitals.observe(Phase.PUBLISH, "result")
     await attempt.show({"phase": "publishing"})
@@ -102,7 +102,7 @@ async def import_model(attempt: Attempt) -> None:
     call = worker.run.remote(str(spec["source"]), publication)
     published = await _Following(attempt, worker, silent=True).until_done(call)
     if published is None:
-        await insist(attempt.lease.cancelled)
+        await insist(attempt.lease.record_cancelled)
         return
     await attempt.finish(published, {})
 
@@ -134,7 +134,7 @@ async def _place_worker(attempt: Attempt, worker: type) -> tuple[Any, int] | Non
             await attempt.show({"phase": f"waiting for a free {kind}"})
             if attempt.vitals.cancel_requested:
                 ray.kill(actor)
-                await insist(attempt.lease.cancelled)
+                await insist(attempt.lease.record_cancelled)
                 return None
         ready.result()
     finally:

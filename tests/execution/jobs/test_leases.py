@@ -20,10 +20,9 @@ from foundry.execution.jobs.service import (
     list_stalled_jobs,
     load,
     mark_cancelled,
-    mark_failed,
     open_attempt,
     record_decision,
-    settle_stalled,
+    requeue_or_fail_stalled,
 )
 from foundry.execution.jobs.tables import Job, JobLog, JobMetric
 from foundry.governance.audit.service import AuditTrail
@@ -107,9 +106,10 @@ async def test_a_job_from_queue_to_success(database: Database) -> None:
     assert (claimed.state, claimed.attempt) == ("RUNNING", 1)
     assert claimed.started_at is not None
     assert await lease.heartbeat({"step": 1, "total_steps": 2}) is False
-    await lease.checkpointing(True)
+    await lease.advance(Phase.CHECKPOINT, 600.0)
     assert await state(database, job.id) == "CHECKPOINTING"
-    await lease.checkpointing(False)
+    await lease.advance(Phase.TRAIN, 120.0)
+    assert await state(database, job.id) == "RUNNING"
     await lease.metrics(1, {"loss": 2.5, "grad_norm": float("nan")})
     await lease.metrics(1, {"loss": 2.0})
     await lease.metrics(2, {"loss": 1.0})
@@ -161,7 +161,7 @@ async def test_words_that_postgresql_refuses_end_a_job_all_the_same(database: Da
             case "settle":
                 await lease.give_up({"code": "engine_failed"})
                 (stalled,) = await list_stalled_jobs(database)
-                await settle_stalled(database, stalled, UNSTORABLE)
+                await requeue_or_fail_stalled(database, stalled, UNSTORABLE)
             case _:
                 await lease.heartbeat(UNSTORABLE)
         found = await load(database, job.id)
@@ -207,7 +207,7 @@ async def test_a_newer_attempt_fences_the_older_one(database: Database) -> None:
         old.fail({"code": "x"}),
         old.give_up({"code": "x"}),
         old.advance(Phase.TRAIN, 120.0),
-        old.cancelled(),
+        old.record_cancelled(),
     ):
         with pytest.raises(LeaseLost):
             await write
@@ -227,7 +227,7 @@ async def test_a_silent_driver_is_found_and_the_job_goes_on(database: Database) 
         await zombie.finish({})
     (stalled,) = await list_stalled_jobs(database)
     assert stalled.id == job.id
-    assert await settle_stalled(database, stalled, {}) is not None
+    assert await requeue_or_fail_stalled(database, stalled, {}) is not None
     again = await start(database, job.id)
     assert again is not None
     assert (again.attempt, again.submission_id) == (2, f"fj-{job.id}-2")
@@ -257,7 +257,7 @@ async def test_cancelling(database: Database) -> None:
     assert (await cancel(database, running.id)).state == "RUNNING"
     assert [each.id for each in await list_jobs_to_stop(database, 0)] == [running.id]
     assert await lease.heartbeat() is True
-    await lease.cancelled()
+    await lease.record_cancelled()
     assert await list_jobs_to_stop(database, 0) == []
     assert (await cancel(database, running.id)).state == "CANCELLED"
     resumed = await resume(database, running.id)
@@ -273,7 +273,7 @@ async def test_a_request_to_stop_ends_no_later_attempt(database: Database) -> No
     await cancel(database, job.id)
     (listed,) = await list_jobs_to_stop(database, 0)
     # The driver stops by itself and the owner resumes, while the supervisor waits for Ray.
-    await lease.cancelled()
+    await lease.record_cancelled()
     await resume(database, job.id)
     assert await mark_cancelled(database, listed) is None
     assert await start(database, job.id) is not None
@@ -294,24 +294,15 @@ async def test_only_the_attempt_that_was_listed_is_settled(database: Database) -
     (listed,) = await list_stalled_jobs(database)
     second, _ = await JobLease.claim(database, job.id)
     await second.give_up({"code": "engine_failed", "message": "two"})
-    assert await settle_stalled(database, listed, {}) is None
+    assert await requeue_or_fail_stalled(database, listed, {}) is None
     assert await state(database, job.id) == "STALLED"
     (listed,) = await list_stalled_jobs(database)
-    settled = await settle_stalled(database, listed, {})
+    settled = await requeue_or_fail_stalled(database, listed, {})
     assert settled is not None and settled.error is not None
     assert (settled.state, settled.error["message"]) == ("QUEUED", "two")
 
 
-async def test_the_supervisor_ends_what_its_driver_cannot(database: Database) -> None:
-    job = await submit(database)
-    await start(database, job.id)
-    lease, _ = await JobLease.claim(database, job.id)
-    failed = await mark_failed(database, job.id, "driver_lost", "three attempts")
-    assert failed is not None
-    assert failed.error == {"code": "driver_lost", "message": "three attempts"}
-    with pytest.raises(LeaseLost):
-        await lease.finish({})
-    assert await mark_cancelled(database, job) is None
+async def test_there_is_no_lease_of_an_unknown_job(database: Database) -> None:
     with pytest.raises(NotFound):
         await JobLease.claim(database, uuid7())
 

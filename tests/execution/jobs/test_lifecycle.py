@@ -75,7 +75,7 @@ class World:
         error: dict[str, object] = {"code": "unavailable", "message": "the store is away"}
         acts: list[Callable[[], Awaitable[object]]] = [
             lease.heartbeat,
-            lease.cancelled,
+            lease.record_cancelled,
             lambda: lease.give_up(error),
         ]
         try:

@@ -15,7 +15,7 @@ from foundry.catalog.registry.service import Registry
 from foundry.config import Settings
 from foundry.engines.training.config import SftConfig
 from foundry.execution.jobs.checkpoints import CheckpointLog
-from foundry.execution.jobs.service import Job, JobLease, Jobs, load, settle_stalled
+from foundry.execution.jobs.service import Job, JobLease, Jobs, load, requeue_or_fail_stalled
 from foundry.execution.jobs.submission import Submissions
 from foundry.execution.workers.attempt import Attempt
 from foundry.execution.workers.naming import ACTOR_NAMESPACE, actor_name
@@ -93,7 +93,7 @@ async def test_a_worker_that_dies_ends_an_attempt_and_a_cancel_the_job(
     assert "the worker died" in str(stalled.error["message"])
     assert "fetching the base model and the dataset" in await told(database, job)
 
-    await settle_stalled(database, stalled, {})
+    await requeue_or_fail_stalled(database, stalled, {})
     lease, job = await claimed(database, queued)
     seeing = asyncio.ensure_future(see_through(Attempt(settings, database, lease, job)))
     while (found := await load(database, job.id)) and found.phase != "train":

@@ -124,7 +124,7 @@ class _FleetJob:
             training.cancel()
             await asyncio.gather(training, return_exceptions=True)
         if result.stopped or self._published is None:
-            await insist(attempt.lease.cancelled)
+            await insist(attempt.lease.record_cancelled)
             return
         await attempt.finish(self._published, _metrics(result))
         await self._clean_up()
