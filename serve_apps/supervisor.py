@@ -60,7 +60,7 @@ class SupervisorActor:
             settings.serving.engine_start_timeout_s,
             chores=[
                 *outcome_chores(settings, database),
-                *collecting_chores(settings, database),
+                *collecting_chores(settings, database, calls),
             ],
         )
         await self._supervisor.run()

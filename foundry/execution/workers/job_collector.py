@@ -1,12 +1,8 @@
-"""The garbage collector: what ended jobs leave in the object store and on nodes."""
+"""What ended jobs leave in the object store: logs are archived, checkpoints removed."""
 
 import logging
-import shutil
-import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from uuid import UUID
 
 from foundry.errors import Conflict, DatabaseUnavailable, Unavailable
@@ -19,12 +15,9 @@ from foundry.execution.jobs.retention import (
 )
 from foundry.execution.jobs.service import Job
 from foundry.execution.workers.checkpoints import RemoteCheckpoints
-from foundry.execution.workers.sft import jobs_directory
 from foundry.infra.database import Database
 from foundry.infra.objects import ObjectStore
 
-# A process that was just told of a directory opens it within this; so does one that starts.
-_IN_USE_S = 3600.0
 # Of 50 jobs each; the rest has the next turn.
 _MOST_PAGES = 10
 
@@ -105,75 +98,3 @@ class JobCollector:
         with suppress(Conflict):
             await self._objects.put_bytes(key, data)
         await mark_archived(self._database, job, key)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A directory of a node's cache.
-
-    Attributes:
-        used_at: when a file of it was last read, as a Unix time.
-    """
-
-    path: Path
-    size: int
-    used_at: float
-
-
-def list_leftovers(home: Path, active: Collection[UUID], now: float) -> list[Path]:
-    """Work directories of jobs that have ended, and of imports that were killed.
-
-    A young one may be of a job that was resumed a moment ago.
-    """
-    keep = {str(job_id) for job_id in active}
-    jobs = (path for path in jobs_directory(home).glob("[!.]*") if path.name not in keep)
-    return sorted(
-        path
-        for path in (*jobs, *home.glob("import-*"))
-        if path.is_dir() and now - _changed_at(path) >= _IN_USE_S
-    )
-
-
-def _changed_at(folder: Path) -> float:
-    """When anything below was last written."""
-    return max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
-
-
-def list_cached(cache: Path) -> list[Entry]:
-    """Complete directories of a node's cache; what is being fetched has a dot before its name."""
-    if not cache.is_dir():
-        return []
-    entries = []
-    for path in sorted(cache.iterdir()):
-        if not path.is_dir() or path.name.startswith("."):
-            continue
-        stats = [path.stat(), *(file.stat() for file in path.rglob("*") if file.is_file())]
-        used_at = max(max(stat.st_atime, stat.st_mtime) for stat in stats)
-        entries.append(Entry(path, sum(stat.st_size for stat in stats[1:]), used_at))
-    return entries
-
-
-def choose_evictions(entries: Sequence[Entry], limit_bytes: int, now: float) -> list[Path]:
-    """The least recently used ones above the limit; none that may be about to be opened."""
-    excess = sum(entry.size for entry in entries) - limit_bytes
-    chosen = []
-    for entry in sorted(entries, key=lambda each: each.used_at):
-        if excess <= 0 or now - entry.used_at < _IN_USE_S:
-            break
-        chosen.append(entry.path)
-        excess -= entry.size
-    return chosen
-
-
-def clean_node(home: Path, cache: Path, active: Collection[UUID], limit_bytes: int) -> list[str]:
-    """Remove work directories of ended jobs and what the cache has too much. Returns the names."""
-    now = time.time()
-    evicted = choose_evictions(list_cached(cache), limit_bytes, now)
-    removed = [*list_leftovers(home, active, now), *evicted]
-    for path in removed:
-        # Renamed first: nobody finds half a directory. What an earlier turn left goes, too.
-        doomed = path.with_name(f".{path.name}.deleted")
-        shutil.rmtree(doomed, ignore_errors=True)
-        path.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
-    return [path.name for path in removed]

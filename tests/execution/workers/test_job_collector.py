@@ -1,6 +1,5 @@
-"""What is removed, and what is not."""
+"""What of ended jobs is archived and removed, and what is not."""
 
-import os
 from pathlib import Path
 from uuid import UUID
 
@@ -11,51 +10,13 @@ from foundry.errors import Unavailable
 from foundry.execution.jobs.checkpoints import CheckpointLog
 from foundry.execution.jobs.service import JobLease, load
 from foundry.execution.workers.checkpoints import RemoteCheckpoints
-from foundry.execution.workers.collecting import (
-    Entry,
-    JobCollector,
-    choose_evictions,
-    clean_node,
-)
+from foundry.execution.workers.job_collector import JobCollector
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
 from tests.execution.jobs.test_leases import resume, submit
 from tests.execution.workers.test_checkpoints import checkpoint, objects_of
 
-NOW = 1_000_000.0
 DAY_S = 86_400.0
-
-
-def entry(name: str, size: int, hours: float) -> Entry:
-    return Entry(Path(name), size, NOW - hours * 3600)
-
-
-def test_the_least_recently_used_go_until_the_rest_fits() -> None:
-    entries = [entry("new", 40, 2), entry("old", 30, 9), entry("older", 50, 20)]
-    assert choose_evictions(entries, 120, NOW) == []
-    assert choose_evictions(entries, 119, NOW) == [Path("older")]
-    assert choose_evictions(entries, 60, NOW) == [Path("older"), Path("old")]
-    assert choose_evictions([entry("used", 99, 0.5)], 1, NOW) == [], "it may be about to be read"
-
-
-def test_a_node_keeps_what_runs_and_what_is_being_fetched(tmp_path: Path) -> None:
-    active, ended, resumed = UUID(int=1), UUID(int=2), UUID(int=3)
-    for job in (active, ended, resumed):
-        (tmp_path / "jobs" / str(job) / "3").mkdir(parents=True)
-    for path in (tmp_path / "jobs" / str(active), tmp_path / "jobs" / str(ended)):
-        os.utime(path / "3", (1000, 1000))
-        os.utime(path, (1000, 1000))
-    cache = tmp_path / "cache"
-    for name in ("aa", "bb", ".cc.partial"):
-        (cache / name).mkdir(parents=True)
-        (cache / name / "model").write_bytes(b"x" * 100)
-    for path in (cache / "aa", cache / "aa" / "model"):
-        os.utime(path, (1000, 1000))
-    assert clean_node(tmp_path, cache, {active}, 150) == [str(ended), "aa"]
-    kept = sorted(path.name for path in (tmp_path / "jobs").iterdir())
-    assert kept == [str(active), str(resumed)]
-    assert sorted(path.name for path in cache.iterdir()) == [".cc.partial", "bb"]
-    assert clean_node(tmp_path / "nowhere", cache / "nowhere", set(), 1) == []
 
 
 async def _ended_ago(database: Database, job_id: UUID, seconds: float) -> None:
