@@ -18,7 +18,7 @@ RENEW_S = 3.0
 
 
 class Lease:
-    """Taken and renewed by `hold`; what acts asks for the `fence` first."""
+    """Taken and renewed by `take_or_renew`; what acts asks for the `fence` first."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Lease:
         self._fence: Fence | None = None
         self._until = 0.0
 
-    async def hold(self) -> bool:
+    async def take_or_renew(self) -> bool:
         """Take or renew it. Returns whether this supervisor acts."""
         # Counted from before the call: the row expires later than this side believes.
         asked_at = self._clock()

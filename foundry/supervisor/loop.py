@@ -145,7 +145,7 @@ class Supervisor:
         """
         acted = self.lease.held
         try:
-            await self.lease.hold()
+            await self.lease.take_or_renew()
         except DatabaseUnavailable:
             self.jobs.note_outage()
             log.warning("the lease cannot be renewed: PostgreSQL cannot be reached")

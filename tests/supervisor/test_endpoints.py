@@ -342,7 +342,7 @@ async def test_a_decision_on_old_facts_changes_nothing(site: Site) -> None:
     before = await read_endpoint(site.database, site.id, ())
     assert before is not None
     await site.studio.call(lambda e: e.stop(site.id))
-    assert await site.cluster.lease.hold()
+    assert await site.cluster.lease.take_or_renew()
     change = Change(S.VALIDATING, None, 1, None, None)
     fence = site.cluster.lease.fence()
     assert not await record_change(site.database, before, change, fence)
@@ -351,12 +351,12 @@ async def test_a_decision_on_old_facts_changes_nothing(site: Site) -> None:
 
 async def test_a_supervisor_that_was_replaced_writes_nothing(site: Site) -> None:
     old, new = Lease(site.database), Lease(site.database)
-    assert await old.hold()
-    assert not await new.hold()
+    assert await old.take_or_renew()
+    assert not await new.take_or_renew()
     fence = old.fence()
     async with site.database.begin() as db:
         await db.execute(text("UPDATE supervisor_leases SET expires_at = now()"))
-    assert await new.hold()
+    assert await new.take_or_renew()
     assert new.fence() == Fence(fence.token + 1)
     (before,) = await unsettled(site.database)
     change = Change(S.VALIDATING, None, 1, None, None)
@@ -364,7 +364,7 @@ async def test_a_supervisor_that_was_replaced_writes_nothing(site: Site) -> None
         await record_change(site.database, before, change, fence)
     assert (await site.row()).state == S.PENDING
     # It renews in vain, and believes it no longer.
-    assert not await old.hold()
+    assert not await old.take_or_renew()
     with pytest.raises(LeaseLost):
         old.fence()
 
@@ -372,7 +372,7 @@ async def test_a_supervisor_that_was_replaced_writes_nothing(site: Site) -> None
 async def test_a_lease_that_was_not_renewed_is_not_believed(database: Database) -> None:
     now = 100.0
     lease = Lease(database, clock=lambda: now, ttl_s=15.0)
-    assert await lease.hold()
+    assert await lease.take_or_renew()
     now = 114.9
     assert lease.held
     now = 115.0
@@ -384,7 +384,7 @@ async def test_unknown_engines_go_after_a_minute_and_known_ones_stay(site: Site)
     now = [0.0]
     name = await site.up()
     lease = Lease(site.database)
-    assert await lease.hold()
+    assert await lease.take_or_renew()
     rows = LeasedRows(site.database, lease)
     reconciler = EndpointReconciler(rows, site.engines, 60.0, clock=lambda: now[0])
     for stray in ("engine-ffffffffffffffffffffffff-r9", "gateway"):

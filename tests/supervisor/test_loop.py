@@ -66,7 +66,7 @@ async def test_a_lease_that_cannot_be_renewed_is_an_outage_for_drivers(
     async def fail() -> bool:
         raise fault
 
-    monkeypatch.setattr(tower.supervisor.lease, "hold", fail)
+    monkeypatch.setattr(tower.supervisor.lease, "take_or_renew", fail)
     await tower.supervisor.renew_lease()
     await tower.look()
     assert await state(database, job_id) == "RUNNING"
@@ -89,7 +89,7 @@ async def test_a_chore_that_fails_is_done_again_and_stops_nothing(database: Data
     supervisor = Supervisor(
         database, FakeLauncher(), FakeEngines(), 60.0, chores=[Chore("work", work, 0.01)]
     )
-    assert await supervisor.lease.hold()
+    assert await supervisor.lease.take_or_renew()
     running = asyncio.create_task(supervisor.run())
     await asyncio.wait_for(done.wait(), 10)
     assert not running.done()
@@ -114,8 +114,8 @@ async def test_only_the_holder_of_the_lease_acts(database: Database) -> None:
         Supervisor(database, FakeLauncher(), FakeEngines(), 60.0, chores=[chore(name)])
         for name in done
     )
-    assert await first.lease.hold()
-    assert not await second.lease.hold()
+    assert await first.lease.take_or_renew()
+    assert not await second.lease.take_or_renew()
     tasks = {"first": asyncio.create_task(first.run()), "second": asyncio.create_task(second.run())}
     await asyncio.wait_for(done["first"].wait(), 20)
     assert (first.status()["acts"], second.status()["acts"]) == (True, False)
@@ -123,7 +123,7 @@ async def test_only_the_holder_of_the_lease_acts(database: Database) -> None:
     tasks["first"].cancel()
     await asyncio.wait({tasks["first"]})
     await first.lease.give_up()
-    assert await second.lease.hold()
+    assert await second.lease.take_or_renew()
     await asyncio.wait_for(done["second"].wait(), 20)
     tasks["second"].cancel()
     await asyncio.wait({tasks["second"]})

@@ -19,7 +19,7 @@ class Cluster:
 
     async def reconcile(self) -> None:
         """One pass, and every step that it began."""
-        assert await self.lease.hold()
+        assert await self.lease.take_or_renew()
         await self.reconciler.reconcile()
         await self.reconciler.tasks.drain()
         await self.lease.give_up()
