@@ -11,6 +11,7 @@ from foundry.supervisor.ray_calls import RayCalls
 from foundry.supervisor.ray_nodes import RayNodes
 
 _PERIOD_S = 300.0
+_DEADLINE_S = 1800.0
 
 
 def collecting_chores(settings: Settings, database: Database, calls: RayCalls) -> list[Chore]:
@@ -19,7 +20,7 @@ def collecting_chores(settings: Settings, database: Database, calls: RayCalls) -
     jobs = JobCollector(database, objects, retention.resumable_days * 86_400.0)
     nodes = RayNodes(calls, settings.home, cache_dir(settings), int(retention.cache_gb * 2**30))
     return [
-        Chore("job leftovers", jobs.collect, _PERIOD_S),
-        Chore("blobs", lambda: collect_blobs(database, objects), _PERIOD_S),
-        Chore("node caches", NodeCollector(database, nodes).clean_nodes, _PERIOD_S),
+        Chore("job leftovers", jobs.collect, _PERIOD_S, _DEADLINE_S),
+        Chore("blobs", lambda: collect_blobs(database, objects), _PERIOD_S, _DEADLINE_S),
+        Chore("node caches", NodeCollector(database, nodes).clean_nodes, _PERIOD_S, _DEADLINE_S),
     ]

@@ -1,7 +1,8 @@
 """Converges the drivers of jobs on the rows.
 
 A pass lists and offers; each job has a task of its own, so nothing that Ray does to one delays
-another. A job's next attempt begins only when Ray shows the one before it ended.
+another. A job's next attempt begins only when Ray shows the one before it ended. Immediately before
+anything is started or ended, the supervisor's lease is confirmed by PostgreSQL's clock.
 """
 
 import time
@@ -30,7 +31,7 @@ from foundry.execution.jobs.service import (
     withdraw_attempt,
 )
 from foundry.infra.database import Database
-from foundry.supervisor.ports import DriverObservation, JobLauncher
+from foundry.supervisor.ports import ActingRight, DriverObservation, JobLauncher
 from foundry.supervisor.tasks import KeyedTasks
 
 # Leases look expired right after PostgreSQL comes back: their holders could not renew them.
@@ -47,9 +48,11 @@ class JobReconciler:
         self,
         database: Database,
         launcher: JobLauncher,
+        lease: ActingRight,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
+        self._lease = lease
         self._launcher = launcher
         self._clock = clock
         self.tasks = KeyedTasks("job", clock=clock)
@@ -62,6 +65,7 @@ class JobReconciler:
         steps: dict[object, Callable[[], Awaitable[object]]] = {_ADMISSION: self._admit}
         busy = self.tasks.list_busy()
         if self._clock() >= self._database_back:
+            await self._lease.confirm()
             await expire_leases(self._database)
         if len(busy) < _MOST_BUSY:
             steps |= await self._list_steps({key for key in busy if isinstance(key, UUID)})
@@ -105,10 +109,11 @@ class JobReconciler:
 
     async def _start(self, job: Job) -> None:
         if job.submission_id is not None and job.submitted_at is not None:
-            await self._launcher.end(job.submission_id)
+            await self._end_driver(job.submission_id)
         opened = await open_attempt(self._database, job)
         if opened is None or opened.submission_id is None:
             return
+        await self._lease.confirm()
         try:
             await self._launcher.submit(opened.submission_id, job.id)
         except Exception:
@@ -126,12 +131,13 @@ class JobReconciler:
             return
         seen = await self._launcher.observe(job.submission_id)
         if seen.gone:
+            await self._lease.confirm()
             await mark_stalled(self._database, job, describe_end(job, seen))
 
     async def _settle(self, job: Job) -> None:
         seen = DriverObservation("absent")
         if job.submission_id is not None:
-            seen = await self._launcher.end(job.submission_id)
+            seen = await self._end_driver(job.submission_id)
         error: dict[str, object] = {
             "code": "engine_failed",
             "message": describe_end(job, seen),
@@ -143,8 +149,12 @@ class JobReconciler:
 
     async def _stop(self, job: Job) -> None:
         if job.submission_id is not None:
-            await self._launcher.end(job.submission_id)
+            await self._end_driver(job.submission_id)
         await mark_cancelled(self._database, job)
+
+    async def _end_driver(self, submission_id: str) -> DriverObservation:
+        await self._lease.confirm()
+        return await self._launcher.end(submission_id)
 
 
 def describe_end(job: Job, seen: DriverObservation) -> str:

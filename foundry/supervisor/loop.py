@@ -7,7 +7,6 @@ step is a task of its own (`tasks`). One supervisor acts, under a lease; others 
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,12 +14,16 @@ from foundry.errors import DatabaseUnavailable, LeaseLost
 from foundry.infra.database import Database
 from foundry.supervisor.endpoints import EndpointReconciler, LeasedRows
 from foundry.supervisor.jobs import JobReconciler
-from foundry.supervisor.lease import RENEW_S, Lease
+from foundry.supervisor.lease import RENEW_S, Lease, read_boot_clock
 from foundry.supervisor.ports import EngineHost, JobLauncher
 
 log = logging.getLogger(__name__)
 
 PERIOD_S = 1.0
+# Of a chore that names none: longer than any search or collection that makes progress.
+TURN_DEADLINE_S = 3600.0
+# A pass is a few queries and one look at Ray, each with a deadline of its own.
+_PASS_DEADLINE_S = 120.0
 # Turns that a chore may miss before it is overdue: one may fail, one may be slow.
 _MISSED_TURNS = 3
 # Short periods are not measured against a busy machine's hiccups.
@@ -29,11 +32,16 @@ _LEAST_OVERDUE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Chore:
-    """Work beside the reconciling, every so many seconds; a failure waits for the next turn."""
+    """Work beside the reconciling, every so many seconds; a failure waits for the next turn.
+
+    Attributes:
+        deadline_s: of one turn; one that hangs is cancelled, and its next turn begins.
+    """
 
     name: str
     step: Callable[[], Awaitable[object]]
     period_s: float
+    deadline_s: float = TURN_DEADLINE_S
 
     @property
     def overdue_s(self) -> float:
@@ -87,18 +95,18 @@ class Supervisor:
         launcher: JobLauncher,
         engines: EngineHost,
         engine_start_timeout_s: float,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = read_boot_clock,
         chores: Sequence[Chore] = (),
     ) -> None:
         self._clock = clock
         self.lease = Lease(database, clock=clock)
-        self.jobs = JobReconciler(database, launcher, clock)
+        self.jobs = JobReconciler(database, launcher, self.lease, clock)
         self.endpoints = EndpointReconciler(
             LeasedRows(database, self.lease), engines, engine_start_timeout_s, clock
         )
         passes = (
-            Chore("jobs", self.jobs.reconcile, PERIOD_S),
-            Chore("endpoints", self.endpoints.reconcile, PERIOD_S),
+            Chore("jobs", self.jobs.reconcile, PERIOD_S, _PASS_DEADLINE_S),
+            Chore("endpoints", self.endpoints.reconcile, PERIOD_S, _PASS_DEADLINE_S),
         )
         names = [chore.name for chore in (*passes, *chores)]
         if len(set(names)) < len(names):
@@ -169,7 +177,8 @@ class Supervisor:
         while True:
             try:
                 if self.lease.held:
-                    await chore.step()
+                    async with asyncio.timeout(chore.deadline_s):
+                        await chore.step()
                     punctuality.succeed(self._clock())
                 else:
                     punctuality.wait(self._clock())

@@ -93,6 +93,17 @@ class JobLauncher(Protocol):
         """What the cluster has and what is free."""
 
 
+class ActingRight(Protocol):
+    """The lease under which one supervisor acts."""
+
+    async def confirm(self) -> None:
+        """Ask immediately before an effect on the cluster.
+
+        Raises:
+            LeaseLost: another supervisor acts, or may by now.
+        """
+
+
 class EngineHost(Protocol):
     """Ray Serve's engine applications. Every call may be repeated."""
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from foundry.errors import EngineFailed
+from foundry.errors import EngineFailed, LeaseLost
 from foundry.execution.jobs.admission import Bundle, NodeResources
 from foundry.serving.endpoints.domain import EndpointSnapshot, RevisionSnapshot
 from foundry.supervisor.ports import (
@@ -60,6 +60,17 @@ class FakeLauncher:
     def _raise(self, call: str) -> None:
         if fault := self.faults.get(call):
             raise fault
+
+
+@dataclass
+class FakeLease:
+    """A supervisor's lease that a test takes away."""
+
+    lost: bool = False
+
+    async def confirm(self) -> None:
+        if self.lost:
+            raise LeaseLost("another supervisor has taken over")
 
 
 @dataclass

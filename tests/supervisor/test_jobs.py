@@ -1,5 +1,6 @@
 """A job's attempts as the supervisor sees them, on a real PostgreSQL and a scripted cluster."""
 
+from contextlib import suppress
 from uuid import UUID
 
 import pytest
@@ -13,7 +14,7 @@ from foundry.infra.database import Database
 from foundry.supervisor.jobs import JobReconciler
 from foundry.supervisor.ports import DriverObservation
 from tests.execution.jobs.test_leases import cancel, logs, resume, submit
-from tests.fakes.cluster import FakeLauncher
+from tests.fakes.cluster import FakeLauncher, FakeLease
 
 pytestmark = pytest.mark.postgres
 
@@ -32,7 +33,8 @@ class Tower:
         self.database = database
         self.launcher = FakeLauncher()
         self.now = 1000.0
-        self.reconciler = JobReconciler(database, self.launcher, clock=lambda: self.now)
+        self.lease = FakeLease()
+        self.reconciler = JobReconciler(database, self.launcher, self.lease, clock=lambda: self.now)
 
     async def reconcile(self, passes: int = 1) -> None:
         for _ in range(passes):
@@ -102,7 +104,7 @@ async def test_a_supervisor_that_dies_after_opening_an_attempt_submits_it_under_
     await tower.age(job.id, "heartbeat_at", 11)
     restarted = Tower(database)
     restarted.launcher = tower.launcher
-    restarted.reconciler = JobReconciler(database, tower.launcher, clock=lambda: 5.0)
+    restarted.reconciler = JobReconciler(database, tower.launcher, tower.lease, clock=lambda: 5.0)
     await restarted.reconcile()
     assert tower.launcher.submitted == [(f"fj-{job.id}-1", job.id)]
     found = await tower.job(job.id)
@@ -388,3 +390,39 @@ async def test_leases_get_time_to_renew_after_an_outage(database: Database) -> N
     tower.now += 31
     await tower.reconcile()
     assert (await tower.job(job.id)).state == JobState.RUNNING
+
+
+@pytest.mark.parametrize("state", ["ADMITTED", "STALLED", "RUNNING", "silent"])
+async def test_a_supervisor_that_lost_its_lease_starts_and_ends_nothing(
+    database: Database, state: str
+) -> None:
+    tower = Tower(database)
+    if state == "ADMITTED":
+        job = await submit(database)
+        await tower.reconcile()
+    else:
+        job, lease = await tower.running()
+        if state == "STALLED":
+            await lease.give_up({"code": "unavailable", "message": "the store is away"})
+        elif state == "RUNNING":
+            await cancel(database, job.id)
+            await tower.age(job.id, "cancel_requested_at", 61)
+        else:
+            await tower.age(job.id, "heartbeat_at", 31)
+    before = (await tower.job(job.id)).state
+    launched = len(tower.launcher.submitted)
+    # As of a laptop that was asleep when the pass began: it still believes in its lease.
+    tower.lease.lost = True
+    with suppress(LeaseLost):
+        await tower.reconcile()
+    tower.reconciler.note_outage()
+    await tower.reconcile()
+    assert (len(tower.launcher.submitted), tower.launcher.ended) == (launched, [])
+    now = (await tower.job(job.id)).state
+    # An attempt that was opened and not submitted is submitted by whoever acts.
+    assert now == ("STARTING" if before == "ADMITTED" else before)
+    tower.lease.lost = False
+    tower.now += 120
+    await tower.age(job.id, "heartbeat_at", 31)
+    await tower.reconcile()
+    assert tower.launcher.submitted if state == "ADMITTED" else tower.launcher.ended

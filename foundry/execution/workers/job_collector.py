@@ -1,5 +1,6 @@
 """What ended jobs leave in the object store: logs are archived, checkpoints removed."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
@@ -20,6 +21,8 @@ from foundry.infra.objects import ObjectStore
 
 # Of 50 jobs each; the rest has the next turn.
 _MOST_PAGES = 10
+# A few objects of one job; a store that hangs has deadlines of its own, which may add up.
+_JOB_DEADLINE_S = 120.0
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +76,8 @@ class JobCollector:
             jobs = await list_jobs(failed)
             for job in jobs:
                 try:
-                    await step(job)
+                    async with asyncio.timeout(_JOB_DEADLINE_S):
+                        await step(job)
                 except DatabaseUnavailable:
                     # It would fail for each of them, after a wait.
                     raise

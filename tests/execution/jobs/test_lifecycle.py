@@ -19,7 +19,7 @@ from foundry.infra.database import Database
 from foundry.supervisor.jobs import JobReconciler
 from foundry.supervisor.ports import DriverObservation
 from tests.execution.jobs.test_leases import cancel, resume, submit
-from tests.fakes.cluster import FakeLauncher
+from tests.fakes.cluster import FakeLauncher, FakeLease
 
 pytestmark = pytest.mark.postgres
 
@@ -37,7 +37,9 @@ class World:
 
     def restart(self) -> None:
         """The supervisor dies and comes back."""
-        self.reconciler = JobReconciler(self.database, self.launcher, clock=lambda: self.now)
+        self.reconciler = JobReconciler(
+            self.database, self.launcher, FakeLease(), clock=lambda: self.now
+        )
 
     async def job(self) -> Job:
         found = await load(self.database, self.job_id)
