@@ -18,6 +18,11 @@ START_S = 300.0
 
 # The third failure since the job was last queued by a person ends it.
 MAX_FAILURES = 3
+# Between attempts: 5, 20, 80 s … A process that died needs no more than the first; a dependency
+# that is away is not asked every second, by all jobs at once.
+FIRST_RETRY_S, RETRY_FACTOR, LONGEST_RETRY_S = 5.0, 4.0, 300.0
+# Jobs that failed together come back apart.
+RETRY_JITTER = 0.25
 # A driver that was asked to stop checkpoints first; after this it is ended.
 STOP_GRACE_S = 60.0
 # Two beats of a driver that were missed: worth a look at Ray before the lease runs out.
@@ -86,6 +91,17 @@ def allowed_silence_s(phase: Phase, step_s: float | None = None) -> float | None
     if phase is Phase.TRAIN and step_s is not None and allowed is not None:
         return max(allowed, STEPS_ALLOWED * step_s)
     return allowed
+
+
+def retry_delay_s(failures: int, jitter: float) -> float:
+    """Seconds from the end of an attempt to the beginning of the next.
+
+    Args:
+        failures: since a person last queued the job, at least 1.
+        jitter: from -1 to 1, drawn anew each time.
+    """
+    delay = min(LONGEST_RETRY_S, FIRST_RETRY_S * RETRY_FACTOR ** (failures - 1))
+    return delay * (1 + RETRY_JITTER * jitter)
 
 
 def submission_id(job_id: UUID, attempt: int) -> str:

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, case, delete, func, literal, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, case, delete, func, literal, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -92,11 +92,15 @@ class Leases:
     ) -> Sequence[Row[UUID, int, dict[str, object], str | None]]:
         """Id, priority, needs and `waiting_for` of the queue, by priority, then age.
 
+        Jobs that wait for the delay between two attempts are not in it yet.
+
         Args:
             after: priority and id of the last one that was read.
         """
         query = select(Job.id, Job.priority, Job.needs, Job.waiting_for).where(
-            Job.state == JobState.QUEUED, Job.cancel_requested.is_(False)
+            Job.state == JobState.QUEUED,
+            Job.cancel_requested.is_(False),
+            or_(Job.retry_at.is_(None), Job.retry_at <= func.now()),
         )
         if after is not None:
             place = tuple_(-Job.priority, Job.id)
@@ -316,6 +320,11 @@ class CheckpointRows:
 
     async def remove(self, checkpoint_ids: Collection[UUID]) -> None:
         await self._db.execute(delete(JobCheckpoint).where(JobCheckpoint.id.in_(checkpoint_ids)))
+
+
+def from_now(seconds: float) -> ColumnElement[Any]:
+    """A moment by the database's clock."""
+    return func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
 
 
 def _ago(seconds: Any) -> ColumnElement[Any]:

@@ -24,6 +24,7 @@ class Job(Base):
         submitted_at: when Ray took the newest attempt; unset: it may not know it.
         progress_at: when something new was last seen; with `progress_allowance_s` a deadline by
             the database's clock.
+        retry_at: when the next attempt may begin after one that failed.
         log_key: where the object store keeps the log of an ended job.
         collected_at: when the traces of an ended job were removed.
     """
@@ -62,6 +63,7 @@ class Job(Base):
     phase: Mapped[str | None] = mapped_column(Text)
     progress_at: Mapped[datetime | None]
     progress_allowance_s: Mapped[float | None]
+    retry_at: Mapped[datetime | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     cancel_requested_at: Mapped[datetime | None]
     progress: Mapped[dict[str, object]] = mapped_column(default=dict)

@@ -5,7 +5,7 @@
       │                     (Ray did not take it)                │
       └──REQUEUE── STALLED <──STALL: error, silence, no progress─┘
       (its driver    └──EXHAUST: the third failure──> FAILED
-       is seen ended)
+       is seen ended; it is admitted when the delay between attempts is over)
 
       the driver's ends:  SUCCEED, FAIL, CANCEL_DRIVEN
       the owner's:        CANCEL_WAITING at once; else the supervisor's CANCEL_ENDED when the driver
@@ -16,6 +16,7 @@ A job's state is written here and nowhere else. A transition names its sources i
 of two that meet the second finds nothing to change, and tells it by returning None.
 """
 
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,9 +33,10 @@ from foundry.execution.jobs.domain import (
     WAITING,
     JobState,
     Phase,
+    retry_delay_s,
     submission_id,
 )
-from foundry.execution.jobs.repository import Leases
+from foundry.execution.jobs.repository import Leases, from_now
 from foundry.execution.jobs.tables import Job
 from foundry.infra.database import utcnow
 
@@ -108,7 +110,7 @@ class JobTransitions:
         self._leases = Leases(db)
 
     async def admit(self, job_id: UUID) -> Job | None:
-        return await self._carry_out(ADMIT, job_id, waiting_for=None)
+        return await self._carry_out(ADMIT, job_id, waiting_for=None, retry_at=None)
 
     async def open_attempt(self, job: Job, *, attempt: int) -> Job | None:
         """Make the attempt's row before Ray is asked for its driver.
@@ -211,8 +213,14 @@ class JobTransitions:
             "progress_at": None,
         }
         if listed.failures < MAX_FAILURES:
+            delay_s = retry_delay_s(listed.failures, random.uniform(-1, 1))
             return await self._carry_out(
-                REQUEUE, listed.id, error=told, waiting_for="its next attempt", **over
+                REQUEUE,
+                listed.id,
+                error=told,
+                waiting_for=f"its next attempt, {delay_s:.0f} s after the one that failed",
+                retry_at=from_now(delay_s),
+                **over,
             )
         last = f"{told['message']}; it was the last of {listed.failures} attempts"
         return await self._carry_out(
@@ -271,6 +279,7 @@ class JobTransitions:
             progress_at=None,
             phase=None,
             waiting_for=None,
+            retry_at=None,
             log_key=None,
             collected_at=None,
         )

@@ -14,6 +14,7 @@ from foundry.execution.jobs.domain import (
     Phase,
     allowed_silence_s,
     check_source,
+    retry_delay_s,
     submission_id,
 )
 
@@ -33,6 +34,11 @@ def test_how_long_a_phase_may_show_nothing_new() -> None:
     assert allowed_silence_s(Phase.TRAIN, 19.0) == 120
     assert allowed_silence_s(Phase.TRAIN, 50.0) == 300
     assert allowed_silence_s(Phase.LOAD, 500.0) == 900
+
+
+def test_the_delay_between_attempts_grows_to_its_cap() -> None:
+    assert [retry_delay_s(failures, 0) for failures in (1, 2, 3, 4, 99)] == [5, 20, 80, 300, 300]
+    assert (retry_delay_s(2, -1), retry_delay_s(2, 1)) == (15, 25)
 
 
 def test_an_attempt_has_one_name() -> None:

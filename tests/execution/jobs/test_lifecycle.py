@@ -49,7 +49,7 @@ class World:
     async def pass_time(self, seconds: float) -> None:
         """For the row; the supervisor's own clock goes along."""
         self.now += seconds
-        columns = ("heartbeat_at", "cancel_requested_at", "progress_at")
+        columns = ("heartbeat_at", "cancel_requested_at", "progress_at", "retry_at")
         changes = ", ".join(f"{c} = {c} - make_interval(secs => :s)" for c in columns)
         async with self.database.begin() as db:
             await db.execute(text(f"UPDATE jobs SET {changes}"), {"s": seconds})
