@@ -39,7 +39,6 @@ class Registration:
         model, created = await self._model(spec, inspection, base)
         # The model row is locked, so a second registration of the same job waits for us.
         if earlier := await self._earlier(spec, digest):
-            await upload.discard()
             return earlier
         version = self._row(spec, inspection, base, digest)
         version.model_id, version.model = model.id, model
@@ -140,7 +139,7 @@ class Registration:
     async def _add_files(
         self, version: ModelVersion, inspection: Inspection, upload: BlobUpload
     ) -> None:
-        blobs = await upload.claim(inspection.files)
+        blobs = await upload.claim(self._db, inspection.files)
         self._db.add_all(
             VersionFile(
                 version_id=version.id,

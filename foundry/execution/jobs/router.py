@@ -38,7 +38,7 @@ def _submissions(request: Request, db: Db) -> Submissions:
     return Submissions(
         Jobs(db, audit, principal),
         Registry(db, objects, audit, principal),
-        Datasets(db, objects, audit, principal),
+        Datasets(db, principal),
     )
 
 

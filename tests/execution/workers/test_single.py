@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import ray
 
+from foundry.catalog.datasets.content import DatasetContent
 from foundry.catalog.datasets.domain import AddOptions
 from foundry.catalog.datasets.service import Datasets
 from foundry.catalog.registry.domain import VersionSpec
+from foundry.catalog.registry.registrar import Registrar
 from foundry.catalog.registry.service import Registry
 from foundry.config import Settings
 from foundry.engines.training.config import SftConfig
@@ -67,12 +69,13 @@ async def test_a_worker_that_dies_ends_an_attempt_and_a_cancel_the_job(
     objects = DirectoryStore(tmp_path / "objects")
     source = tmp_path / "rows.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in chat_rows))
+    registrar = Registrar(database, objects, CALLER, "test")
+    await registrar.register(VersionSpec("tiny", "base", "import"), tiny_model)
+    content = DatasetContent(database, objects, CALLER, "test")
+    await content.add("words", source, AddOptions("rows.jsonl", eval_fraction=0.2))
     async with database.begin() as db:
         audit = AuditTrail(db, CALLER, "test")
-        registry = Registry(db, objects, audit, CALLER)
-        datasets = Datasets(db, objects, audit, CALLER)
-        await registry.register(VersionSpec("tiny", "base", "import"), tiny_model)
-        await datasets.put("words", source, AddOptions("rows.jsonl", eval_fraction=0.2))
+        registry, datasets = Registry(db, objects, audit, CALLER), Datasets(db, CALLER)
         submissions = Submissions(Jobs(db, audit, CALLER), registry, datasets)
         queued, _ = await submissions.sft("bot", "tiny", "words", CONFIG)
     checkpoints = CheckpointLog(database, queued.id)
