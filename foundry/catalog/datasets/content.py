@@ -7,6 +7,7 @@ Objects whose rows are never written, because the process was killed, are collec
 
 import asyncio
 import tempfile
+from collections.abc import Collection
 from itertools import islice
 from pathlib import Path
 from uuid import UUID
@@ -21,7 +22,7 @@ from foundry.catalog.datasets.domain import (
     check_name,
 )
 from foundry.catalog.datasets.preparation import Prepared, prepare
-from foundry.catalog.datasets.repository import DatasetRows
+from foundry.catalog.datasets.repository import DatasetRows, list_known_keys
 from foundry.catalog.datasets.service import Datasets
 from foundry.catalog.datasets.shards import read_rows
 from foundry.catalog.datasets.tables import DatasetFile, DatasetVersion
@@ -148,6 +149,12 @@ class DatasetContent:
         after: dict[str, object] = {"reference": version.reference, "digest": version.digest}
         await audit.record("dataset.add", "dataset_version", str(version.id), after=after)
         return version
+
+
+async def list_known_files(database: Database, keys: Collection[str]) -> set[str]:
+    """Those of `keys` that a row knows; what none knows was left by a killed upload."""
+    async with database.begin() as db:
+        return await list_known_keys(db, keys)
 
 
 def _file_rows(

@@ -4,6 +4,7 @@ live, no references ──> deleting (nobody can claim it) ──object removed�
 """
 
 import logging
+from collections.abc import Collection
 from uuid import UUID
 
 from foundry.catalog.registry.repository import UnusedBlobs
@@ -53,3 +54,9 @@ async def collect_blobs(
     if left:
         raise Unavailable(f"{len(left)} unused objects could not be removed from the object store")
     return removed
+
+
+async def list_known_blobs(database: Database, keys: Collection[str]) -> set[str]:
+    """Those of `keys` that a row knows; what none knows was left by a killed registration."""
+    async with database.begin() as db:
+        return await UnusedBlobs(db).list_known_keys(keys)

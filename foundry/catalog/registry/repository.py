@@ -298,6 +298,11 @@ class UnusedBlobs:
         )
         return (await self._db.execute(query)).scalars().all()
 
+    async def list_known_keys(self, keys: Collection[str]) -> set[str]:
+        """Those of `keys` that belong to a blob whose object is not removed yet."""
+        query = select(Blob.object_key).where(Blob.object_key.in_(keys), Blob.state != "deleted")
+        return set((await self._db.execute(query)).scalars())
+
     async def mark_deleted(self, blob_id: UUID) -> None:
         """The row stays: files of tombstoned versions tell what they were."""
         await self._db.execute(update(Blob).where(Blob.id == blob_id).values(state="deleted"))

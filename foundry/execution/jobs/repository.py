@@ -292,7 +292,14 @@ class Leases:
             (await self._db.execute(query.order_by(Job.finished_at).limit(limit))).scalars().all()
         )
 
-    async def active_ids(self) -> set[UUID]:
+    async def list_known_keys(self, keys: Collection[str]) -> set[str]:
+        """Those of `keys` that a checkpoint or an archived log has."""
+        checkpoints = select(JobCheckpoint.object_key).where(JobCheckpoint.object_key.in_(keys))
+        logs = select(Job.log_key).where(Job.log_key.in_(keys))
+        found = (*(await self._db.execute(checkpoints)).scalars(),)
+        return {*found, *(key for key in (await self._db.execute(logs)).scalars() if key)}
+
+    async def list_active_ids(self) -> set[UUID]:
         return set((await self._db.execute(select(Job.id).where(Job.state.in_(ACTIVE)))).scalars())
 
 

@@ -59,4 +59,10 @@ async def mark_collected(database: Database, job: Job) -> None:
 async def list_active_ids(database: Database) -> set[UUID]:
     """Jobs that may have files on any node."""
     async with database.begin() as db:
-        return await Leases(db).active_ids()
+        return await Leases(db).list_active_ids()
+
+
+async def list_known_objects(database: Database, keys: Collection[str]) -> set[str]:
+    """Those of `keys` that a row of a job knows; what none knows was left by a killed upload."""
+    async with database.begin() as db:
+        return await Leases(db).list_known_keys(keys)

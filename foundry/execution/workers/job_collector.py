@@ -7,6 +7,7 @@ from contextlib import suppress
 from uuid import UUID
 
 from foundry.errors import Conflict, DatabaseUnavailable, Unavailable
+from foundry.execution.fleets.service import FleetLog, storage_prefix
 from foundry.execution.jobs.retention import (
     list_collectable_jobs,
     list_unarchived_jobs,
@@ -16,6 +17,8 @@ from foundry.execution.jobs.retention import (
 )
 from foundry.execution.jobs.service import Job
 from foundry.execution.workers.checkpoints import RemoteCheckpoints
+from foundry.execution.workers.diloco.checkpoints import Checkpoints
+from foundry.execution.workers.diloco.snapshots import Snapshots
 from foundry.infra.database import Database
 from foundry.infra.objects import ObjectStore
 
@@ -92,6 +95,10 @@ class JobCollector:
         checkpoints = RemoteCheckpoints(self._database, self._objects, job.id, job.fence)
         if not await checkpoints.prune(0):
             raise Unavailable("the object store does not remove its checkpoints")
+        if job.kind == "diloco":
+            fleet = FleetLog(self._database, job.id, job.fence)
+            await Checkpoints(Snapshots(self._objects, storage_prefix(job.id)), fleet).remove_all()
+            await fleet.forget_checkpoints()
         await mark_collected(self._database, job)
 
     async def _archive_log(self, job: Job) -> None:

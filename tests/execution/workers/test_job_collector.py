@@ -6,13 +6,18 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
+from foundry.engines.training.diloco.ledger import Ledger
 from foundry.errors import Unavailable
+from foundry.execution.fleets.service import FleetLog
 from foundry.execution.jobs.checkpoints import CheckpointLog
 from foundry.execution.jobs.service import JobLease, load
 from foundry.execution.workers.checkpoints import RemoteCheckpoints
+from foundry.execution.workers.diloco.checkpoints import FleetState
+from foundry.execution.workers.diloco.messages import StoredState
 from foundry.execution.workers.job_collector import JobCollector
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
+from tests.execution.fleets.test_service import committed
 from tests.execution.jobs.test_leases import resume, submit
 from tests.execution.workers.test_checkpoints import checkpoint, objects_of
 
@@ -142,3 +147,31 @@ async def test_a_page_full_of_jobs_that_fail_hides_none_behind_it(
         await JobCollector(database, objects, 30 * DAY_S).collect()
     found = [await load(database, job_id) for job_id in jobs]
     assert [job is not None and job.log_key is not None for job in found] == [False, True, True]
+
+
+@pytest.mark.postgres
+async def test_a_fleets_checkpoints_go_when_nobody_can_resume(
+    database: Database, tmp_path: Path
+) -> None:
+    objects = DirectoryStore(tmp_path / "objects")
+    job = await submit(database)
+    async with database.begin() as db:
+        await db.execute(text("UPDATE jobs SET kind = 'diloco'"))
+    lease, _ = await JobLease.claim(database, job.id)
+    fleet = FleetLog(database, job.id, lease.fence)
+    await fleet.commit(committed(1))
+    shared, own = (StoredState(f"fleets/{job.id}/{name}", name) for name in ("shared", "own"))
+    for stored in (shared, own):
+        await objects.put_bytes(stored.object_key, b"x")
+    state = FleetState(Ledger(40, 8, (), {}), shared, {"w0": own}, 1)
+    await fleet.keep(1, state.document())
+    await lease.fail({"code": "x", "message": "y"})
+    collector = JobCollector(database, objects, 30 * DAY_S)
+    await _ended_ago(database, job.id, DAY_S)
+    await collector.collect()
+    assert len(await fleet.checkpoints()) == 1, "it can be resumed"
+    assert await objects.exists(own.object_key)
+    await _ended_ago(database, job.id, 31 * DAY_S)
+    await collector.collect()
+    assert await fleet.checkpoints() == []
+    assert [await objects.exists(stored.object_key) for stored in (shared, own)] == [False, False]

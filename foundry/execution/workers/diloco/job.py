@@ -19,7 +19,7 @@ from foundry.engines.training.diloco.config import DilocoConfig
 from foundry.engines.training.workload import SftWorkload
 from foundry.errors import DatabaseUnavailable, Unavailable
 from foundry.execution.fleets.domain import RoundRecord
-from foundry.execution.fleets.service import FleetLog
+from foundry.execution.fleets.service import FleetLog, storage_prefix
 from foundry.execution.jobs.domain import STEPS_ALLOWED, Phase
 from foundry.execution.workers.attempt import POLL_S, Attempt, insist
 from foundry.execution.workers.diloco.accounts import FleetResult
@@ -90,7 +90,7 @@ class _FleetJob:
         self._attempt = attempt
         self._config = DilocoConfig.model_validate(attempt.job.spec["config"])
         self._log = FleetLog(attempt.database, attempt.job.id, attempt.lease.fence)
-        self._storage = Storage(attempt.settings, f"fleets/{attempt.job.id}")
+        self._storage = Storage(attempt.settings, storage_prefix(attempt.job.id))
         self._shown: FleetProgress | None = None
         self._phase = ""
         self._rounds: list[tuple[int, dict[str, float]]] = []
