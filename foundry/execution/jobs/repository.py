@@ -71,7 +71,8 @@ class JobRows:
         )
         return (await self._db.execute(query)).scalars().all()
 
-    async def logs(self, job_id: UUID, after: int, limit: int) -> Sequence[JobLog]:
+    async def list_log(self, job_id: UUID, after: int, limit: int) -> Sequence[JobLog]:
+        """Chunks above `after` that are not archived."""
         query = (
             select(JobLog)
             .where(JobLog.tenant_id == self._tenant_id, JobLog.job_id == job_id, JobLog.seq > after)
@@ -248,30 +249,38 @@ class Leases:
             )
         )
 
-    async def log_place(self, job_id: UUID) -> tuple[int, int]:
-        """Highest chunk number and the bytes kept so far."""
+    async def read_log_place(self, job: Job) -> tuple[int, int]:
+        """Highest chunk number and the bytes kept so far, archived ones included."""
         query = select(
-            func.coalesce(func.max(JobLog.seq), 0),
+            func.coalesce(func.max(JobLog.seq), job.log_seq),
             func.coalesce(func.sum(func.octet_length(JobLog.text)), 0),
-        ).where(JobLog.job_id == job_id)
+        ).where(JobLog.job_id == job.id)
         row = (await self._db.execute(query)).one()
-        return int(row[0]), int(row[1])
+        return int(row[0]), int(row[1]) + job.log_bytes
 
     async def add_log(self, job: Job, seq: int, text: str) -> None:
         self._db.add(JobLog(job_id=job.id, seq=seq, tenant_id=job.tenant_id, text=text))
         await self._db.flush()
 
-    async def log_text(self, job_id: UUID) -> Sequence[str]:
-        """The whole log, in chunks."""
-        query = select(JobLog.text).where(JobLog.job_id == job_id).order_by(JobLog.seq)
+    async def list_log(self, job_id: UUID) -> Sequence[JobLog]:
+        """The chunks that are not archived."""
+        query = select(JobLog).where(JobLog.job_id == job_id).order_by(JobLog.seq)
         return (await self._db.execute(query)).scalars().all()
+
+    async def remove_log(self, job_id: UUID, up_to_seq: int) -> None:
+        await self._db.execute(
+            delete(JobLog).where(JobLog.job_id == job_id, JobLog.seq <= up_to_seq)
+        )
 
     async def list_unarchived(
         self, ended_s: float, skipped: Collection[UUID], limit: int
     ) -> Sequence[Job]:
-        """Ended jobs whose log is in rows only, the longest ended first."""
+        """Ended jobs of whose log something is in rows, the longest ended first."""
         return await self._list_ended(
-            limit, skipped, Job.log_key.is_(None), Job.finished_at < _ago(ended_s)
+            limit,
+            skipped,
+            Job.id.in_(select(JobLog.job_id).distinct()),
+            Job.finished_at < _ago(ended_s),
         )
 
     async def list_collectable(

@@ -16,22 +16,9 @@ _BATCH = 50
 async def list_unarchived_jobs(
     database: Database, ended_s: float = SETTLED_S, skipped: Collection[UUID] = ()
 ) -> list[Job]:
-    """Ended jobs whose log is not in the object store yet, without the `skipped` ones."""
+    """Ended jobs whose log is not all in the object store, without the `skipped` ones."""
     async with database.begin() as db:
         return list(await Leases(db).list_unarchived(ended_s, skipped, _BATCH))
-
-
-async def read_log(database: Database, job_id: UUID) -> str:
-    """The whole log of a job."""
-    async with database.begin() as db:
-        return "".join(await Leases(db).log_text(job_id))
-
-
-async def mark_archived(database: Database, job: Job, key: str) -> bool:
-    """Whether the job is still ended; one that was resumed gets another log later."""
-    async with database.begin() as db:
-        held = await Leases(db).move(job.id, ENDED, held=job.fence, log_key=key)
-        return held is not None
 
 
 async def list_collectable_jobs(

@@ -30,7 +30,7 @@ from foundry.execution.jobs.queue import (
     withdraw_attempt,
 )
 from foundry.execution.jobs.repository import JobRows
-from foundry.execution.jobs.tables import Job, JobLog, JobMetric
+from foundry.execution.jobs.tables import Job, JobMetric
 from foundry.execution.jobs.transitions import JobTransitions, begin_as_driver
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
@@ -133,10 +133,6 @@ class Jobs:
         """By step and name; the last step may be cut: ask again after the one before it."""
         await self.get(job_id)
         return await self._rows.metrics(job_id, after, limit)
-
-    async def logs(self, job_id: UUID, *, after: int, limit: int) -> Sequence[JobLog]:
-        await self.get(job_id)
-        return await self._rows.logs(job_id, after, limit)
 
     async def cancel(self, job_id: UUID) -> Job:
         """Ask a job to stop: at once if no driver runs, else after a checkpoint.

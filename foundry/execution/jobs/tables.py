@@ -25,7 +25,8 @@ class Job(Base):
         progress_at: when something new was last seen; with `progress_allowance_s` a deadline by
             the database's clock.
         retry_at: when the next attempt may begin after one that failed.
-        log_key: where the object store keeps the log of an ended job.
+        log_key: where the object store keeps the log up to chunk `log_seq`, `log_bytes` long;
+            later chunks are rows.
         collected_at: when the traces of an ended job were removed.
     """
 
@@ -74,6 +75,8 @@ class Job(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     log_key: Mapped[str | None] = mapped_column(Text)
+    log_seq: Mapped[int] = mapped_column(BigInteger, default=0)
+    log_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     collected_at: Mapped[datetime | None]
 
 

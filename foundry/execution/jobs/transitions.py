@@ -280,7 +280,6 @@ class JobTransitions:
             phase=None,
             waiting_for=None,
             retry_at=None,
-            log_key=None,
             collected_at=None,
         )
 

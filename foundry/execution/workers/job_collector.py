@@ -3,17 +3,15 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import suppress
 from uuid import UUID
 
-from foundry.errors import Conflict, DatabaseUnavailable, Unavailable
+from foundry.errors import DatabaseUnavailable, Unavailable
 from foundry.execution.fleets.service import FleetLog, storage_prefix
+from foundry.execution.jobs.log_archive import archive_log
 from foundry.execution.jobs.retention import (
     list_collectable_jobs,
     list_unarchived_jobs,
-    mark_archived,
     mark_collected,
-    read_log,
 )
 from foundry.execution.jobs.service import Job
 from foundry.execution.workers.checkpoints import RemoteCheckpoints
@@ -102,10 +100,4 @@ class JobCollector:
         await mark_collected(self._database, job)
 
     async def _archive_log(self, job: Job) -> None:
-        # The fence tells the ends of a resumed job apart.
-        key = f"logs/{job.tenant_id}/{job.id}/{job.fence}.txt"
-        data = (await read_log(self._database, job.id)).encode()
-        # An earlier turn may have stored it and died before it said so.
-        with suppress(Conflict):
-            await self._objects.put_bytes(key, data)
-        await mark_archived(self._database, job, key)
+        await archive_log(self._database, self._objects, job)

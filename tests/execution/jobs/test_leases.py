@@ -1,12 +1,14 @@
 """Claims, fences, heartbeats and the supervisor's queue, on a real PostgreSQL."""
 
 import asyncio
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 
 from foundry.errors import Conflict, LeaseLost, NotFound
 from foundry.execution.jobs.domain import MAX_LOG_BYTES, MAX_LOG_CHUNK_BYTES, JobState, Phase
+from foundry.execution.jobs.log_archive import JobLogs, LogChunk
 from foundry.execution.jobs.service import (
     Decision,
     JobLease,
@@ -24,10 +26,12 @@ from foundry.execution.jobs.service import (
     record_decision,
     requeue_or_fail_stalled,
 )
-from foundry.execution.jobs.tables import Job, JobLog, JobMetric
+from foundry.execution.jobs.tables import Job, JobMetric
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.database import Database
+from foundry.infra.directory_store import DirectoryStore
 from foundry.infra.ids import uuid7
+from foundry.infra.objects import ObjectStore
 from tests.governance.identity.principals import principal
 
 pytestmark = pytest.mark.postgres
@@ -82,10 +86,12 @@ async def metrics(database: Database, job_id: UUID, after: int = -1) -> list[Job
         return list(await jobs.metrics(job_id, after=after, limit=1000))
 
 
-async def logs(database: Database, job_id: UUID, after: int = 0) -> list[JobLog]:
-    async with database.begin() as db:
-        jobs = Jobs(db, AuditTrail(db, CALLER, "test"), CALLER)
-        return list(await jobs.logs(job_id, after=after, limit=1000))
+async def logs(
+    database: Database, job_id: UUID, after: int = 0, objects: ObjectStore | None = None
+) -> list[LogChunk]:
+    """A job's log as its owner reads it."""
+    reader = JobLogs(database, objects or DirectoryStore(Path("/nowhere")), CALLER)
+    return list(await reader.read(job_id, after=after, limit=1000))
 
 
 async def state(database: Database, job_id: UUID) -> str:

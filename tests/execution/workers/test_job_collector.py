@@ -7,9 +7,11 @@ import pytest
 from sqlalchemy import text
 
 from foundry.engines.training.diloco.ledger import Ledger
-from foundry.errors import Unavailable
+from foundry.errors import NotFound, Unavailable
 from foundry.execution.fleets.service import FleetLog
 from foundry.execution.jobs.checkpoints import CheckpointLog
+from foundry.execution.jobs.domain import MAX_LOG_BYTES, MAX_LOG_CHUNK_BYTES
+from foundry.execution.jobs.log_archive import JobLogs, archive_log
 from foundry.execution.jobs.service import JobLease, load
 from foundry.execution.workers.checkpoints import RemoteCheckpoints
 from foundry.execution.workers.diloco.checkpoints import FleetState
@@ -18,8 +20,9 @@ from foundry.execution.workers.job_collector import JobCollector
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
 from tests.execution.fleets.test_service import committed
-from tests.execution.jobs.test_leases import resume, submit
+from tests.execution.jobs.test_leases import CALLER, logs, resume, submit
 from tests.execution.workers.test_checkpoints import checkpoint, objects_of
+from tests.governance.identity.principals import principal
 
 DAY_S = 86_400.0
 
@@ -56,7 +59,11 @@ async def test_checkpoints_go_when_nobody_can_resume(
     await collector.collect()
     found = await load(database, job.id)
     assert found is not None and found.log_key is not None
-    assert await objects.get_bytes(found.log_key) == b"first words\nlast words\n"
+    told = await logs(database, job.id, objects=objects)
+    assert [(chunk.seq, chunk.text) for chunk in told] == [
+        (1, "first words\n"),
+        (2, "last words\n"),
+    ]
     assert len(await CheckpointLog(database, job.id).newest_first()) == left
     assert len(objects_of(tmp_path)) == 1 + left
     assert (found.collected_at is not None) == (left == 0)
@@ -101,24 +108,79 @@ async def test_a_job_whose_checkpoints_stay_is_collected_later_and_holds_up_no_o
 
 
 @pytest.mark.postgres
-async def test_a_resumed_job_is_archived_again(database: Database, tmp_path: Path) -> None:
+async def test_a_log_is_read_the_same_way_wherever_it_lies(
+    database: Database, tmp_path: Path
+) -> None:
     objects = DirectoryStore(tmp_path / "objects")
     collector = JobCollector(database, objects, 30 * DAY_S)
-    job = await submit(database)
-    keys = []
-    for words in ("one\n", "two\n"):
+    job, seen, keys = await submit(database), list[str](), list[str]()
+
+    async def read(after: int = 0) -> list[tuple[int, str]]:
+        found = await logs(database, job.id, after, objects)
+        return [(chunk.seq, chunk.text) for chunk in found]
+
+    for words in ("one\n", "two\u2028\n"):
         lease, _ = await JobLease.claim(database, job.id)
         await lease.log(words)
         await lease.fail({"code": "x", "message": "y"})
+        seen.append(words)
+        before = await logs(database, job.id, objects=objects)
         await _ended_ago(database, job.id, 120)
         await collector.collect()
+        assert await logs(database, job.id, objects=objects) == before, "times included"
+        assert await read() == list(enumerate(seen, start=1))
+        async with database.begin() as db:
+            assert (await db.execute(text("SELECT count(*) FROM job_logs"))).scalar() == 0
         found = await load(database, job.id)
         assert found is not None and found.log_key is not None
         keys.append(found.log_key)
-        resumed = await resume(database, job.id)
-        assert resumed.log_key is None
-    assert await objects.get_bytes(keys[0]) == b"one\n"
-    assert await objects.get_bytes(keys[1]) == b"one\ntwo\n"
+        await resume(database, job.id)
+        assert await read() == list(enumerate(seen, start=1)), "a resumed one's too"
+    assert [await objects.exists(key) for key in keys] == [False, True]
+    lease, _ = await JobLease.claim(database, job.id)
+    await lease.log("three\n")
+    assert await read(after=1) == [(2, "two\u2028\n"), (3, "three\n")]
+    assert await read(after=2) == [(3, "three\n")]
+    reader = JobLogs(database, objects, CALLER)
+    assert [chunk.seq for chunk in await reader.read(job.id, after=0, limit=2)] == [1, 2]
+    with pytest.raises(NotFound, match="there is no job"):
+        await JobLogs(database, objects, principal()).read(job.id, after=0, limit=2)
+    await objects.delete(keys[1])
+    with pytest.raises(NotFound, match="is not in the object store any more"):
+        await read()
+
+
+@pytest.mark.postgres
+async def test_an_archived_log_counts_towards_the_bound(database: Database, tmp_path: Path) -> None:
+    objects = DirectoryStore(tmp_path / "objects")
+    job = await submit(database)
+    for _ in range(2):
+        lease, _ = await JobLease.claim(database, job.id)
+        await lease.log("x" * (3 * 2**20))
+        await lease.fail({"code": "x", "message": "y"})
+        await _ended_ago(database, job.id, 120)
+        await JobCollector(database, objects, 30 * DAY_S).collect()
+        await resume(database, job.id)
+    told = "".join(chunk.text for chunk in await logs(database, job.id, objects=objects))
+    assert told.endswith("a job keeps its first 4 MiB\n")
+    assert len(told) < MAX_LOG_BYTES + 2 * MAX_LOG_CHUNK_BYTES
+
+
+@pytest.mark.postgres
+async def test_a_job_that_is_resumed_while_its_log_is_archived_keeps_its_rows(
+    database: Database, tmp_path: Path
+) -> None:
+    objects = DirectoryStore(tmp_path / "objects")
+    job = await submit(database)
+    lease, _ = await JobLease.claim(database, job.id)
+    await lease.log("one\n")
+    await lease.fail({"code": "x", "message": "y"})
+    listed = await load(database, job.id)
+    assert listed is not None
+    await resume(database, job.id)
+    assert not await archive_log(database, objects, listed)
+    assert objects_of(tmp_path) == []
+    assert [chunk.text for chunk in await logs(database, job.id, objects=objects)] == ["one\n"]
 
 
 @pytest.mark.postgres
