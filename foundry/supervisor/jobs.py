@@ -10,11 +10,9 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from uuid import UUID
 
-from foundry.execution.jobs.queue import QUEUE_WINDOW
-from foundry.execution.jobs.service import (
-    Job,
-    Waiting,
-    admit_jobs,
+from foundry.execution.jobs.placement import Waiting, place_jobs
+from foundry.execution.jobs.queue import (
+    QUEUE_WINDOW,
     confirm_attempt,
     expire_leases,
     list_jobs_to_start,
@@ -30,13 +28,14 @@ from foundry.execution.jobs.service import (
     requeue_or_fail_stalled,
     withdraw_attempt,
 )
+from foundry.execution.jobs.service import Job
 from foundry.infra.database import Database
 from foundry.supervisor.ports import ActingRight, DriverObservation, JobLauncher
 from foundry.supervisor.tasks import KeyedTasks
 
 # Leases look expired right after PostgreSQL comes back: their holders could not renew them.
 OUTAGE_GRACE_S = 30.0
-_ADMISSION = "admission"
+_PLACEMENT = "placement"
 # Steps that run or wait at a time; each holds a job's row in memory.
 _MOST_BUSY = 1000
 
@@ -62,7 +61,7 @@ class JobReconciler:
 
     async def reconcile(self) -> None:
         """One pass: offer a step for each job; leases expire whatever the steps do."""
-        steps: dict[object, Callable[[], Awaitable[object]]] = {_ADMISSION: self._admit}
+        steps: dict[object, Callable[[], Awaitable[object]]] = {_PLACEMENT: self._place_queue}
         busy = self.tasks.list_busy()
         if self._clock() >= self._database_back:
             await self._lease.confirm()
@@ -79,11 +78,11 @@ class JobReconciler:
         if self._clock() >= self._database_back:
             # Not during an outage's grace: a driver that waits for PostgreSQL looks quiet, too.
             for job in await list_quiet_jobs(self._database, busy):
-                steps[job.id] = partial(self._look_after, job)
+                steps[job.id] = partial(self._check_quiet_driver, job)
         for job in await list_jobs_to_start(self._database, busy):
             steps[job.id] = partial(self._start, job)
         for job in await list_stalled_jobs(self._database, busy):
-            steps[job.id] = partial(self._settle, job)
+            steps[job.id] = partial(self._requeue_or_fail, job)
         for job in await list_jobs_to_stop(self._database, busy=busy):
             steps[job.id] = partial(self._stop, job)
         return steps
@@ -92,7 +91,7 @@ class JobReconciler:
         """PostgreSQL was away: give lease holders time to renew."""
         self._database_back = self._clock() + OUTAGE_GRACE_S
 
-    async def _admit(self) -> None:
+    async def _place_queue(self) -> None:
         queue = await list_queue(self._database, self._queue_place)
         if not queue:
             self._queue_place = None
@@ -100,7 +99,7 @@ class JobReconciler:
         # In this order, what is placed meanwhile is counted twice and never not at all.
         reserved = await list_reservations(self._database)
         nodes = await self._launcher.list_nodes()
-        decision = admit_jobs(queue, reserved, nodes)
+        decision = place_jobs(queue, reserved, nodes)
         await record_decision(self._database, decision, queue)
         # Jobs that no node could hold set nothing aside: when a whole window is of their kind, the
         # next pass weighs those behind it, so they keep nobody waiting.
@@ -125,7 +124,7 @@ class JobReconciler:
             raise
         await confirm_attempt(self._database, opened)
 
-    async def _look_after(self, job: Job) -> None:
+    async def _check_quiet_driver(self, job: Job) -> None:
         """A driver that is quiet: ask Ray whether it lives."""
         if job.submission_id is None:
             return
@@ -134,7 +133,7 @@ class JobReconciler:
             await self._lease.confirm()
             await mark_stalled(self._database, job, describe_end(job, seen))
 
-    async def _settle(self, job: Job) -> None:
+    async def _requeue_or_fail(self, job: Job) -> None:
         seen = DriverObservation("absent")
         if job.submission_id is not None:
             seen = await self._end_driver(job.submission_id)

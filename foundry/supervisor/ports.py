@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 from uuid import UUID
 
-from foundry.execution.jobs.service import NodeResources
+from foundry.execution.jobs.placement import NodeResources
 from foundry.serving.endpoints.domain import EndpointSnapshot, RevisionSnapshot, Strategy
 
 EngineStatus = Literal["absent", "starting", "running", "unhealthy", "failed", "deleting"]

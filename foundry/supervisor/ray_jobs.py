@@ -17,7 +17,7 @@ from ray.util import list_named_actors
 
 from foundry.config import Settings
 from foundry.errors import Unavailable
-from foundry.execution.jobs.service import NodeResources
+from foundry.execution.jobs.placement import NodeResources
 from foundry.execution.workers.naming import ACTOR_NAMESPACE, is_actor_of
 from foundry.execution.workers.nodes import list_nodes
 from foundry.supervisor.ports import DriverObservation, DriverStatus

@@ -11,7 +11,7 @@ import pytest
 from foundry.config import Settings
 from foundry.execution.fleets.domain import FleetEvent, MemberShare, RoundRecord
 from foundry.execution.fleets.service import FleetLog
-from foundry.execution.jobs.service import JobLease
+from foundry.execution.jobs.leases import JobLease
 from foundry.governance.identity.domain import Role
 from foundry.sdk import AsyncFoundry, DilocoConfig, FleetConfig
 from tests.control.client import ROWS, Control, administrator, new_key, with_models

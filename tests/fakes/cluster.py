@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from foundry.errors import EngineFailed, LeaseLost
-from foundry.execution.jobs.admission import Bundle, NodeResources
+from foundry.execution.jobs.placement import Bundle, NodeResources
 from foundry.serving.endpoints.domain import EndpointSnapshot, RevisionSnapshot
 from foundry.supervisor.ports import (
     DriverObservation,

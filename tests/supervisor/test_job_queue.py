@@ -3,9 +3,9 @@
 import pytest
 from sqlalchemy import text
 
-from foundry.execution.jobs.admission import Bundle, Needs, NodeResources
 from foundry.execution.jobs.domain import JobState, Phase
-from foundry.execution.jobs.service import JobLease
+from foundry.execution.jobs.leases import JobLease
+from foundry.execution.jobs.placement import Bundle, Needs, NodeResources
 from foundry.infra.database import Database
 from tests.execution.jobs.test_leases import submit
 from tests.supervisor.tower import Tower

@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from foundry.errors import LeaseLost
 from foundry.execution.jobs.domain import MAX_FAILURES, JobState, Phase
-from foundry.execution.jobs.service import JobLease
+from foundry.execution.jobs.leases import JobLease
 from foundry.infra.database import Database, utcnow
 from foundry.supervisor.jobs import JobReconciler
 from foundry.supervisor.ports import DriverObservation

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from foundry.errors import DatabaseUnavailable, LeaseLost
-from foundry.execution.jobs.service import JobLease
+from foundry.execution.jobs.leases import JobLease
 from foundry.infra.database import Database
 from foundry.supervisor.lease import read_boot_clock
 from foundry.supervisor.loop import Chore, Punctuality, Supervisor

@@ -11,8 +11,8 @@ from foundry.catalog.registry.domain import VersionSpec
 from foundry.catalog.registry.registrar import Registrar
 from foundry.errors import Unavailable
 from foundry.execution.fleets.service import FleetLog, list_known_states, storage_prefix
+from foundry.execution.jobs.leases import JobLease
 from foundry.execution.jobs.retention import list_known_objects
-from foundry.execution.jobs.service import JobLease
 from foundry.execution.workers.checkpoints import RemoteCheckpoints
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore

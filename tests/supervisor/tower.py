@@ -5,7 +5,9 @@ from uuid import UUID
 from sqlalchemy import text
 
 from foundry.execution.jobs.domain import JobState
-from foundry.execution.jobs.service import Job, JobLease, load
+from foundry.execution.jobs.leases import JobLease
+from foundry.execution.jobs.queue import load
+from foundry.execution.jobs.service import Job
 from foundry.infra.database import Database
 from foundry.supervisor.jobs import JobReconciler
 from tests.execution.jobs.test_leases import submit

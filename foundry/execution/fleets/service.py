@@ -11,8 +11,9 @@ from foundry.errors import Conflict
 from foundry.execution.fleets.domain import FleetEvent, RoundRecord
 from foundry.execution.fleets.repository import FleetRecords, FleetRows, list_checkpoints
 from foundry.execution.fleets.tables import DilocoEvent, DilocoRound
+from foundry.execution.jobs.leases import renew_lease
 from foundry.execution.jobs.retention import list_active_ids
-from foundry.execution.jobs.service import Jobs, hold
+from foundry.execution.jobs.service import Jobs
 from foundry.governance.identity.domain import Principal
 from foundry.infra.database import Database
 
@@ -121,7 +122,7 @@ class FleetLog:
     async def _writing(self) -> AsyncIterator[tuple[FleetRecords, UUID]]:
         """The records and their tenant, in a transaction that holds the lease."""
         async with self._database.begin() as db:
-            job = await hold(db, self._job_id, self._fence)
+            job = await renew_lease(db, self._job_id, self._fence)
             yield FleetRecords(db, self._job_id), job.tenant_id
 
 

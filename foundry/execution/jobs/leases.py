@@ -71,7 +71,7 @@ class JobLease:
         """Store values of one step, the finite ones; the same step again replaces them."""
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         async with self._database.begin() as db:
-            job = await hold(db, self._job_id, self._fence)
+            job = await renew_lease(db, self._job_id, self._fence)
             if finite:
                 await Leases(db).put_metrics(job, step, finite)
 
@@ -123,7 +123,7 @@ class JobLease:
             return await _held(db, self._job_id, self._fence, **values)
 
 
-async def hold(db: AsyncSession, job_id: UUID, fence: int) -> Job:
+async def renew_lease(db: AsyncSession, job_id: UUID, fence: int) -> Job:
     """The job of a driver's lease, which is renewed; nobody takes over before the transaction ends.
 
     Other slices call it before they write what belongs to the attempt.

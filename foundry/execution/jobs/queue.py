@@ -10,7 +10,6 @@ from uuid import UUID
 
 from sqlalchemy import func
 
-from foundry.execution.jobs.admission import Decision, Needs, Waiting
 from foundry.execution.jobs.domain import (
     LEASE_S,
     LEASED,
@@ -21,6 +20,7 @@ from foundry.execution.jobs.domain import (
     JobState,
 )
 from foundry.execution.jobs.logs import append_text
+from foundry.execution.jobs.placement import Decision, Needs, Waiting
 from foundry.execution.jobs.repository import Leases
 from foundry.execution.jobs.tables import Job
 from foundry.execution.jobs.transitions import JobTransitions
@@ -188,7 +188,7 @@ async def requeue_or_fail_stalled(database: Database, listed: Job, error: Error)
         error: what to tell if nothing was recorded, with the last log lines.
     """
     async with database.begin() as db:
-        job = await JobTransitions(db).settle(listed, error)
+        job = await JobTransitions(db).requeue_or_fail(listed, error)
         if job is None:
             return None
         failed = job.state == JobState.FAILED

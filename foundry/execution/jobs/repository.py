@@ -323,7 +323,7 @@ class CheckpointRows:
         self._db.add(checkpoint)
         await self._db.flush()
 
-    async def newest_first(self) -> Sequence[JobCheckpoint]:
+    async def list_newest_first(self) -> Sequence[JobCheckpoint]:
         """A later attempt's before an earlier one's, whatever their steps."""
         query = (
             select(JobCheckpoint)

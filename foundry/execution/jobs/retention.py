@@ -9,12 +9,12 @@ from foundry.execution.jobs.tables import Job
 from foundry.infra.database import Database, utcnow
 
 # The driver's last words come shortly after the end.
-SETTLED_S = 60.0
+LAST_WORDS_S = 60.0
 _BATCH = 50
 
 
 async def list_unarchived_jobs(
-    database: Database, ended_s: float = SETTLED_S, skipped: Collection[UUID] = ()
+    database: Database, ended_s: float = LAST_WORDS_S, skipped: Collection[UUID] = ()
 ) -> list[Job]:
     """Ended jobs whose log is not all in the object store, without the `skipped` ones."""
     async with database.begin() as db:
@@ -24,7 +24,7 @@ async def list_unarchived_jobs(
 async def list_collectable_jobs(
     database: Database,
     resumable_s: float,
-    succeeded_s: float = SETTLED_S,
+    succeeded_s: float = LAST_WORDS_S,
     skipped: Collection[UUID] = (),
 ) -> list[Job]:
     """Ended jobs whose checkpoints are to be removed, without the `skipped` ones.

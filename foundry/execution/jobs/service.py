@@ -9,60 +9,18 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from foundry.errors import Conflict, InvalidRequest, NotFound
-from foundry.execution.jobs.admission import Decision, Needs, NodeResources, Waiting, admit_jobs
 from foundry.execution.jobs.domain import ENDED, JobKind, JobState
-from foundry.execution.jobs.leases import JobLease, hold
-from foundry.execution.jobs.queue import (
-    confirm_attempt,
-    expire_leases,
-    list_jobs_to_start,
-    list_jobs_to_stop,
-    list_queue,
-    list_quiet_jobs,
-    list_reservations,
-    list_stalled_jobs,
-    load,
-    mark_cancelled,
-    mark_stalled,
-    open_attempt,
-    record_decision,
-    requeue_or_fail_stalled,
-    withdraw_attempt,
-)
+from foundry.execution.jobs.placement import Needs
 from foundry.execution.jobs.repository import JobRows
-from foundry.execution.jobs.tables import Job, JobMetric
+
+# Other slices get their type of a job here: tables stay inside the slice.
+from foundry.execution.jobs.tables import Job as Job
+from foundry.execution.jobs.tables import JobMetric
 from foundry.execution.jobs.transitions import JobTransitions, begin_as_driver
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
 from foundry.infra.cursors import DEFAULT_LIMIT, Page, decode, page_of
 from foundry.infra.database import utcnow
-
-__all__ = [
-    "Decision",
-    "Job",
-    "JobLease",
-    "Jobs",
-    "Needs",
-    "NodeResources",
-    "Waiting",
-    "admit_jobs",
-    "confirm_attempt",
-    "expire_leases",
-    "hold",
-    "list_jobs_to_start",
-    "list_jobs_to_stop",
-    "list_queue",
-    "list_quiet_jobs",
-    "list_reservations",
-    "list_stalled_jobs",
-    "load",
-    "mark_cancelled",
-    "mark_stalled",
-    "open_attempt",
-    "record_decision",
-    "requeue_or_fail_stalled",
-    "withdraw_attempt",
-]
 
 
 class Jobs:

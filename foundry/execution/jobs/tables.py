@@ -17,7 +17,7 @@ class Job(Base):
     """One job over all its attempts.
 
     Attributes:
-        needs: what its workers reserve, as `admission.Needs` writes it.
+        needs: what its workers reserve, as `placement.Needs` writes it.
         waiting_for: why it has not begun, in words.
         attempt: of the newest submission; numbers only grow, so a submission id is used once.
         failures: attempts that did not end the job since a person last queued it.

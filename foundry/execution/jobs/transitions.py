@@ -198,7 +198,7 @@ class JobTransitions:
             **seen,
         )
 
-    async def settle(self, listed: Job, error: Mapping[str, object]) -> Job | None:
+    async def requeue_or_fail(self, listed: Job, error: Mapping[str, object]) -> Job | None:
         """The attempt's driver is seen ended: another one follows, or the job has failed.
 
         Args:

@@ -70,7 +70,7 @@ class Transcript:
 
 
 @contextmanager
-def captured_output(transcript: Transcript) -> Iterator[None]:
+def capture_output(transcript: Transcript) -> Iterator[None]:
     """Copy this process's standard output and error into `transcript`."""
     reading, writing = os.pipe()
     saved = [os.dup(number) for number in (1, 2)]

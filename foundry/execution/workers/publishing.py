@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from foundry.catalog.registry.registrar import Registrar
-from foundry.execution.jobs.service import hold
+from foundry.execution.jobs.leases import renew_lease
 from foundry.execution.workers.messages import Publication, Published
 from foundry.governance.identity.domain import job_principal
 from foundry.infra.database import Database
@@ -26,6 +26,6 @@ async def publish(
         directory,
         # Last, so that the job's row is locked for a moment only. A worker whose attempt is over
         # registers nothing.
-        confirm=lambda db: hold(db, publication.job_id, publication.fence),
+        confirm=lambda db: renew_lease(db, publication.job_id, publication.fence),
     )
     return Published(version.id, version.reference, version.digest)

@@ -13,10 +13,10 @@ from foundry.catalog.registry.domain import VersionSpec
 from foundry.catalog.registry.service import load_manifest
 from foundry.engines.training.config import Lora, SftConfig
 from foundry.errors import DatabaseUnavailable, ResourceExhausted
-from foundry.execution.jobs.admission import CpuShare, share_of_node
 from foundry.execution.jobs.domain import Phase
-from foundry.execution.jobs.service import Job, Needs
-from foundry.execution.workers.attempt import POLL_S, Attempt, insist
+from foundry.execution.jobs.placement import CpuShare, Needs, share_of_node
+from foundry.execution.jobs.service import Job
+from foundry.execution.workers.attempt import POLL_S, Attempt, write_until_accepted
 from foundry.execution.workers.imports import ImportWorker
 from foundry.execution.workers.messages import (
     Inputs,
@@ -62,7 +62,7 @@ async def fine_tune(attempt: Attempt) -> None:
     following = _Following(attempt, worker)
     attempt.vitals.dump_stacks = following.dump_stacks
     if (result := await following.until_done(worker.run.remote(task))) is None:
-        await insist(attempt.lease.record_cancelled)
+        await write_until_accepted(attempt.lease.record_cancelled)
         return
     attempt.vitals.observe(Phase.PUBLISH, "result")
     await attempt.show({"phase": "publishing"})
@@ -103,7 +103,7 @@ async def import_model(attempt: Attempt) -> None:
     call = worker.run.remote(str(spec["source"]), publication)
     published = await _Following(attempt, worker, silent=True).until_done(call)
     if published is None:
-        await insist(attempt.lease.record_cancelled)
+        await write_until_accepted(attempt.lease.record_cancelled)
         return
     await attempt.finish(published, {})
 
@@ -135,7 +135,7 @@ async def _place_worker(attempt: Attempt, worker: type) -> tuple[Any, int] | Non
             await attempt.show({"phase": f"waiting for a free {kind}"})
             if attempt.vitals.cancel_requested:
                 await call_ray(lambda: ray.kill(actor))
-                await insist(attempt.lease.record_cancelled)
+                await write_until_accepted(attempt.lease.record_cancelled)
                 return None
         ready.result()
     finally:

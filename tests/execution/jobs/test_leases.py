@@ -8,12 +8,10 @@ import pytest
 
 from foundry.errors import Conflict, LeaseLost, NotFound
 from foundry.execution.jobs.domain import MAX_LOG_BYTES, MAX_LOG_CHUNK_BYTES, JobState, Phase
+from foundry.execution.jobs.leases import JobLease
 from foundry.execution.jobs.log_archive import JobLogs, LogChunk
-from foundry.execution.jobs.service import (
-    Decision,
-    JobLease,
-    Jobs,
-    Needs,
+from foundry.execution.jobs.placement import Decision, Needs
+from foundry.execution.jobs.queue import (
     confirm_attempt,
     expire_leases,
     list_jobs_to_start,
@@ -26,6 +24,7 @@ from foundry.execution.jobs.service import (
     record_decision,
     requeue_or_fail_stalled,
 )
+from foundry.execution.jobs.service import Jobs
 from foundry.execution.jobs.tables import Job, JobMetric
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.database import Database

@@ -14,7 +14,9 @@ from sqlalchemy import text
 
 from foundry.errors import Conflict, LeaseLost
 from foundry.execution.jobs.domain import ENDED, MAX_FAILURES, JobState
-from foundry.execution.jobs.service import Job, JobLease, load
+from foundry.execution.jobs.leases import JobLease
+from foundry.execution.jobs.queue import load
+from foundry.execution.jobs.service import Job
 from foundry.infra.database import Database
 from foundry.supervisor.jobs import JobReconciler
 from foundry.supervisor.ports import DriverObservation

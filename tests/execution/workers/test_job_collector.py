@@ -11,8 +11,9 @@ from foundry.errors import NotFound, Unavailable
 from foundry.execution.fleets.service import FleetLog
 from foundry.execution.jobs.checkpoints import CheckpointLog
 from foundry.execution.jobs.domain import MAX_LOG_BYTES, MAX_LOG_CHUNK_BYTES
+from foundry.execution.jobs.leases import JobLease
 from foundry.execution.jobs.log_archive import JobLogs, archive_log
-from foundry.execution.jobs.service import JobLease, load
+from foundry.execution.jobs.queue import load
 from foundry.execution.workers.checkpoints import RemoteCheckpoints
 from foundry.execution.workers.diloco.checkpoints import FleetState
 from foundry.execution.workers.diloco.messages import StoredState
@@ -64,7 +65,7 @@ async def test_checkpoints_go_when_nobody_can_resume(
         (1, "first words\n"),
         (2, "last words\n"),
     ]
-    assert len(await CheckpointLog(database, job.id).newest_first()) == left
+    assert len(await CheckpointLog(database, job.id).list_newest_first()) == left
     assert len(objects_of(tmp_path)) == 1 + left
     assert (found.collected_at is not None) == (left == 0)
 
@@ -98,12 +99,15 @@ async def test_a_job_whose_checkpoints_stay_is_collected_later_and_holds_up_no_o
         await collector.collect()
     found = [await load(database, job_id) for job_id in jobs]
     assert [job is not None and job.collected_at is not None for job in found] == [False, True]
-    assert [len(await CheckpointLog(database, job_id).newest_first()) for job_id in jobs] == [1, 0]
+    assert [len(await CheckpointLog(database, job_id).list_newest_first()) for job_id in jobs] == [
+        1,
+        0,
+    ]
     objects.delete = delete  # type: ignore[method-assign]
     await collector.collect()
     stuck = await load(database, jobs[0])
     assert stuck is not None and stuck.collected_at is not None
-    assert await CheckpointLog(database, jobs[0]).newest_first() == []
+    assert await CheckpointLog(database, jobs[0]).list_newest_first() == []
     assert not list((tmp_path / "objects").rglob("1-00000001-*"))
 
 

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from foundry.errors import ResourceExhausted, Unavailable
-from foundry.execution.jobs.admission import Needs
+from foundry.execution.jobs.placement import Needs
 from foundry.execution.workers import single
 from foundry.execution.workers.ray_threads import call_ray
 

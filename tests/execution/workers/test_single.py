@@ -17,11 +17,13 @@ from foundry.catalog.registry.service import Registry
 from foundry.config import Settings
 from foundry.engines.training.config import SftConfig
 from foundry.execution.jobs.checkpoints import CheckpointLog
-from foundry.execution.jobs.service import Job, JobLease, Jobs, load, requeue_or_fail_stalled
+from foundry.execution.jobs.leases import JobLease
+from foundry.execution.jobs.queue import load, requeue_or_fail_stalled
+from foundry.execution.jobs.service import Job, Jobs
 from foundry.execution.jobs.submission import Submissions
 from foundry.execution.workers.attempt import Attempt
 from foundry.execution.workers.naming import ACTOR_NAMESPACE, actor_name
-from foundry.execution.workers.run import see_through
+from foundry.execution.workers.run import run_attempt
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
@@ -81,8 +83,8 @@ async def test_a_worker_that_dies_ends_an_attempt_and_a_cancel_the_job(
     checkpoints = CheckpointLog(database, queued.id)
 
     lease, job = await claimed(database, queued)
-    seeing = asyncio.ensure_future(see_through(Attempt(settings, database, lease, job)))
-    while not (await checkpoints.newest_first() and "/400: loss" in await told(database, job)):
+    seeing = asyncio.ensure_future(run_attempt(Attempt(settings, database, lease, job)))
+    while not (await checkpoints.list_newest_first() and "/400: loss" in await told(database, job)):
         assert not seeing.done()
         await asyncio.sleep(0.1)
     assert job.submission_id is not None
@@ -98,7 +100,7 @@ async def test_a_worker_that_dies_ends_an_attempt_and_a_cancel_the_job(
 
     await requeue_or_fail_stalled(database, stalled, {})
     lease, job = await claimed(database, queued)
-    seeing = asyncio.ensure_future(see_through(Attempt(settings, database, lease, job)))
+    seeing = asyncio.ensure_future(run_attempt(Attempt(settings, database, lease, job)))
     while (found := await load(database, job.id)) and found.phase != "train":
         assert not seeing.done()
         await asyncio.sleep(0.1)
@@ -106,5 +108,5 @@ async def test_a_worker_that_dies_ends_an_attempt_and_a_cancel_the_job(
     assert await asyncio.wait_for(seeing, 60) is True
     ended = await load(database, job.id)
     assert ended is not None and (ended.state, ended.attempt) == ("CANCELLED", 2)
-    newest = (await checkpoints.newest_first())[0]
+    newest = (await checkpoints.list_newest_first())[0]
     assert f"/{lease.fence}-" in newest.object_key, "what was trained is kept"

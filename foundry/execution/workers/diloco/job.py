@@ -21,7 +21,7 @@ from foundry.errors import DatabaseUnavailable, Unavailable
 from foundry.execution.fleets.domain import RoundRecord
 from foundry.execution.fleets.service import FleetLog, storage_prefix
 from foundry.execution.jobs.domain import STEPS_ALLOWED, Phase
-from foundry.execution.workers.attempt import POLL_S, Attempt, insist
+from foundry.execution.workers.attempt import POLL_S, Attempt, write_until_accepted
 from foundry.execution.workers.diloco.accounts import FleetResult
 from foundry.execution.workers.diloco.checkpoints import Checkpoints
 from foundry.execution.workers.diloco.fleet import Placement, run_fleet
@@ -124,7 +124,7 @@ class _FleetJob:
             training.cancel()
             await asyncio.gather(training, return_exceptions=True)
         if result.stopped or self._published is None:
-            await insist(attempt.lease.record_cancelled)
+            await write_until_accepted(attempt.lease.record_cancelled)
             return
         await attempt.finish(self._published, _metrics(result))
         await self._clean_up()

@@ -17,10 +17,12 @@ from foundry.catalog.registry.service import Registry, load_manifest
 from foundry.config import Settings
 from foundry.engines.training.diloco.config import DilocoConfig
 from foundry.execution.fleets.service import FleetLog
-from foundry.execution.jobs.service import JobLease, Jobs, load
+from foundry.execution.jobs.leases import JobLease
+from foundry.execution.jobs.queue import load
+from foundry.execution.jobs.service import Jobs
 from foundry.execution.jobs.submission import Submissions
 from foundry.execution.workers.attempt import Attempt
-from foundry.execution.workers.run import see_through
+from foundry.execution.workers.run import run_attempt
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
@@ -67,7 +69,7 @@ async def test_a_job_ends_with_a_version_that_tells_its_history(
         submissions = Submissions(Jobs(db, audit, CALLER), registry, datasets)
         queued, _ = await submissions.diloco("tiny-fleet", "tiny", "words", config)
     lease, job = await JobLease.claim(database, queued.id)
-    assert await see_through(Attempt(settings, database, lease, job))
+    assert await run_attempt(Attempt(settings, database, lease, job))
     ended = await load(database, job.id)
     assert ended is not None and ended.state == "SUCCEEDED", ended and ended.error
     assert ended.result is not None

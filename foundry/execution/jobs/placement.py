@@ -102,10 +102,10 @@ class Decision:
     oversized: frozenset[UUID] = frozenset()
 
 
-def admit_jobs(
+def place_jobs(
     queue: Sequence[Waiting], reserved: Iterable[Needs], nodes: Sequence[NodeResources]
 ) -> Decision:
-    """Admit what fits.
+    """Choose the jobs for whose workers there is room: those are admitted.
 
     Args:
         queue: by priority, then age.
