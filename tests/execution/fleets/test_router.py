@@ -15,6 +15,7 @@ from foundry.execution.jobs.leases import JobLease
 from foundry.governance.identity.domain import Role
 from foundry.sdk import AsyncFoundry, DilocoConfig, FleetConfig
 from tests.control.client import ROWS, Control, administrator, new_key, with_models
+from tests.control.conftest import control as control
 from tests.execution.jobs.test_leases import start
 
 pytestmark = pytest.mark.postgres
