@@ -17,7 +17,6 @@ from foundry.supervisor.ray_calls import RayCalls
 from foundry.supervisor.ray_nodes import RayNodes
 
 _PERIOD_S = 300.0
-_DEADLINE_S = 1800.0
 # They are rare, and listing a million objects takes minutes.
 _ORPHAN_PERIOD_S = 6 * 3600.0
 
@@ -38,8 +37,8 @@ def collecting_chores(settings: Settings, database: Database, calls: RayCalls) -
         },
     )
     return [
-        Chore("job leftovers", jobs.collect, _PERIOD_S, _DEADLINE_S),
-        Chore("blobs", lambda: collect_blobs(database, objects), _PERIOD_S, _DEADLINE_S),
-        Chore("node caches", NodeCollector(database, nodes).clean_nodes, _PERIOD_S, _DEADLINE_S),
+        Chore("job leftovers", jobs.collect, _PERIOD_S),
+        Chore("blobs", lambda: collect_blobs(database, objects), _PERIOD_S),
+        Chore("node caches", NodeCollector(database, nodes).clean_nodes, _PERIOD_S),
         Chore("orphan objects", orphans.collect, _ORPHAN_PERIOD_S),
     ]

@@ -20,10 +20,6 @@ from foundry.supervisor.ports import EngineHost, JobLauncher
 log = logging.getLogger(__name__)
 
 PERIOD_S = 1.0
-# Of a chore that names none: longer than any search or collection that makes progress.
-TURN_DEADLINE_S = 3600.0
-# A pass is a few queries and one look at Ray, each with a deadline of its own.
-_PASS_DEADLINE_S = 120.0
 # Turns that a chore may miss before it is overdue: one may fail, one may be slow.
 _MISSED_TURNS = 3
 # Short periods are not measured against a busy machine's hiccups.
@@ -32,16 +28,11 @@ _LEAST_OVERDUE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Chore:
-    """Work beside the reconciling, every so many seconds; a failure waits for the next turn.
-
-    Attributes:
-        deadline_s: of one turn; one that hangs is cancelled, and its next turn begins.
-    """
+    """Work beside the reconciling, every so many seconds; a failure waits for the next turn."""
 
     name: str
     step: Callable[[], Awaitable[object]]
     period_s: float
-    deadline_s: float = TURN_DEADLINE_S
 
     @property
     def overdue_s(self) -> float:
@@ -105,8 +96,8 @@ class Supervisor:
             LeasedRows(database, self.lease), engines, engine_start_timeout_s, clock
         )
         passes = (
-            Chore("jobs", self.jobs.reconcile, PERIOD_S, _PASS_DEADLINE_S),
-            Chore("endpoints", self.endpoints.reconcile, PERIOD_S, _PASS_DEADLINE_S),
+            Chore("jobs", self.jobs.reconcile, PERIOD_S),
+            Chore("endpoints", self.endpoints.reconcile, PERIOD_S),
         )
         names = [chore.name for chore in (*passes, *chores)]
         if len(set(names)) < len(names):
@@ -177,8 +168,7 @@ class Supervisor:
         while True:
             try:
                 if self.lease.held:
-                    async with asyncio.timeout(chore.deadline_s):
-                        await chore.step()
+                    await chore.step()
                     punctuality.succeed(self._clock())
                 else:
                     punctuality.wait(self._clock())

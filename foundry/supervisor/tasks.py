@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Hashable
 from dataclasses import dataclass
 
-from foundry.errors import DatabaseUnavailable, LeaseLost
+from foundry.errors import DatabaseUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -94,9 +94,6 @@ class KeyedTasks:
                     await step()
             except DatabaseUnavailable:
                 log.warning("%s %s: PostgreSQL cannot be reached; trying again", self._name, key)
-                self._back_off(key)
-            except LeaseLost as error:
-                log.warning("%s %s: %s", self._name, key, error.message)
                 self._back_off(key)
             except Exception:
                 # Libraries raise what they like (Ray: TimeoutError, KeyError, RuntimeError); only

@@ -2,16 +2,14 @@
 
 import asyncio
 import logging
-import time
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
-from foundry.errors import DatabaseUnavailable, LeaseLost
+from foundry.errors import DatabaseUnavailable
 from foundry.execution.jobs.leases import JobLease
 from foundry.infra.database import Database
-from foundry.supervisor.lease import read_boot_clock
 from foundry.supervisor.loop import Chore, Punctuality, Supervisor
 from foundry.supervisor.ports import DriverObservation
 from tests.execution.jobs.test_leases import state, submit
@@ -104,45 +102,6 @@ async def test_a_chore_that_fails_is_done_again_and_stops_nothing(database: Data
     running.cancel()
     await asyncio.wait({running})
     assert turns >= 2
-
-
-async def test_a_chore_that_hangs_is_cancelled_and_has_its_next_turn(database: Database) -> None:
-    turns, done = 0, asyncio.Event()
-
-    async def hang() -> None:
-        nonlocal turns
-        turns += 1
-        if turns == 2:
-            done.set()
-        await asyncio.Event().wait()
-
-    chores = [Chore("hangs", hang, 0.01, deadline_s=0.02)]
-    supervisor = Supervisor(database, FakeLauncher(), FakeEngines(), 60.0, chores=chores)
-    assert await supervisor.lease.take_or_renew()
-    running = asyncio.create_task(supervisor.run())
-    await asyncio.wait_for(done.wait(), 20)
-    running.cancel()
-    await asyncio.wait({running})
-    assert not supervisor.status()["chores"]["hangs"]["succeeded_s_ago"]  # type: ignore[index]
-
-
-async def test_a_machine_that_slept_asks_whether_it_still_acts(database: Database) -> None:
-    asleep, other = Watchtower(database), Watchtower(database)
-    await asleep.supervisor.renew_lease()
-    await asleep.supervisor.lease.confirm()
-    async with database.begin() as db:
-        await db.execute(text("UPDATE supervisor_leases SET expires_at = now()"))
-    await other.supervisor.renew_lease()
-    assert asleep.supervisor.status()["acts"] is True, "its own clock has not moved"
-    with pytest.raises(LeaseLost, match="another supervisor has taken over"):
-        await asleep.supervisor.lease.confirm()
-    assert asleep.supervisor.status()["acts"] is False
-    await other.supervisor.lease.confirm()
-
-
-def test_the_clock_of_a_lease_goes_on_while_the_machine_sleeps() -> None:
-    before = time.clock_gettime(time.CLOCK_BOOTTIME)
-    assert before <= read_boot_clock() <= time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 async def test_only_the_holder_of_the_lease_acts(database: Database) -> None:
