@@ -184,7 +184,10 @@ class Registration:
 
 
 def check_same_kind(model: Model, kind: Kind) -> None:
-    """Raises Conflict: one model holds one kind of version."""
+    """Check that a version fits the model that it is for.
+
+    Raises Conflict: one model holds one kind of version.
+    """
     if model.kind != kind:
         raise Conflict(
             f"{model.name} holds versions of kind {model.kind}, not {kind}: choose another name",
@@ -193,7 +196,10 @@ def check_same_kind(model: Model, kind: Kind) -> None:
 
 
 def check_declared(spec: VersionSpec, inspection: Inspection) -> None:
-    """Raises InvalidArtifact: the caller's facts contradict the files."""
+    """Compare what the caller declared with what the files say.
+
+    Raises InvalidArtifact: the caller's facts contradict the files.
+    """
     count = inspection.parameter_count
     pairs = (
         ("architecture", spec.architecture, inspection.architecture),

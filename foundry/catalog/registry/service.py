@@ -118,7 +118,10 @@ class Registry:
         return version
 
     async def check_kind(self, name: str, kind: Kind) -> None:
-        """Raises Conflict: the model exists and holds another kind of version."""
+        """Check before a job is queued that its result fits the model.
+
+        Raises Conflict: the model exists and holds another kind of version.
+        """
         model = await self._models.get(name)
         if model is not None:
             check_same_kind(model, kind)

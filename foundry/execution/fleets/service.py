@@ -109,7 +109,7 @@ class FleetLog:
             return await FleetRecords(db, self._job_id).checkpoints()
 
     async def forget_checkpoints(self) -> None:
-        """Of a job that has succeeded, which needs no lease: nothing resumes it."""
+        """Forget where checkpoints lie, once nothing resumes the job; that needs no lease."""
         async with self._database.begin() as db:
             await FleetRecords(db, self._job_id).forget_checkpoints()
 

@@ -110,7 +110,10 @@ def submission_id(job_id: UUID, attempt: int) -> str:
 
 
 def check_source(source: str) -> None:
-    """Raises InvalidRequest: `source` is none that an import reads."""
+    """Check where an import is to read from.
+
+    Raises InvalidRequest: `source` is none that an import reads.
+    """
     if source == BUNDLED:
         return
     if not _FILE_SOURCE.fullmatch(source) or "/../" in f"{source}/":

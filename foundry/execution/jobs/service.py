@@ -74,7 +74,7 @@ class Jobs:
         return job, True
 
     async def get(self, job_id: UUID) -> Job:
-        """Raises NotFound."""
+        """A job of the project. Raises NotFound."""
         return _found(await self._rows.get(job_id), job_id)
 
     async def list_jobs(

@@ -66,7 +66,9 @@ class JobCollector:
         list_jobs: Callable[[Collection[UUID]], Awaitable[Sequence[Job]]],
         step: Callable[[Job], Awaitable[None]],
     ) -> list[UUID]:
-        """Returns the jobs whose step failed.
+        """Carry `step` out on page after page.
+
+        Returns the jobs whose step failed.
 
         Args:
             list_jobs: a page without those that failed: they are listed first, and a page full of

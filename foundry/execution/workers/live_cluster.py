@@ -83,7 +83,9 @@ def _described() -> ClusterSpec:
 
 
 def one_group_each(found: ClusterSpec) -> ClusterSpec:
-    """Of nodes that are used in part only the largest equal group: a question names each kind of
+    """Keep one group for each kind of accelerator.
+
+    Of nodes that are used in part only the largest equal group: a question names each kind of
     accelerator once."""
     largest: dict[str, NodeGroup] = {}
     for group in found.groups:

@@ -151,7 +151,7 @@ class SftWorker:
             return await publish(database, self._objects, publication, directory)
 
     def _loaded_bytes(self) -> int:
-        """Of the inputs, whichever process of this node fetches them."""
+        """Bytes of the inputs that have arrived, whichever process of this node fetches them."""
         root = cache_dir(self._settings)
         return sum(
             path.stat().st_size

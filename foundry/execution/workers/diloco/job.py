@@ -44,9 +44,11 @@ class RegistrySource:
     config: SftConfig
 
     def open(self) -> SftWorkload:
-        """Raises:
-        InvalidArtifact: a file of the base or the dataset fails its digest.
-        InvalidDataset: a row cannot be used, or nothing is left to train on.
+        """Fetch the inputs and prepare them.
+
+        Raises:
+            InvalidArtifact: a file of the base or the dataset fails its digest.
+            InvalidDataset: a row cannot be used, or nothing is left to train on.
         """
         cache = open_weights(self.settings)
         model_dir = asyncio.run(cache.ensure(self.base.digest, self.base.files))
