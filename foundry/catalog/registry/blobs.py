@@ -34,7 +34,7 @@ class BlobUpload:
         """Store what the tenant does not have yet. Raises DiskFull, Unavailable."""
         contents = {file.sha256: file for file in files}
         async with self._database.begin() as db:
-            known = await Blobs(db, self._tenant_id).known(contents)
+            known = await Blobs(db, self._tenant_id).find_known(contents)
         # No transaction is open while gigabytes are on their way.
         for sha256 in sorted(contents.keys() - known.keys() - self._uploaded.keys()):
             # The last part is new each time, so a retry never meets what a crash left behind.

@@ -225,7 +225,7 @@ class Blobs:
         self._db = db
         self._tenant_id = tenant_id
 
-    async def known(self, digests: Iterable[str]) -> dict[str, str]:
+    async def find_known(self, digests: Iterable[str]) -> dict[str, str]:
         """sha256 → object key of the blobs that are stored already."""
         query = select(Blob.sha256, Blob.object_key).where(
             Blob.tenant_id == self._tenant_id, Blob.state == "live", Blob.sha256.in_(digests)

@@ -32,12 +32,12 @@ class JobRows:
             query = query.with_for_update().execution_options(populate_existing=True)
         return (await self._db.execute(query)).scalar()
 
-    async def serialise(self, fingerprint: str) -> None:
+    async def serialise_submissions(self, fingerprint: str) -> None:
         """Until commit, nobody else submits the same job."""
         key = func.hashtextextended(f"{self._tenant_id}:{fingerprint}", 0)
         await self._db.execute(select(func.pg_advisory_xact_lock(key)))
 
-    async def same(self, fingerprint: str) -> Job | None:
+    async def find_same(self, fingerprint: str) -> Job | None:
         """The newest job of this content that is active or has succeeded."""
         states = [*ACTIVE, JobState.SUCCEEDED]
         query = (
@@ -49,7 +49,7 @@ class JobRows:
         )
         return (await self._db.execute(query)).scalar()
 
-    async def page(self, state: str | None, before: UUID | None, limit: int) -> Sequence[Job]:
+    async def list_page(self, state: str | None, before: UUID | None, limit: int) -> Sequence[Job]:
         """Newest first."""
         query = select(Job).where(*self._mine)
         if state is not None:
@@ -58,7 +58,7 @@ class JobRows:
             query = query.where(Job.id < before)
         return (await self._db.execute(query.order_by(Job.id.desc()).limit(limit))).scalars().all()
 
-    async def metrics(self, job_id: UUID, after: int, limit: int) -> Sequence[JobMetric]:
+    async def list_metrics(self, job_id: UUID, after: int, limit: int) -> Sequence[JobMetric]:
         query = (
             select(JobMetric)
             .where(

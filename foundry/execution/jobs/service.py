@@ -53,8 +53,8 @@ class Jobs:
             submission_id: of a Ray job that is the first attempt's driver already.
         """
         fingerprint = _fingerprint(kind, name, spec if identity is None else identity)
-        await self._rows.serialise(fingerprint)
-        if not force and (same := await self._rows.same(fingerprint)):
+        await self._rows.serialise_submissions(fingerprint)
+        if not force and (same := await self._rows.find_same(fingerprint)):
             return same, False
         job = Job(
             tenant_id=self._principal.tenant_id,
@@ -84,13 +84,13 @@ class Jobs:
             raise InvalidRequest(f"state: one of {', '.join(JobState)}", param="state")
         after = decode(cursor, (UUID,), str(state))
         before = cast(UUID, after[0]) if after else None
-        rows = await self._rows.page(state, before, limit + 1)
+        rows = await self._rows.list_page(state, before, limit + 1)
         return page_of(rows, limit, lambda job: (job.id,), str(state))
 
     async def metrics(self, job_id: UUID, *, after: int, limit: int) -> Sequence[JobMetric]:
         """By step and name; the last step may be cut: ask again after the one before it."""
         await self.get(job_id)
-        return await self._rows.metrics(job_id, after, limit)
+        return await self._rows.list_metrics(job_id, after, limit)
 
     async def cancel(self, job_id: UUID) -> Job:
         """Ask a job to stop: at once if no driver runs, else after a checkpoint.

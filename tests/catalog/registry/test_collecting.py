@@ -107,7 +107,7 @@ async def test_a_blob_that_is_collected_during_an_upload_is_uploaded_again(
     async with database.begin() as db:
         # As `collect_blobs` does it between the look at what is stored and the claim.
         await db.execute(text("UPDATE blobs SET refcount = 0"))
-    known, seen = Blobs.known, 0
+    known, seen = Blobs.find_known, 0
 
     async def known_and_gone(self: Blobs, digests: Iterable[str]) -> dict[str, str]:
         nonlocal seen
@@ -119,7 +119,7 @@ async def test_a_blob_that_is_collected_during_an_upload_is_uploaded_again(
         return found
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Blobs, "known", known_and_gone)
+        patched.setattr(Blobs, "find_known", known_and_gone)
         version = await registrar.register(spec, folder)
     assert (version.version, seen) == ("0.2.0", 2)
     async with database.begin() as db:
