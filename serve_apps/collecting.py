@@ -1,61 +1,44 @@
-"""The garbage collector's share of the supervisor: the object store, and every node."""
+"""The garbage collector's share of the supervisor."""
 
-import asyncio
-import logging
-from typing import Any
+from functools import partial
 
-import ray
-from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-from foundry.catalog.registry.collecting import collect_blobs
+from foundry.catalog.datasets.content import list_known_files
+from foundry.catalog.registry.collecting import collect_blobs, list_known_blobs
 from foundry.config import Settings
-from foundry.execution.jobs.retention import list_active_ids
-from foundry.execution.workers.collecting import JobCollector, clean_node
+from foundry.execution.fleets.service import STORAGE, list_known_states
+from foundry.execution.jobs.retention import list_known_objects
+from foundry.execution.workers.job_collector import JobCollector
 from foundry.infra.database import Database
 from foundry.infra.wiring import cache_dir, open_objects
+from foundry.supervisor.collecting import NodeCollector
 from foundry.supervisor.loop import Chore
+from foundry.supervisor.orphans import OrphanCollector
+from foundry.supervisor.ray_calls import RayCalls
+from foundry.supervisor.ray_nodes import RayNodes
 
 _PERIOD_S = 300.0
-_NODE_DEADLINE_S = 120.0
+# They are rare, and listing a million objects takes minutes.
+_ORPHAN_PERIOD_S = 6 * 3600.0
 
-log = logging.getLogger(__name__)
 
-
-def collecting_chores(settings: Settings, database: Database) -> list[Chore]:
-    objects = open_objects(settings)
-    jobs = JobCollector(database, objects, settings.retention.resumable_days * 86_400.0)
-
-    async def clean_nodes() -> None:
-        active = await list_active_ids(database)
-        limit = int(settings.retention.cache_gb * 2**30)
-        arguments = (settings.home, cache_dir(settings), active, limit)
-        for node in await asyncio.to_thread(_living_nodes):
-            affinity = NodeAffinitySchedulingStrategy(node, soft=False)
-            task: Any = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=affinity)(
-                clean_node
-            )
-            running = task.remote(*arguments)
-            try:
-                async with asyncio.timeout(_NODE_DEADLINE_S):
-                    removed = await running
-            except (TimeoutError, RayError):
-                # A frozen or lost node keeps no other from being cleaned, nor does work pile up.
-                log.exception("node %s was not cleaned; the next turn tries again", node)
-                ray.cancel(running)
-                continue
-            if removed:
-                log.info("removed from node %s: %s", node, ", ".join(removed))
-
-    async def collect_objects() -> None:
-        await collect_blobs(database, objects)
-
+def collecting_chores(settings: Settings, database: Database, calls: RayCalls) -> list[Chore]:
+    """Chores that remove what nobody needs any more."""
+    objects, retention = open_objects(settings), settings.retention
+    jobs = JobCollector(database, objects, retention.resumable_days * 86_400.0)
+    nodes = RayNodes(calls, settings.home, cache_dir(settings), int(retention.cache_gb * 2**30))
+    orphans = OrphanCollector(
+        objects,
+        {
+            "blobs/": partial(list_known_blobs, database),
+            "datasets/": partial(list_known_files, database),
+            "checkpoints/": partial(list_known_objects, database),
+            "logs/": partial(list_known_objects, database),
+            STORAGE: partial(list_known_states, database),
+        },
+    )
     return [
         Chore("job leftovers", jobs.collect, _PERIOD_S),
-        Chore("blobs", collect_objects, _PERIOD_S),
-        Chore("node caches", clean_nodes, _PERIOD_S),
+        Chore("blobs", lambda: collect_blobs(database, objects), _PERIOD_S),
+        Chore("node caches", NodeCollector(database, nodes).clean_nodes, _PERIOD_S),
+        Chore("orphan objects", orphans.collect, _ORPHAN_PERIOD_S),
     ]
-
-
-def _living_nodes() -> list[str]:
-    return [node["NodeID"] for node in ray.nodes() if node["Alive"]]

@@ -9,7 +9,8 @@ from ray.serve import Application
 
 from foundry.config import Settings, load_settings
 from foundry.control.app import create_control
-from foundry.execution.workers.search import RayCluster, RaySearcher
+from foundry.execution.workers.live_cluster import RayCluster
+from foundry.execution.workers.search import RaySearcher
 from foundry.infra.wiring import open_database, open_objects
 from foundry.monitoring.metrics import RaySearchMeter
 from foundry.serving.engine.version import engine_version

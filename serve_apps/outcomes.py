@@ -1,7 +1,8 @@
 """The closed loop's share of the supervisor: windows to outcomes, and nightly reviews."""
 
 from foundry.config import Settings
-from foundry.execution.workers.search import RayCluster, RaySearcher
+from foundry.execution.workers.live_cluster import RayCluster
+from foundry.execution.workers.search import RaySearcher
 from foundry.infra.database import Database
 from foundry.infra.wiring import open_objects
 from foundry.monitoring.accuracy import Accuracy

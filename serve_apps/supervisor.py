@@ -70,7 +70,7 @@ class SupervisorActor:
             settings.serving.engine_start_timeout_s,
             chores=[
                 *outcome_chores(settings, database),
-                *collecting_chores(settings, database),
+                *collecting_chores(settings, database, calls),
                 *guarding_chores(settings),
             ],
             beat=partial(write_heartbeat, settings.home),

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from foundry.config import Settings, load_settings, ray_submission_id
 from foundry.errors import FoundryError, SetupError
 from foundry.execution.jobs.schemas import JobOut
-from foundry.execution.workers.run import execute
+from foundry.execution.workers.run import run_job
 from foundry.sdk import Foundry
 from foundry.validation import describe_problem
 
@@ -89,5 +89,5 @@ def _drive(options: Options, submit: Submit, settings: Settings, submission_id: 
         sys.stdout.flush()
         if job.submission_id == submission_id:
             ray.init(address="auto", logging_level=logging.WARNING)
-            asyncio.run(execute(job.id, settings))
+            asyncio.run(run_job(job.id, settings))
         return client.jobs.wait(job.id)

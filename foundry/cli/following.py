@@ -154,7 +154,7 @@ def _phase(job: JobOut) -> str:
     if job.waiting_for is not None and job.finished_at is None:
         state = f"waiting for {job.waiting_for}"
     phase = job.progress.get("phase")
-    working = job.state == "RUNNING" and isinstance(phase, str)
+    working = job.state in ("RUNNING", "CHECKPOINTING") and isinstance(phase, str)
     words = str(phase) if working else state
     return f"{words}, cancelling" if job.cancel_requested and job.finished_at is None else words
 

@@ -4,13 +4,18 @@ import asyncio
 import errno
 import os
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from uuid import uuid4
 
 from foundry.errors import Conflict, DiskFull, InvalidRequest, NotFound, Unavailable
+from foundry.infra.objects import StoredObject
 
 _PARTIAL_SUFFIX = ".partial"
+_PAGE = 1000
 
 
 class DirectoryStore:
@@ -36,6 +41,31 @@ class DirectoryStore:
 
     async def delete(self, key: str) -> None:
         await asyncio.to_thread(self._path(key).unlink, missing_ok=True)
+
+    async def list_pages(self, prefix: str) -> AsyncIterator[Sequence[StoredObject]]:
+        found = self._list(self._path(prefix.rstrip("/")))
+        while page := await asyncio.to_thread(lambda: list(islice(found, _PAGE))):
+            yield page
+
+    async def remove_unfinished(self, older_than_s: float) -> int:
+        return await asyncio.to_thread(self._remove_partials, time.time() - older_than_s)
+
+    def _list(self, folder: Path) -> Iterator[StoredObject]:
+        for path in _list_files(folder):
+            if not path.name.startswith("."):
+                with suppress(FileNotFoundError):
+                    key = path.relative_to(self._root).as_posix()
+                    yield StoredObject(key, path.stat().st_mtime)
+
+    def _remove_partials(self, before: float) -> int:
+        removed = 0
+        for path in _list_files(self._root):
+            if path.name.startswith(".") and path.name.endswith(_PARTIAL_SUFFIX):
+                with suppress(FileNotFoundError):
+                    if path.stat().st_mtime < before:
+                        path.unlink()
+                        removed += 1
+        return removed
 
     def _path(self, key: str) -> Path:
         parts = key.split("/")
@@ -101,6 +131,11 @@ def sync_directory(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _list_files(folder: Path) -> Iterator[Path]:
+    for parent, _, names in os.walk(folder):
+        yield from (Path(parent, name) for name in names)
 
 
 def _missing(key: str) -> NotFound:

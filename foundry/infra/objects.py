@@ -1,5 +1,6 @@
 """The object store: a directory or S3, written once per key."""
 
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +23,18 @@ class FileRef:
     object_key: str
 
 
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One object as a listing shows it.
+
+    Attributes:
+        stored_at: by the store's clock, as a Unix time.
+    """
+
+    key: str
+    stored_at: float
+
+
 class ObjectStore(Protocol):
     """Whole objects under slash-separated keys. A key is written once and never changes."""
 
@@ -39,3 +52,12 @@ class ObjectStore(Protocol):
 
     async def delete(self, key: str) -> None:
         """Remove; a missing key is no error."""
+
+    def list_pages(self, prefix: str) -> AsyncIterator[Sequence[StoredObject]]:
+        """Objects whose keys begin with `prefix`, which ends with a slash, a thousand at a time.
+
+        What is stored or removed meanwhile may be in it or not.
+        """
+
+    async def remove_unfinished(self, older_than_s: float) -> int:
+        """Remove what uploads that were killed have left, which no key shows. Returns how many."""

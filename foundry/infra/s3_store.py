@@ -1,6 +1,8 @@
 """Objects in S3, or in anything that speaks its API with conditional writes."""
 
 import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -10,6 +12,7 @@ from uuid import uuid4
 from foundry.config import ObjectSettings
 from foundry.errors import Conflict, NotFound, SetupError, Unavailable
 from foundry.infra.directory_store import storage_error
+from foundry.infra.objects import StoredObject
 
 _MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
 _EXISTS = frozenset({"412", "PreconditionFailed", "ConditionalRequestConflict", "409"})
@@ -56,6 +59,22 @@ class S3Store:
 
     async def delete(self, key: str) -> None:
         await self._call(key, self._delete)
+
+    async def list_pages(self, prefix: str) -> AsyncIterator[Sequence[StoredObject]]:
+        token: str | None = None
+        while True:
+            answer = await self._call(prefix, self._list_page, token)
+            yield [
+                StoredObject(each["Key"][len(self._prefix) :], each["LastModified"].timestamp())
+                for each in answer.get("Contents", ())
+            ]
+            if (token := answer.get("NextContinuationToken")) is None:
+                return
+
+    async def remove_unfinished(self, older_than_s: float) -> int:
+        before = time.time() - older_than_s
+        removed: int = await self._call("", self._abort_uploads, before)
+        return removed
 
     @cached_property
     def _client(self) -> Any:
@@ -151,3 +170,26 @@ class S3Store:
 
     def _delete(self, key: str) -> None:
         self._client.delete_object(Bucket=self._bucket, Key=key)
+
+    def _list_page(self, prefix: str, token: str | None) -> Any:
+        where = {"Bucket": self._bucket, "Prefix": prefix}
+        return self._client.list_objects_v2(
+            **where, **({"ContinuationToken": token} if token is not None else {})
+        )
+
+    def _abort_uploads(self, prefix: str, before: float) -> int:
+        """Parts of an upload that nobody completes are invisible and billed for ever."""
+        pages = self._client.get_paginator("list_multipart_uploads").paginate(
+            Bucket=self._bucket, Prefix=prefix
+        )
+        stale = [
+            upload
+            for page in pages
+            for upload in page.get("Uploads", ())
+            if upload["Initiated"].timestamp() < before
+        ]
+        for upload in stale:
+            self._client.abort_multipart_upload(
+                Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+            )
+        return len(stale)

@@ -1,4 +1,13 @@
-"""Verified local copies of versions' files, shared by every process of a node."""
+"""Verified local copies of versions' files, shared by every process of a node.
+
+A directory's modification time says when it was last used: access times are off on many disks. Who
+uses, fetches or evicts a digest holds its lock file, so nobody is given a directory that is going.
+
+    <digest>/              complete
+    .<digest>.lock         held while it is fetched, handed out or evicted
+    .<digest>.partial/     being fetched, or left by a process that was killed
+    .<digest>.deleted/     being evicted, or left by a process that was killed
+"""
 
 import asyncio
 import fcntl
@@ -6,14 +15,16 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path, PurePosixPath
 
 from foundry.errors import InvalidArtifact
 from foundry.infra.directory_store import storage_error, sync_directory
 from foundry.infra.objects import FileRef, ObjectStore
 
+# A process that was just given a directory opens it within this.
+IN_USE_S = 3600.0
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _CHUNK_BYTES = 1 << 20
 _LOCK_POLL_S = 0.1
@@ -40,25 +51,23 @@ class WeightCache:
         if not _DIGEST.fullmatch(digest):
             raise InvalidArtifact(f"{digest!r} is not a sha256 digest")
         target = self._root / digest
-        if target.is_dir():
-            return target
         self._root.mkdir(parents=True, exist_ok=True)
-        async with self._one_fetcher(digest):
+        async with self._lock(digest):
             if not target.is_dir():
                 await self._fetch(digest, files, target)
+            # For the evictor; a fetch may have taken longer than what it calls young.
+            os.utime(target)
         return target
 
     @asynccontextmanager
-    async def _one_fetcher(self, digest: str) -> AsyncIterator[None]:
+    async def _lock(self, digest: str) -> AsyncIterator[None]:
         """A file lock, because replicas of one node are separate processes."""
-        path = self._root / f".{digest}.lock"
-        handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-        try:
-            while not _try_lock(handle):  # noqa: ASYNC110 - no event crosses processes
-                await asyncio.sleep(_LOCK_POLL_S)
-            yield
-        finally:
-            os.close(handle)
+        while True:
+            with try_lock_digest(self._root, digest) as locked:
+                if locked:
+                    yield
+                    return
+            await asyncio.sleep(_LOCK_POLL_S)
 
     async def _fetch(self, digest: str, files: Sequence[FileRef], target: Path) -> None:
         partial = self._root / f".{digest}.partial"
@@ -83,7 +92,7 @@ class WeightCache:
         local = folder.joinpath(*path.parts)
         local.parent.mkdir(parents=True, exist_ok=True)
         await self._objects.get_file(file.object_key, local)
-        size, digest = await asyncio.to_thread(_settle, local)
+        size, digest = await asyncio.to_thread(_flush_and_hash, local)
         if (size, digest) != (file.size, file.sha256):
             raise InvalidArtifact(
                 f"{file.path} is damaged in the object store: it has {size} bytes and sha256 "
@@ -93,15 +102,23 @@ class WeightCache:
             )
 
 
-def _try_lock(handle: int) -> bool:
+@contextmanager
+def try_lock_digest(root: Path, digest: str) -> Iterator[bool]:
+    """Hold the lock of a digest, if nobody else does. Yields whether it is held."""
+    handle = os.open(root / f".{digest}.lock", os.O_CREAT | os.O_RDWR, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
-    return True
+        os.close(handle)
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        os.close(handle)
 
 
-def _settle(path: Path) -> tuple[int, str]:
+def _flush_and_hash(path: Path) -> tuple[int, str]:
     """Flush the file to disk. Returns its size in bytes and its sha256."""
     digest = hashlib.sha256()
     size = 0

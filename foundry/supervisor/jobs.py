@@ -1,16 +1,18 @@
 """Converges the drivers of jobs on the rows.
 
 A pass lists and offers; each job has a task of its own, so nothing that Ray does to one delays
-another. A job's next attempt begins only when Ray shows the one before it ended.
+another. A job's next attempt begins only when Ray shows the one before it ended. Immediately before
+anything is started or ended, the supervisor's lease is confirmed by PostgreSQL's clock.
 """
 
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from uuid import UUID
 
-from foundry.execution.jobs.service import (
-    Job,
-    admit_jobs,
+from foundry.execution.jobs.placement import Waiting, place_jobs
+from foundry.execution.jobs.queue import (
+    QUEUE_WINDOW,
     confirm_attempt,
     expire_leases,
     list_jobs_to_start,
@@ -23,16 +25,19 @@ from foundry.execution.jobs.service import (
     mark_stalled,
     open_attempt,
     record_decision,
-    settle_stalled,
+    requeue_or_fail_stalled,
     withdraw_attempt,
 )
+from foundry.execution.jobs.service import Job
 from foundry.infra.database import Database
-from foundry.supervisor.ports import DriverObservation, JobLauncher
+from foundry.supervisor.ports import ActingRight, DriverObservation, JobLauncher
 from foundry.supervisor.tasks import KeyedTasks
 
 # Leases look expired right after PostgreSQL comes back: their holders could not renew them.
 OUTAGE_GRACE_S = 30.0
-_ADMISSION = "admission"
+_PLACEMENT = "placement"
+# Steps that run or wait at a time; each holds a job's row in memory.
+_MOST_BUSY = 1000
 
 
 class JobReconciler:
@@ -42,52 +47,72 @@ class JobReconciler:
         self,
         database: Database,
         launcher: JobLauncher,
+        lease: ActingRight,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
+        self._lease = lease
         self._launcher = launcher
         self._clock = clock
         self.tasks = KeyedTasks("job", clock=clock)
         # What this process remembers between passes; losing it costs time only.
         self._database_back = 0.0
+        self._queue_place: Waiting | None = None
 
     async def reconcile(self) -> None:
         """One pass: offer a step for each job; leases expire whatever the steps do."""
-        steps: dict[object, Callable[[], Awaitable[object]]] = {_ADMISSION: self._admit}
+        steps: dict[object, Callable[[], Awaitable[object]]] = {_PLACEMENT: self._place_queue}
+        busy = self.tasks.list_busy()
         if self._clock() >= self._database_back:
+            await self._lease.confirm()
             await expire_leases(self._database)
-            # Not during an outage's grace: a driver that waits for PostgreSQL looks quiet, too.
-            for job in await list_quiet_jobs(self._database):
-                steps[job.id] = partial(self._look_after, job)
-        for job in await list_jobs_to_start(self._database):
-            steps[job.id] = partial(self._start, job)
-        for job in await list_stalled_jobs(self._database):
-            steps[job.id] = partial(self._settle, job)
-        for job in await list_jobs_to_stop(self._database):
-            steps[job.id] = partial(self._stop, job)
-        self.tasks.keep_only(steps.keys())
+        if len(busy) < _MOST_BUSY:
+            steps |= await self._list_steps({key for key in busy if isinstance(key, UUID)})
+        self.tasks.keep_only(steps.keys() | busy)
         for key, step in steps.items():
             self.tasks.offer(key, step)
+
+    async def _list_steps(self, busy: set[UUID]) -> dict[object, Callable[[], Awaitable[object]]]:
+        """What can be done for jobs that are not `busy`; of two steps of a job the last counts."""
+        steps: dict[object, Callable[[], Awaitable[object]]] = {}
+        if self._clock() >= self._database_back:
+            # Not during an outage's grace: a driver that waits for PostgreSQL looks quiet, too.
+            for job in await list_quiet_jobs(self._database, busy):
+                steps[job.id] = partial(self._check_quiet_driver, job)
+        for job in await list_jobs_to_start(self._database, busy):
+            steps[job.id] = partial(self._start, job)
+        for job in await list_stalled_jobs(self._database, busy):
+            steps[job.id] = partial(self._requeue_or_fail, job)
+        for job in await list_jobs_to_stop(self._database, busy=busy):
+            steps[job.id] = partial(self._stop, job)
+        return steps
 
     def note_outage(self) -> None:
         """PostgreSQL was away: give lease holders time to renew."""
         self._database_back = self._clock() + OUTAGE_GRACE_S
 
-    async def _admit(self) -> None:
-        queue = await list_queue(self._database)
+    async def _place_queue(self) -> None:
+        queue = await list_queue(self._database, self._queue_place)
         if not queue:
+            self._queue_place = None
             return
         # In this order, what is placed meanwhile is counted twice and never not at all.
         reserved = await list_reservations(self._database)
         nodes = await self._launcher.list_nodes()
-        await record_decision(self._database, admit_jobs(queue, reserved, nodes))
+        decision = place_jobs(queue, reserved, nodes)
+        await record_decision(self._database, decision, queue)
+        # Jobs that no node could hold set nothing aside: when a whole window is of their kind, the
+        # next pass weighs those behind it, so they keep nobody waiting.
+        passed_over = len(queue) >= QUEUE_WINDOW and len(decision.oversized) == len(queue)
+        self._queue_place = queue[-1] if passed_over else None
 
     async def _start(self, job: Job) -> None:
         if job.submission_id is not None and job.submitted_at is not None:
-            await self._launcher.end(job.submission_id)
+            await self._end_driver(job.submission_id)
         opened = await open_attempt(self._database, job)
         if opened is None or opened.submission_id is None:
             return
+        await self._lease.confirm()
         try:
             await self._launcher.submit(opened.submission_id, job.id)
         except Exception:
@@ -99,18 +124,19 @@ class JobReconciler:
             raise
         await confirm_attempt(self._database, opened)
 
-    async def _look_after(self, job: Job) -> None:
+    async def _check_quiet_driver(self, job: Job) -> None:
         """A driver that is quiet: ask Ray whether it lives."""
         if job.submission_id is None:
             return
         seen = await self._launcher.observe(job.submission_id)
         if seen.gone:
+            await self._lease.confirm()
             await mark_stalled(self._database, job, describe_end(job, seen))
 
-    async def _settle(self, job: Job) -> None:
+    async def _requeue_or_fail(self, job: Job) -> None:
         seen = DriverObservation("absent")
         if job.submission_id is not None:
-            seen = await self._launcher.end(job.submission_id)
+            seen = await self._end_driver(job.submission_id)
         error: dict[str, object] = {
             "code": "engine_failed",
             "message": describe_end(job, seen),
@@ -118,12 +144,16 @@ class JobReconciler:
         }
         if seen.log_tail:
             error["log"] = list(seen.log_tail)
-        await settle_stalled(self._database, job, error)
+        await requeue_or_fail_stalled(self._database, job, error)
 
     async def _stop(self, job: Job) -> None:
         if job.submission_id is not None:
-            await self._launcher.end(job.submission_id)
+            await self._end_driver(job.submission_id)
         await mark_cancelled(self._database, job)
+
+    async def _end_driver(self, submission_id: str) -> DriverObservation:
+        await self._lease.confirm()
+        return await self._launcher.end(submission_id)
 
 
 def describe_end(job: Job, seen: DriverObservation) -> str:

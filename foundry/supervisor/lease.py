@@ -2,6 +2,9 @@
 
 waiting ──taken──> holding ──renewed every 3 s──> holding
                       └──not renewed for 15 s──> lost: another may hold it with a larger token
+
+The row's end is by PostgreSQL's clock. This side's clock only says when it is worth asking; it goes
+on while the machine sleeps, so a laptop that wakes up does not believe in its old lease.
 """
 
 import time
@@ -17,6 +20,11 @@ TTL_S = 15.0
 RENEW_S = 3.0
 
 
+def read_boot_clock() -> float:
+    """Seconds that go on while the machine is suspended, which `time.monotonic` does not count."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 class Lease:
     """Taken and renewed by `take_or_renew`; what acts asks for the `fence` first."""
 
@@ -24,7 +32,7 @@ class Lease:
         self,
         database: Database,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = read_boot_clock,
         ttl_s: float = TTL_S,
     ) -> None:
         self._database = database
@@ -41,6 +49,16 @@ class Lease:
         self._fence = await take_lease(self._database, self._holder, self._ttl_s)
         self._until = asked_at + self._ttl_s
         return self._fence is not None
+
+    async def confirm(self) -> None:
+        """Ask PostgreSQL, immediately before an effect on the cluster, and renew.
+
+        Raises:
+            LeaseLost: another supervisor acts, or may by now.
+        """
+        self.fence()
+        if not await self.take_or_renew():
+            raise LeaseLost("another supervisor has taken over")
 
     async def give_up(self) -> None:
         """Let the next supervisor begin at once."""

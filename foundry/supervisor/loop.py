@@ -23,7 +23,7 @@ from foundry.infra.database import Database
 from foundry.infra.embedded.heartbeat import Heartbeat
 from foundry.supervisor.endpoints import EndpointReconciler, LeasedRows
 from foundry.supervisor.jobs import JobReconciler
-from foundry.supervisor.lease import RENEW_S, TTL_S, Lease
+from foundry.supervisor.lease import RENEW_S, TTL_S, Lease, read_boot_clock
 from foundry.supervisor.ports import EngineHost, JobLauncher
 from foundry.supervisor.tasks import STEP_DEADLINE_S
 
@@ -119,7 +119,7 @@ class Supervisor:
         launcher: JobLauncher,
         engines: EngineHost,
         engine_start_timeout_s: float,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = read_boot_clock,
         chores: Sequence[Chore] = (),
         beat: Callable[[Heartbeat], None] | None = None,
     ) -> None:
@@ -133,7 +133,7 @@ class Supervisor:
         self._clock = clock
         self._beat = beat
         self.lease = Lease(database, clock=clock)
-        self.jobs = JobReconciler(database, launcher, clock)
+        self.jobs = JobReconciler(database, launcher, self.lease, clock)
         self.endpoints = EndpointReconciler(
             LeasedRows(database, self.lease), engines, engine_start_timeout_s, clock
         )

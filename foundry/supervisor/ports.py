@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 from uuid import UUID
 
-from foundry.execution.jobs.service import NodeResources
+from foundry.execution.jobs.placement import NodeResources
 from foundry.serving.endpoints.domain import EndpointSnapshot, RevisionSnapshot, Strategy
 
 EngineStatus = Literal["absent", "starting", "running", "unhealthy", "failed", "deleting"]
@@ -91,6 +91,17 @@ class JobLauncher(Protocol):
 
     async def list_nodes(self) -> list[NodeResources]:
         """What the cluster has and what is free."""
+
+
+class ActingRight(Protocol):
+    """The lease under which one supervisor acts."""
+
+    async def confirm(self) -> None:
+        """Ask immediately before an effect on the cluster.
+
+        Raises:
+            LeaseLost: another supervisor acts, or may by now.
+        """
 
 
 class EngineHost(Protocol):

@@ -5,7 +5,7 @@ from typing import Any
 import ray
 from ray._private.state import available_resources_per_node
 
-from foundry.execution.workers.search import accelerators
+from foundry.execution.workers.live_cluster import accelerators
 from foundry.serving.engine.hardware import Hardware, Node
 from foundry.supervisor.ray_calls import RayCalls
 

@@ -17,7 +17,7 @@ from ray.util import list_named_actors
 
 from foundry.config import Settings
 from foundry.errors import Unavailable
-from foundry.execution.jobs.service import NodeResources
+from foundry.execution.jobs.placement import NodeResources
 from foundry.execution.workers.naming import ACTOR_NAMESPACE, is_actor_of
 from foundry.execution.workers.nodes import list_nodes
 from foundry.supervisor.ports import DriverObservation, DriverStatus
@@ -62,7 +62,7 @@ class RayState(Protocol):
         """Names of the living actors of jobs."""
 
     def kill_actor(self, name: str) -> None:
-        """Raises ValueError: there is none of this name."""
+        """Kill an actor of a job. Raises ValueError: there is none of this name."""
 
     def list_nodes(self) -> list[NodeResources]: ...
 
@@ -151,7 +151,7 @@ class RayJobs:
                 raise
 
     def _kill_actors(self, submission_id: str) -> int:
-        """Returns how many there were."""
+        """Kill what an ended driver has left. Returns how many there were."""
         names = [name for name in self._state.list_actors() if is_actor_of(name, submission_id)]
         for name in names:
             try:

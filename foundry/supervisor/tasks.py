@@ -60,6 +60,12 @@ class KeyedTasks:
         task.add_done_callback(lambda _: self._running.pop(key, None))
         return True
 
+    def list_busy(self) -> set[Hashable]:
+        """Keys whose step runs or waits to be tried again: offering them would change nothing."""
+        now = self._clock()
+        waiting = {key for key, retry in self._retries.items() if retry.not_before > now}
+        return waiting | self._running.keys()
+
     def keep_only(self, keys: Collection[Hashable]) -> None:
         """Forget the failures of things that are no longer offered."""
         for key in [key for key in self._retries if key not in keys]:

@@ -11,7 +11,8 @@ from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from foundry.catalog.registry.domain import VersionSpec
-from foundry.catalog.registry.service import ModelVersion, Registry
+from foundry.catalog.registry.registrar import Registrar
+from foundry.catalog.registry.service import ModelVersion
 from foundry.config import HttpSettings, SecuritySettings
 from foundry.control.app import create_control
 from foundry.governance.audit.service import AuditTrail
@@ -100,9 +101,8 @@ ROWS = "".join(f'{{"prompt": "say {i}", "completion": "{i}"}}\n' for i in range(
 
 
 async def register(control: Control, spec: VersionSpec, folder: Path) -> ModelVersion:
-    async with control.database.begin() as db:
-        registry = Registry(db, control.objects, control.audit(db), control.principal)
-        return await registry.register(spec, folder)
+    registrar = Registrar(control.database, control.objects, control.principal, "test")
+    return await registrar.register(spec, folder)
 
 
 async def with_models(control: Control, folder: Path) -> tuple[ModelVersion, ModelVersion]:

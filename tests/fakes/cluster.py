@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from foundry.errors import EngineFailed
-from foundry.execution.jobs.admission import Bundle, NodeResources
+from foundry.errors import EngineFailed, LeaseLost
+from foundry.execution.jobs.placement import Bundle, NodeResources
 from foundry.serving.endpoints.domain import EndpointSnapshot, RevisionSnapshot
 from foundry.supervisor.ports import (
     DriverObservation,
@@ -17,12 +17,18 @@ from foundry.supervisor.ports import (
 
 @dataclass
 class FakeLauncher:
-    """Drivers by submission id. `faults`: what Ray raises, by the call's name."""
+    """Drivers by submission id.
+
+    Attributes:
+        faults: what Ray raises, by the call's name.
+        refuses: drivers whose end Ray does not see.
+    """
 
     submitted: list[tuple[str, UUID]] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     drivers: dict[str, DriverObservation] = field(default_factory=dict)
     faults: dict[str, Exception] = field(default_factory=dict)
+    refuses: set[str] = field(default_factory=set)
     nodes: list[NodeResources] = field(
         default_factory=lambda: [NodeResources(Bundle(cpus=64), Bundle(cpus=64))]
     )
@@ -39,6 +45,8 @@ class FakeLauncher:
 
     async def end(self, submission_id: str) -> DriverObservation:
         self._raise("end")
+        if submission_id in self.refuses:
+            raise TimeoutError(f"{submission_id} has not ended")
         self.ended.append(submission_id)
         seen = await self.observe(submission_id)
         if seen.status == "running":
@@ -52,6 +60,17 @@ class FakeLauncher:
     def _raise(self, call: str) -> None:
         if fault := self.faults.get(call):
             raise fault
+
+
+@dataclass
+class FakeLease:
+    """A supervisor's lease that a test takes away."""
+
+    lost: bool = False
+
+    async def confirm(self) -> None:
+        if self.lost:
+            raise LeaseLost("another supervisor has taken over")
 
 
 @dataclass

@@ -65,3 +65,26 @@ async def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.undo()
     assert list((tmp_path / "folder").iterdir()) == []
     await store.put_bytes("folder/key", b"x")
+
+
+async def test_objects_are_listed_in_pages_and_unfinished_ones_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foundry.infra.directory_store._PAGE", 2)
+    store = DirectoryStore(tmp_path)
+    for key in ("a/x/1", "a/x/2", "a/3", "b/4"):
+        await store.put_bytes(key, b"x")
+    os.utime(tmp_path / "a" / "3", (1000, 1000))
+    partial = tmp_path / "a" / ".5.0123.partial"
+    partial.write_bytes(b"half")
+    pages = [page async for page in store.list_pages("a/")]
+    assert sorted(len(page) for page in pages) == [1, 2]
+    found = {each.key: each.stored_at for page in pages for each in page}
+    assert found.keys() == {"a/x/1", "a/x/2", "a/3"}
+    assert found["a/3"] == 1000
+    assert [page async for page in store.list_pages("none/")] == []
+    assert await store.remove_unfinished(3600) == 0, "it may be on its way"
+    os.utime(partial, (1000, 1000))
+    assert await store.remove_unfinished(3600) == 1
+    assert not partial.exists()
+    assert await store.exists("a/3")

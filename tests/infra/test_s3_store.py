@@ -1,4 +1,6 @@
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import boto3
@@ -85,3 +87,38 @@ async def test_an_absent_server_is_named(settings: ObjectSettings) -> None:
 def test_the_url_is_checked() -> None:
     with pytest.raises(SetupError, match="s3://bucket/prefix"):
         S3Store.from_settings(ObjectSettings(url="https://bucket"))
+
+
+async def test_objects_are_listed_in_pages_under_the_prefix(settings: ObjectSettings) -> None:
+    store = S3Store.from_settings(settings)
+    list_page = store._list_page
+
+    def two_at_a_time(prefix: str, token: str | None) -> object:
+        more = {"ContinuationToken": token} if token is not None else {}
+        return store._client.list_objects_v2(Bucket="foundry", Prefix=prefix, MaxKeys=2, **more)
+
+    for number in range(3):
+        await store.put_bytes(f"listed/{number}", b"x")
+    (page,) = [page async for page in store.list_pages("listed/")]
+    assert [each.key for each in page] == ["listed/0", "listed/1", "listed/2"]
+    assert abs(page[0].stored_at - time.time()) < 600
+    store._list_page = two_at_a_time  # type: ignore[method-assign]
+    pages = [page async for page in store.list_pages("listed/")]
+    assert [[each.key for each in page] for page in pages] == [
+        ["listed/0", "listed/1"],
+        ["listed/2"],
+    ]
+    store._list_page = list_page  # type: ignore[method-assign]
+    assert [len(page) async for page in store.list_pages("none/")] == [0]
+
+
+async def test_parts_of_a_killed_upload_are_removed_when_they_are_old(
+    settings: ObjectSettings,
+) -> None:
+    store = S3Store.from_settings(settings)
+    store._client.create_multipart_upload(Bucket="foundry", Key="team/killed")
+    # This server says of every upload that it began in November 2010.
+    years = (time.time() - datetime(2010, 11, 10, tzinfo=UTC).timestamp()) / 86_400 / 365
+    assert await store.remove_unfinished((years + 1) * 365 * 86_400) == 0
+    assert await store.remove_unfinished((years - 1) * 365 * 86_400) == 1
+    assert await store.remove_unfinished((years - 1) * 365 * 86_400) == 0

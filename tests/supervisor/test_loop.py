@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from foundry.errors import DatabaseUnavailable
-from foundry.execution.jobs.service import JobLease
+from foundry.execution.jobs.leases import JobLease
 from foundry.infra.database import Database
 from foundry.infra.embedded.heartbeat import Heartbeat
 from foundry.supervisor import loop
@@ -40,6 +40,11 @@ class Watchtower:
             await db.execute(text("UPDATE jobs SET heartbeat_at = now() - interval '1 hour'"))
         return job.id
 
+    async def keep_lease(self, seconds: int) -> None:
+        for _ in range(seconds):
+            self.now += 1
+            await self.supervisor.renew_lease()
+
     async def look(self) -> None:
         await self.supervisor.jobs.reconcile()
 
@@ -52,9 +57,7 @@ async def test_whoever_takes_the_lease_lets_drivers_renew_theirs_first(database:
     await tower.look()
     assert await state(database, job_id) == "RUNNING"
     # Renewed while it is held: the grace is not prolonged.
-    for _ in range(31):
-        tower.now += 1
-        await tower.supervisor.renew_lease()
+    await tower.keep_lease(31)
     await tower.look()
     assert await state(database, job_id) == "STALLED"
 
@@ -64,16 +67,19 @@ async def test_a_lease_that_cannot_be_renewed_is_an_outage_for_drivers(
     database: Database, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
     tower = Watchtower(database)
+    await tower.supervisor.renew_lease()
+    await tower.keep_lease(31)
     job_id = await tower.running_unheard(database)
 
     async def fail() -> bool:
         raise fault
 
-    monkeypatch.setattr(tower.supervisor.lease, "take_or_renew", fail)
-    await tower.supervisor.renew_lease()
-    await tower.look()
-    assert await state(database, job_id) == "RUNNING"
-    tower.now += 31
+    with monkeypatch.context() as away:
+        away.setattr(tower.supervisor.lease, "take_or_renew", fail)
+        await tower.supervisor.renew_lease()
+        await tower.look()
+        assert await state(database, job_id) == "RUNNING"
+    await tower.keep_lease(31)
     await tower.look()
     assert await state(database, job_id) == "STALLED"
 

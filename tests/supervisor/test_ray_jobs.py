@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from foundry.execution.jobs.admission import NodeResources
+from foundry.execution.jobs.placement import NodeResources
 from foundry.supervisor.ports import DriverObservation
 from foundry.supervisor.ray_jobs import RayJobs
 

@@ -71,7 +71,7 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises InvalidRequest."""
+        """Read a dataset reference such as `support@3`. Raises InvalidRequest."""
         name, separator, number = text.partition("@")
         valid = valid_name(name) and (
             not separator or re.fullmatch(r"[1-9][0-9]{0,9}", number) is not None

@@ -1,6 +1,6 @@
 """SQL of datasets."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from sqlalchemy import Select, func, select
@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload, selectinload
 
-from foundry.catalog.datasets.tables import Dataset, DatasetVersion
+from foundry.catalog.datasets.tables import Dataset, DatasetFile, DatasetVersion
 from foundry.infra.ids import uuid7
 
 
@@ -105,3 +105,9 @@ class DatasetRows:
             query = query.where(DatasetVersion.number < below)
         query = query.order_by(DatasetVersion.number.desc()).limit(limit)
         return (await self._db.execute(query)).scalars().all()
+
+
+async def list_known_keys(db: AsyncSession, keys: Collection[str]) -> set[str]:
+    """Those of `keys` that belong to a version, of whatever tenant."""
+    query = select(DatasetFile.object_key).where(DatasetFile.object_key.in_(keys))
+    return set((await db.execute(query)).scalars())

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
+from foundry.catalog.datasets.content import DatasetContent
 from foundry.catalog.datasets.domain import NAME_PATTERN, AddOptions, Split
 from foundry.catalog.datasets.schemas import (
     DatasetList,
@@ -14,7 +15,6 @@ from foundry.catalog.datasets.schemas import (
 from foundry.catalog.datasets.service import Datasets
 from foundry.catalog.datasets.tables import Dataset, DatasetVersion
 from foundry.catalog.datasets.upload import received
-from foundry.governance.audit.service import AuditTrail
 from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
 from foundry.infra.http import Db, require_permission
 
@@ -22,12 +22,18 @@ router = APIRouter(prefix="/datasets", tags=["datasets"])
 
 
 def _datasets(request: Request, db: Db) -> Datasets:
-    principal = request.state.principal
-    audit = AuditTrail(db, principal, request.state.request_id)
-    return Datasets(db, request.app.state.objects, audit, principal)
+    return Datasets(db, request.state.principal)
+
+
+def _content(request: Request) -> DatasetContent:
+    state = request.app.state
+    return DatasetContent(
+        state.database, state.objects, request.state.principal, request.state.request_id
+    )
 
 
 DatasetsDep = Annotated[Datasets, Depends(_datasets)]
+ContentDep = Annotated[DatasetContent, Depends(_content)]
 Name = Annotated[str, Path(pattern=NAME_PATTERN)]
 Cursor = Annotated[str | None, Query(max_length=1024)]
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
@@ -62,7 +68,7 @@ async def add_version(
     name: Name,
     request: Request,
     response: Response,
-    datasets: DatasetsDep,
+    content: ContentDep,
     filename: Annotated[str, Query(max_length=255)],
     eval_fraction: float = 0.1,
     seed: Annotated[int, Query(ge=0, lt=2**63)] = 0,
@@ -70,7 +76,7 @@ async def add_version(
 ) -> DatasetVersion:
     options = AddOptions(filename, eval_fraction, seed, max_bad_fraction)
     async with received(request.stream(), request.app.state.http.max_upload_bytes) as path:
-        version, created = await datasets.put(name, path, options)
+        version, created = await content.add(name, path, options)
     response.status_code = 201 if created else 200
     return version
 
@@ -110,9 +116,9 @@ async def get_version(
 async def rows(
     name: Name,
     number: Annotated[str, Path(pattern=r"^(latest|[1-9][0-9]{0,9})$")],
-    datasets: DatasetsDep,
+    content: ContentDep,
     split: Split = "train",
     limit: Annotated[int, Query(ge=1, le=100)] = 10,
 ) -> DatasetRows:
     reference = name if number == "latest" else f"{name}@{number}"
-    return DatasetRows(data=await datasets.head(reference, split, limit))
+    return DatasetRows(data=await content.read_head(reference, split, limit))

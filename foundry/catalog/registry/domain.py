@@ -70,7 +70,7 @@ class Version:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises InvalidRequest."""
+        """Read a version number such as `1.2.0-rc.1`. Raises InvalidRequest."""
         match = _SEMVER.fullmatch(text) if len(text) <= _MAX_VERSION_CHARS else None
         if match is None or _has_leading_zero(match.group(4)):
             raise InvalidRequest(
@@ -148,7 +148,7 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises InvalidRequest."""
+        """Read a model reference such as `support@production`. Raises InvalidRequest."""
         name, separator, selector = text.partition("@")
         if not valid_name(name):
             raise InvalidRequest(
@@ -170,7 +170,10 @@ def valid_name(name: str) -> bool:
 
 
 def check_alias(alias: str) -> None:
-    """Raises InvalidRequest: the alias cannot be set by hand."""
+    """Check a name that is to become an alias.
+
+    Raises InvalidRequest: the alias cannot be set by hand.
+    """
     if alias == LATEST:
         raise InvalidRequest("@latest is computed: it is the highest ready release", param="alias")
     if not _ALIAS.fullmatch(alias):

@@ -39,7 +39,6 @@ class Registration:
         model, created = await self._model(spec, inspection, base)
         # The model row is locked, so a second registration of the same job waits for us.
         if earlier := await self._earlier(spec, digest):
-            await upload.discard()
             return earlier
         version = self._row(spec, inspection, base, digest)
         version.model_id, version.model = model.id, model
@@ -140,7 +139,7 @@ class Registration:
     async def _add_files(
         self, version: ModelVersion, inspection: Inspection, upload: BlobUpload
     ) -> None:
-        blobs = await upload.claim(inspection.files)
+        blobs = await upload.claim(self._db, inspection.files)
         self._db.add_all(
             VersionFile(
                 version_id=version.id,
@@ -185,7 +184,10 @@ class Registration:
 
 
 def check_same_kind(model: Model, kind: Kind) -> None:
-    """Raises Conflict: one model holds one kind of version."""
+    """Check that a version fits the model that it is for.
+
+    Raises Conflict: one model holds one kind of version.
+    """
     if model.kind != kind:
         raise Conflict(
             f"{model.name} holds versions of kind {model.kind}, not {kind}: choose another name",
@@ -194,7 +196,10 @@ def check_same_kind(model: Model, kind: Kind) -> None:
 
 
 def check_declared(spec: VersionSpec, inspection: Inspection) -> None:
-    """Raises InvalidArtifact: the caller's facts contradict the files."""
+    """Compare what the caller declared with what the files say.
+
+    Raises InvalidArtifact: the caller's facts contradict the files.
+    """
     count = inspection.parameter_count
     pairs = (
         ("architecture", spec.architecture, inspection.architecture),

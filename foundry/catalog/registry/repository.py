@@ -1,6 +1,6 @@
 """SQL of the registry. Every query is bound to one tenant."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -225,7 +225,7 @@ class Blobs:
         self._db = db
         self._tenant_id = tenant_id
 
-    async def known(self, digests: Iterable[str]) -> dict[str, str]:
+    async def find_known(self, digests: Iterable[str]) -> dict[str, str]:
         """sha256 → object key of the blobs that are stored already."""
         query = select(Blob.sha256, Blob.object_key).where(
             Blob.tenant_id == self._tenant_id, Blob.state == "live", Blob.sha256.in_(digests)
@@ -289,9 +289,19 @@ class UnusedBlobs:
         )
         await self._db.execute(update(Blob).where(Blob.id.in_(unused)).values(state="deleting"))
 
-    async def deleting(self, limit: int) -> Sequence[Blob]:
-        query = select(Blob).where(Blob.state == "deleting").order_by(Blob.created_at).limit(limit)
+    async def list_deleting(self, skipped: Collection[UUID], limit: int) -> Sequence[Blob]:
+        query = (
+            select(Blob)
+            .where(Blob.state == "deleting", Blob.id.not_in(skipped))
+            .order_by(Blob.created_at)
+            .limit(limit)
+        )
         return (await self._db.execute(query)).scalars().all()
+
+    async def list_known_keys(self, keys: Collection[str]) -> set[str]:
+        """Those of `keys` that belong to a blob whose object is not removed yet."""
+        query = select(Blob.object_key).where(Blob.object_key.in_(keys), Blob.state != "deleted")
+        return set((await self._db.execute(query)).scalars())
 
     async def mark_deleted(self, blob_id: UUID) -> None:
         """The row stays: files of tombstoned versions tell what they were."""

@@ -1,16 +1,12 @@
 """Models and versions: registering, resolving, listing, comparing, deleting."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, cast
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from foundry.catalog.registry.artifacts import inspect
-from foundry.catalog.registry.blobs import BlobUpload
 from foundry.catalog.registry.domain import (
     LATEST,
     TRANSITIONS,
@@ -18,10 +14,8 @@ from foundry.catalog.registry.domain import (
     Manifest,
     Reference,
     Stage,
-    VersionSpec,
-    valid_name,
 )
-from foundry.catalog.registry.registration import Registration, check_same_kind
+from foundry.catalog.registry.registration import check_same_kind
 from foundry.catalog.registry.repository import AliasRows, Blobs, Edge, Models, Versions
 from foundry.catalog.registry.tables import Alias, Model, VersionFile, VersionMetric
 
@@ -102,32 +96,6 @@ class Registry:
         self._models = Models(db, principal.tenant_id)
         self._versions = Versions(db, principal.tenant_id)
 
-    async def register(self, spec: VersionSpec, files_dir: Path) -> ModelVersion:
-        """Check the files, store them and add a `ready` version: all of it or nothing.
-
-        Registering the same result of the same job again returns the first version.
-
-        Raises:
-            InvalidArtifact: a file is not allowed, damaged, or contradicts the declared facts.
-            VersionExists: the explicit version is taken.
-            ModelNotFound: base or parent do not exist.
-            DiskFull: the object store has no room.
-        """
-        if not valid_name(spec.model):
-            raise InvalidRequest(f"{spec.model[:160]!r} is not a model name", param="name")
-        inspection = await asyncio.to_thread(inspect, files_dir, spec.kind)
-        upload = BlobUpload(self._db, self._objects, self._principal.tenant_id)
-        registration = Registration(self._db, self._audit, self._principal)
-        stored = False
-        try:
-            await upload.put(inspection.files)
-            version = await registration.insert(spec, inspection, upload)
-            stored = True
-        finally:
-            if not stored:
-                await upload.discard()
-        return version
-
     async def resolve(self, reference: str) -> ModelVersion:
         """The version that a request's model name means.
 
@@ -150,7 +118,10 @@ class Registry:
         return version
 
     async def check_kind(self, name: str, kind: Kind) -> None:
-        """Raises Conflict: the model exists and holds another kind of version."""
+        """Check before a job is queued that its result fits the model.
+
+        Raises Conflict: the model exists and holds another kind of version.
+        """
         model = await self._models.get(name)
         if model is not None:
             check_same_kind(model, kind)

@@ -1,7 +1,7 @@
 """SQL of rounds and membership."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 from uuid import UUID
@@ -124,6 +124,16 @@ class FleetRecords:
         return tuple(
             FleetEvent(row.round, row.member, cast(EventKind, row.kind), row.detail) for row in rows
         )
+
+
+async def list_checkpoints(
+    db: AsyncSession, job_ids: Collection[UUID]
+) -> Sequence[dict[str, object]]:
+    """The documents of all checkpoints of these jobs, of whatever tenant."""
+    query = select(DilocoRound.checkpoint).where(
+        DilocoRound.job_id.in_(job_ids), DilocoRound.checkpoint.is_not(None)
+    )
+    return [found for found in (await db.execute(query)).scalars() if found is not None]
 
 
 def _row(job_id: UUID, tenant_id: UUID, record: RoundRecord) -> DilocoRound:

@@ -1,7 +1,7 @@
 """The log of a DiLoCo run: the driver writes it under its lease, the job's owner reads it."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID
 
@@ -9,13 +9,25 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from foundry.errors import Conflict
 from foundry.execution.fleets.domain import FleetEvent, RoundRecord
-from foundry.execution.fleets.repository import FleetRecords, FleetRows
+from foundry.execution.fleets.repository import FleetRecords, FleetRows, list_checkpoints
 from foundry.execution.fleets.tables import DilocoEvent, DilocoRound
-from foundry.execution.jobs.service import Jobs, hold
+from foundry.execution.jobs.leases import renew_lease
+from foundry.execution.jobs.retention import list_active_ids
+from foundry.execution.jobs.service import Jobs
 from foundry.governance.identity.domain import Principal
 from foundry.infra.database import Database
 
-__all__ = ["DilocoEvent", "DilocoRound", "FleetLog", "Fleets"]
+__all__ = [
+    "STORAGE",
+    "DilocoEvent",
+    "DilocoRound",
+    "FleetLog",
+    "Fleets",
+    "list_known_states",
+    "storage_prefix",
+]
+
+STORAGE = "fleets/"
 
 
 class FleetLog:
@@ -97,7 +109,7 @@ class FleetLog:
             return await FleetRecords(db, self._job_id).checkpoints()
 
     async def forget_checkpoints(self) -> None:
-        """Of a job that has succeeded, which needs no lease: nothing resumes it."""
+        """Forget where checkpoints lie, once nothing resumes the job; that needs no lease."""
         async with self._database.begin() as db:
             await FleetRecords(db, self._job_id).forget_checkpoints()
 
@@ -110,7 +122,7 @@ class FleetLog:
     async def _writing(self) -> AsyncIterator[tuple[FleetRecords, UUID]]:
         """The records and their tenant, in a transaction that holds the lease."""
         async with self._database.begin() as db:
-            job = await hold(db, self._job_id, self._fence)
+            job = await renew_lease(db, self._job_id, self._fence)
             yield FleetRecords(db, self._job_id), job.tenant_id
 
 
@@ -138,3 +150,35 @@ class Fleets:
         """
         await self._jobs.get(job_id)
         return await self._rows.events(job_id, after, limit)
+
+
+def storage_prefix(job_id: UUID) -> str:
+    """What the keys of a job's checkpoints begin with; a slash and a digest follow."""
+    return f"{STORAGE}{job_id}"
+
+
+async def list_known_states(database: Database, keys: Collection[str]) -> set[str]:
+    """Those of `keys` that a checkpoint names, or whose job has not ended.
+
+    A key is the digest of its bytes, so an attempt may name tomorrow what none names today. A key
+    that is not of this form is somebody else's.
+    """
+    job_of: dict[str, UUID] = {}
+    for key in keys:
+        with suppress(ValueError):
+            job_of[key] = UUID(key.removeprefix(STORAGE).split("/")[0])
+    active = await list_active_ids(database)
+    async with database.begin() as db:
+        documents = await list_checkpoints(db, set(job_of.values()))
+    named = {key for document in documents for key in _list_keys(document)}
+    own = {key for key, job_id in job_of.items() if key in named or job_id in active}
+    return own | (set(keys) - job_of.keys())
+
+
+def _list_keys(document: Any) -> Iterator[str]:
+    """The object keys of a checkpoint; its shape is the driver's affair."""
+    if isinstance(document, dict):
+        if isinstance(key := document.get("object_key"), str):
+            yield key
+        for value in document.values():
+            yield from _list_keys(value)

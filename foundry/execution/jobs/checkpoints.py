@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from foundry.execution.jobs.leases import hold
+from foundry.execution.jobs.leases import renew_lease
 from foundry.execution.jobs.repository import CheckpointRows
 from foundry.execution.jobs.tables import JobCheckpoint
 from foundry.infra.database import Database
@@ -41,7 +41,7 @@ class CheckpointLog:
             LeaseLost: another attempt has taken over; nothing counts.
         """
         async with self._database.begin() as db:
-            job = await hold(db, self._job_id, fence)
+            job = await renew_lease(db, self._job_id, fence)
             row = JobCheckpoint(
                 id=uuid7(),
                 job_id=job.id,
@@ -55,11 +55,11 @@ class CheckpointLog:
             )
             await CheckpointRows(db, self._job_id).add(row)
 
-    async def newest_first(self) -> Sequence[StoredCheckpoint]:
+    async def list_newest_first(self) -> Sequence[StoredCheckpoint]:
         async with self._database.begin() as db:
             return [
                 StoredCheckpoint(row.object_key, row.sha256, row.size, row.document, row.id)
-                for row in await CheckpointRows(db, self._job_id).newest_first()
+                for row in await CheckpointRows(db, self._job_id).list_newest_first()
             ]
 
     async def remove(self, stale: Sequence[StoredCheckpoint]) -> None:

@@ -1,13 +1,4 @@
-"""States of a job and the moves between them.
-
-    QUEUED ──admitted──> ADMITTED ──submitted──> STARTING ──claimed──> RUNNING ⇄ CHECKPOINTING
-      ^                     ^──Ray did not take it──┘                     │
-      └── its driver is seen ended, failures < 3 ── STALLED <── error, silence, no progress
-                                                       └── failures = 3 ──> FAILED
-
-The driver ends a job: SUCCEEDED, CANCELLED, or FAILED for an error that a retry would meet again.
-Any active job can be cancelled; a failed or cancelled one is QUEUED again by `resume`.
-"""
+"""Values and rules of jobs; `transitions` holds the moves between their states."""
 
 import re
 from enum import StrEnum
@@ -27,6 +18,11 @@ START_S = 300.0
 
 # The third failure since the job was last queued by a person ends it.
 MAX_FAILURES = 3
+# Between attempts: 5, 20, 80 s … A process that died needs no more than the first; a dependency
+# that is away is not asked every second, by all jobs at once.
+FIRST_RETRY_S, RETRY_FACTOR, LONGEST_RETRY_S = 5.0, 4.0, 300.0
+# Jobs that failed together come back apart.
+RETRY_JITTER = 0.25
 # A driver that was asked to stop checkpoints first; after this it is ended.
 STOP_GRACE_S = 60.0
 # Two beats of a driver that were missed: worth a look at Ray before the lease runs out.
@@ -52,21 +48,7 @@ class JobState(StrEnum):
     CANCELLED = "CANCELLED"
 
 
-_ENDINGS = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
-TRANSITIONS: dict[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.ADMITTED, JobState.STARTING, JobState.CANCELLED}),
-    JobState.ADMITTED: frozenset({JobState.STARTING, JobState.QUEUED, JobState.CANCELLED}),
-    JobState.STARTING: frozenset({JobState.RUNNING, JobState.STALLED, JobState.ADMITTED})
-    | _ENDINGS,
-    JobState.RUNNING: frozenset({JobState.CHECKPOINTING, JobState.STALLED}) | _ENDINGS,
-    JobState.CHECKPOINTING: frozenset({JobState.RUNNING, JobState.STALLED}) | _ENDINGS,
-    JobState.STALLED: frozenset({JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
-    JobState.SUCCEEDED: frozenset(),
-    # Resuming keeps the job's identity and its checkpoints; the attempt grows.
-    JobState.FAILED: frozenset({JobState.QUEUED}),
-    JobState.CANCELLED: frozenset({JobState.QUEUED}),
-}
-ENDED = _ENDINGS
+ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 ACTIVE = frozenset(JobState) - ENDED
 # A driver holds the lease in these.
 LEASED = frozenset({JobState.STARTING, JobState.RUNNING, JobState.CHECKPOINTING})
@@ -111,9 +93,15 @@ def allowed_silence_s(phase: Phase, step_s: float | None = None) -> float | None
     return allowed
 
 
-def sources(target: JobState) -> frozenset[JobState]:
-    """The states from which `target` may be reached."""
-    return frozenset(state for state, targets in TRANSITIONS.items() if target in targets)
+def retry_delay_s(failures: int, jitter: float) -> float:
+    """Seconds from the end of an attempt to the beginning of the next.
+
+    Args:
+        failures: since a person last queued the job, at least 1.
+        jitter: from -1 to 1, drawn anew each time.
+    """
+    delay = min(LONGEST_RETRY_S, FIRST_RETRY_S * RETRY_FACTOR ** (failures - 1))
+    return delay * (1 + RETRY_JITTER * jitter)
 
 
 def submission_id(job_id: UUID, attempt: int) -> str:
@@ -122,7 +110,10 @@ def submission_id(job_id: UUID, attempt: int) -> str:
 
 
 def check_source(source: str) -> None:
-    """Raises InvalidRequest: `source` is none that an import reads."""
+    """Check where an import is to read from.
+
+    Raises InvalidRequest: `source` is none that an import reads.
+    """
     if source == BUNDLED:
         return
     if not _FILE_SOURCE.fullmatch(source) or "/../" in f"{source}/":

@@ -1,7 +1,7 @@
 """What the driver of a job may write while it holds the lease."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -10,19 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from foundry.errors import LeaseLost, NotFound
 from foundry.execution.jobs.documents import storable_document
-from foundry.execution.jobs.domain import (
-    LEASED,
-    WAITING,
-    JobState,
-    Phase,
-)
+from foundry.execution.jobs.domain import LEASED, JobState, Phase
 from foundry.execution.jobs.logs import append_text
 from foundry.execution.jobs.repository import Leases
 from foundry.execution.jobs.tables import Job
+from foundry.execution.jobs.transitions import JobTransitions
 from foundry.infra.database import Database
-
-# Nobody drives it; a test or a person may.
-_UNLED = WAITING | {JobState.STALLED}
 
 
 class JobLease:
@@ -50,26 +43,10 @@ class JobLease:
             NotFound: there is no such job.
             LeaseLost: it has ended, was cancelled or belongs to another attempt.
         """
-        states = LEASED | {JobState.ADMITTED} if submission_id else LEASED | _UNLED
         async with database.begin() as db:
-            leases = Leases(db)
-            job = await leases.move(
-                job_id,
-                states,
-                named=submission_id,
-                state=JobState.RUNNING,
-                fence=Job.fence + 1,
-                heartbeat_at=func.now(),
-                submitted_at=func.coalesce(Job.submitted_at, func.now()),
-                started_at=func.coalesce(Job.started_at, func.now()),
-                phase=Phase.PLACE,
-                progress_at=func.now(),
-                progress_allowance_s=None,
-                waiting_for=None,
-                error=None,
-            )
+            job = await JobTransitions(db).claim(job_id, submission_id)
             if job is None:
-                found = await leases.get(job_id)
+                found = await Leases(db).get(job_id)
                 if found is None:
                     raise NotFound(f"there is no job {job_id}")
                 raise LeaseLost(
@@ -94,7 +71,7 @@ class JobLease:
         """Store values of one step, the finite ones; the same step again replaces them."""
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         async with self._database.begin() as db:
-            job = await hold(db, self._job_id, self._fence)
+            job = await renew_lease(db, self._job_id, self._fence)
             if finite:
                 await Leases(db).put_metrics(job, step, finite)
 
@@ -104,11 +81,8 @@ class JobLease:
         Args:
             allowance_s: how long nothing new may come before the attempt counts as hung.
         """
-        await self._write(
-            heartbeat_at=func.now(),
-            phase=phase,
-            progress_at=func.now(),
-            progress_allowance_s=allowance_s,
+        await self._change(
+            lambda jobs: jobs.show_phase(self._job_id, self._fence, phase, allowance_s)
         )
 
     async def log(self, text: str) -> None:
@@ -123,38 +97,33 @@ class JobLease:
                 raise _lost(self._job_id, self._fence)
             await append_text(leases, job, text)
 
-    async def checkpointing(self, active: bool) -> None:
-        """Show that a checkpoint is being written, or that training goes on."""
-        await self._write(state=JobState.CHECKPOINTING if active else JobState.RUNNING)
-
-    async def finish(self, result: dict[str, object]) -> None:
-        await self._end(JobState.SUCCEEDED, result=storable_document(result))
+    async def finish(self, result: Mapping[str, object]) -> None:
+        """The job has succeeded."""
+        await self._change(lambda jobs: jobs.succeed(self._job_id, self._fence, result))
 
     async def fail(self, error: Mapping[str, object]) -> None:
         """The job cannot succeed, however often it is tried."""
-        await self._end(JobState.FAILED, error=storable_document(error))
+        await self._change(lambda jobs: jobs.fail(self._job_id, self._fence, error))
 
     async def give_up(self, error: Mapping[str, object]) -> None:
         """This attempt is over; the supervisor ends what is left of it and decides on another."""
-        await self._write(
-            state=JobState.STALLED,
-            failures=Job.failures + 1,
-            error=storable_document(error),
-        )
+        await self._change(lambda jobs: jobs.give_up(self._job_id, self._fence, error))
 
-    async def cancelled(self) -> None:
+    async def record_cancelled(self) -> None:
         """The driver has stopped because it was asked to."""
-        await self._end(JobState.CANCELLED)
+        await self._change(lambda jobs: jobs.cancel_driven(self._job_id, self._fence))
 
-    async def _end(self, state: JobState, **values: object) -> None:
-        await self._write(state=state, finished_at=func.now(), **values)
+    async def _change(self, change: Callable[[JobTransitions], Awaitable[Job | None]]) -> None:
+        async with self._database.begin() as db:
+            if await change(JobTransitions(db)) is None:
+                raise _lost(self._job_id, self._fence)
 
     async def _write(self, **values: Any) -> Job:
         async with self._database.begin() as db:
             return await _held(db, self._job_id, self._fence, **values)
 
 
-async def hold(db: AsyncSession, job_id: UUID, fence: int) -> Job:
+async def renew_lease(db: AsyncSession, job_id: UUID, fence: int) -> Job:
     """The job of a driver's lease, which is renewed; nobody takes over before the transaction ends.
 
     Other slices call it before they write what belongs to the attempt.

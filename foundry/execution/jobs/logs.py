@@ -1,4 +1,4 @@
-"""A job's log: chunks of text in rows, bounded; kept in the object store when the job has ended."""
+"""A job's log while it runs: chunks of text in rows, bounded; `log_archive` keeps it afterwards."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ _CUT = "\n… the log ends here: a job keeps its first 4 MiB\n"
 
 async def append_text(leases: Leases, job: Job, text: str) -> None:
     """Append in chunks of at most 16 KiB and 4 MiB in all."""
-    seq, used = await leases.log_place(job.id)
+    seq, used = await leases.read_log_place(job)
     for chunk in _chunks(storable_text(text)):
         if used >= MAX_LOG_BYTES:
             return

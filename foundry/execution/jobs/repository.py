@@ -1,10 +1,11 @@
 """SQL of jobs. Every change of state names the states it may come from."""
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, case, delete, func, select, update
+from sqlalchemy import ColumnElement, Row, case, delete, func, literal, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -31,12 +32,12 @@ class JobRows:
             query = query.with_for_update().execution_options(populate_existing=True)
         return (await self._db.execute(query)).scalar()
 
-    async def serialise(self, fingerprint: str) -> None:
+    async def serialise_submissions(self, fingerprint: str) -> None:
         """Until commit, nobody else submits the same job."""
         key = func.hashtextextended(f"{self._tenant_id}:{fingerprint}", 0)
         await self._db.execute(select(func.pg_advisory_xact_lock(key)))
 
-    async def same(self, fingerprint: str) -> Job | None:
+    async def find_same(self, fingerprint: str) -> Job | None:
         """The newest job of this content that is active or has succeeded."""
         states = [*ACTIVE, JobState.SUCCEEDED]
         query = (
@@ -48,7 +49,7 @@ class JobRows:
         )
         return (await self._db.execute(query)).scalar()
 
-    async def page(self, state: str | None, before: UUID | None, limit: int) -> Sequence[Job]:
+    async def list_page(self, state: str | None, before: UUID | None, limit: int) -> Sequence[Job]:
         """Newest first."""
         query = select(Job).where(*self._mine)
         if state is not None:
@@ -57,7 +58,7 @@ class JobRows:
             query = query.where(Job.id < before)
         return (await self._db.execute(query.order_by(Job.id.desc()).limit(limit))).scalars().all()
 
-    async def metrics(self, job_id: UUID, after: int, limit: int) -> Sequence[JobMetric]:
+    async def list_metrics(self, job_id: UUID, after: int, limit: int) -> Sequence[JobMetric]:
         query = (
             select(JobMetric)
             .where(
@@ -70,7 +71,8 @@ class JobRows:
         )
         return (await self._db.execute(query)).scalars().all()
 
-    async def logs(self, job_id: UUID, after: int, limit: int) -> Sequence[JobLog]:
+    async def list_log(self, job_id: UUID, after: int, limit: int) -> Sequence[JobLog]:
+        """Chunks above `after` that are not archived."""
         query = (
             select(JobLog)
             .where(JobLog.tenant_id == self._tenant_id, JobLog.job_id == job_id, JobLog.seq > after)
@@ -86,38 +88,68 @@ class Leases:
     def __init__(self, db: AsyncSession) -> None:
         self._db = db
 
-    async def in_state(self, state: JobState, limit: int) -> Sequence[Job]:
-        """Jobs that nobody has asked to stop, by priority, then age."""
+    async def list_queued(
+        self, after: tuple[int, UUID] | None, limit: int
+    ) -> Sequence[Row[UUID, int, dict[str, object], str | None]]:
+        """Id, priority, needs and `waiting_for` of the queue, by priority, then age.
+
+        Jobs that wait for the delay between two attempts are not in it yet.
+
+        Args:
+            after: priority and id of the last one that was read.
+        """
+        query = select(Job.id, Job.priority, Job.needs, Job.waiting_for).where(
+            Job.state == JobState.QUEUED,
+            Job.cancel_requested.is_(False),
+            or_(Job.retry_at.is_(None), Job.retry_at <= func.now()),
+        )
+        if after is not None:
+            place = tuple_(-Job.priority, Job.id)
+            query = query.where(place > tuple_(literal(-after[0]), literal(after[1])))
+        return (
+            await self._db.execute(query.order_by(Job.priority.desc(), Job.id).limit(limit))
+        ).all()
+
+    async def list_in_state(
+        self, state: JobState, busy: Collection[UUID], limit: int
+    ) -> Sequence[Job]:
+        """Jobs that nobody has asked to stop, by priority, then age, without the `busy` ones."""
         query = (
             select(Job)
-            .where(Job.state == state, Job.cancel_requested.is_(False))
+            .where(Job.state == state, Job.cancel_requested.is_(False), Job.id.not_in(busy))
             .order_by(Job.priority.desc(), Job.id)
             .limit(limit)
         )
         return (await self._db.execute(query)).scalars().all()
 
-    async def unplaced(self) -> Sequence[Job]:
+    async def list_unplaced(self) -> Sequence[Job]:
         """Admitted jobs whose workers may not have their resources yet."""
         placing = Job.state.in_(LEASED) & (Job.phase.is_(None) | (Job.phase == Phase.PLACE))
         query = select(Job).where((Job.state == JobState.ADMITTED) | placing)
         return (await self._db.execute(query)).scalars().all()
 
-    async def unconfirmed(self, older_than_s: float, limit: int) -> Sequence[Job]:
+    async def list_unconfirmed(
+        self, older_than_s: float, busy: Collection[UUID], limit: int
+    ) -> Sequence[Job]:
         """Attempts that were opened a while ago, and nobody knows whether Ray took them."""
         query = select(Job).where(
             Job.state == JobState.STARTING,
+            Job.id.not_in(busy),
             Job.submitted_at.is_(None),
             Job.cancel_requested.is_(False),
             Job.heartbeat_at < _ago(older_than_s),
         )
         return (await self._db.execute(query.order_by(Job.id).limit(limit))).scalars().all()
 
-    async def quiet(self, older_than_s: float, limit: int) -> Sequence[Job]:
+    async def list_quiet(
+        self, older_than_s: float, busy: Collection[UUID], limit: int
+    ) -> Sequence[Job]:
         """Jobs whose driver has missed a beat or has not claimed yet, the quietest first."""
         query = (
             select(Job)
             .where(
                 Job.state.in_(LEASED),
+                Job.id.not_in(busy),
                 Job.submitted_at.is_not(None),
                 Job.heartbeat_at < _ago(older_than_s),
             )
@@ -126,13 +158,16 @@ class Leases:
         )
         return (await self._db.execute(query)).scalars().all()
 
-    async def to_stop(self, grace_s: float, limit: int) -> Sequence[Job]:
+    async def list_to_stop(
+        self, grace_s: float, busy: Collection[UUID], limit: int
+    ) -> Sequence[Job]:
         """Jobs that were asked to stop and did not in time, or whose driver is lost."""
         late = Job.cancel_requested_at < _ago(grace_s)
         query = (
             select(Job)
             .where(
                 Job.state.in_(ACTIVE),
+                Job.id.not_in(busy),
                 Job.cancel_requested,
                 late | (Job.state == JobState.STALLED),
             )
@@ -151,19 +186,25 @@ class Leases:
         *,
         held: int | None = None,
         named: str | None = None,
+        heard_at: datetime | None = None,
         cancelling: bool = False,
         **values: Any,
     ) -> Job | None:
-        """Change a job that is in one of `states` and, if given, has the fence `held` and the
-        submission id `named`, and was asked to stop if it is `cancelling`.
+        """Change a job that is in one of `states`. None: it is not, and nothing has changed.
 
-        None: it is not so, and nothing has changed.
+        Args:
+            held: the fence that it must have.
+            named: the submission id that it must have.
+            heard_at: when its driver must have been heard last.
+            cancelling: it must have been asked to stop.
         """
         statement = update(Job).where(Job.id == job_id, Job.state.in_(states))
         if held is not None:
             statement = statement.where(Job.fence == held)
         if named is not None:
             statement = statement.where(Job.submission_id == named)
+        if heard_at is not None:
+            statement = statement.where(Job.heartbeat_at == heard_at)
         if cancelling:
             statement = statement.where(Job.cancel_requested)
         found = await self._db.execute(
@@ -208,43 +249,66 @@ class Leases:
             )
         )
 
-    async def log_place(self, job_id: UUID) -> tuple[int, int]:
-        """Highest chunk number and the bytes kept so far."""
+    async def read_log_place(self, job: Job) -> tuple[int, int]:
+        """Highest chunk number and the bytes kept so far, archived ones included."""
         query = select(
-            func.coalesce(func.max(JobLog.seq), 0),
+            func.coalesce(func.max(JobLog.seq), job.log_seq),
             func.coalesce(func.sum(func.octet_length(JobLog.text)), 0),
-        ).where(JobLog.job_id == job_id)
+        ).where(JobLog.job_id == job.id)
         row = (await self._db.execute(query)).one()
-        return int(row[0]), int(row[1])
+        return int(row[0]), int(row[1]) + job.log_bytes
 
     async def add_log(self, job: Job, seq: int, text: str) -> None:
         self._db.add(JobLog(job_id=job.id, seq=seq, tenant_id=job.tenant_id, text=text))
         await self._db.flush()
 
-    async def log_text(self, job_id: UUID) -> Sequence[str]:
-        """The whole log, in chunks."""
-        query = select(JobLog.text).where(JobLog.job_id == job_id).order_by(JobLog.seq)
+    async def list_log(self, job_id: UUID) -> Sequence[JobLog]:
+        """The chunks that are not archived."""
+        query = select(JobLog).where(JobLog.job_id == job_id).order_by(JobLog.seq)
         return (await self._db.execute(query)).scalars().all()
 
-    async def unarchived(self, ended_s: float, limit: int) -> Sequence[Job]:
-        """Ended jobs whose log is in rows only, the longest ended first."""
-        return await self._ended(limit, Job.log_key.is_(None), Job.finished_at < _ago(ended_s))
+    async def remove_log(self, job_id: UUID, up_to_seq: int) -> None:
+        await self._db.execute(
+            delete(JobLog).where(JobLog.job_id == job_id, JobLog.seq <= up_to_seq)
+        )
 
-    async def collectable(
-        self, succeeded_s: float, resumable_s: float, limit: int
+    async def list_unarchived(
+        self, ended_s: float, skipped: Collection[UUID], limit: int
+    ) -> Sequence[Job]:
+        """Ended jobs of whose log something is in rows, the longest ended first."""
+        return await self._list_ended(
+            limit,
+            skipped,
+            Job.id.in_(select(JobLog.job_id).distinct()),
+            Job.finished_at < _ago(ended_s),
+        )
+
+    async def list_collectable(
+        self, succeeded_s: float, resumable_s: float, skipped: Collection[UUID], limit: int
     ) -> Sequence[Job]:
         """Ended jobs whose checkpoints nobody needs any more."""
         succeeded = (Job.state == JobState.SUCCEEDED) & (Job.finished_at < _ago(succeeded_s))
         given_up = Job.finished_at < _ago(resumable_s)
-        return await self._ended(limit, Job.collected_at.is_(None), succeeded | given_up)
+        return await self._list_ended(
+            limit, skipped, Job.collected_at.is_(None), succeeded | given_up
+        )
 
-    async def _ended(self, limit: int, *conditions: ColumnElement[bool]) -> Sequence[Job]:
-        query = select(Job).where(Job.state.not_in(ACTIVE), *conditions)
+    async def _list_ended(
+        self, limit: int, skipped: Collection[UUID], *conditions: ColumnElement[bool]
+    ) -> Sequence[Job]:
+        query = select(Job).where(Job.state.not_in(ACTIVE), Job.id.not_in(skipped), *conditions)
         return (
             (await self._db.execute(query.order_by(Job.finished_at).limit(limit))).scalars().all()
         )
 
-    async def active_ids(self) -> set[UUID]:
+    async def list_known_keys(self, keys: Collection[str]) -> set[str]:
+        """Those of `keys` that a checkpoint or an archived log has."""
+        checkpoints = select(JobCheckpoint.object_key).where(JobCheckpoint.object_key.in_(keys))
+        logs = select(Job.log_key).where(Job.log_key.in_(keys))
+        found = (*(await self._db.execute(checkpoints)).scalars(),)
+        return {*found, *(key for key in (await self._db.execute(logs)).scalars() if key)}
+
+    async def list_active_ids(self) -> set[UUID]:
         return set((await self._db.execute(select(Job.id).where(Job.state.in_(ACTIVE)))).scalars())
 
 
@@ -259,7 +323,7 @@ class CheckpointRows:
         self._db.add(checkpoint)
         await self._db.flush()
 
-    async def newest_first(self) -> Sequence[JobCheckpoint]:
+    async def list_newest_first(self) -> Sequence[JobCheckpoint]:
         """A later attempt's before an earlier one's, whatever their steps."""
         query = (
             select(JobCheckpoint)
@@ -272,6 +336,11 @@ class CheckpointRows:
 
     async def remove(self, checkpoint_ids: Collection[UUID]) -> None:
         await self._db.execute(delete(JobCheckpoint).where(JobCheckpoint.id.in_(checkpoint_ids)))
+
+
+def from_now(seconds: float) -> ColumnElement[Any]:
+    """A moment by the database's clock."""
+    return func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
 
 
 def _ago(seconds: Any) -> ColumnElement[Any]:

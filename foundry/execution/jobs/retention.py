@@ -1,5 +1,6 @@
 """What of an ended job is kept, and for how long."""
 
+from collections.abc import Collection
 from uuid import UUID
 
 from foundry.execution.jobs.domain import ENDED
@@ -8,39 +9,32 @@ from foundry.execution.jobs.tables import Job
 from foundry.infra.database import Database, utcnow
 
 # The driver's last words come shortly after the end.
-SETTLED_S = 60.0
+LAST_WORDS_S = 60.0
 _BATCH = 50
 
 
-async def list_unarchived_jobs(database: Database, ended_s: float = SETTLED_S) -> list[Job]:
-    """Ended jobs whose log is not in the object store yet."""
+async def list_unarchived_jobs(
+    database: Database, ended_s: float = LAST_WORDS_S, skipped: Collection[UUID] = ()
+) -> list[Job]:
+    """Ended jobs whose log is not all in the object store, without the `skipped` ones."""
     async with database.begin() as db:
-        return list(await Leases(db).unarchived(ended_s, _BATCH))
-
-
-async def read_log(database: Database, job_id: UUID) -> str:
-    """The whole log of a job."""
-    async with database.begin() as db:
-        return "".join(await Leases(db).log_text(job_id))
-
-
-async def mark_archived(database: Database, job: Job, key: str) -> bool:
-    """Whether the job is still ended; one that was resumed gets another log later."""
-    async with database.begin() as db:
-        held = await Leases(db).move(job.id, ENDED, held=job.fence, log_key=key)
-        return held is not None
+        return list(await Leases(db).list_unarchived(ended_s, skipped, _BATCH))
 
 
 async def list_collectable_jobs(
-    database: Database, resumable_s: float, succeeded_s: float = SETTLED_S
+    database: Database,
+    resumable_s: float,
+    succeeded_s: float = LAST_WORDS_S,
+    skipped: Collection[UUID] = (),
 ) -> list[Job]:
-    """Ended jobs whose checkpoints are to be removed.
+    """Ended jobs whose checkpoints are to be removed, without the `skipped` ones.
 
     Args:
         resumable_s: how long a failed or cancelled job can be resumed from its checkpoints.
     """
     async with database.begin() as db:
-        return list(await Leases(db).collectable(succeeded_s, resumable_s, _BATCH))
+        rows = Leases(db)
+        return list(await rows.list_collectable(succeeded_s, resumable_s, skipped, _BATCH))
 
 
 async def mark_collected(database: Database, job: Job) -> None:
@@ -52,4 +46,10 @@ async def mark_collected(database: Database, job: Job) -> None:
 async def list_active_ids(database: Database) -> set[UUID]:
     """Jobs that may have files on any node."""
     async with database.begin() as db:
-        return await Leases(db).active_ids()
+        return await Leases(db).list_active_ids()
+
+
+async def list_known_objects(database: Database, keys: Collection[str]) -> set[str]:
+    """Those of `keys` that a row of a job knows; what none knows was left by a killed upload."""
+    async with database.begin() as db:
+        return await Leases(db).list_known_keys(keys)

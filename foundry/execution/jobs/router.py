@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from foundry.catalog.datasets.service import Datasets
 from foundry.catalog.registry.service import Registry
+from foundry.execution.jobs.log_archive import JobLogs, LogChunk
 from foundry.execution.jobs.schemas import (
     DilocoSubmit,
     ImportSubmit,
@@ -19,7 +20,7 @@ from foundry.execution.jobs.schemas import (
 )
 from foundry.execution.jobs.service import Jobs
 from foundry.execution.jobs.submission import Submissions
-from foundry.execution.jobs.tables import Job, JobLog, JobMetric
+from foundry.execution.jobs.tables import Job, JobMetric
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
 from foundry.infra.http import Db, require_permission
@@ -38,10 +39,16 @@ def _submissions(request: Request, db: Db) -> Submissions:
     return Submissions(
         Jobs(db, audit, principal),
         Registry(db, objects, audit, principal),
-        Datasets(db, objects, audit, principal),
+        Datasets(db, principal),
     )
 
 
+def _logs(request: Request) -> JobLogs:
+    state = request.app.state
+    return JobLogs(state.database, state.objects, request.state.principal)
+
+
+LogsDep = Annotated[JobLogs, Depends(_logs)]
 JobsDep = Annotated[Jobs, Depends(_jobs)]
 SubmissionsDep = Annotated[Submissions, Depends(_submissions)]
 _READ = [Depends(require_permission("jobs:read"))]
@@ -146,11 +153,11 @@ async def job_metrics(
 )
 async def job_logs(
     job_id: UUID,
-    jobs: JobsDep,
+    logs: LogsDep,
     after: Annotated[int, Query(ge=0, lt=2**63, description="chunks above this number")] = 0,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
-) -> dict[str, Sequence[JobLog]]:
-    return {"data": await jobs.logs(job_id, after=after, limit=limit)}
+) -> dict[str, Sequence[LogChunk]]:
+    return {"data": await logs.read(job_id, after=after, limit=limit)}
 
 
 @router.post(

@@ -86,6 +86,9 @@ class JobOut(BaseModel):
     )
     priority: int = 0
     waiting_for: str | None = Field(default=None, description="why it has not begun")
+    retry_at: datetime | None = Field(
+        default=None, description="when its next attempt may begin after one that failed"
+    )
     phase: str | None = Field(default=None, description="what its attempt is doing")
     submission_id: str | None
     cancel_requested: bool

@@ -9,61 +9,18 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from foundry.errors import Conflict, InvalidRequest, NotFound
-from foundry.execution.jobs.admission import Decision, Needs, NodeResources, Waiting, admit_jobs
-from foundry.execution.jobs.domain import ENDED, WAITING, JobKind, JobState
-from foundry.execution.jobs.leases import JobLease, hold
-from foundry.execution.jobs.queue import (
-    confirm_attempt,
-    expire_leases,
-    list_jobs_to_start,
-    list_jobs_to_stop,
-    list_queue,
-    list_quiet_jobs,
-    list_reservations,
-    list_stalled_jobs,
-    load,
-    mark_cancelled,
-    mark_failed,
-    mark_stalled,
-    open_attempt,
-    record_decision,
-    settle_stalled,
-    withdraw_attempt,
-)
+from foundry.execution.jobs.domain import ENDED, JobKind, JobState
+from foundry.execution.jobs.placement import Needs
 from foundry.execution.jobs.repository import JobRows
-from foundry.execution.jobs.tables import Job, JobLog, JobMetric
+
+# Other slices get their type of a job here: tables stay inside the slice.
+from foundry.execution.jobs.tables import Job as Job
+from foundry.execution.jobs.tables import JobMetric
+from foundry.execution.jobs.transitions import JobTransitions, begin_as_driver
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
 from foundry.infra.cursors import DEFAULT_LIMIT, Page, decode, page_of
 from foundry.infra.database import utcnow
-
-__all__ = [
-    "Decision",
-    "Job",
-    "JobLease",
-    "Jobs",
-    "Needs",
-    "NodeResources",
-    "Waiting",
-    "admit_jobs",
-    "confirm_attempt",
-    "expire_leases",
-    "hold",
-    "list_jobs_to_start",
-    "list_jobs_to_stop",
-    "list_queue",
-    "list_quiet_jobs",
-    "list_reservations",
-    "list_stalled_jobs",
-    "load",
-    "mark_cancelled",
-    "mark_failed",
-    "mark_stalled",
-    "open_attempt",
-    "record_decision",
-    "settle_stalled",
-    "withdraw_attempt",
-]
 
 
 class Jobs:
@@ -96,8 +53,8 @@ class Jobs:
             submission_id: of a Ray job that is the first attempt's driver already.
         """
         fingerprint = _fingerprint(kind, name, spec if identity is None else identity)
-        await self._rows.serialise(fingerprint)
-        if not force and (same := await self._rows.same(fingerprint)):
+        await self._rows.serialise_submissions(fingerprint)
+        if not force and (same := await self._rows.find_same(fingerprint)):
             return same, False
         job = Job(
             tenant_id=self._principal.tenant_id,
@@ -111,15 +68,13 @@ class Jobs:
             created_by=self._principal.subject,
         )
         if submission_id is not None:
-            job.state, job.attempt = JobState.STARTING.value, 1
-            job.submission_id, job.heartbeat_at = submission_id, utcnow()
-            job.submitted_at = job.heartbeat_at
+            begin_as_driver(job, submission_id)
         await self._rows.add(job)
         await self._audit.record("job.submit", "job", str(job.id), after={"kind": kind, **spec})
         return job, True
 
     async def get(self, job_id: UUID) -> Job:
-        """Raises NotFound."""
+        """A job of the project. Raises NotFound."""
         return _found(await self._rows.get(job_id), job_id)
 
     async def list_jobs(
@@ -129,17 +84,13 @@ class Jobs:
             raise InvalidRequest(f"state: one of {', '.join(JobState)}", param="state")
         after = decode(cursor, (UUID,), str(state))
         before = cast(UUID, after[0]) if after else None
-        rows = await self._rows.page(state, before, limit + 1)
+        rows = await self._rows.list_page(state, before, limit + 1)
         return page_of(rows, limit, lambda job: (job.id,), str(state))
 
     async def metrics(self, job_id: UUID, *, after: int, limit: int) -> Sequence[JobMetric]:
         """By step and name; the last step may be cut: ask again after the one before it."""
         await self.get(job_id)
-        return await self._rows.metrics(job_id, after, limit)
-
-    async def logs(self, job_id: UUID, *, after: int, limit: int) -> Sequence[JobLog]:
-        await self.get(job_id)
-        return await self._rows.logs(job_id, after, limit)
+        return await self._rows.list_metrics(job_id, after, limit)
 
     async def cancel(self, job_id: UUID) -> Job:
         """Ask a job to stop: at once if no driver runs, else after a checkpoint.
@@ -151,10 +102,9 @@ class Jobs:
             return job
         before = job.state
         job.cancel_requested, job.cancel_requested_at = True, utcnow()
-        # A STALLED one is left to the supervisor: its driver may live, and is ended first.
-        if job.state in WAITING:
-            job.state, job.finished_at = JobState.CANCELLED.value, utcnow()
         await self._db.flush()
+        # A STALLED one is left to the supervisor: its driver may live, and is ended first.
+        job = await JobTransitions(self._db).cancel_waiting(job_id) or job
         await self._audit.record("job.cancel", "job", str(job.id), before={"state": before})
         return job
 
@@ -167,16 +117,12 @@ class Jobs:
             Conflict: it runs, or it has succeeded.
         """
         job = _found(await self._rows.get(job_id, lock=True), job_id)
-        if job.state not in (JobState.FAILED, JobState.CANCELLED):
-            raise Conflict(f"job {job_id} is {job.state}: only a failed or cancelled one resumes")
         before = job.state
-        job.state, job.cancel_requested = JobState.QUEUED.value, False
-        job.error = job.finished_at = job.heartbeat_at = job.cancel_requested_at = None
-        job.log_key = job.collected_at = job.progress_at = job.phase = job.waiting_for = None
-        job.failures = 0
-        await self._db.flush()
+        resumed = await JobTransitions(self._db).resume(job_id)
+        if resumed is None:
+            raise Conflict(f"job {job_id} is {before}: only a failed or cancelled one resumes")
         await self._audit.record("job.resume", "job", str(job.id), before={"state": before})
-        return job
+        return resumed
 
 
 def _fingerprint(kind: str, name: str, identity: dict[str, object]) -> str:

@@ -9,7 +9,8 @@ from foundry.engines.training.config import SftConfig
 from foundry.engines.training.diloco.config import DilocoConfig
 from foundry.errors import InvalidRequest
 from foundry.execution.jobs.domain import FLEET_WORKER_CPUS, JobKind, check_source
-from foundry.execution.jobs.service import Jobs, Needs
+from foundry.execution.jobs.placement import Needs
+from foundry.execution.jobs.service import Jobs
 from foundry.execution.jobs.tables import Job
 
 

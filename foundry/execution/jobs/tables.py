@@ -17,14 +17,16 @@ class Job(Base):
     """One job over all its attempts.
 
     Attributes:
-        needs: what its workers reserve, as `admission.Needs` writes it.
+        needs: what its workers reserve, as `placement.Needs` writes it.
         waiting_for: why it has not begun, in words.
         attempt: of the newest submission; numbers only grow, so a submission id is used once.
         failures: attempts that did not end the job since a person last queued it.
         submitted_at: when Ray took the newest attempt; unset: it may not know it.
         progress_at: when something new was last seen; with `progress_allowance_s` a deadline by
             the database's clock.
-        log_key: where the object store keeps the log of an ended job.
+        retry_at: when the next attempt may begin after one that failed.
+        log_key: where the object store keeps the log up to chunk `log_seq`, `log_bytes` long;
+            later chunks are rows.
         collected_at: when the traces of an ended job were removed.
     """
 
@@ -62,6 +64,7 @@ class Job(Base):
     phase: Mapped[str | None] = mapped_column(Text)
     progress_at: Mapped[datetime | None]
     progress_allowance_s: Mapped[float | None]
+    retry_at: Mapped[datetime | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     cancel_requested_at: Mapped[datetime | None]
     progress: Mapped[dict[str, object]] = mapped_column(default=dict)
@@ -72,6 +75,8 @@ class Job(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     log_key: Mapped[str | None] = mapped_column(Text)
+    log_seq: Mapped[int] = mapped_column(BigInteger, default=0)
+    log_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     collected_at: Mapped[datetime | None]
 
 

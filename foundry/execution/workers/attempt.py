@@ -16,7 +16,8 @@ from foundry.catalog.registry.domain import VersionSpec
 from foundry.config import Settings
 from foundry.errors import DatabaseUnavailable, EngineFailed
 from foundry.execution.jobs.domain import Phase, allowed_silence_s
-from foundry.execution.jobs.service import Job, JobLease
+from foundry.execution.jobs.leases import JobLease
+from foundry.execution.jobs.service import Job
 from foundry.execution.workers.messages import Publication, Published
 from foundry.infra.database import Database
 
@@ -134,10 +135,10 @@ class Attempt:
             "digest": published.digest,
             "metrics": metrics,
         }
-        await insist(lambda: self.lease.finish(result))
+        await write_until_accepted(lambda: self.lease.finish(result))
 
 
-async def keep_alive(attempt: Attempt, work: Awaitable[T]) -> T:
+async def run_with_heartbeat(attempt: Attempt, work: Awaitable[T]) -> T:
     """What `work` returns, with the lease renewed meanwhile.
 
     Raises:
@@ -195,7 +196,7 @@ async def _log_stacks(attempt: Attempt) -> None:
         log.warning("the stacks of job %s cannot be had", attempt.job.id, exc_info=True)
 
 
-async def insist(write: Callable[[], Awaitable[None]]) -> None:
+async def write_until_accepted(write: Callable[[], Awaitable[None]]) -> None:
     """Write an end of the job or the attempt, also through an outage of PostgreSQL.
 
     Raises:

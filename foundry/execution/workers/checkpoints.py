@@ -69,7 +69,7 @@ class RemoteCheckpoints:
 
     async def load(self, scratch: Path) -> Checkpoint | None:
         """The newest one that is intact; a damaged or lost one is passed over."""
-        for stored in await self._log.newest_first():
+        for stored in await self._log.list_newest_first():
             with tempfile.TemporaryDirectory(prefix="checkpoint-", dir=_made(scratch)) as folder:
                 path = Path(folder) / "state.safetensors"
                 try:
@@ -88,7 +88,7 @@ class RemoteCheckpoints:
 
         Returns whether the others are gone.
         """
-        stale = (await self._log.newest_first())[kept:]
+        stale = (await self._log.list_newest_first())[kept:]
         try:
             for stored in stale:
                 await self._objects.delete(stored.object_key)

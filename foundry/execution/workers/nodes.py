@@ -2,8 +2,7 @@
 
 from ray._private.state import available_resources_per_node, total_resources_per_node
 
-from foundry.execution.jobs.admission import Bundle
-from foundry.execution.jobs.service import NodeResources
+from foundry.execution.jobs.placement import Bundle, NodeResources
 
 
 def list_nodes() -> list[NodeResources]:

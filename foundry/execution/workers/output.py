@@ -34,7 +34,11 @@ class Transcript:
         self._last: deque[str] = deque(maxlen=_LAST_LINES)
 
     def add(self, line: str) -> None:
-        """Args: line: without its end. Of what a progress bar rewrites, the newest is kept."""
+        """Keep a line that was printed.
+
+        Args:
+            line: without its end. Of what a progress bar rewrites, the newest is kept.
+        """
         text = line.rstrip("\r").rpartition("\r")[2][:_LINE_CHARACTERS]
         if not text.strip():
             return
@@ -70,7 +74,7 @@ class Transcript:
 
 
 @contextmanager
-def captured_output(transcript: Transcript) -> Iterator[None]:
+def capture_output(transcript: Transcript) -> Iterator[None]:
     """Copy this process's standard output and error into `transcript`."""
     reading, writing = os.pipe()
     saved = [os.dup(number) for number in (1, 2)]

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from foundry.catalog.registry.service import Registry
-from foundry.execution.jobs.service import hold
+from foundry.catalog.registry.registrar import Registrar
+from foundry.execution.jobs.leases import renew_lease
 from foundry.execution.workers.messages import Publication, Published
-from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import job_principal
 from foundry.infra.database import Database
 from foundry.infra.objects import ObjectStore
@@ -21,12 +20,12 @@ async def publish(
         LeaseLost: another attempt has taken over; nothing is registered.
     """
     principal = job_principal(publication.tenant_id, publication.project_id, publication.job_id)
-    async with database.begin() as db:
-        audit = AuditTrail(db, principal, f"job-{publication.job_id}")
-        version = await Registry(db, objects, audit, principal).register(
-            publication.spec, directory
-        )
+    registrar = Registrar(database, objects, principal, f"job-{publication.job_id}")
+    version = await registrar.register(
+        publication.spec,
+        directory,
         # Last, so that the job's row is locked for a moment only. A worker whose attempt is over
         # registers nothing.
-        await hold(db, publication.job_id, publication.fence)
-        return Published(version.id, version.reference, version.digest)
+        confirm=lambda db: renew_lease(db, publication.job_id, publication.fence),
+    )
+    return Published(version.id, version.reference, version.digest)

@@ -17,11 +17,11 @@ import ray
 
 from foundry.config import Settings, load_settings, ray_submission_id
 from foundry.errors import DatabaseUnavailable, LeaseLost
-from foundry.execution.jobs.service import JobLease
-from foundry.execution.workers.attempt import Attempt, insist, keep_alive
+from foundry.execution.jobs.leases import JobLease
+from foundry.execution.workers.attempt import Attempt, run_with_heartbeat, write_until_accepted
 from foundry.execution.workers.diloco.job import train_fleet
 from foundry.execution.workers.failures import classify, describe_trace
-from foundry.execution.workers.output import Transcript, captured_output, store_output
+from foundry.execution.workers.output import Transcript, capture_output, store_output
 from foundry.execution.workers.single import fine_tune, import_model
 from foundry.infra.wiring import open_database
 
@@ -37,7 +37,7 @@ _FORWARDED_S = 1.0
 _LAST_WORDS_BYTES = 64 * 1024
 
 
-async def see_through(attempt: Attempt, transcript: Transcript | None = None) -> bool:
+async def run_attempt(attempt: Attempt, transcript: Transcript | None = None) -> bool:
     """Whether the job succeeded or was cancelled; its row says how it ended.
 
     Args:
@@ -47,7 +47,7 @@ async def see_through(attempt: Attempt, transcript: Transcript | None = None) ->
         LeaseLost: another attempt has taken over.
     """
     try:
-        await keep_alive(attempt, _KINDS[attempt.job.kind](attempt))
+        await run_with_heartbeat(attempt, _KINDS[attempt.job.kind](attempt))
     except LeaseLost:
         raise
     except Exception as error:  # noqa: BLE001 - every end is recorded
@@ -63,13 +63,15 @@ async def _record(attempt: Attempt, error: Exception, transcript: Transcript | N
         # Ray forwards a worker's last words after its death.
         await asyncio.sleep(_FORWARDED_S)
         last_lines = transcript.last_lines
-    await insist(lambda: attempt.say(describe_trace(error)))
+    await write_until_accepted(lambda: attempt.say(describe_trace(error)))
     document = failure.document(attempt.job.attempt, last_lines)
     lease = attempt.lease
-    await insist(lambda: lease.give_up(document) if failure.retryable else lease.fail(document))
+    await write_until_accepted(
+        lambda: lease.give_up(document) if failure.retryable else lease.fail(document)
+    )
 
 
-async def execute(job_id: UUID, settings: Settings) -> bool:
+async def run_job(job_id: UUID, settings: Settings) -> bool:
     """Claim a job and see it through.
 
     Raises:
@@ -78,10 +80,10 @@ async def execute(job_id: UUID, settings: Settings) -> bool:
     transcript = Transcript()
     async with open_database(settings) as database:
         lease, job = await JobLease.claim(database, job_id, ray_submission_id())
-        with captured_output(transcript):
+        with capture_output(transcript):
             storing = asyncio.ensure_future(store_output(transcript, lease.log))
             try:
-                return await see_through(Attempt(settings, database, lease, job), transcript)
+                return await run_attempt(Attempt(settings, database, lease, job), transcript)
             finally:
                 storing.cancel()
                 await asyncio.gather(storing, return_exceptions=True)
@@ -103,7 +105,7 @@ def main() -> None:
     settings = load_settings()
     ray.init(address="auto", log_to_driver=True, logging_level=logging.WARNING)
     try:
-        succeeded = asyncio.run(execute(arguments.job, settings))
+        succeeded = asyncio.run(run_job(arguments.job, settings))
     except LeaseLost as error:
         log.warning("%s", error.message)
         sys.exit(_LOST)

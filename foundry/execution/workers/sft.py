@@ -7,7 +7,6 @@ import time
 import traceback
 from dataclasses import asdict
 from pathlib import Path
-from uuid import UUID
 
 from foundry.catalog.datasets.shards import read_rows
 from foundry.config import Settings
@@ -15,6 +14,7 @@ from foundry.engines.training.progress import Activity, SftResult, TrainEvent
 from foundry.errors import EngineFailed
 from foundry.execution.jobs.domain import Phase
 from foundry.execution.workers.checkpoints import RunCheckpoints
+from foundry.execution.workers.directories import attempt_directory
 from foundry.execution.workers.messages import Progress, Publication, Published, Pulse, SftTask
 from foundry.execution.workers.publishing import publish
 from foundry.infra.weights import WeightCache
@@ -29,16 +29,6 @@ _PHASES: dict[Activity, Phase] = {
 }
 # Weight of the newest step in the moving time.
 _SMOOTHING = 0.2
-
-
-def jobs_directory(home: Path) -> Path:
-    """Scratch space of the attempts on this node; what must survive is in the object store."""
-    return home / "jobs"
-
-
-def attempt_directory(home: Path, job_id: UUID, fence: int) -> Path:
-    """An attempt's own: one that lives on after its end writes where nobody reads."""
-    return jobs_directory(home) / str(job_id) / str(fence)
 
 
 class _Activity:
@@ -161,7 +151,7 @@ class SftWorker:
             return await publish(database, self._objects, publication, directory)
 
     def _loaded_bytes(self) -> int:
-        """Of the inputs, whichever process of this node fetches them."""
+        """Bytes of the inputs that have arrived, whichever process of this node fetches them."""
         root = cache_dir(self._settings)
         return sum(
             path.stat().st_size

@@ -13,10 +13,10 @@ from foundry.catalog.registry.domain import VersionSpec
 from foundry.catalog.registry.service import load_manifest
 from foundry.engines.training.config import Lora, SftConfig
 from foundry.errors import DatabaseUnavailable, ResourceExhausted
-from foundry.execution.jobs.admission import CpuShare, share_of_node
 from foundry.execution.jobs.domain import Phase
-from foundry.execution.jobs.service import Job, Needs
-from foundry.execution.workers.attempt import POLL_S, Attempt, insist
+from foundry.execution.jobs.placement import CpuShare, Needs, share_of_node
+from foundry.execution.jobs.service import Job
+from foundry.execution.workers.attempt import POLL_S, Attempt, write_until_accepted
 from foundry.execution.workers.imports import ImportWorker
 from foundry.execution.workers.messages import (
     Inputs,
@@ -28,6 +28,7 @@ from foundry.execution.workers.messages import (
 )
 from foundry.execution.workers.naming import ACTOR_NAMESPACE, actor_name
 from foundry.execution.workers.nodes import list_nodes
+from foundry.execution.workers.ray_threads import call_ray
 from foundry.execution.workers.sft import SftWorker
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ async def fine_tune(attempt: Attempt) -> None:
     following = _Following(attempt, worker)
     attempt.vitals.dump_stacks = following.dump_stacks
     if (result := await following.until_done(worker.run.remote(task))) is None:
-        await insist(attempt.lease.cancelled)
+        await write_until_accepted(attempt.lease.record_cancelled)
         return
     attempt.vitals.observe(Phase.PUBLISH, "result")
     await attempt.show({"phase": "publishing"})
@@ -102,7 +103,7 @@ async def import_model(attempt: Attempt) -> None:
     call = worker.run.remote(str(spec["source"]), publication)
     published = await _Following(attempt, worker, silent=True).until_done(call)
     if published is None:
-        await insist(attempt.lease.cancelled)
+        await write_until_accepted(attempt.lease.record_cancelled)
         return
     await attempt.finish(published, {})
 
@@ -114,10 +115,10 @@ async def _place_worker(attempt: Attempt, worker: type) -> tuple[Any, int] | Non
         ResourceExhausted: the cluster has nothing that it could ever run on.
     """
     needs = Needs.read(attempt.job.needs)
-    kind = _accelerator_for(needs)
+    kind = await _choose_accelerator(needs)
     share = CpuShare(needs.cpus, max(1, int(needs.cpus)))
     if kind == "CPU" and needs.accelerator:
-        share = share_of_node(needs, await asyncio.to_thread(list_nodes))
+        share = share_of_node(needs, await call_ray(list_nodes))
     options: dict[str, Any] = {
         "num_cpus": share.cpus,
         "num_gpus": 1 if kind == "GPU" else 0,
@@ -127,14 +128,14 @@ async def _place_worker(attempt: Attempt, worker: type) -> tuple[Any, int] | Non
         options["name"] = actor_name(submission_id, "worker")
         options["namespace"] = ACTOR_NAMESPACE
     remote: Any = ray.remote(max_restarts=0, **options)(worker)
-    actor = remote.remote(attempt.settings)
+    actor = await call_ray(lambda: remote.remote(attempt.settings))
     ready = asyncio.ensure_future(_result(actor.__ray_ready__.remote()))
     try:
         while not (await asyncio.wait({ready}, timeout=POLL_S))[0]:
             await attempt.show({"phase": f"waiting for a free {kind}"})
             if attempt.vitals.cancel_requested:
-                ray.kill(actor)
-                await insist(attempt.lease.cancelled)
+                await call_ray(lambda: ray.kill(actor))
+                await write_until_accepted(attempt.lease.record_cancelled)
                 return None
         ready.result()
     finally:
@@ -192,7 +193,7 @@ class _Following:
             if self._attempt.vitals.cancel_requested and not stopping:
                 stopping = True
                 if self._silent:
-                    ray.kill(self._worker)
+                    await call_ray(lambda: ray.kill(self._worker))
                     return None
                 await self._worker.stop.remote()
 
@@ -228,13 +229,14 @@ def _shown(report: Progress) -> dict[str, object]:
     }
 
 
-def _accelerator_for(needs: Needs) -> str:
+async def _choose_accelerator(needs: Needs) -> str:
     """What of the cluster the worker needs.
 
     Raises:
         ResourceExhausted: the cluster has no node with it.
+        Unavailable: Ray does not answer.
     """
-    resources = ray.cluster_resources()
+    resources: dict[str, float] = await call_ray(ray.cluster_resources)
     if needs.accelerator and resources.get("GPU", 0) >= 1:
         return "GPU"
     if resources.get("CPU", 0) >= needs.cpus:

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from foundry.catalog.datasets.content import DatasetContent
 from foundry.catalog.datasets.domain import AddOptions
 from foundry.catalog.datasets.service import Datasets, load_dataset
 from foundry.catalog.datasets.shards import read_rows
 from foundry.catalog.datasets.tables import DatasetVersion
 from foundry.catalog.datasets.upload import received
 from foundry.errors import BodyTooLarge, DiskFull, InvalidDataset, InvalidRequest, NotFound
-from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
@@ -27,9 +27,7 @@ OPTIONS = AddOptions("t.jsonl", eval_fraction=0.25)
 async def add(
     database: Database, objects: DirectoryStore, caller: Principal, name: str, path: Path
 ) -> tuple[DatasetVersion, bool]:
-    async with database.begin() as db:
-        datasets = Datasets(db, objects, AuditTrail(db, caller, "test"), caller)
-        return await datasets.put(name, path, OPTIONS)
+    return await DatasetContent(database, objects, caller, "test").add(name, path, OPTIONS)
 
 
 def source(folder: Path, count: int) -> Path:
@@ -103,7 +101,7 @@ async def test_names_and_tenants(database: Database, tmp_path: Path) -> None:
     await add(database, objects, caller, "support", path)
     stranger = principal()
     async with database.begin() as db:
-        datasets = Datasets(db, objects, AuditTrail(db, stranger, "test"), stranger)
+        datasets = Datasets(db, stranger)
         for reference in ("support", "support@1"):
             with pytest.raises(NotFound):
                 await datasets.resolve(reference)
@@ -111,6 +109,42 @@ async def test_names_and_tenants(database: Database, tmp_path: Path) -> None:
     bad.write_bytes(b"{}")
     with pytest.raises(InvalidDataset):
         await add(database, objects, caller, "support", bad)
+
+
+class WatchedStore(DirectoryStore):
+    """Notes how many connections are in use while files move."""
+
+    def __init__(self, root: Path, database: Database) -> None:
+        super().__init__(root)
+        self._database = database
+        self.open: list[int] = []
+
+    async def put_file(self, key: str, source: Path) -> None:
+        self.open.append(await count_transactions(self._database))
+        await super().put_file(key, source)
+
+    async def get_file(self, key: str, target: Path) -> None:
+        self.open.append(await count_transactions(self._database))
+        await super().get_file(key, target)
+
+
+async def count_transactions(database: Database) -> int:
+    """Other sessions of this database that are in a transaction."""
+    async with database.begin() as db:
+        query = text(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND state LIKE 'idle in transaction%' AND pid <> pg_backend_pid()"
+        )
+        return int((await db.execute(query)).scalar_one())
+
+
+@pytest.mark.postgres
+async def test_no_transaction_is_open_while_files_move(database: Database, tmp_path: Path) -> None:
+    store, caller = WatchedStore(tmp_path / "o", database), principal()
+    await add(database, store, caller, "support", source(tmp_path, 40))
+    content = DatasetContent(database, store, caller, "test")
+    assert len(await content.read_head("support", "train", 3)) == 3
+    assert store.open == [0, 0, 0]
 
 
 async def _chunks(count: int) -> AsyncIterator[bytes]:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from foundry.catalog.registry.aliases import Aliases
 from foundry.catalog.registry.domain import VersionSpec
+from foundry.catalog.registry.registrar import Registrar
 from foundry.catalog.registry.service import ModelVersion, Registry, load_manifest
 from foundry.errors import (
     AliasInUse,
@@ -58,7 +59,8 @@ class Desk:
             return await call(Aliases(db, AuditTrail(db, self.caller, "test"), self.caller))
 
     async def register(self, spec: VersionSpec, folder: Path) -> ModelVersion:
-        return await self.registry(lambda registry: registry.register(spec, folder))
+        registrar = Registrar(self.database, self.objects, self.caller, "test")
+        return await registrar.register(spec, folder)
 
     async def resolve(self, reference: str) -> ModelVersion:
         return await self.registry(lambda registry: registry.resolve(reference))

@@ -10,7 +10,8 @@ import pytest
 from foundry.errors import Conflict, LeaseLost, NotFound
 from foundry.execution.fleets.domain import FleetEvent, MemberShare, RoundRecord
 from foundry.execution.fleets.service import FleetLog, Fleets
-from foundry.execution.jobs.service import JobLease, Jobs
+from foundry.execution.jobs.leases import JobLease
+from foundry.execution.jobs.service import Jobs
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
 from foundry.infra.database import Database

@@ -14,12 +14,14 @@ from sqlalchemy import text
 
 from foundry.errors import Conflict, LeaseLost
 from foundry.execution.jobs.domain import ENDED, MAX_FAILURES, JobState
-from foundry.execution.jobs.service import Job, JobLease, load
+from foundry.execution.jobs.leases import JobLease
+from foundry.execution.jobs.queue import load
+from foundry.execution.jobs.service import Job
 from foundry.infra.database import Database
 from foundry.supervisor.jobs import JobReconciler
 from foundry.supervisor.ports import DriverObservation
 from tests.execution.jobs.test_leases import cancel, resume, submit
-from tests.fakes.cluster import FakeLauncher
+from tests.fakes.cluster import FakeLauncher, FakeLease
 
 pytestmark = pytest.mark.postgres
 
@@ -37,7 +39,9 @@ class World:
 
     def restart(self) -> None:
         """The supervisor dies and comes back."""
-        self.reconciler = JobReconciler(self.database, self.launcher, clock=lambda: self.now)
+        self.reconciler = JobReconciler(
+            self.database, self.launcher, FakeLease(), clock=lambda: self.now
+        )
 
     async def job(self) -> Job:
         found = await load(self.database, self.job_id)
@@ -47,7 +51,7 @@ class World:
     async def pass_time(self, seconds: float) -> None:
         """For the row; the supervisor's own clock goes along."""
         self.now += seconds
-        columns = ("heartbeat_at", "cancel_requested_at", "progress_at")
+        columns = ("heartbeat_at", "cancel_requested_at", "progress_at", "retry_at")
         changes = ", ".join(f"{c} = {c} - make_interval(secs => :s)" for c in columns)
         async with self.database.begin() as db:
             await db.execute(text(f"UPDATE jobs SET {changes}"), {"s": seconds})
@@ -75,7 +79,7 @@ class World:
         error: dict[str, object] = {"code": "unavailable", "message": "the store is away"}
         acts: list[Callable[[], Awaitable[object]]] = [
             lease.heartbeat,
-            lease.cancelled,
+            lease.record_cancelled,
             lambda: lease.give_up(error),
         ]
         try:

@@ -10,9 +10,15 @@ import pytest
 from foundry.config import Settings
 from foundry.errors import DatabaseUnavailable, EngineFailed, LeaseLost
 from foundry.execution.jobs.domain import Phase
-from foundry.execution.jobs.service import Job, JobLease
+from foundry.execution.jobs.leases import JobLease
+from foundry.execution.jobs.service import Job
 from foundry.execution.workers import attempt as module
-from foundry.execution.workers.attempt import Attempt, Vitals, insist, keep_alive
+from foundry.execution.workers.attempt import (
+    Attempt,
+    Vitals,
+    run_with_heartbeat,
+    write_until_accepted,
+)
 from foundry.infra.database import Database
 
 
@@ -66,7 +72,7 @@ async def until(event: asyncio.Event) -> str:
 async def test_it_beats_while_the_work_waits_for_something_long() -> None:
     enough = asyncio.Event()
     lease = FakeLease(on_beat=lambda beats: enough.set() if beats == 5 else None)
-    assert await keep_alive(attempted(lease), until(enough)) == "done"
+    assert await run_with_heartbeat(attempted(lease), until(enough)) == "done"
     assert lease.beats >= 5
     assert lease.advances == [(Phase.PLACE, None)], "what is not new is not told again"
 
@@ -79,7 +85,7 @@ async def test_an_outage_ends_nothing_and_loses_no_news(fault: Exception) -> Non
     )
     attempt = attempted(lease)
     attempt.vitals.observe(Phase.LOAD)
-    assert await keep_alive(attempt, until(enough)) == "done"
+    assert await run_with_heartbeat(attempt, until(enough)) == "done"
     assert lease.advances == [(Phase.LOAD, 900.0)]
 
 
@@ -95,7 +101,9 @@ async def test_a_lost_lease_cancels_the_work() -> None:
             raise
 
     with pytest.raises(LeaseLost):
-        await keep_alive(attempted(FakeLease([False, LeaseLost("another attempt")])), work())
+        await run_with_heartbeat(
+            attempted(FakeLease([False, LeaseLost("another attempt")])), work()
+        )
     assert cancelled
 
 
@@ -106,7 +114,7 @@ async def test_what_the_work_raises_comes_out_and_the_heart_stops() -> None:
         raise EngineFailed("broken")
 
     with pytest.raises(EngineFailed, match="broken"):
-        await keep_alive(attempted(lease), work())
+        await run_with_heartbeat(attempted(lease), work())
     before = lease.beats
     await asyncio.sleep(0.02)
     assert lease.beats == before
@@ -119,7 +127,7 @@ async def test_a_cancel_is_heard() -> None:
         while not attempt.vitals.cancel_requested:  # noqa: ASYNC110 - it is no event
             await asyncio.sleep(0)
 
-    await asyncio.wait_for(keep_alive(attempt, work()), 20)
+    await asyncio.wait_for(run_with_heartbeat(attempt, work()), 20)
 
 
 @pytest.mark.parametrize("answers", [True, False])
@@ -140,7 +148,7 @@ async def test_work_that_hangs_ends_with_its_stacks(answers: bool) -> None:
     assert str(vitals.overdue) == "None"
     now = 181.0
     with pytest.raises(EngineFailed, match=r"nothing new for 181 s in the phase 'train'.*180 s"):
-        await keep_alive(attempt, asyncio.Event().wait())
+        await run_with_heartbeat(attempt, asyncio.Event().wait())
     assert any("in all_reduce" in line for line in lease.lines) == answers
 
 
@@ -168,11 +176,11 @@ async def test_an_end_is_written_through_an_outage_and_not_by_a_loser() -> None:
         if (error := outcomes.pop(0)) is not None:
             raise error
 
-    await insist(write)
+    await write_until_accepted(write)
     assert outcomes == []
 
     async def lost() -> None:
         raise LeaseLost("another attempt")
 
     with pytest.raises(LeaseLost):
-        await insist(lost)
+        await write_until_accepted(lost)

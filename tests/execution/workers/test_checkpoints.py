@@ -13,7 +13,7 @@ from foundry.engines.training.progress import SftResult
 from foundry.engines.training.sft import run_sft
 from foundry.errors import LeaseLost, Unavailable
 from foundry.execution.jobs.checkpoints import CheckpointLog
-from foundry.execution.jobs.service import JobLease
+from foundry.execution.jobs.leases import JobLease
 from foundry.execution.workers.checkpoints import RemoteCheckpoints, RunCheckpoints
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
@@ -103,10 +103,10 @@ async def test_a_store_that_cannot_delete_keeps_the_rows_for_later(place: Place)
 
     place.objects.delete = refuse  # type: ignore[method-assign]
     await place.remote.save(checkpoint(3), place.root / "scratch")
-    assert len(await log.newest_first()) == 3
+    assert len(await log.list_newest_first()) == 3
     place.objects.delete = delete  # type: ignore[method-assign]
     await place.remote.prune(0)
-    assert (await log.newest_first(), objects_of(place.root)) == ([], [])
+    assert (await log.list_newest_first(), objects_of(place.root)) == ([], [])
 
 
 def _bytes(result: SftResult) -> bytes:

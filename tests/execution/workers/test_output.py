@@ -5,7 +5,7 @@ import os
 from datetime import UTC, datetime
 
 from foundry.errors import DatabaseUnavailable
-from foundry.execution.workers.output import Transcript, captured_output, store_output
+from foundry.execution.workers.output import Transcript, capture_output, store_output
 
 NOON = datetime(2026, 1, 2, 12, 0, 5, tzinfo=UTC)
 
@@ -42,7 +42,7 @@ def test_a_flood_is_cut_and_says_so() -> None:
 def test_everything_that_the_process_writes_is_copied_and_put_back() -> None:
     kept = transcript()
     before = os.fstat(1).st_ino
-    with captured_output(kept):
+    with capture_output(kept):
         os.write(1, b"from a library\n")
         os.write(2, b"warning: \xff\nno end")
     assert os.fstat(1).st_ino == before

@@ -11,7 +11,8 @@ import ray
 from foundry.engines.budsim import packing
 from foundry.engines.budsim.request import ClusterSpec, NodeGroup
 from foundry.errors import InvalidRequest
-from foundry.execution.workers.search import RayCluster, RaySearcher, one_group_each
+from foundry.execution.workers.live_cluster import RayCluster, one_group_each
+from foundry.execution.workers.search import RaySearcher
 from foundry.infra.directory_store import DirectoryStore
 from foundry.serving.recommendations import numerics, trained
 from foundry.serving.recommendations.domain import Question

@@ -8,18 +8,22 @@ from pathlib import Path
 import pytest
 import ray
 
+from foundry.catalog.datasets.content import DatasetContent
 from foundry.catalog.datasets.domain import AddOptions
 from foundry.catalog.datasets.service import Datasets
 from foundry.catalog.registry.domain import VersionSpec
+from foundry.catalog.registry.registrar import Registrar
 from foundry.catalog.registry.service import Registry
 from foundry.config import Settings
 from foundry.engines.training.config import SftConfig
 from foundry.execution.jobs.checkpoints import CheckpointLog
-from foundry.execution.jobs.service import Job, JobLease, Jobs, load, settle_stalled
+from foundry.execution.jobs.leases import JobLease
+from foundry.execution.jobs.queue import load, requeue_or_fail_stalled
+from foundry.execution.jobs.service import Job, Jobs
 from foundry.execution.jobs.submission import Submissions
 from foundry.execution.workers.attempt import Attempt
 from foundry.execution.workers.naming import ACTOR_NAMESPACE, actor_name
-from foundry.execution.workers.run import see_through
+from foundry.execution.workers.run import run_attempt
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
@@ -67,19 +71,20 @@ async def test_a_worker_that_dies_ends_an_attempt_and_a_cancel_the_job(
     objects = DirectoryStore(tmp_path / "objects")
     source = tmp_path / "rows.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in chat_rows))
+    registrar = Registrar(database, objects, CALLER, "test")
+    await registrar.register(VersionSpec("tiny", "base", "import"), tiny_model)
+    content = DatasetContent(database, objects, CALLER, "test")
+    await content.add("words", source, AddOptions("rows.jsonl", eval_fraction=0.2))
     async with database.begin() as db:
         audit = AuditTrail(db, CALLER, "test")
-        registry = Registry(db, objects, audit, CALLER)
-        datasets = Datasets(db, objects, audit, CALLER)
-        await registry.register(VersionSpec("tiny", "base", "import"), tiny_model)
-        await datasets.put("words", source, AddOptions("rows.jsonl", eval_fraction=0.2))
+        registry, datasets = Registry(db, objects, audit, CALLER), Datasets(db, CALLER)
         submissions = Submissions(Jobs(db, audit, CALLER), registry, datasets)
         queued, _ = await submissions.sft("bot", "tiny", "words", CONFIG)
     checkpoints = CheckpointLog(database, queued.id)
 
     lease, job = await claimed(database, queued)
-    seeing = asyncio.ensure_future(see_through(Attempt(settings, database, lease, job)))
-    while not (await checkpoints.newest_first() and "/400: loss" in await told(database, job)):
+    seeing = asyncio.ensure_future(run_attempt(Attempt(settings, database, lease, job)))
+    while not (await checkpoints.list_newest_first() and "/400: loss" in await told(database, job)):
         assert not seeing.done()
         await asyncio.sleep(0.1)
     assert job.submission_id is not None
@@ -93,9 +98,9 @@ async def test_a_worker_that_dies_ends_an_attempt_and_a_cancel_the_job(
     assert "the worker died" in str(stalled.error["message"])
     assert "fetching the base model and the dataset" in await told(database, job)
 
-    await settle_stalled(database, stalled, {})
+    await requeue_or_fail_stalled(database, stalled, {})
     lease, job = await claimed(database, queued)
-    seeing = asyncio.ensure_future(see_through(Attempt(settings, database, lease, job)))
+    seeing = asyncio.ensure_future(run_attempt(Attempt(settings, database, lease, job)))
     while (found := await load(database, job.id)) and found.phase != "train":
         assert not seeing.done()
         await asyncio.sleep(0.1)
@@ -103,5 +108,5 @@ async def test_a_worker_that_dies_ends_an_attempt_and_a_cancel_the_job(
     assert await asyncio.wait_for(seeing, 60) is True
     ended = await load(database, job.id)
     assert ended is not None and (ended.state, ended.attempt) == ("CANCELLED", 2)
-    newest = (await checkpoints.newest_first())[0]
+    newest = (await checkpoints.list_newest_first())[0]
     assert f"/{lease.fence}-" in newest.object_key, "what was trained is kept"

@@ -4,7 +4,7 @@ import pytest
 
 from foundry.config import ServingSettings
 from foundry.errors import InvalidConfiguration
-from foundry.execution.workers.search import accelerators
+from foundry.execution.workers.live_cluster import accelerators
 from foundry.serving.engine.hardware import Hardware, Node
 from foundry.serving.engine.options import EngineOptions, serving_of
 from foundry.serving.engine.runtime import VllmRules, fits_beside

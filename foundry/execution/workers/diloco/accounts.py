@@ -46,10 +46,12 @@ class FleetResult:
 
 @dataclass(slots=True)
 class Accounts:
-    """Attributes:
-    ledger: with the offers of a closed round counted as trained.
-    round, digest: of the newest committed state.
-    pending: events that are not in the log yet.
+    """What the coordinator counts and tells of a run.
+
+    Attributes:
+        ledger: with the offers of a closed round counted as trained.
+        round, digest: of the newest committed state.
+        pending: events that are not in the log yet.
     """
 
     config: DilocoConfig

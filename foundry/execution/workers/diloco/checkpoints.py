@@ -31,7 +31,7 @@ class FleetState:
 
     @classmethod
     def of(cls, ledger: Ledger, snapshots: Mapping[str, Snapshot], next_number: int) -> Self | None:
-        """None: nobody has kept the shared state."""
+        """The state that these members have kept. None: nobody has kept the shared state."""
         shared = [snapshot.shared for snapshot in snapshots.values() if snapshot.shared]
         if not shared:
             return None
@@ -94,7 +94,7 @@ class Checkpoints:
         await self._prune(_KEPT)
 
     async def remove_all(self) -> None:
-        """Of a job that has succeeded: nothing resumes it. The rows are left to the log."""
+        """Remove every file, once nothing resumes the job; the rows are left to the log."""
         records = await self._log.checkpoints()
         await self._remove([FleetState.read(r.checkpoint) for r in records if r.checkpoint], [])
 

@@ -43,9 +43,11 @@ class Committer:
         seconds: float,
         following: Container[Seat],
     ) -> RoundRecord:
-        """Args:
-        seconds: that the round took.
-        following: who trains for the next round already.
+        """Write the round's row, then have every member take the update.
+
+        Args:
+            seconds: that the round took.
+            following: who trains for the next round already.
         """
         names = set(agreement.reduction.voters)
         voters = [seat for seat in self._roster.healthy if seat.name in names]
@@ -107,7 +109,10 @@ class Committer:
         )
 
     async def _write(self, record: RoundRecord) -> None:
-        """Raises LeaseLost: another coordinator has taken over; nothing counts."""
+        """Write the round's row, however long PostgreSQL is away.
+
+        Raises LeaseLost: another coordinator has taken over; nothing counts.
+        """
         while True:
             events = tuple(self._accounts.pending)
             try:

@@ -265,7 +265,10 @@ class Coordinator:
             await asyncio.sleep(_POLL_S)
 
     async def _finish(self, finish: Finish) -> None:
-        """Raises EngineFailed: nobody is left to do it; resuming does only this."""
+        """Have a member publish the final state.
+
+        Raises EngineFailed: nobody is left to do it; resuming does only this.
+        """
         self._accounts.phase = "publishing"
         result = self._accounts.result(self._roster, stopped=False)
         for seat in self._roster.healthy:

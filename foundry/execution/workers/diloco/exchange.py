@@ -75,7 +75,10 @@ class Exchange:
         self._fruitless = 0
 
     async def agree(self, needed: int) -> Agreement | None:
-        """None: fewer than `needed` offers are left."""
+        """Have the members agree on the reduced update.
+
+        None: fewer than `needed` offers are left.
+        """
         while len(self._offers) >= needed:
             seats = self._seats()
             agreement = await self._attempt(seats)

@@ -8,7 +8,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from uuid import uuid4
 
 import ray
@@ -39,6 +39,7 @@ from foundry.execution.workers.diloco.parties import MemberHandle, RoundLog
 from foundry.execution.workers.diloco.worker import STATUS_GROUP, DilocoWorker, Storage, Whereabouts
 from foundry.execution.workers.messages import Publication, Published
 from foundry.execution.workers.naming import ACTOR_NAMESPACE, actor_name
+from foundry.execution.workers.ray_threads import call_ray
 
 T = TypeVar("T")
 
@@ -91,7 +92,7 @@ async def run_fleet(
     """
     coordinator = Coordinator(
         config,
-        RaySpawner(source, config, storage, placement or Placement()),
+        await RaySpawner.create(source, config, storage, placement or Placement()),
         log,
         snapshots=storage.open() if storage else None,
         on_progress=on_progress,
@@ -102,7 +103,11 @@ async def run_fleet(
 
 
 class RaySpawner:
-    """Raises ResourceExhausted: no node could ever hold a worker."""
+    """Starts members as actors.
+
+    Args:
+        gpus: of each.
+    """
 
     def __init__(
         self,
@@ -110,15 +115,11 @@ class RaySpawner:
         config: DilocoConfig,
         storage: Storage | None,
         placement: Placement,
+        gpus: float,
     ) -> None:
         self._arguments = (source, config, storage)
         self._workers = config.fleet.workers
         self._placement = placement
-        gpus = placement.gpus
-        if gpus is None:
-            gpus = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
-        if ray.cluster_resources().get("CPU", 0) < placement.cpus:
-            raise ResourceExhausted("the cluster has no CPU for a worker: add a node")
         options: dict[str, Any] = {
             "num_cpus": placement.cpus,
             "num_gpus": gpus,
@@ -129,6 +130,28 @@ class RaySpawner:
         }
         self._actor: Any = ray.remote(**options)(DilocoWorker)
 
+    @classmethod
+    async def create(
+        cls,
+        source: WorkloadSource,
+        config: DilocoConfig,
+        storage: Storage | None,
+        placement: Placement,
+    ) -> Self:
+        """Look at what the cluster has.
+
+        Raises:
+            ResourceExhausted: no node could ever hold a worker.
+            Unavailable: Ray does not answer.
+        """
+        resources: dict[str, float] = await call_ray(ray.cluster_resources)
+        if resources.get("CPU", 0) < placement.cpus:
+            raise ResourceExhausted("the cluster has no CPU for a worker: add a node")
+        gpus = placement.gpus
+        if gpus is None:
+            gpus = 1 if resources.get("GPU", 0) >= 1 else 0
+        return cls(source, config, storage, placement, gpus)
+
     async def spawn(self, name: str) -> MemberHandle:
         source, config, storage = self._arguments
         actor_type = self._actor
@@ -138,20 +161,21 @@ class RaySpawner:
             actor_type = actor_type.options(
                 name=actor_name(attempt, role), namespace=ACTOR_NAMESPACE
             )
-        actor = actor_type.remote(name, source, config, storage)
+        actor = await call_ray(lambda: actor_type.remote(name, source, config, storage))
         try:
             where = await _answer(name, actor.whereabouts.remote())
         except BaseException:
             # Also when the fleet is ended while this one still waits for room.
             ray.kill(actor)
             raise
-        return RayMember(name, actor, where, self._threads(where.node_id))
+        return RayMember(name, actor, where, await self._count_threads(where.node_id))
 
-    def _threads(self, node_id: str) -> int:
+    async def _count_threads(self, node_id: str) -> int:
         if self._placement.threads is not None:
             return self._placement.threads
+        nodes = await call_ray(ray.nodes)
         cpus: dict[str, float] = {
-            node["NodeID"]: node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]
+            node["NodeID"]: node["Resources"].get("CPU", 0) for node in nodes if node["Alive"]
         }
         holding = sum(count >= self._placement.cpus for count in cpus.values())
         per_node = math.ceil(self._workers / max(1, holding))

@@ -19,9 +19,9 @@ from foundry.engines.training.diloco.config import DilocoConfig
 from foundry.engines.training.workload import SftWorkload
 from foundry.errors import DatabaseUnavailable, Unavailable
 from foundry.execution.fleets.domain import RoundRecord
-from foundry.execution.fleets.service import FleetLog
+from foundry.execution.fleets.service import FleetLog, storage_prefix
 from foundry.execution.jobs.domain import STEPS_ALLOWED, Phase
-from foundry.execution.workers.attempt import POLL_S, Attempt, insist
+from foundry.execution.workers.attempt import POLL_S, Attempt, write_until_accepted
 from foundry.execution.workers.diloco.accounts import FleetResult
 from foundry.execution.workers.diloco.checkpoints import Checkpoints
 from foundry.execution.workers.diloco.fleet import Placement, run_fleet
@@ -44,9 +44,11 @@ class RegistrySource:
     config: SftConfig
 
     def open(self) -> SftWorkload:
-        """Raises:
-        InvalidArtifact: a file of the base or the dataset fails its digest.
-        InvalidDataset: a row cannot be used, or nothing is left to train on.
+        """Fetch the inputs and prepare them.
+
+        Raises:
+            InvalidArtifact: a file of the base or the dataset fails its digest.
+            InvalidDataset: a row cannot be used, or nothing is left to train on.
         """
         cache = open_weights(self.settings)
         model_dir = asyncio.run(cache.ensure(self.base.digest, self.base.files))
@@ -90,7 +92,7 @@ class _FleetJob:
         self._attempt = attempt
         self._config = DilocoConfig.model_validate(attempt.job.spec["config"])
         self._log = FleetLog(attempt.database, attempt.job.id, attempt.lease.fence)
-        self._storage = Storage(attempt.settings, f"fleets/{attempt.job.id}")
+        self._storage = Storage(attempt.settings, storage_prefix(attempt.job.id))
         self._shown: FleetProgress | None = None
         self._phase = ""
         self._rounds: list[tuple[int, dict[str, float]]] = []
@@ -124,7 +126,7 @@ class _FleetJob:
             training.cancel()
             await asyncio.gather(training, return_exceptions=True)
         if result.stopped or self._published is None:
-            await insist(attempt.lease.cancelled)
+            await write_until_accepted(attempt.lease.record_cancelled)
             return
         await attempt.finish(self._published, _metrics(result))
         await self._clean_up()

@@ -33,7 +33,7 @@ class MemberHandle(Protocol):
 
     @property
     def pid(self) -> int:
-        """Of its process, on that node."""
+        """Number of the member's process on its node."""
 
     async def prepare(self) -> Ready: ...
 
@@ -85,7 +85,7 @@ class RoundLog(Protocol):
     """What counts. Every write raises LeaseLost once another coordinator has taken over."""
 
     async def commit(self, record: RoundRecord, events: Sequence[FleetEvent] = ()) -> None:
-        """Raises Conflict: it is not the round after the newest one."""
+        """Make a round count. Raises Conflict: it is not the round after the newest one."""
 
     async def keep(self, round: int, checkpoint: dict[str, Any] | None) -> None:
         """Note where the state after a committed round lies; replaces an earlier note.

@@ -67,9 +67,11 @@ def outline(
     given: Mapping[str, Shards],
     members: int,
 ) -> Outline:
-    """Args:
-    before: the ledger before the batches were given out.
-    members: who will take part with an offer.
+    """What a round is about, before its batches are given out.
+
+    Args:
+        before: the ledger before the batches were given out.
+        members: who will take part with an offer.
     """
     outer, workers = config.outer, config.fleet.workers
     return Outline(

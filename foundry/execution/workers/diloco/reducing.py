@@ -47,8 +47,10 @@ class _Refused(Exception):
 
 
 class Reducer:
-    """Args:
-    name: of the member, whose own payloads need not be pulled.
+    """Reduces the parts that fall to a member.
+
+    Args:
+        name: of the member, whose own payloads need not be pulled.
     """
 
     def __init__(self, name: str, replica: Replica, config: OuterConfig, courier: Courier) -> None:

@@ -14,11 +14,13 @@ from foundry.execution.workers.diloco.roster import Seat
 
 @dataclass(eq=False, slots=True)
 class OpenRound:
-    """Attributes:
-    needed: offers without which it cannot be closed.
-    tasks: training, by seat; those still running when it is closed are late.
-    undecided: shards of the offers of a closed round, which count once all have agreed.
-    aborts: attempts that failed.
+    """A round that is being trained and not agreed on yet.
+
+    Attributes:
+        needed: offers without which it cannot be closed.
+        tasks: training, by seat; those still running when it is closed are late.
+        undecided: shards of the offers of a closed round, which count once all have agreed.
+        aborts: attempts that failed.
     """
 
     outline: Outline

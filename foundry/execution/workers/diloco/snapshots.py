@@ -154,7 +154,9 @@ class Snapshots:
         self._prefix = prefix
 
     async def write(self, own: OwnState, state: GlobalState | None, run: str) -> Snapshot:
-        """Args:
+        """Keep a member's state, and the shared state if this member was chosen for it.
+
+        Args:
             state: kept as well, if there is one.
             run: identifies the run's settings.
 
@@ -172,10 +174,12 @@ class Snapshots:
         return Snapshot(stored, await self._put(tensors, {"run": run}))
 
     async def read(self, snapshot: Snapshot, run: str) -> tuple[OwnState, GlobalState]:
-        """Raises:
-        InvalidArtifact: a file is damaged.
-        Conflict: it is of a run with other settings.
-        NotFound: the object store has lost a file.
+        """Fetch what `write` has kept.
+
+        Raises:
+            InvalidArtifact: a file is damaged.
+            Conflict: it is of a run with other settings.
+            NotFound: the object store has lost a file.
         """
         if snapshot.shared is None:
             raise InvalidArtifact("a checkpoint names no outer parameters: use an older one")

@@ -36,9 +36,11 @@ class Latest:
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """Attributes:
-    payloads: one for each part.
-    weight: tokens that moved what is in them, > 0.
+    """What a member offers for a round.
+
+    Attributes:
+        payloads: one for each part.
+        weight: tokens that moved what is in them, > 0.
     """
 
     payloads: list[bytes]
@@ -68,7 +70,7 @@ class Trainer:
 
     @property
     def total_batches(self) -> int:
-        """Of the whole fleet's run."""
+        """Batches of the whole fleet's run."""
         together = self._config.fleet.workers if self._config.inner.max_steps is not None else 1
         return self._workload.total_batches * together
 

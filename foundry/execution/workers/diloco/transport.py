@@ -29,7 +29,7 @@ class Wire(Protocol):
         """Hand a chunk out; returns its address. It stays as long as the address is kept."""
 
     async def get(self, address: Any) -> bytes:
-        """Raises Unavailable: whoever put it is gone."""
+        """Fetch what a parcel names. Raises Unavailable: whoever put it is gone."""
 
 
 @dataclass(slots=True)
@@ -83,9 +83,11 @@ class Courier:
         return Parcel(chunks, len(payload), hashlib.sha256(payload).hexdigest())
 
     async def pull(self, parcel: Parcel, plane: Plane = "data") -> bytes:
-        """Raises:
-        InvalidArtifact: what came is not what was put out.
-        Unavailable: whoever put it out is gone, or does not answer.
+        """Fetch a parcel chunk by chunk.
+
+        Raises:
+            InvalidArtifact: what came is not what was put out.
+            Unavailable: whoever put it out is gone, or does not answer.
         """
         gate = asyncio.Semaphore(_WINDOW)
         sizes = _sizes(parcel)

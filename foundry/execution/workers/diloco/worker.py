@@ -29,9 +29,9 @@ from foundry.execution.workers.diloco.messages import (
 )
 from foundry.execution.workers.diloco.snapshots import Snapshots
 from foundry.execution.workers.diloco.transport import Courier, TokenBucket
+from foundry.execution.workers.directories import attempt_directory
 from foundry.execution.workers.messages import Publication, Published
 from foundry.execution.workers.publishing import publish
-from foundry.execution.workers.sft import attempt_directory
 from foundry.infra.wiring import open_database, open_objects
 
 STATUS_GROUP = "status"

@@ -8,17 +8,21 @@ from uuid import UUID
 import pytest
 import ray
 
+from foundry.catalog.datasets.content import DatasetContent
 from foundry.catalog.datasets.domain import AddOptions
 from foundry.catalog.datasets.service import Datasets
 from foundry.catalog.registry.domain import VersionSpec
+from foundry.catalog.registry.registrar import Registrar
 from foundry.catalog.registry.service import Registry, load_manifest
 from foundry.config import Settings
 from foundry.engines.training.diloco.config import DilocoConfig
 from foundry.execution.fleets.service import FleetLog
-from foundry.execution.jobs.service import JobLease, Jobs, load
+from foundry.execution.jobs.leases import JobLease
+from foundry.execution.jobs.queue import load
+from foundry.execution.jobs.service import Jobs
 from foundry.execution.jobs.submission import Submissions
 from foundry.execution.workers.attempt import Attempt
-from foundry.execution.workers.run import see_through
+from foundry.execution.workers.run import run_attempt
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
@@ -55,16 +59,17 @@ async def test_a_job_ends_with_a_version_that_tells_its_history(
             "outer": {"inner_steps": 3},
         }
     )
+    registrar = Registrar(database, objects, CALLER, "test")
+    await registrar.register(VersionSpec("tiny", "base", "import"), tiny_model)
+    content = DatasetContent(database, objects, CALLER, "test")
+    await content.add("words", source, AddOptions("rows.jsonl", eval_fraction=0.2))
     async with database.begin() as db:
         audit = AuditTrail(db, CALLER, "test")
-        registry = Registry(db, objects, audit, CALLER)
-        datasets = Datasets(db, objects, audit, CALLER)
-        await registry.register(VersionSpec("tiny", "base", "import"), tiny_model)
-        await datasets.put("words", source, AddOptions("rows.jsonl", eval_fraction=0.2))
+        registry, datasets = Registry(db, objects, audit, CALLER), Datasets(db, CALLER)
         submissions = Submissions(Jobs(db, audit, CALLER), registry, datasets)
         queued, _ = await submissions.diloco("tiny-fleet", "tiny", "words", config)
     lease, job = await JobLease.claim(database, queued.id)
-    assert await see_through(Attempt(settings, database, lease, job))
+    assert await run_attempt(Attempt(settings, database, lease, job))
     ended = await load(database, job.id)
     assert ended is not None and ended.state == "SUCCEEDED", ended and ended.error
     assert ended.result is not None

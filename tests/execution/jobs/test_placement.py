@@ -4,12 +4,12 @@ from uuid import UUID
 
 import pytest
 
-from foundry.execution.jobs.admission import (
+from foundry.execution.jobs.placement import (
     Bundle,
     Needs,
     NodeResources,
     Waiting,
-    admit_jobs,
+    place_jobs,
     share_of_node,
 )
 
@@ -25,18 +25,18 @@ def queue(*needs: Needs) -> list[Waiting]:
 
 
 def test_as_many_as_fit_in_order() -> None:
-    decision = admit_jobs(queue(Needs(), Needs(), Needs()), [], [node(2)])
+    decision = place_jobs(queue(Needs(), Needs(), Needs()), [], [node(2)])
     assert decision.admitted == (A, B)
     assert decision.waiting == {C: "free resources: it needs 1 CPU"}
 
 
 def test_what_admitted_jobs_have_not_placed_yet_is_taken() -> None:
-    decision = admit_jobs(queue(Needs(), Needs()), [Needs()], [node(4, free=2)])
+    decision = place_jobs(queue(Needs(), Needs()), [Needs()], [node(4, free=2)])
     assert decision.admitted == (A,)
 
 
 def test_a_job_that_does_not_fit_keeps_its_place() -> None:
-    decision = admit_jobs(queue(Needs(cpus=4), Needs()), [], [node(4, free=2)])
+    decision = place_jobs(queue(Needs(cpus=4), Needs()), [], [node(4, free=2)])
     assert decision.admitted == ()
     assert set(decision.waiting) == {A, B}
 
@@ -44,23 +44,24 @@ def test_a_job_that_does_not_fit_keeps_its_place() -> None:
 def test_a_job_for_other_resources_passes() -> None:
     nodes = [node(8, gpus=1), node(8)]
     taken = [NodeResources(nodes[0].total, Bundle(8, 0)), nodes[1]]
-    decision = admit_jobs(queue(Needs(accelerator=True), Needs()), [], taken)
+    decision = place_jobs(queue(Needs(accelerator=True), Needs()), [], taken)
     assert decision.admitted == (B,)
     assert decision.waiting == {A: "free resources: it needs 1 CPU and 1 accelerator"}
 
 
 def test_a_job_that_no_node_could_hold_holds_up_nobody() -> None:
-    decision = admit_jobs(queue(Needs(cpus=64), Needs()), [], [node(2)])
+    decision = place_jobs(queue(Needs(cpus=64), Needs()), [], [node(2)])
     assert decision.admitted == (B,)
     assert decision.waiting == {A: "a node: it needs 64 CPU, more than there is"}
+    assert decision.oversized == {A}
 
 
 def test_a_worker_is_on_one_node_and_a_fleet_on_many() -> None:
     nodes = [node(1), node(1)]
-    assert admit_jobs(queue(Needs(cpus=2)), [], nodes).admitted == ()
-    assert admit_jobs(queue(Needs(workers=2)), [], nodes).admitted == (A,)
-    assert admit_jobs(queue(Needs(workers=4, cpus=0.5)), [], nodes).admitted == (A,)
-    refused = admit_jobs(queue(Needs(workers=5, cpus=0.5)), [], nodes)
+    assert place_jobs(queue(Needs(cpus=2)), [], nodes).admitted == ()
+    assert place_jobs(queue(Needs(workers=2)), [], nodes).admitted == (A,)
+    assert place_jobs(queue(Needs(workers=4, cpus=0.5)), [], nodes).admitted == (A,)
+    refused = place_jobs(queue(Needs(workers=5, cpus=0.5)), [], nodes)
     assert refused.waiting == {
         A: "a node: it needs 5 workers with 0.5 CPU each, more than there is"
     }
@@ -68,26 +69,26 @@ def test_a_worker_is_on_one_node_and_a_fleet_on_many() -> None:
 
 @pytest.mark.parametrize(("gpus", "cpus_left"), [(1, 2), (0, 2)])
 def test_an_accelerator_is_asked_for_where_there_is_one(gpus: float, cpus_left: float) -> None:
-    decision = admit_jobs(
+    decision = place_jobs(
         queue(Needs(accelerator=True), Needs(accelerator=True)), [], [node(2, gpus=gpus)]
     )
     assert len(decision.admitted) == (1 if gpus else 2)
 
 
 def test_tenths_add_up_to_one() -> None:
-    decision = admit_jobs(queue(*[Needs(cpus=0.1)] * 10), [], [node(1)])
+    decision = place_jobs(queue(*[Needs(cpus=0.1)] * 10), [], [node(1)])
     assert len(decision.admitted) == 10
 
 
 def test_memory_is_counted() -> None:
     has = NodeResources(Bundle(8, 0, 3 * 2**30), Bundle(8, 0, 3 * 2**30))
-    decision = admit_jobs(queue(Needs(memory=2 * 2**30), Needs(memory=2 * 2**30)), [], [has])
+    decision = place_jobs(queue(Needs(memory=2 * 2**30), Needs(memory=2 * 2**30)), [], [has])
     assert decision.admitted == (A,)
     assert decision.waiting == {B: "free resources: it needs 1 CPU and 2.0 GiB of memory"}
 
 
 def test_no_node_admits_nobody() -> None:
-    assert admit_jobs(queue(Needs()), [Needs()], []).admitted == ()
+    assert place_jobs(queue(Needs()), [Needs()], []).admitted == ()
 
 
 def test_needs_survive_their_row() -> None:

@@ -75,10 +75,16 @@ class NodeResources:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A job in the queue."""
+    """A job in the queue.
+
+    Attributes:
+        waiting_for: what its row says at the moment.
+    """
 
     id: UUID
     needs: Needs
+    priority: int = 0
+    waiting_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +94,18 @@ class Decision:
     Attributes:
         admitted: in order.
         waiting: what each of the others waits for, in words.
+        oversized: those among them that no node could hold.
     """
 
     admitted: tuple[UUID, ...]
     waiting: Mapping[UUID, str]
+    oversized: frozenset[UUID] = frozenset()
 
 
-def admit_jobs(
+def place_jobs(
     queue: Sequence[Waiting], reserved: Iterable[Needs], nodes: Sequence[NodeResources]
 ) -> Decision:
-    """Admit what fits.
+    """Choose the jobs for whose workers there is room: those are admitted.
 
     Args:
         queue: by priority, then age.
@@ -110,10 +118,12 @@ def admit_jobs(
         _set_aside(free, needs, has_gpus)
     admitted: list[UUID] = []
     waiting: dict[UUID, str] = {}
+    oversized: set[UUID] = set()
     for job in queue:
         bundle = _bundle_of(job.needs, has_gpus)
         if _place(totals, bundle, job.needs.workers) is None:
             waiting[job.id] = f"a node: it needs {_words(job.needs, bundle)}, more than there is"
+            oversized.add(job.id)
             continue
         placed = _place(free, bundle, job.needs.workers)
         if placed is None:
@@ -122,7 +132,7 @@ def admit_jobs(
             continue
         free = placed
         admitted.append(job.id)
-    return Decision(tuple(admitted), waiting)
+    return Decision(tuple(admitted), waiting, frozenset(oversized))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,11 @@ import pytest
 from foundry.config import Settings
 from foundry.execution.fleets.domain import FleetEvent, MemberShare, RoundRecord
 from foundry.execution.fleets.service import FleetLog
-from foundry.execution.jobs.service import JobLease
+from foundry.execution.jobs.leases import JobLease
 from foundry.governance.identity.domain import Role
 from foundry.sdk import AsyncFoundry, DilocoConfig, FleetConfig
 from tests.control.client import ROWS, Control, administrator, new_key, with_models
+from tests.control.conftest import control as control
 from tests.execution.jobs.test_leases import start
 
 pytestmark = pytest.mark.postgres

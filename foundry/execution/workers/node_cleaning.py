@@ -1,0 +1,23 @@
+"""What is removed from a node, in a task that runs on it."""
+
+import time
+from collections.abc import Collection
+from pathlib import Path
+from uuid import UUID
+
+from foundry.execution.workers.directories import remove_work_directories
+from foundry.infra.weight_eviction import evict_weights
+
+
+def clean_node(home: Path, cache: Path, active: Collection[UUID], limit_bytes: int) -> list[str]:
+    """Remove work directories of ended jobs and what the cache has too much. Returns the names.
+
+    Args:
+        active: jobs that have not ended.
+        limit_bytes: of the cache.
+    """
+    now = time.time()
+    return [
+        *remove_work_directories(home, active, now),
+        *evict_weights(cache, limit_bytes, now),
+    ]

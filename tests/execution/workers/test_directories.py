@@ -1,0 +1,58 @@
+"""Work directories that go, and those that stay."""
+
+import os
+from pathlib import Path
+from uuid import UUID
+
+from foundry.execution.workers.directories import (
+    attempt_directory,
+    list_leftovers,
+    remove_work_directories,
+)
+from foundry.execution.workers.node_cleaning import clean_node
+
+ACTIVE, ENDED, RESUMED = UUID(int=1), UUID(int=2), UUID(int=3)
+NOW = 1_000_000.0
+
+
+def age(path: Path, seconds: float) -> None:
+    os.utime(path, (NOW - seconds, NOW - seconds))
+
+
+def lay_out(home: Path) -> None:
+    """Three jobs; the third was written to a moment ago."""
+    for job, seconds in ((ACTIVE, 7200), (ENDED, 7200), (RESUMED, 60)):
+        folder = attempt_directory(home, job, 3)
+        folder.mkdir(parents=True)
+        age(folder, seconds)
+        age(folder.parent, 7200)
+
+
+def test_a_node_keeps_what_runs_and_what_is_young(tmp_path: Path) -> None:
+    lay_out(tmp_path)
+    killed = tmp_path / "import-abc"
+    killed.mkdir()
+    age(killed, 3600)
+    assert remove_work_directories(tmp_path, {ACTIVE}, NOW) == ["import-abc", str(ENDED)]
+    kept = sorted(path.name for path in (tmp_path / "jobs").iterdir())
+    assert kept == [str(ACTIVE), str(RESUMED)]
+
+
+def test_what_a_killed_removal_left_goes(tmp_path: Path) -> None:
+    for path in (tmp_path / "jobs" / f".{ENDED}.deleted", tmp_path / ".import-a.deleted"):
+        (path / "sub").mkdir(parents=True)
+    assert remove_work_directories(tmp_path, (), NOW) == []
+    assert [path.name for path in tmp_path.rglob("*")] == ["jobs"]
+
+
+def test_nothing_is_listed_where_nothing_is(tmp_path: Path) -> None:
+    assert list_leftovers(tmp_path / "nowhere", (), NOW) == []
+
+
+def test_a_node_is_cleaned_of_both_kinds(tmp_path: Path) -> None:
+    lay_out(tmp_path)
+    cache = tmp_path / "cache"
+    (cache / "aa").mkdir(parents=True)
+    (cache / "aa" / "model").write_bytes(b"x")
+    age(cache / "aa", 7200)
+    assert clean_node(tmp_path, cache, {ACTIVE, RESUMED}, 0) == [str(ENDED), "aa"]
