@@ -6,25 +6,22 @@ from uuid import UUID
 import pytest
 
 from foundry.serving.endpoints.domain import (
-    Change,
+    EndpointChange,
     EndpointSnapshot,
     EndpointState,
     RevisionChange,
     RevisionSnapshot,
     RevisionState,
 )
-from foundry.supervisor.decisions import (
+from foundry.supervisor.changes import (
     DRAIN_S,
-    Effect,
-    Limits,
-    Step,
-    after_transfer,
-    after_validation,
-    after_verification,
-    decide,
-    fail,
+    apply_transfer,
+    apply_validation,
+    fail_revision,
     refuse_scale,
+    switch_to_revision,
 )
+from foundry.supervisor.decisions import Effect, Limits, Step, choose_next_step
 from foundry.supervisor.ports import EngineObservation, EngineStatus, Transfer, Validation
 
 E, R = EndpointState, RevisionState
@@ -65,18 +62,18 @@ def step(
         "engine-x-r1": EngineObservation(first, "why"),
         "engine-x-r2": EngineObservation(second),
     }
-    return decide(
+    return choose_next_step(
         of, {name: each for name, each in seen.items() if each.status != "absent"}, LIMITS
     )
 
 
-def changed(found: Step | Change | None) -> tuple[EndpointState, int | None, int | None]:
+def changed(found: Step | EndpointChange | None) -> tuple[EndpointState, int | None, int | None]:
     change = found.change if isinstance(found, Step) else found
     assert change is not None
     return change.state, change.serving, change.target
 
 
-def only(found: Step | Change | None) -> RevisionChange:
+def only(found: Step | EndpointChange | None) -> RevisionChange:
     change = found.change if isinstance(found, Step) else found
     assert change is not None
     (single,) = change.revisions
@@ -112,7 +109,7 @@ def test_the_road_of_a_revision(
 
 def test_a_switch_closes_the_old_revision_and_drains_it() -> None:
     of = replace(updating(R.VERIFYING), fallback=1)
-    change = after_verification(of, of.revisions[1])
+    change = switch_to_revision(of, of.revisions[1])
     assert change.fallback is None
     assert changed(change) == (E.RUNNING, 2, 2)
     new, old = change.revisions
@@ -161,15 +158,15 @@ def test_an_engine_that_failed_to_start_says_why() -> None:
 def test_validation_refuses_at_once_waits_for_what_is_missing_and_goes_on() -> None:
     of = updating(R.VALIDATING)
     two = of.revisions[1]
-    refused = after_validation(of, two, Validation(reasons=("no sglang", "no int4")))
+    refused = apply_validation(of, two, Validation(reasons=("no sglang", "no int4")))
     assert changed(refused) == (E.RUNNING, 1, 1)
     assert only(refused).reason == "no sglang; no int4"
-    waits = after_validation(of, two, Validation(missing=("no GPU",)))
+    waits = apply_validation(of, two, Validation(missing=("no GPU",)))
     assert (only(waits).state, only(waits).keep_deadline) == (R.VALIDATING, True)
     assert only(waits).progress == {"message": "no GPU"}
     told = replace(two, reason="no GPU")
-    assert after_validation(of, told, Validation(missing=("no GPU",))) is None
-    ahead = after_validation(of, two, Validation(strategy="recreate"))
+    assert apply_validation(of, told, Validation(missing=("no GPU",))) is None
+    ahead = apply_validation(of, two, Validation(strategy="recreate"))
     assert (only(ahead).state, only(ahead).strategy, only(ahead).allowed_s) == (
         R.TRANSFERRING, "recreate", 300.0,
     )  # fmt: skip
@@ -178,16 +175,16 @@ def test_validation_refuses_at_once_waits_for_what_is_missing_and_goes_on() -> N
 def test_a_transfer_lives_as_long_as_it_moves() -> None:
     of = updating(R.TRANSFERRING, progress={"bytes_done": 10})
     two = of.revisions[1]
-    moved = after_transfer(of, two, Transfer(done=False, bytes_done=11, bytes_total=20))
+    moved = apply_transfer(of, two, Transfer(done=False, bytes_done=11, bytes_total=20))
     assert (only(moved).allowed_s, only(moved).progress["bytes_done"]) == (300.0, 11)
-    assert after_transfer(of, two, Transfer(done=False, bytes_done=10, bytes_total=20)) is None
+    assert apply_transfer(of, two, Transfer(done=False, bytes_done=10, bytes_total=20)) is None
 
 
 def test_surge_leaves_the_old_engine_and_recreate_makes_room_first() -> None:
     of = updating(R.TRANSFERRING)
-    assert changed(after_transfer(of, of.revisions[1], Transfer(done=True))) == (E.UPDATING, 1, 2)
+    assert changed(apply_transfer(of, of.revisions[1], Transfer(done=True))) == (E.UPDATING, 1, 2)
     two = replace(of.revisions[1], strategy="recreate")
-    change = after_transfer(of, two, Transfer(done=True))
+    change = apply_transfer(of, two, Transfer(done=True))
     assert change is not None
     assert changed(change) == (E.DEPLOYING, None, 2)
     assert change.fallback == 1
@@ -211,7 +208,7 @@ def test_recreate_waits_until_the_old_engine_is_gone() -> None:
 def test_a_failed_recreate_brings_the_old_revision_back() -> None:
     two = revision(2, R.VERIFYING, strategy="recreate")
     of = endpoint(revision(1, R.REMOVED), two, state=E.VERIFYING, target=2, fallback=1)
-    change = fail(of, two, "it is mute")
+    change = fail_revision(of, two, "it is mute")
     assert changed(change) == (E.PENDING, None, 1)
     assert change.fallback is None
     assert change.last_error == "revision 2 failed: it is mute; revision 1 returns"
@@ -262,7 +259,7 @@ def test_a_degraded_engine_recovers_or_fails_by_its_deadline() -> None:
     assert changed(step(late, first="unhealthy")) == (E.FAILED, None, 1)
     # Some of its replicas still answer.
     seen = {"engine-x-r1": EngineObservation("unhealthy", "why", ready=1)}
-    assert decide(late, seen, LIMITS) is None
+    assert choose_next_step(late, seen, LIMITS) is None
 
 
 @pytest.mark.parametrize(("status", "crashed"), [("unhealthy", True), ("failed", False)])
@@ -270,14 +267,14 @@ def test_while_one_replica_answers_an_engine_is_only_degraded(
     status: EngineStatus, crashed: bool
 ) -> None:
     seen = {"engine-x-r1": EngineObservation(status, "one of three died", ready=2)}
-    found = decide(running(crashes=2), seen, LIMITS)
+    found = choose_next_step(running(crashes=2), seen, LIMITS)
     assert changed(found) == (E.DEGRADED, 1, 1)
     assert (only(found).state, only(found).reason, only(found).crashed) == (
         R.DEGRADED, "one of three died", crashed,
     )  # fmt: skip
-    assert decide(running(R.DEGRADED, crashes=3, overdue=True), seen, LIMITS) is None
+    assert choose_next_step(running(R.DEGRADED, crashes=3, overdue=True), seen, LIMITS) is None
     none = {"engine-x-r1": EngineObservation(status, "all died")}
-    assert changed(decide(running(crashes=2), none, LIMITS)) == (E.FAILED, None, 1)
+    assert changed(choose_next_step(running(crashes=2), none, LIMITS)) == (E.FAILED, None, 1)
 
 
 def test_scaling_deploys_the_same_application_again() -> None:

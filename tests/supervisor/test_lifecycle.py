@@ -18,15 +18,16 @@ from foundry.serving.endpoints.domain import (
     ENDED,
     SERVING,
     STARTING,
-    Change,
+    EndpointChange,
     EndpointSnapshot,
     EndpointState,
     RevisionSnapshot,
     RevisionState,
     Strategy,
-    sources,
+    states_before,
 )
-from foundry.supervisor.decisions import MAX_CRASHES, PENDING_S
+from foundry.supervisor.changes import PENDING_S
+from foundry.supervisor.decisions import MAX_CRASHES
 from foundry.supervisor.endpoints import EndpointReconciler
 from foundry.supervisor.ports import EngineObservation, EngineStatus, Validation
 from tests.fakes.cluster import FakeEngines
@@ -69,17 +70,17 @@ class Rows:
             if each.desired == "running" or each.state is R.DRAINING
         }
 
-    async def record(self, before: EndpointSnapshot, change: Change) -> bool:
+    async def record(self, before: EndpointSnapshot, change: EndpointChange) -> bool:
         if self.dies_at_record:
             self.dies_at_record = False
             raise SupervisorDied
         if before.version != self.endpoint.version:
             return False
         old = self.endpoint.state
-        if change.state != old and old not in sources(change.state):
+        if change.state != old and old not in states_before(change.state):
             self.violations.append(f"no way leads from {old} to {change.state}")
         if change.serving not in (before.serving, None):
-            switched = self.endpoint.numbered(change.serving)
+            switched = self.endpoint.find_revision(change.serving)
             if switched is None or switched.state is not R.VERIFYING:
                 self.violations.append(f"requests go to {switched}")
         revisions = {each.number: each for each in self.endpoint.revisions}
@@ -150,7 +151,7 @@ class Engines(FakeEngines):
 
     async def delete(self, app_name: str) -> None:
         endpoint = self.rows.endpoint
-        serving = endpoint.numbered(endpoint.serving)
+        serving = endpoint.find_revision(endpoint.serving)
         serves = serving is not None and serving.app_name == app_name
         if serves and endpoint.desired == "running":
             self.rows.violations.append(f"{app_name} was deleted while it served")
@@ -216,7 +217,7 @@ class Lifecycle(RuleBasedStateMachine):
         endpoint = self.rows.endpoint
         if endpoint.serving is None or endpoint.desired != "running":
             return
-        serving = endpoint.numbered(endpoint.serving)
+        serving = endpoint.find_revision(endpoint.serving)
         assert serving is not None
         self.rows.write(
             target=endpoint.serving,
@@ -331,7 +332,7 @@ class Lifecycle(RuleBasedStateMachine):
     def routes_point_at_a_revision_that_was_verified(self) -> None:
         endpoint = self.rows.endpoint
         if endpoint.state in SERVING:
-            serving = endpoint.numbered(endpoint.serving)
+            serving = endpoint.find_revision(endpoint.serving)
             assert serving is not None
             assert serving.state in (R.READY, R.DEGRADED)
             assert serving.desired == "running"
@@ -368,13 +369,13 @@ class Lifecycle(RuleBasedStateMachine):
         assert endpoint.state in resting, endpoint
         expected = set()
         if endpoint.state is E.RUNNING:
-            serving = endpoint.numbered(endpoint.serving)
+            serving = endpoint.find_revision(endpoint.serving)
             assert serving is not None
             assert endpoint.serving == endpoint.target
             assert serving.applied_replicas == serving.replicas
             expected = {serving.app_name}
         if endpoint.state is E.FAILED:
-            failed = endpoint.numbered(endpoint.target)
+            failed = endpoint.find_revision(endpoint.target)
             assert failed is not None
             assert failed.state is R.FAILED
             assert failed.crashes <= MAX_CRASHES

@@ -25,7 +25,7 @@ from foundry.serving.recommendations.service import Approved, Recommendations, a
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class PlannedDeploy:
     """What a deploy changes. `prediction` is None where nothing was predicted."""
 
     config: dict[str, object]
@@ -132,13 +132,13 @@ class Configuring:
         )
 
 
-async def change_of(
+async def plan_deploy(
     db: AsyncSession,
     principal: Principal,
     endpoint: Endpoint,
     reviewed: UUID | None,
     learnt: CurrentLearnt = nothing_learnt,
-) -> Change | None:
+) -> PlannedDeploy | None:
     """What is to be applied; None: nothing was configured since the last deploy.
 
     Args:
@@ -154,10 +154,10 @@ async def change_of(
     if endpoint.recommendation_id is not None:
         found = await approved(db, principal, endpoint.recommendation_id, endpoint.name, learnt)
         kept = {name: value for name, value in endpoint.config.items() if name in KEPT}
-        return Change({**kept, **(endpoint.next_config or {}), **found.configuration}, found)
+        return PlannedDeploy({**kept, **(endpoint.next_config or {}), **found.configuration}, found)
     if endpoint.next_config is None:
         return None
-    return Change(dict(endpoint.next_config), _manual_prediction(endpoint))
+    return PlannedDeploy(dict(endpoint.next_config), _manual_prediction(endpoint))
 
 
 def _manual_prediction(endpoint: Endpoint) -> Approved | None:

@@ -94,7 +94,7 @@ TRANSITIONS: dict[EndpointState, frozenset[EndpointState]] = {
 }
 
 
-def sources(target: EndpointState) -> frozenset[EndpointState]:
+def states_before(target: EndpointState) -> frozenset[EndpointState]:
     return frozenset(state for state, targets in TRANSITIONS.items() if target in targets)
 
 
@@ -268,7 +268,7 @@ class EndpointSnapshot:
         """That requests reach, or will reach first; 0: it was never deployed."""
         return self.serving or self.target or 0
 
-    def numbered(self, number: int | None) -> RevisionSnapshot | None:
+    def find_revision(self, number: int | None) -> RevisionSnapshot | None:
         return next((each for each in self.revisions if each.number == number), None)
 
 
@@ -298,7 +298,7 @@ class RevisionChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class EndpointChange:
     """What an endpoint and some of its revisions become, in one transaction."""
 
     state: EndpointState

@@ -40,7 +40,7 @@ class EndpointRows:
         self._db.add(endpoint)
         await self._db.flush()
 
-    async def serialise(self, base_digest: str) -> None:
+    async def lock_base(self, base_digest: str) -> None:
         """Until commit, nobody else creates or deploys an engine of this base."""
         key = func.hashtextextended(f"endpoint:{base_digest}", 0)
         await self._db.execute(select(func.pg_advisory_xact_lock(key)))
@@ -51,7 +51,7 @@ class EndpointRows:
             query = query.with_for_update().execution_options(populate_existing=True)
         return (await self._db.execute(query)).scalar()
 
-    async def of_version(self, version_id: UUID) -> Endpoint | None:
+    async def find_of_version(self, version_id: UUID) -> Endpoint | None:
         """The project's endpoint that answers for a base: one that serves, else the oldest."""
         query = (
             select(Endpoint)
@@ -61,7 +61,7 @@ class EndpointRows:
         )
         return (await self._db.execute(query)).scalar()
 
-    async def user_of(self, version_id: UUID) -> Endpoint | None:
+    async def find_user_of_version(self, version_id: UUID) -> Endpoint | None:
         """Any endpoint of the tenant that needs a base: versions belong to tenants."""
         query = (
             select(Endpoint)
@@ -75,15 +75,15 @@ class EndpointRows:
         )
         return (await self._db.execute(query)).scalar()
 
-    async def named(self, name: str) -> Endpoint | None:
+    async def find_by_name(self, name: str) -> Endpoint | None:
         query = select(Endpoint).where(*self._mine, Endpoint.name == name)
         return (await self._db.execute(query)).scalar()
 
-    async def serving(self, limit: int) -> Sequence[Endpoint]:
+    async def list_serving(self, limit: int) -> Sequence[Endpoint]:
         query = select(Endpoint).where(*self._mine, Endpoint.state.in_(SERVING))
         return (await self._db.execute(query.order_by(Endpoint.id).limit(limit))).scalars().all()
 
-    async def page(self, before: UUID | None, limit: int) -> Sequence[Endpoint]:
+    async def list_page(self, before: UUID | None, limit: int) -> Sequence[Endpoint]:
         """Newest first."""
         query = select(Endpoint).where(*self._mine)
         if before is not None:
@@ -114,7 +114,7 @@ class RevisionRows:
     async def get(self, endpoint_id: UUID, number: int) -> EndpointRevision | None:
         return await self._db.get(EndpointRevision, (endpoint_id, number))
 
-    async def page(
+    async def list_page(
         self, endpoint_id: UUID, before: int | None, limit: int
     ) -> Sequence[EndpointRevision]:
         """Newest first."""
@@ -153,7 +153,7 @@ class Observations:
     def __init__(self, db: AsyncSession) -> None:
         self._db = db
 
-    async def unsettled(self, after: UUID | None, limit: int) -> Sequence[Endpoint]:
+    async def list_unsettled(self, after: UUID | None, limit: int) -> Sequence[Endpoint]:
         """In order of id."""
         query = select(Endpoint).where(
             Endpoint.state != EndpointState.DELETED, Endpoint.state.not_in(_SETTLED)
@@ -168,7 +168,7 @@ class Observations:
             query = query.with_for_update()
         return (await self._db.execute(query)).scalar()
 
-    async def revisions(
+    async def list_revisions(
         self, endpoints: Sequence[Endpoint], applications: Collection[str] = ()
     ) -> Sequence[Row[EndpointRevision, bool, int]]:
         """Those that matter still, oldest first: each, whether it is overdue, and recent crashes.
@@ -210,7 +210,7 @@ class Observations:
         revision.updated_at = utcnow()
         await self._db.flush()
 
-    async def wanted_applications(self) -> set[str]:
+    async def list_wanted_applications(self) -> set[str]:
         query = select(EndpointRevision.app_name).where(
             or_(
                 EndpointRevision.desired == "running",
@@ -220,7 +220,7 @@ class Observations:
         return set((await self._db.execute(query)).scalars())
 
 
-class Leases:
+class SupervisorLeases:
     """At most one holder of a name; each new one has a larger token."""
 
     def __init__(self, db: AsyncSession, name: str) -> None:

@@ -62,7 +62,7 @@ class Routing:
         """What a request may name now: running bases and the adapters on them."""
         async with self._database.begin() as db:
             rows = EndpointRows(db, principal.tenant_id, principal.project_id)
-            endpoints = await rows.serving(_MAX_ENDPOINTS)
+            endpoints = await rows.list_serving(_MAX_ENDPOINTS)
             bases: dict[UUID, tuple[ModelVersion, int]] = {}
             models: dict[str, ServedModel] = {}
             for endpoint in endpoints:
@@ -120,7 +120,7 @@ async def _endpoint_of(
     rows: EndpointRows, principal: Principal, base: ModelVersion
 ) -> Endpoint | None:
     """The base's endpoint in the caller's project; another project's serves only that one."""
-    endpoint = await rows.of_version(base.id)
+    endpoint = await rows.find_of_version(base.id)
     return endpoint if endpoint and endpoint.project_id == principal.project_id else None
 
 
@@ -128,7 +128,7 @@ async def _named_endpoint(
     db: AsyncSession, rows: EndpointRows, tenant_id: UUID, model: str
 ) -> tuple[ModelVersion | None, Endpoint | None]:
     """A bare name is an endpoint's before it is a model's."""
-    endpoint = await rows.named(model) if "@" not in model and "\0" not in model else None
+    endpoint = await rows.find_by_name(model) if "@" not in model and "\0" not in model else None
     if endpoint is None:
         return None, None
     return await find_version(db, tenant_id, endpoint.model_version_id), endpoint

@@ -13,7 +13,7 @@ from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
 from foundry.infra.cursors import DEFAULT_LIMIT, Page, decode, page_of
 from foundry.infra.database import utcnow
-from foundry.serving.endpoints.configuring import Change, Configuring, change_of
+from foundry.serving.endpoints.configuring import Configuring, PlannedDeploy, plan_deploy
 from foundry.serving.endpoints.domain import (
     SERVING,
     STARTING,
@@ -24,12 +24,12 @@ from foundry.serving.endpoints.domain import (
     Target,
     app_name,
     config_digest,
-    sources,
+    states_before,
 )
 from foundry.serving.endpoints.repository import EndpointRows, RevisionRows
 from foundry.serving.endpoints.routing import Routing
 from foundry.serving.endpoints.schemas import EndpointConfigure
-from foundry.serving.endpoints.supervision import unsettled
+from foundry.serving.endpoints.supervision import list_unsettled_endpoints
 from foundry.serving.endpoints.tables import Endpoint, EndpointRevision
 from foundry.serving.engine.hardware import LiveHardware
 from foundry.serving.engine.runtime import RuntimeRules, VllmRules
@@ -47,7 +47,7 @@ __all__ = [
     "Routing",
     "ServedModel",
     "Target",
-    "unsettled",
+    "list_unsettled_endpoints",
 ]
 
 # How long a revision may wait to be begun; the specification's minutes of PENDING.
@@ -92,9 +92,9 @@ class Endpoints:
             InvalidConfiguration: no engine can be configured so; lists every reason.
         """
         base = await self._base_of(model)
-        await self._rows.serialise(base.digest)
-        named = await self._rows.named(name) if name is not None else None
-        existing = named if name is not None else await self._rows.of_version(base.id)
+        await self._rows.lock_base(base.digest)
+        named = await self._rows.find_by_name(name) if name is not None else None
+        existing = named if name is not None else await self._rows.find_of_version(base.id)
         if existing is not None and existing.model_version_id == base.id:
             return existing, False
         await self._check(config or {}, base, anywhere=True)
@@ -122,7 +122,7 @@ class Endpoints:
         self, *, cursor: str | None = None, limit: int = DEFAULT_LIMIT
     ) -> Page[Endpoint]:
         after = decode(cursor, (UUID,))
-        rows = await self._rows.page(cast(UUID, after[0]) if after else None, limit + 1)
+        rows = await self._rows.list_page(cast(UUID, after[0]) if after else None, limit + 1)
         return page_of(rows, limit, lambda endpoint: (endpoint.id,))
 
     async def configure(
@@ -143,13 +143,13 @@ class Endpoints:
             ModelNotFound: its model was deleted.
         """
         endpoint = await self._locked(endpoint_id)
-        change = await change_of(self._db, self._principal, endpoint, reviewed, self._learnt)
-        if change is None and endpoint.state in STARTING | SERVING:
+        planned = await plan_deploy(self._db, self._principal, endpoint, reviewed, self._learnt)
+        if planned is None and endpoint.state in STARTING | SERVING:
             return endpoint
-        prediction = await self._prediction(endpoint, change)
-        config = change.config if change is not None else endpoint.config
+        prediction = await self._prediction(endpoint, planned)
+        config = planned.config if planned is not None else endpoint.config
         endpoint = await self._begin(endpoint, config, prediction, "deploy")
-        if change is not None:
+        if planned is not None:
             endpoint.config_generation += 1
             endpoint.next_config = endpoint.recommendation_id = None
             await self._db.flush()
@@ -209,7 +209,7 @@ class Endpoints:
         endpoint = await self.get(endpoint_id)
         after = decode(cursor, (int,), str(endpoint_id))
         before = cast(int, after[0]) if after else None
-        rows = await self._revisions.page(endpoint.id, before, limit + 1)
+        rows = await self._revisions.list_page(endpoint.id, before, limit + 1)
         return page_of(rows, limit, lambda each: (each.number,), str(endpoint_id))
 
     async def diff(self, endpoint_id: UUID, before: int, after: int) -> RevisionDiff:
@@ -222,7 +222,7 @@ class Endpoints:
     async def stop(self, endpoint_id: UUID) -> Endpoint:
         """Ask for it to drain and release what it holds; one that rests is left alone."""
         endpoint = _found(await self._rows.get(endpoint_id, lock=True), endpoint_id)
-        if endpoint.state not in sources(EndpointState.STOPPING):
+        if endpoint.state not in states_before(EndpointState.STOPPING):
             return endpoint
         await self._revisions.retire(endpoint.id)
         return await self._desire(endpoint, "stopped", EndpointState.STOPPING)
@@ -334,7 +334,7 @@ class Endpoints:
     async def _locked(self, endpoint_id: UUID) -> Endpoint:
         """The endpoint, which nobody else changes before this transaction ends."""
         endpoint = await self.get(endpoint_id)
-        await self._rows.serialise(endpoint.base_digest)
+        await self._rows.lock_base(endpoint.base_digest)
         return _found(await self._rows.get(endpoint_id, lock=True), endpoint_id)
 
     async def _revision(self, endpoint: Endpoint, number: int) -> EndpointRevision:
@@ -347,10 +347,12 @@ class Endpoints:
             )
         return revision
 
-    async def _prediction(self, endpoint: Endpoint, change: Change | None) -> Approved | None:
+    async def _prediction(
+        self, endpoint: Endpoint, planned: PlannedDeploy | None
+    ) -> Approved | None:
         """Of the next revision: an unchanged configuration keeps what was predicted of it."""
-        if change is not None:
-            return change.prediction
+        if planned is not None:
+            return planned.prediction
         return await self._predicted(endpoint, endpoint.revision)
 
     async def _predicted(self, endpoint: Endpoint, number: int) -> Approved | None:
@@ -374,7 +376,7 @@ class Endpoints:
     async def _free_name(self, wanted: str | None, base: ModelVersion) -> str:
         candidates = [wanted] if wanted else [base.name, f"{base.name}-{base.version}"[:128]]
         for candidate in candidates:
-            if await self._rows.named(candidate) is None:
+            if await self._rows.find_by_name(candidate) is None:
                 return candidate
         raise Conflict(
             f"an endpoint is called {candidates[0]} already: choose another name", param="name"

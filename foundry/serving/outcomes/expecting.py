@@ -6,7 +6,7 @@ from uuid import UUID
 from foundry.errors import DatabaseUnavailable, FoundryError
 from foundry.infra.database import Database
 from foundry.serving.endpoints.domain import SERVING
-from foundry.serving.endpoints.service import unsettled
+from foundry.serving.endpoints.service import list_unsettled_endpoints
 from foundry.serving.outcomes.domain import Forecasts, Load
 from foundry.serving.recommendations import numerics
 from foundry.serving.recommendations.service import Approved, predicted, record_prediction
@@ -40,7 +40,7 @@ class Expectations:
     async def complete(self) -> int:
         """Returns the number of new predictions."""
         made = 0
-        for endpoint in await unsettled(self._database):
+        for endpoint in await list_unsettled_endpoints(self._database):
             which = (endpoint.id, endpoint.revision)
             if endpoint.state not in SERVING or which in self._hopeless:
                 continue

@@ -14,7 +14,7 @@ from foundry.errors import InvalidRequest
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.database import Database
 from foundry.infra.objects import ObjectStore
-from foundry.serving.endpoints.service import EndpointSnapshot, unsettled
+from foundry.serving.endpoints.service import EndpointSnapshot, list_unsettled_endpoints
 from foundry.serving.outcomes.closing import current_learnt
 from foundry.serving.outcomes.disturbances import system
 from foundry.serving.outcomes.domain import Forecast, Load
@@ -82,7 +82,7 @@ class PredictorForecasts:
         )
 
     async def _running(self, endpoint_id: UUID, revision: int) -> EndpointSnapshot | None:
-        for endpoint in await unsettled(self._database):
+        for endpoint in await list_unsettled_endpoints(self._database):
             if (endpoint.id, endpoint.revision) == (endpoint_id, revision):
                 return endpoint
         return None

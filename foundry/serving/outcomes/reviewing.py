@@ -8,7 +8,7 @@ from uuid import UUID
 from foundry.errors import DatabaseUnavailable, FoundryError
 from foundry.infra.database import Database
 from foundry.serving.endpoints.domain import SERVING, EndpointSnapshot
-from foundry.serving.endpoints.service import unsettled
+from foundry.serving.endpoints.service import list_unsettled_endpoints
 from foundry.serving.outcomes.domain import Load
 from foundry.serving.outcomes.repository import AdviceRows, OutcomeRows
 from foundry.serving.outcomes.tables import BudsimAdvice
@@ -69,7 +69,7 @@ async def review_deployments(database: Database, advisor: Advisor) -> int:
     One that cannot be searched keeps what it had; the others are searched all the same.
     """
     advised = 0
-    for endpoint in await unsettled(database):
+    for endpoint in await list_unsettled_endpoints(database):
         if endpoint.state not in SERVING:
             continue
         try:

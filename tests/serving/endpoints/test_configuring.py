@@ -13,7 +13,7 @@ from foundry.governance.audit.service import AuditTrail
 from foundry.infra.database import Database
 from foundry.serving.endpoints.domain import EndpointState as S
 from foundry.serving.endpoints.schemas import EndpointConfigure
-from foundry.serving.endpoints.service import Endpoints, unsettled
+from foundry.serving.endpoints.service import Endpoints, list_unsettled_endpoints
 from foundry.serving.endpoints.tables import Endpoint
 from foundry.serving.recommendations.running import Searches
 from foundry.serving.recommendations.service import EndpointPrediction, Recommendations, predicted
@@ -93,7 +93,7 @@ async def test_a_recommendation_runs_only_when_it_is_approved(studio: Studio) ->
     # What the optimiser does not decide stays as the user had it.
     assert deployed.config == {"max_loras": 3, **ENDPOINT_CONFIG}
     assert (deployed.revision, deployed.config_generation) == (1, 2)
-    (seen,) = await unsettled(studio.database)
+    (seen,) = await list_unsettled_endpoints(studio.database)
     assert (seen.config, seen.serving, seen.target) == (deployed.config, None, 1)
     row = await studio.predicted(deployed)
     assert row is not None

@@ -16,7 +16,7 @@ from foundry.governance.identity.domain import Principal
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
 from foundry.serving.endpoints.domain import EndpointState, Target
-from foundry.serving.endpoints.service import Endpoints, Routing, unsettled
+from foundry.serving.endpoints.service import Endpoints, Routing, list_unsettled_endpoints
 from foundry.serving.endpoints.tables import Endpoint
 from tests.catalog.registry.files import adapter_dir, base_dir
 from tests.catalog.registry.test_service import Desk
@@ -148,9 +148,9 @@ async def test_the_life_of_an_endpoint(floor: Floor) -> None:
     await floor.models()
     endpoint, created = await floor.call(lambda e: e.create("smol", config={"max_model_len": 64}))
     assert created
-    assert await unsettled(floor.database) == []
+    assert await list_unsettled_endpoints(floor.database) == []
     await floor.call(lambda e: e.deploy(endpoint.id))
-    (seen,) = await unsettled(floor.database)
+    (seen,) = await list_unsettled_endpoints(floor.database)
     assert (seen.state, seen.desired, seen.config) == (S.PENDING, "running", {"max_model_len": 64})
     again = await floor.call(lambda e: e.deploy(endpoint.id))
     assert (again.revision, again.serving_revision, again.target_revision) == (1, None, 1)
