@@ -10,6 +10,7 @@ import ray
 
 from foundry.config import Settings, load_settings
 from foundry.infra.wiring import open_database
+from foundry.supervisor.decisions import Limits
 from foundry.supervisor.loop import Supervisor
 from foundry.supervisor.ray_calls import RayCalls
 from foundry.supervisor.ray_hardware import RayHardware
@@ -57,7 +58,7 @@ class SupervisorActor:
             database,
             RayJobs.from_settings(settings),
             engines,
-            settings.serving.engine_start_timeout_s,
+            Limits(settings.serving.engine_start_timeout_s, settings.serving.stop_drain_s),
             chores=[
                 *outcome_chores(settings, database),
                 *collecting_chores(settings, database),

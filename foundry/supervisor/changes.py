@@ -23,11 +23,14 @@ PENDING_S = 900.0
 # Without progress: a transfer of any size may take as long as it moves.
 TRANSFERRING_S = 300.0
 VERIFYING_S = 300.0
-# Gateways remember a route for a second. Running requests are then ended by the replicas' own
-# graceful shutdown, so this only has to outlast the memory.
-DRAIN_S = 3.0
-# An application that is being deleted has its graceful shutdown (900 s) and some.
-ROOM_S = 960.0
+# Gateways remember a route for a second: an engine that is replaced is deleted once they forgot it.
+CLOSING_S = 3.0
+# Gateways cut every answer off after this, so an engine that is replaced owes nobody more.
+LONGEST_ANSWER_S = 900.0
+# An application that is being deleted has its drain and some.
+ROOM_S = LONGEST_ANSWER_S + 60.0
+# Replicas that were killed are gone in a second or two; a lost node may keep one longer.
+_CUT_OFF_AGAIN_S = 30.0
 # Opens an endpoint's error; gone with its cause, which no other error's is.
 _NOT_SCALED = "it was not scaled: "
 
@@ -73,7 +76,7 @@ def apply_transfer(
     serving = endpoint.find_revision(endpoint.serving)
     if serving is None or revision.strategy == "surge":
         return change_endpoint(endpoint, ahead)
-    draining = revise(serving, _R.DRAINING, allowed_s=DRAIN_S)
+    draining = revise(serving, _R.DRAINING, allowed_s=CLOSING_S)
     return change_endpoint(endpoint, ahead, draining, serving=None, fallback=serving.number)
 
 
@@ -82,8 +85,53 @@ def switch_to_revision(endpoint: EndpointSnapshot, revision: RevisionSnapshot) -
     changes = [revise(revision, _R.READY)]
     old = endpoint.find_revision(endpoint.serving)
     if old is not None and old.number != revision.number:
-        changes.append(revise(old, _R.DRAINING, allowed_s=DRAIN_S))
+        changes.append(revise(old, _R.DRAINING, allowed_s=CLOSING_S))
     return change_endpoint(endpoint, *changes, serving=revision.number, fallback=None)
+
+
+def begin_drain(
+    endpoint: EndpointSnapshot, revision: RevisionSnapshot, allowed_s: float
+) -> EndpointChange:
+    """Its application is being deleted; the requests that it answers have `allowed_s` still."""
+    said = f"draining its requests, at most {allowed_s:.0f} s"
+    progress: dict[str, object] = {"phase": "draining", "allowed_s": allowed_s, "message": said}
+    draining = revise(revision, _R.DRAINING, reason=said, allowed_s=allowed_s, progress=progress)
+    return change_endpoint(endpoint, draining)
+
+
+def is_draining(revision: RevisionSnapshot) -> bool:
+    """Whether its application was asked to end and its requests have time still."""
+    return revision.state is _R.DRAINING and "phase" in revision.progress
+
+
+def remove_revision(endpoint: EndpointSnapshot, revision: RevisionSnapshot) -> EndpointChange:
+    """Its application is gone."""
+    told = revision.progress.get("phase") != "draining"
+    removed = revise(revision, _R.REMOVED, reason=revision.reason if told else None)
+    return change_endpoint(endpoint, removed)
+
+
+def apply_count(
+    endpoint: EndpointSnapshot, revision: RevisionSnapshot, requests: int | None
+) -> EndpointChange | None:
+    """Tells how many requests drain. None: nothing new, or they cannot be counted."""
+    if revision.progress.get("phase") != "draining":
+        return None
+    if requests is None or requests == revision.progress.get("requests"):
+        return None
+    allowed_s = revision.progress.get("allowed_s", LONGEST_ANSWER_S)
+    said = f"draining {requests} request{'' if requests == 1 else 's'}, at most {allowed_s:.0f} s"
+    progress = revision.progress | {"requests": requests, "message": said}
+    counted = revise(revision, _R.DRAINING, reason=said, keep_deadline=True, progress=progress)
+    return change_endpoint(endpoint, counted)
+
+
+def cut_off(endpoint: EndpointSnapshot, revision: RevisionSnapshot) -> EndpointChange:
+    """Its replicas were killed; if they live on, they are again."""
+    said = "its time was over: the requests that still ran were cut off"
+    progress: dict[str, object] = {"phase": "cut off", "message": said}
+    cut = revise(revision, _R.DRAINING, reason=said, allowed_s=_CUT_OFF_AGAIN_S, progress=progress)
+    return change_endpoint(endpoint, cut)
 
 
 def fail_revision(

@@ -6,6 +6,8 @@ The order is what protects a running engine:
     recreate  validate -> transfer -> close routes -> drain -> delete old -> deploy new -> verify
               -> switch routes; if the new one fails, the old revision is started again
 
+A stop deletes the engines at once, for no gateway sends requests to them any more. Requests that
+run go on until the deadline of their revision; then, or when the owner says so, they are cut off.
 A revision that fails is removed; what served goes on serving. A scale that is refused leaves the
 engine as it is, says so and is tried again. While one replica of what serves takes requests,
 nothing that the others do is more than degraded. Each step is one effect on the
@@ -25,17 +27,22 @@ from foundry.serving.endpoints.domain import (
     RevisionState,
 )
 from foundry.supervisor.changes import (
+    LONGEST_ANSWER_S,
     PENDING_S,
     ROOM_S,
     TRANSFERRING_S,
     VERIFYING_S,
+    begin_drain,
     change_endpoint,
+    cut_off,
     fail_revision,
+    is_draining,
     progress_message,
+    remove_revision,
     revise,
     was_refused_scale,
 )
-from foundry.supervisor.ports import ABSENT, EngineObservation
+from foundry.supervisor.ports import ABSENT, EngineObservation, EngineStatus
 
 _E = EndpointState
 _R = RevisionState
@@ -50,6 +57,9 @@ class Effect(StrEnum):
     DEPLOY = "deploy"
     VERIFY = "verify"
     DELETE = "delete"
+    # Without waiting for the requests that run.
+    DELETE_NOW = "delete_now"
+    COUNT = "count"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +78,32 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Attributes: engine_start_s: how long an engine may take until it is ready."""
+    """How long things may take that the settings decide.
+
+    Attributes:
+        engine_start_s: an engine, until it is ready.
+        stop_drain_s: requests that run when their endpoint is stopped.
+    """
 
     engine_start_s: float
+    stop_drain_s: float
 
 
 def choose_next_step(
     endpoint: EndpointSnapshot, seen: Mapping[str, EngineObservation], limits: Limits
 ) -> Step | None:
     """The next step; None: wait."""
-    if (step := _tidy(endpoint, seen)) is not None:
-        return step
+    return (
+        _remove_unwanted(endpoint, seen, limits)
+        or _approach_wanted(endpoint, seen, limits)
+        # Last: it only tells, and requests that drain hold nothing else up.
+        or _count_draining(endpoint, seen)
+    )
+
+
+def _approach_wanted(
+    endpoint: EndpointSnapshot, seen: Mapping[str, EngineObservation], limits: Limits
+) -> Step | None:
     if endpoint.desired != "running":
         return _rest(endpoint, seen)
     target = endpoint.find_revision(endpoint.target)
@@ -92,17 +117,43 @@ def choose_next_step(
     return _advance(endpoint, target, seen, limits)
 
 
-def _tidy(endpoint: EndpointSnapshot, seen: Mapping[str, EngineObservation]) -> Step | None:
-    """Remove what is not wanted any more."""
+def _remove_unwanted(
+    endpoint: EndpointSnapshot, seen: Mapping[str, EngineObservation], limits: Limits
+) -> Step | None:
     for each in endpoint.revisions:
-        if each.desired == "running" or (each.state is _R.DRAINING and not each.overdue):
-            continue
-        status = seen.get(each.app_name, ABSENT).status
-        if status not in ("absent", "deleting"):
-            return Step(each.number, Effect.DELETE)
-        if status == "absent" and each.state not in (_R.REMOVED, _R.FAILED):
-            removed = revise(each, _R.REMOVED, reason=each.reason)
-            return Step(each.number, change=change_endpoint(endpoint, removed))
+        if each.desired != "running":
+            status = seen.get(each.app_name, ABSENT).status
+            if (step := _remove(endpoint, each, status, limits)) is not None:
+                return step
+    return None
+
+
+def _remove(
+    endpoint: EndpointSnapshot, each: RevisionSnapshot, status: EngineStatus, limits: Limits
+) -> Step | None:
+    """One step on a revision's way out; None: it is gone, or has time still."""
+    gone = each.state in (_R.REMOVED, _R.FAILED)
+    if status == "absent":
+        return None if gone else Step(each.number, change=remove_revision(endpoint, each))
+    if gone:
+        # What failed answers nobody. One that hangs would keep its accelerators from others.
+        return Step(each.number, Effect.DELETE_NOW) if status != "deleting" else None
+    stops = endpoint.desired != "running"
+    if each.overdue and (stops or is_draining(each)):
+        return Step(each.number, Effect.DELETE_NOW, cut_off(endpoint, each))
+    closing = each.state is _R.DRAINING and not each.overdue and not stops
+    if is_draining(each) or closing:
+        return None
+    allowed_s = limits.stop_drain_s if stops else LONGEST_ANSWER_S
+    return Step(each.number, Effect.DELETE, begin_drain(endpoint, each, allowed_s))
+
+
+def _count_draining(
+    endpoint: EndpointSnapshot, seen: Mapping[str, EngineObservation]
+) -> Step | None:
+    for each in endpoint.revisions:
+        if is_draining(each) and each.app_name in seen:
+            return Step(each.number, Effect.COUNT)
     return None
 
 

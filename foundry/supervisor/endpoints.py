@@ -17,6 +17,7 @@ from foundry.serving.endpoints.domain import (
     RevisionSnapshot,
 )
 from foundry.supervisor.changes import (
+    apply_count,
     apply_transfer,
     apply_validation,
     fail_revision,
@@ -87,12 +88,12 @@ class EndpointReconciler:
         self,
         store: EndpointStore,
         engines: EngineHost,
-        engine_start_timeout_s: float,
+        limits: Limits,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._engines = engines
-        self._limits = Limits(engine_start_timeout_s)
+        self._limits = limits
         self._clock = clock
         self.tasks = KeyedTasks("endpoint", clock=clock)
         self._unknown_since: dict[str, float] = {}
@@ -103,7 +104,7 @@ class EndpointReconciler:
         endpoints = await self._store.list_unsettled(frozenset(seen))
         self.tasks.keep_only({endpoint.id for endpoint in endpoints} | seen.keys())
         for endpoint in endpoints:
-            self.tasks.offer(endpoint.id, partial(self._act_on, endpoint, seen))
+            self.tasks.offer(endpoint.id, partial(self._act_on, endpoint, seen), endpoint.wish)
         await self._remove_unknown(endpoints, seen)
 
     async def _act_on(
@@ -144,7 +145,7 @@ class EndpointReconciler:
                     raise
                 change = fail_revision(endpoint, revision, error.message)
         if change is None:
-            return step.effect is Effect.DELETE
+            return step.effect is Effect.DELETE_NOW
         return await self._store.record(endpoint, change)
 
     async def _perform(
@@ -165,8 +166,14 @@ class EndpointReconciler:
                 return switch_to_revision(endpoint, revision)
             case Effect.DEPLOY:
                 await engines.deploy(endpoint, revision)
+            case Effect.COUNT:
+                return apply_count(
+                    endpoint, revision, await engines.count_requests(revision.app_name)
+                )
             case Effect.DELETE:
                 await engines.delete(revision.app_name)
+            case Effect.DELETE_NOW:
+                await engines.delete(revision.app_name, now=True)
         return step.change
 
     async def _remove_unknown(

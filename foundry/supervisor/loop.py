@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from foundry.errors import DatabaseUnavailable, LeaseLost
 from foundry.infra.database import Database
+from foundry.supervisor.decisions import Limits
 from foundry.supervisor.endpoints import EndpointReconciler, LeasedRows
 from foundry.supervisor.jobs import JobReconciler
 from foundry.supervisor.lease import RENEW_S, Lease
@@ -86,7 +87,7 @@ class Supervisor:
         database: Database,
         launcher: JobLauncher,
         engines: EngineHost,
-        engine_start_timeout_s: float,
+        limits: Limits,
         clock: Callable[[], float] = time.monotonic,
         chores: Sequence[Chore] = (),
     ) -> None:
@@ -94,7 +95,7 @@ class Supervisor:
         self.lease = Lease(database, clock=clock)
         self.jobs = JobReconciler(database, launcher, clock)
         self.endpoints = EndpointReconciler(
-            LeasedRows(database, self.lease), engines, engine_start_timeout_s, clock
+            LeasedRows(database, self.lease), engines, limits, clock
         )
         passes = (
             Chore("jobs", self.jobs.reconcile, PERIOD_S),

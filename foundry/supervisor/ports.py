@@ -117,5 +117,12 @@ class EngineHost(Protocol):
             Unavailable: it takes no request at the moment, died of it or is late.
         """
 
-    async def delete(self, app_name: str) -> None:
-        """Begin to remove an application; its running requests end first."""
+    async def delete(self, app_name: str, *, now: bool = False) -> None:
+        """Begin to remove an application; its running requests end first.
+
+        Args:
+            now: kill its replicas and with them these requests.
+        """
+
+    async def count_requests(self, app_name: str) -> int | None:
+        """Requests that its replicas answer at the moment; None: some replica does not tell."""

@@ -7,6 +7,7 @@ holds these threads, not those that the rest of the process uses. What Ray raise
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Protocol
 
 import orjson
@@ -25,6 +26,7 @@ from foundry.serving.engine.runtime import RuntimeRules, fits_beside
 from foundry.serving.engine.upstream import HandleUpstream
 from foundry.supervisor.ports import EngineObservation, EngineStatus, Transfer, Validation
 from foundry.supervisor.ray_calls import RayCalls
+from foundry.supervisor.serve_replicas import count_running_requests, kill_replicas
 from foundry.supervisor.transfers import Transfers
 
 _STATUS: dict[ApplicationStatus, EngineStatus] = {
@@ -114,17 +116,25 @@ class ServeEngines:
         """Raises EngineFailed, Unavailable."""
         await self._runtime.health(revision.app_name, endpoint.name)
 
-    async def delete(self, app_name: str) -> None:
+    async def delete(self, app_name: str, *, now: bool = False) -> None:
         """Begin to remove it; an unknown one is gone. Raises Unavailable."""
 
         def remove() -> None:
-            try:
-                # Not to wait here: the next observation says when it is gone.
+            # Not to wait here: the next observation says when it is gone.
+            with suppress(KeyError):
                 serve.delete(app_name, _blocking=False)
-            except KeyError:
-                return
+            if now:
+                # Not before it is deleted: Serve would start others in their place.
+                kill_replicas(app_name)
 
         await self._calls.run(remove)
+
+    async def count_requests(self, app_name: str) -> int | None:
+        """Requests that it answers at the moment; None: unknown, also while Ray does not answer."""
+        try:
+            return await self._calls.run(lambda: count_running_requests(app_name, DEPLOYMENT))
+        except Unavailable:
+            return None
 
 
 def _require_serve() -> None:

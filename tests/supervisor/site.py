@@ -42,6 +42,15 @@ class Site:
         assert target is not None
         return (await self.revision(target)).app_name
 
+    async def seconds_left(self, number: int) -> float:
+        """Until a revision's deadline, by the database's clock."""
+        async with self.database.begin() as db:
+            left = text(
+                "SELECT extract(epoch FROM deadline_at - now()) FROM endpoint_revisions "
+                "WHERE number = :number"
+            )
+            return float((await db.execute(left, {"number": number})).scalar_one())
+
     async def let_pass(self, number: int) -> None:
         """A revision's deadline passes by the database's clock."""
         async with self.database.begin() as db:

@@ -1,83 +1,35 @@
 """What follows from rows and observations; neither a database nor a cluster."""
 
 from dataclasses import replace
-from uuid import UUID
 
 import pytest
 
 from foundry.serving.endpoints.domain import (
-    EndpointChange,
-    EndpointSnapshot,
-    EndpointState,
-    RevisionChange,
-    RevisionSnapshot,
     RevisionState,
 )
 from foundry.supervisor.changes import (
-    DRAIN_S,
+    CLOSING_S,
     apply_transfer,
     apply_validation,
     fail_revision,
     refuse_scale,
     switch_to_revision,
 )
-from foundry.supervisor.decisions import Effect, Limits, Step, choose_next_step
+from foundry.supervisor.decisions import Effect, Step, choose_next_step
 from foundry.supervisor.ports import EngineObservation, EngineStatus, Transfer, Validation
-
-E, R = EndpointState, RevisionState
-LIMITS = Limits(60.0)
-ID = UUID(int=1)
-
-
-def revision(number: int, state: RevisionState, **values: object) -> RevisionSnapshot:
-    made = RevisionSnapshot(number, f"engine-x-r{number}", {}, "d", applied_replicas=1, state=state)
-    if state in (R.DRAINING, R.REMOVED, R.FAILED):
-        made = replace(made, desired="removed")
-    return replace(made, **values)  # type: ignore[arg-type]
-
-
-def endpoint(*revisions: RevisionSnapshot, **values: object) -> EndpointSnapshot:
-    made = EndpointSnapshot(
-        ID, ID, ID, "smol", ID, "running", E.RUNNING, "engine-x-r1", {}, 1, revisions=revisions
-    )
-    return replace(made, **values)  # type: ignore[arg-type]
-
-
-def running(state: RevisionState = R.READY, **values: object) -> EndpointSnapshot:
-    """One revision, which serves."""
-    seen = E.RUNNING if state is R.READY else E.DEGRADED
-    return endpoint(revision(1, state, **values), state=seen, serving=1, target=1)
-
-
-def updating(state: RevisionState, **values: object) -> EndpointSnapshot:
-    """Revision 1 serves, 2 is on its way."""
-    two = revision(2, state, **{"strategy": "surge", **values})
-    return endpoint(revision(1, R.READY), two, state=E.UPDATING, serving=1, target=2)
-
-
-def step(
-    of: EndpointSnapshot, first: EngineStatus = "running", second: EngineStatus = "absent"
-) -> Step | None:
-    seen = {
-        "engine-x-r1": EngineObservation(first, "why"),
-        "engine-x-r2": EngineObservation(second),
-    }
-    return choose_next_step(
-        of, {name: each for name, each in seen.items() if each.status != "absent"}, LIMITS
-    )
-
-
-def changed(found: Step | EndpointChange | None) -> tuple[EndpointState, int | None, int | None]:
-    change = found.change if isinstance(found, Step) else found
-    assert change is not None
-    return change.state, change.serving, change.target
-
-
-def only(found: Step | EndpointChange | None) -> RevisionChange:
-    change = found.change if isinstance(found, Step) else found
-    assert change is not None
-    (single,) = change.revisions
-    return single
+from tests.supervisor.revisions import (
+    LIMITS,
+    E,
+    R,
+    changed,
+    drained,
+    endpoint,
+    only,
+    revision,
+    running,
+    step,
+    updating,
+)
 
 
 def test_at_rest_nothing_is_done() -> None:
@@ -115,7 +67,7 @@ def test_a_switch_closes_the_old_revision_and_drains_it() -> None:
     new, old = change.revisions
     assert (new.number, new.state) == (2, R.READY)
     assert (old.number, old.state, old.allowed_s, old.desired) == (
-        1, R.DRAINING, DRAIN_S, "removed",
+        1, R.DRAINING, CLOSING_S, "removed",
     )  # fmt: skip
 
 
@@ -124,9 +76,14 @@ def test_what_drains_is_deleted_only_after_its_time() -> None:
     of = endpoint(old, revision(2, R.READY), serving=2, target=2)
     assert step(of, second="running") is None
     late = replace(of, revisions=(replace(old, overdue=True), of.revisions[1]))
-    assert step(late, second="running") == Step(1, Effect.DELETE)
-    assert step(late, first="deleting", second="running") is None
-    gone = step(late, first="absent", second="running")
+    deleted = step(late, second="running")
+    assert deleted is not None
+    assert (deleted.number, deleted.effect) == (1, Effect.DELETE)
+    assert (only(deleted).state, only(deleted).allowed_s) == (R.DRAINING, 900.0)
+    drains = replace(of, revisions=(drained(), of.revisions[1]))
+    assert step(drains, first="deleting", second="running") == Step(1, Effect.COUNT)
+    gone = step(drains, first="absent", second="running")
+    assert only(gone).reason is None
     assert only(gone).state is R.REMOVED
     assert changed(gone) == (E.RUNNING, 2, 2)
 
@@ -318,23 +275,3 @@ def test_an_application_that_vanishes_before_it_is_ready_is_tried_three_times() 
     assert changed(step(updating(R.DEPLOYING, crashes=2))) == (E.RUNNING, 1, 1)
     back = step(updating(R.VERIFYING))
     assert (only(back).state, only(back).applied_replicas) == (R.DEPLOYING, 1)
-
-
-@pytest.mark.parametrize(
-    ("desired", "state", "rests"),
-    [("stopped", E.STOPPING, E.STOPPED), ("deleted", E.DELETING, E.DELETED)],
-)
-def test_a_stop_removes_every_engine_and_then_rests(
-    desired: str, state: EndpointState, rests: EndpointState
-) -> None:
-    asked = revision(1, R.READY, desired="removed")
-    of = endpoint(asked, desired=desired, state=state, serving=1, target=1)
-    assert step(of) == Step(1, Effect.DELETE)
-    assert step(of, first="deleting") is None
-    removed = step(of, first="absent")
-    assert (changed(removed)[0], only(removed).state) == (state, R.REMOVED)
-    rest = step(replace(of, revisions=(replace(asked, state=R.REMOVED),)), first="absent")
-    assert changed(rest) == (rests, None, 1)
-    # Also what had failed before must be gone.
-    failed = replace(of, revisions=(revision(1, R.FAILED),))
-    assert step(failed, first="deleting") is None

@@ -308,7 +308,7 @@ async def test_unknown_engines_go_after_a_minute_and_known_ones_stay(site: Site)
     lease = Lease(site.database)
     assert await lease.hold()
     rows = LeasedRows(site.database, lease)
-    reconciler = EndpointReconciler(rows, site.engines, 60.0, clock=lambda: now[0])
+    reconciler = EndpointReconciler(rows, site.engines, Limits(60.0, 120.0), clock=lambda: now[0])
     for stray in ("engine-ffffffffffffffffffffffff-r9", "gateway"):
         site.engines.applications[stray] = EngineObservation("running")
     for now[0] in (0.0, UNKNOWN_S - 0.1):

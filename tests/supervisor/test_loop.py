@@ -10,11 +10,13 @@ from sqlalchemy import text
 from foundry.errors import DatabaseUnavailable
 from foundry.execution.jobs.service import JobLease
 from foundry.infra.database import Database
+from foundry.supervisor.decisions import Limits
 from foundry.supervisor.loop import Chore, Punctuality, Supervisor
 from foundry.supervisor.ports import DriverObservation
 from tests.execution.jobs.test_leases import state, submit
 from tests.fakes.cluster import FakeEngines, FakeLauncher
 
+LIMITS = Limits(60.0, 120.0)
 pytestmark = pytest.mark.postgres
 
 
@@ -25,7 +27,7 @@ class Watchtower:
         self.launcher, self.engines = FakeLauncher(), FakeEngines()
         self.now = 1000.0
         self.supervisor = Supervisor(
-            database, self.launcher, self.engines, 60.0, clock=lambda: self.now
+            database, self.launcher, self.engines, LIMITS, clock=lambda: self.now
         )
 
     async def running_unheard(self, database: Database) -> UUID:
@@ -87,7 +89,11 @@ async def test_a_chore_that_fails_is_done_again_and_stops_nothing(database: Data
         return turns
 
     supervisor = Supervisor(
-        database, FakeLauncher(), FakeEngines(), 60.0, chores=[Chore("work", work, 0.01)]
+        database,
+        FakeLauncher(),
+        FakeEngines(),
+        LIMITS,
+        chores=[Chore("work", work, 0.01)],
     )
     assert await supervisor.lease.hold()
     running = asyncio.create_task(supervisor.run())
@@ -111,7 +117,7 @@ async def test_only_the_holder_of_the_lease_acts(database: Database) -> None:
         return Chore(name, work, 0.01)
 
     first, second = (
-        Supervisor(database, FakeLauncher(), FakeEngines(), 60.0, chores=[chore(name)])
+        Supervisor(database, FakeLauncher(), FakeEngines(), LIMITS, chores=[chore(name)])
         for name in done
     )
     assert await first.lease.hold()
@@ -157,7 +163,7 @@ async def test_the_status_names_every_pass_and_chore(database: Database) -> None
         database,
         FakeLauncher(),
         FakeEngines(),
-        60.0,
+        LIMITS,
         clock=lambda: now,
         chores=[Chore("reviews", work, 3600.0)],
     )
@@ -178,4 +184,4 @@ async def test_two_chores_of_one_name_would_hide_each_other(database: Database) 
 
     chores = [Chore("blobs", work, 1.0), Chore("blobs", work, 1.0)]
     with pytest.raises(ValueError, match="two chores share a name"):
-        Supervisor(database, FakeLauncher(), FakeEngines(), 60.0, chores=chores)
+        Supervisor(database, FakeLauncher(), FakeEngines(), LIMITS, chores=chores)

@@ -133,6 +133,31 @@ async def test_an_unknown_application_is_deleted_already(
         await engines.delete(NAME)
 
 
+async def test_what_is_deleted_now_is_deleted_first_and_then_killed(
+    engines: ServeEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(serve, "delete", lambda name, **_: done.append(f"delete {name}"))
+    monkeypatch.setattr(serve_engines, "kill_replicas", lambda name: done.append(f"kill {name}"))
+    await engines.delete(NAME)
+    assert done == [f"delete {NAME}"]
+    await engines.delete(NAME, now=True)
+    assert done[1:] == [f"delete {NAME}", f"kill {NAME}"]
+    # Also what Serve knows no more may have a replica that hangs.
+    monkeypatch.setattr(serve, "delete", raising(KeyError(NAME)))
+    await engines.delete(NAME, now=True)
+    assert done[3:] == [f"kill {NAME}"]
+
+
+async def test_requests_that_cannot_be_counted_are_unknown(
+    engines: ServeEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve_engines, "count_running_requests", lambda *_: 3)
+    assert await engines.count_requests(NAME) == 3
+    monkeypatch.setattr(serve_engines, "count_running_requests", raising(RayActorError()))
+    assert await engines.count_requests(NAME) is None
+
+
 async def test_a_frozen_ray_holds_no_other_thread() -> None:
     thaw = threading.Event()
     frozen = RayCalls(timeout_s=0.05, threads=2)

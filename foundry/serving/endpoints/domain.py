@@ -12,7 +12,11 @@ A revision:
 
     PENDING -> VALIDATING -> TRANSFERRING -> DEPLOYING -> VERIFYING -> READY <-> DEGRADED
         each of these --late, refused, crash loop--> FAILED
-        READY, DEGRADED --replaced--> DRAINING -> REMOVED -> PENDING (the successor failed)
+        each of these --replaced, stopped--> DRAINING -> REMOVED
+                                                         REMOVED -> PENDING (the successor failed)
+
+DRAINING has two parts. Gateways first forget the route, unless the endpoint is stopped: then they
+refuse already. Then the application is deleted, and requests that run go on until its deadline.
 """
 
 import hashlib
@@ -267,6 +271,14 @@ class EndpointSnapshot:
     def revision(self) -> int:
         """That requests reach, or will reach first; 0: it was never deployed."""
         return self.serving or self.target or 0
+
+    @property
+    def wish(self) -> tuple[object, ...]:
+        """What its owner asks for: compared to see that they have asked for something else."""
+        target = self.find_revision(self.target)
+        # A stop whose time is over, as by `now`, is another one than one that waits.
+        cut_off = self.desired != "running" and any(each.overdue for each in self.revisions)
+        return (self.desired, self.target, target.replicas if target else 0, cut_off)
 
     def find_revision(self, number: int | None) -> RevisionSnapshot | None:
         return next((each for each in self.revisions if each.number == number), None)

@@ -99,7 +99,11 @@ class RevisionRows:
         self._db = db
 
     async def add(self, revision: EndpointRevision, allowed_s: float) -> None:
-        """Args: allowed_s: how long it may wait to be begun."""
+        """Insert a revision that waits to be begun.
+
+        Args:
+            allowed_s: how long it may wait.
+        """
         revision.deadline_at = _from_now(allowed_s)
         self._db.add(revision)
         await self._db.flush()
@@ -134,6 +138,26 @@ class RevisionRows:
                 EndpointRevision.number.not_in(list(keep)),
             )
             .values(desired="removed", updated_at=func.now())
+        )
+
+    async def release(self, endpoint_id: UUID, *, now: bool) -> None:
+        """Ask for every revision to be removed.
+
+        Args:
+            now: their time is over; else it begins anew when the supervisor drains them.
+        """
+        await self._db.execute(
+            update(EndpointRevision)
+            .where(
+                EndpointRevision.endpoint_id == endpoint_id,
+                EndpointRevision.state.not_in(_GONE),
+            )
+            .values(
+                desired="removed",
+                deadline_at=func.now() if now else None,
+                progress={},
+                updated_at=func.now(),
+            )
         )
 
     async def scale(self, endpoint_id: UUID, numbers: Collection[int], replicas: int) -> None:

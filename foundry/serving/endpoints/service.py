@@ -219,21 +219,26 @@ class Endpoints:
         newer = await self._revision(endpoint, after)
         return RevisionDiff.of(before, after, older.config, newer.config)
 
-    async def stop(self, endpoint_id: UUID) -> Endpoint:
-        """Ask for it to drain and release what it holds; one that rests is left alone."""
-        endpoint = _found(await self._rows.get(endpoint_id, lock=True), endpoint_id)
-        if endpoint.state not in states_before(EndpointState.STOPPING):
-            return endpoint
-        await self._revisions.retire(endpoint.id)
-        return await self._desire(endpoint, "stopped", EndpointState.STOPPING)
+    async def stop(self, endpoint_id: UUID, *, now: bool = False) -> Endpoint:
+        """Ask for it to drain and release what it holds; one that rests is left alone.
 
-    async def delete(self, endpoint_id: UUID) -> Endpoint:
-        """Ask for it to stop and to be forgotten."""
+        Args:
+            now: cut its running requests off, also those of a stop that is under way.
+        """
         endpoint = _found(await self._rows.get(endpoint_id, lock=True), endpoint_id)
-        if endpoint.state == EndpointState.DELETING:
+        hastens = now and endpoint.state == EndpointState.STOPPING
+        if not hastens and endpoint.state not in states_before(EndpointState.STOPPING):
             return endpoint
-        await self._revisions.retire(endpoint.id)
-        return await self._desire(endpoint, "deleted", EndpointState.DELETING)
+        await self._revisions.release(endpoint.id, now=now)
+        return await self._desire(endpoint, "stopped", EndpointState.STOPPING, now=now)
+
+    async def delete(self, endpoint_id: UUID, *, now: bool = False) -> Endpoint:
+        """Ask for it to stop and to be forgotten. Args: now: as of `stop`."""
+        endpoint = _found(await self._rows.get(endpoint_id, lock=True), endpoint_id)
+        if endpoint.state == EndpointState.DELETING and not now:
+            return endpoint
+        await self._revisions.release(endpoint.id, now=now)
+        return await self._desire(endpoint, "deleted", EndpointState.DELETING, now=now)
 
     async def _begin(
         self,
@@ -246,7 +251,8 @@ class Endpoints:
         """A new revision becomes the target; what serves goes on until the new one does."""
         if endpoint.state in (EndpointState.STOPPING, EndpointState.DELETING):
             raise Conflict(
-                f"endpoint {endpoint.name} is {endpoint.state}: wait until that is done",
+                f"endpoint {endpoint.name} is {endpoint.state}: wait until that is done, or end "
+                f"its running requests with `foundry endpoints stop {endpoint.name} --now`",
                 state=endpoint.state,
             )
         await self._check(config, await self._registry.hold(endpoint.model_version_id))
