@@ -7,11 +7,12 @@ from uuid import UUID
 from ray import serve
 from ray.serve import Application
 
-from foundry.config import load_settings
+from foundry.config import ServingSettings
 from foundry.serving.engine.deployment import DEPLOYMENT, Closed, EngineReplica, EngineSpec
 from foundry.serving.engine.hardware import Hardware, Node
 from foundry.serving.engine.options import EngineOptions, serving_of
 from foundry.serving.engine.runtime import VllmRules
+from foundry.serving.engine.shape import ModelShape, limit_context
 from foundry.serving.engine.upstream import HandleUpstream
 from foundry.supervisor.serve_engines import prove_answers
 
@@ -37,24 +38,24 @@ _ENVIRONMENT = {
 class VllmRuntime(VllmRules):
     """Implements the supervisor's `Runtime`."""
 
-    def __init__(self) -> None:
+    def __init__(self, serving: ServingSettings) -> None:
+        super().__init__(serving)
         self._upstream = HandleUpstream(DEPLOYMENT)
 
     def build(self, args: Mapping[str, Any]) -> Application:
         """An engine application.
 
         Args:
-            args: `base_version_id`, `app_name`, `config_digest`, `hardware`, and `config`: of the
-                revision, which overrides fields of the settings' serving section and holds the
-                engine's options.
+            args: `base_version_id`, `app_name`, `config_digest`, `hardware`, `model`: its shape,
+                and `config`: of the revision, which overrides fields of the settings' serving
+                section and holds the engine's options.
         Raises:
             InvalidConfiguration: engines of this cluster cannot be configured so.
         """
-        settings = load_settings()
         config, hardware = dict(args.get("config") or {}), cast(Hardware, args["hardware"])
         options = EngineOptions.of(config)
         options.check(hardware)
-        serving = serving_of(settings.serving, config)
+        serving = limit_context(serving_of(self._serving, config), cast(ModelShape, args["model"]))
         spec = EngineSpec(
             UUID(str(args["base_version_id"])), str(args["app_name"]), serving, options
         )

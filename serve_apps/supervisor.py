@@ -9,9 +9,11 @@ from typing import Any
 import ray
 
 from foundry.config import Settings, load_settings
-from foundry.infra.wiring import open_database
+from foundry.infra.wiring import open_database, open_objects
+from foundry.serving.endpoints.checking import ModelShapes
 from foundry.supervisor.decisions import Limits
 from foundry.supervisor.loop import Supervisor
+from foundry.supervisor.model_shapes import RegisteredShapes
 from foundry.supervisor.ray_calls import RayCalls
 from foundry.supervisor.ray_hardware import RayHardware
 from foundry.supervisor.ray_jobs import RayJobs
@@ -53,7 +55,13 @@ class SupervisorActor:
 
     async def _run(self, settings: Settings) -> None:
         database, calls = open_database(settings), RayCalls()
-        engines = ServeEngines(VllmRuntime(), RayHardware(calls), RayTransfers(calls), calls)
+        engines = ServeEngines(
+            VllmRuntime(settings.serving),
+            RayHardware(calls),
+            RegisteredShapes(database, ModelShapes(open_objects(settings))),
+            RayTransfers(calls),
+            calls,
+        )
         self._supervisor = Supervisor(
             database,
             RayJobs.from_settings(settings),

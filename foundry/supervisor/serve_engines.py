@@ -24,6 +24,7 @@ from foundry.serving.engine.hardware import LiveHardware
 from foundry.serving.engine.options import EngineOptions
 from foundry.serving.engine.runtime import RuntimeRules, fits_beside
 from foundry.serving.engine.upstream import HandleUpstream
+from foundry.supervisor.model_shapes import EndpointShapes
 from foundry.supervisor.ports import EngineObservation, EngineStatus, Transfer, Validation
 from foundry.supervisor.ray_calls import RayCalls
 from foundry.supervisor.serve_replicas import count_running_requests, kill_replicas
@@ -56,10 +57,16 @@ class ServeEngines:
     """Engine applications of this cluster's Ray Serve."""
 
     def __init__(
-        self, runtime: Runtime, hardware: LiveHardware, transfers: Transfers, calls: RayCalls
+        self,
+        runtime: Runtime,
+        hardware: LiveHardware,
+        shapes: EndpointShapes,
+        transfers: Transfers,
+        calls: RayCalls,
     ) -> None:
         self._runtime = runtime
         self._hardware = hardware
+        self._shapes = shapes
         self._transfers = transfers
         self._calls = calls
 
@@ -76,7 +83,8 @@ class ServeEngines:
         """Raises Unavailable."""
         hardware = await self._hardware.read_hardware()
         config = {**revision.config, "replicas": revision.replicas}
-        report = self._runtime.supports(config, hardware)
+        model = await self._shapes.read_shape(endpoint)
+        report = self._runtime.supports(config, hardware, model=model)
         options = EngineOptions.of(config)
         beside = fits_beside(options, hardware)
         if options.strategy is not None:
@@ -97,6 +105,7 @@ class ServeEngines:
                 "config": {**revision.config, "replicas": revision.replicas},
                 "config_digest": revision.config_digest,
                 "hardware": hardware,
+                "model": await self._shapes.read_shape(endpoint),
             }
         )
         target = RunTarget(target=application, name=revision.app_name, route_prefix=None)

@@ -13,15 +13,19 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus, ServeStatus
 
+from foundry.config import ServingSettings
+from foundry.engines.budsim.model_config import model_spec
 from foundry.errors import EngineFailed, InvalidRequest, Overloaded, Unavailable
 from foundry.infra.wire.frames import CallContext, Fault, Frame, Head, Kind, Tail, Usage
 from foundry.serving.endpoints.domain import EndpointSnapshot, EndpointState, RevisionSnapshot
 from foundry.serving.engine.hardware import Hardware, Node
 from foundry.serving.engine.runtime import VllmRules
+from foundry.serving.engine.shape import ModelShape
 from foundry.supervisor import serve_engines
 from foundry.supervisor.ports import EngineObservation, Transfer
 from foundry.supervisor.ray_calls import RayCalls
 from foundry.supervisor.serve_engines import ServeEngines, prove_answers
+from tests.serving.recommendations.questions import LLAMA
 
 NAME = "engine-x-r1"
 ID = UUID(int=1)
@@ -38,6 +42,7 @@ RAY_FAULTS = [
 
 class FakeRuntime(VllmRules):
     def __init__(self) -> None:
+        super().__init__(ServingSettings())
         self.built: list[dict[str, Any]] = []
 
     def build(self, args: Any) -> Any:
@@ -54,6 +59,13 @@ class FakeHardware:
 
     async def read_hardware(self) -> Hardware:
         return self.hardware
+
+
+class FakeShapes:
+    """Of Llama-3-8B, with half of its context."""
+
+    async def read_shape(self, endpoint: EndpointSnapshot) -> ModelShape:
+        return ModelShape(4096, model_spec(LLAMA))
 
 
 class FakeTransfers:
@@ -77,7 +89,7 @@ def calls() -> Any:
 
 @pytest.fixture
 def engines(calls: RayCalls) -> ServeEngines:
-    return ServeEngines(FakeRuntime(), FakeHardware(), FakeTransfers(), calls)
+    return ServeEngines(FakeRuntime(), FakeHardware(), FakeShapes(), FakeTransfers(), calls)
 
 
 def raising(error: Exception) -> Callable[..., Any]:
@@ -216,11 +228,24 @@ async def test_the_strategy_follows_the_room_unless_it_is_configured(
     assert (found.reasons, found.missing, found.strategy) == ((), (), strategy)
 
 
+async def test_the_model_is_checked_again_before_anything_is_touched(
+    engines: ServeEngines,
+) -> None:
+    found = await engines.validate(*snapshots(tensor_parallel_size=3, max_model_len=5000))
+    assert [each.split(":")[0] for each in found.reasons] == [
+        "max_model_len 5000 is more than the model's context of 4096",
+        "tensor_parallel_size 3 does not divide the model's 32 attention heads with 8 key-value "
+        "heads",
+        "one sequence of max_model_len 4096 needs 1.07 GB of KV cache, and engines on CPUs have "
+        "0.54 GB",
+    ]
+
+
 async def test_an_application_is_built_for_the_wanted_replicas(
     calls: RayCalls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime, hardware = FakeRuntime(), FakeHardware()
-    engines = ServeEngines(runtime, hardware, FakeTransfers(), calls)
+    engines = ServeEngines(runtime, hardware, FakeShapes(), FakeTransfers(), calls)
     started: list[Any] = []
     monkeypatch.setattr(serve, "run_many", lambda targets, **_: started.extend(targets))
     monkeypatch.setattr(serve_engines, "_get_global_client", lambda **_: object())
@@ -232,6 +257,7 @@ async def test_an_application_is_built_for_the_wanted_replicas(
             "config": {"max_num_seqs": 3, "replicas": 2},
             "config_digest": "digest",
             "hardware": hardware.hardware,
+            "model": ModelShape(4096, model_spec(LLAMA)),
         }
     ]
     assert [(target.name, target.route_prefix) for target in started] == [(NAME, None)]

@@ -23,7 +23,7 @@ from foundry.infra.wiring import open_objects
 from foundry.serving.recommendations import numerics, trained
 from foundry.serving.recommendations.domain import Question
 
-_TYPE_PREFIX = "accelerator_type:"
+TYPE_PREFIX = "accelerator_type:"
 _DEVICES = {"GPU", "HPU", "NPU", "TPU"}
 # Ray gives a task one thread; the engine takes every core.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -118,7 +118,7 @@ def accelerators(resources: Mapping[str, float]) -> dict[str, str]:
     from foundry.engines.budsim.catalogue import Catalogue
 
     catalogue = Catalogue.shipped()
-    types = [name.removeprefix(_TYPE_PREFIX) for name in resources if name.startswith(_TYPE_PREFIX)]
+    types = [name.removeprefix(TYPE_PREFIX) for name in resources if name.startswith(TYPE_PREFIX)]
     return {catalogue.gpu(kind).id: kind for kind in types if kind in catalogue}
 
 

@@ -33,8 +33,8 @@ def _endpoints(request: Request, db: Db) -> Endpoints:
     audit = AuditTrail(db, principal, request.state.request_id)
     registry = Registry(db, request.app.state.objects, audit, principal)
     searches: Searches = request.app.state.searches
-    hardware = request.app.state.hardware
-    return Endpoints(db, audit, principal, registry, searches.learnt, hardware=hardware)
+    check = request.app.state.engine_check
+    return Endpoints(db, audit, principal, registry, searches.learnt, check)
 
 
 def _recommendations(request: Request, db: Db) -> Recommendations:

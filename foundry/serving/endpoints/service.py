@@ -1,18 +1,18 @@
 """Endpoints as their owners see them; `routing` and `supervision` are the other two sides."""
 
 from collections.abc import Mapping
-from contextlib import suppress
-from typing import Any, cast
+from typing import cast
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from foundry.catalog.registry.service import ModelVersion, Registry
-from foundry.errors import Conflict, InvalidConfiguration, NotFound, Unavailable
+from foundry.errors import Conflict, NotFound
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
 from foundry.infra.cursors import DEFAULT_LIMIT, Page, decode, page_of
 from foundry.infra.database import utcnow
+from foundry.serving.endpoints.checking import EngineCheck
 from foundry.serving.endpoints.configuring import Configuring, PlannedDeploy, plan_deploy
 from foundry.serving.endpoints.domain import (
     SERVING,
@@ -31,8 +31,6 @@ from foundry.serving.endpoints.routing import Routing
 from foundry.serving.endpoints.schemas import EndpointConfigure
 from foundry.serving.endpoints.supervision import list_unsettled_endpoints
 from foundry.serving.endpoints.tables import Endpoint, EndpointRevision
-from foundry.serving.engine.hardware import LiveHardware
-from foundry.serving.engine.runtime import RuntimeRules, VllmRules
 from foundry.serving.recommendations.searching import CurrentLearnt, nothing_learnt
 from foundry.serving.recommendations.service import (
     Approved,
@@ -64,14 +62,12 @@ class Endpoints:
         principal: Principal,
         registry: Registry,
         learnt: CurrentLearnt = nothing_learnt,
-        rules: RuntimeRules | None = None,
-        hardware: LiveHardware | None = None,
+        check: EngineCheck | None = None,
     ) -> None:
-        """Args: hardware: of the cluster; None: only what holds everywhere is checked."""
+        """Args: check: of configurations; None: only of what holds everywhere."""
         self._db = db
         self._learnt = learnt
-        self._rules = rules or VllmRules()
-        self._hardware = hardware
+        self._engine_check = check or EngineCheck()
         self._audit = audit
         self._principal = principal
         self._registry = registry
@@ -97,7 +93,7 @@ class Endpoints:
         existing = named if name is not None else await self._rows.find_of_version(base.id)
         if existing is not None and existing.model_version_id == base.id:
             return existing, False
-        await self._check(config or {}, base, anywhere=True)
+        await self._engine_check.check(self._registry, base, config or {}, anywhere=True)
         endpoint = Endpoint(
             tenant_id=self._principal.tenant_id,
             project_id=self._principal.project_id,
@@ -185,7 +181,8 @@ class Endpoints:
         if endpoint.state == EndpointState.DELETING:
             raise Conflict(f"endpoint {endpoint.name} is being deleted", state=endpoint.state)
         config = {**endpoint.config, "replicas": replicas}
-        await self._check(config, await self._registry.hold(endpoint.model_version_id))
+        base = await self._registry.hold(endpoint.model_version_id)
+        await self._engine_check.check(self._registry, base, config)
         before: dict[str, object] = {"replicas": endpoint.config.get("replicas", 1)}
         numbers = {endpoint.serving_revision, endpoint.target_revision} - {None}
         await self._revisions.scale(endpoint.id, cast(set[int], numbers), replicas)
@@ -255,7 +252,8 @@ class Endpoints:
                 f"its running requests with `foundry endpoints stop {endpoint.name} --now`",
                 state=endpoint.state,
             )
-        await self._check(config, await self._registry.hold(endpoint.model_version_id))
+        base = await self._registry.hold(endpoint.model_version_id)
+        await self._engine_check.check(self._registry, base, config)
         revision = await self._add_revision(endpoint, config)
         serving = endpoint.serving_revision
         await self._revisions.retire(endpoint.id, keep=[revision.number, *filter(None, [serving])])
@@ -318,24 +316,6 @@ class Endpoints:
         endpoint.version += 1
         endpoint.updated_at = utcnow()
         await self._db.flush()
-
-    async def _check(
-        self, config: Mapping[str, Any], base: ModelVersion, *, anywhere: bool = False
-    ) -> None:
-        """Raises InvalidConfiguration.
-
-        Args:
-            anywhere: nothing is started yet, so the cluster may still grow.
-        """
-        hardware = None
-        if self._hardware is not None and not anywhere:
-            # The supervisor checks again: a cluster that does not answer refuses nothing here.
-            with suppress(Unavailable):
-                hardware = await self._hardware.read_hardware()
-        report = self._rules.supports(config, hardware, context_length=base.context_length)
-        if not report.ok:
-            violations = [*report.reasons, *report.missing]
-            raise InvalidConfiguration("; ".join(violations), violations=violations)
 
     async def _locked(self, endpoint_id: UUID) -> Endpoint:
         """The endpoint, which nobody else changes before this transaction ends."""
