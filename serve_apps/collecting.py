@@ -15,14 +15,17 @@ from foundry.execution.workers.collecting import JobCollector, clean_node
 from foundry.infra.database import Database
 from foundry.infra.wiring import cache_dir, open_objects
 from foundry.supervisor.loop import Chore
+from foundry.supervisor.ray_calls import RayCalls
 
 _PERIOD_S = 300.0
 _NODE_DEADLINE_S = 120.0
+# One node after the other: thirty that freeze at once are still got through.
+_NODES_DEADLINE_S = 3600.0
 
 log = logging.getLogger(__name__)
 
 
-def collecting_chores(settings: Settings, database: Database) -> list[Chore]:
+def collecting_chores(settings: Settings, database: Database, calls: RayCalls) -> list[Chore]:
     objects = open_objects(settings)
     jobs = JobCollector(database, objects, settings.retention.resumable_days * 86_400.0)
 
@@ -30,7 +33,7 @@ def collecting_chores(settings: Settings, database: Database) -> list[Chore]:
         active = await list_active_ids(database)
         limit = int(settings.retention.cache_gb * 2**30)
         arguments = (settings.home, cache_dir(settings), active, limit)
-        for node in await asyncio.to_thread(_living_nodes):
+        for node in await calls.run(_living_nodes):
             affinity = NodeAffinitySchedulingStrategy(node, soft=False)
             task: Any = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=affinity)(
                 clean_node
@@ -53,7 +56,7 @@ def collecting_chores(settings: Settings, database: Database) -> list[Chore]:
     return [
         Chore("job leftovers", jobs.collect, _PERIOD_S),
         Chore("blobs", collect_objects, _PERIOD_S),
-        Chore("node caches", clean_nodes, _PERIOD_S),
+        Chore("node caches", clean_nodes, _PERIOD_S, _NODES_DEADLINE_S),
     ]
 
 

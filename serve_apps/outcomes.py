@@ -16,6 +16,9 @@ from foundry.serving.outcomes.service import Closing
 from foundry.serving.recommendations.running import Searches
 from foundry.supervisor.loop import Chore
 
+# A search for each endpoint that runs, one after the other, half a minute each on two cores.
+_REVIEWS_DEADLINE_S = 6 * 3600.0
+
 
 def outcome_chores(settings: Settings, database: Database) -> list[Chore]:
     objects, cluster = open_objects(settings), RayCluster()
@@ -44,5 +47,5 @@ def outcome_chores(settings: Settings, database: Database) -> list[Chore]:
 
     return [
         Chore("outcomes", close, settings.outcomes.close_s),
-        Chore("reviews", review, settings.outcomes.review_s),
+        Chore("reviews", review, settings.outcomes.review_s, _REVIEWS_DEADLINE_S),
     ]

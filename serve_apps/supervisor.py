@@ -69,7 +69,7 @@ class SupervisorActor:
             Limits(settings.serving.engine_start_timeout_s, settings.serving.stop_drain_s),
             chores=[
                 *outcome_chores(settings, database),
-                *collecting_chores(settings, database),
+                *collecting_chores(settings, database, calls),
             ],
         )
         await self._supervisor.run()

@@ -22,6 +22,10 @@ from foundry.supervisor.ports import EngineHost, JobLauncher
 log = logging.getLogger(__name__)
 
 PERIOD_S = 1.0
+# A pass only lists and offers: a few queries and one look at the cluster.
+PASS_DEADLINE_S = 60.0
+# What a chore does beside (objects to list, windows to close) is bounded in number.
+CHORE_DEADLINE_S = 900.0
 # Turns that a chore may miss before it is overdue: one may fail, one may be slow.
 _MISSED_TURNS = 3
 # Short periods are not measured against a busy machine's hiccups.
@@ -30,11 +34,16 @@ _LEAST_OVERDUE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Chore:
-    """Work beside the reconciling, every so many seconds; a failure waits for the next turn."""
+    """Work beside the reconciling, every so many seconds; a failure waits for the next turn.
+
+    Attributes:
+        deadline_s: of one turn; one that hangs fails by it.
+    """
 
     name: str
     step: Callable[[], Awaitable[object]]
     period_s: float
+    deadline_s: float = CHORE_DEADLINE_S
 
     @property
     def overdue_s(self) -> float:
@@ -98,8 +107,8 @@ class Supervisor:
             LeasedRows(database, self.lease), engines, limits, clock
         )
         passes = (
-            Chore("jobs", self.jobs.reconcile, PERIOD_S),
-            Chore("endpoints", self.endpoints.reconcile, PERIOD_S),
+            Chore("jobs", self.jobs.reconcile, PERIOD_S, PASS_DEADLINE_S),
+            Chore("endpoints", self.endpoints.reconcile, PERIOD_S, PASS_DEADLINE_S),
         )
         names = [chore.name for chore in (*passes, *chores)]
         if len(set(names)) < len(names):
@@ -170,7 +179,8 @@ class Supervisor:
         while True:
             try:
                 if self.lease.held:
-                    await chore.step()
+                    async with asyncio.timeout(chore.deadline_s):
+                        await chore.step()
                     punctuality.succeed(self._clock())
                 else:
                     punctuality.wait(self._clock())

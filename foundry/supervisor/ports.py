@@ -79,7 +79,11 @@ class DriverObservation:
 
 
 class JobLauncher(Protocol):
-    """Ray's job submission. Every call has a deadline and raises what Ray raises."""
+    """Ray's job submission. Every call has a deadline.
+
+    Raises:
+        Unavailable: Ray did not answer, or not what it should; the call may be repeated.
+    """
 
     async def submit(self, submission_id: str, job_id: UUID) -> None:
         """Start the driver of a job; a known submission id changes nothing."""

@@ -104,6 +104,28 @@ async def test_a_chore_that_fails_is_done_again_and_stops_nothing(database: Data
     assert turns >= 2
 
 
+async def test_a_turn_that_hangs_ends_by_its_deadline(database: Database) -> None:
+    turns, again = 0, asyncio.Event()
+
+    async def hang() -> None:
+        nonlocal turns
+        turns += 1
+        if turns > 1:
+            again.set()
+        await asyncio.Event().wait()
+
+    chores = [Chore("hangs", hang, 0.01, deadline_s=0.01)]
+    supervisor = Supervisor(database, FakeLauncher(), FakeEngines(), LIMITS, chores=chores)
+    assert await supervisor.lease.hold()
+    running = asyncio.create_task(supervisor.run())
+    await asyncio.wait_for(again.wait(), 20)
+    found = supervisor.status()["chores"]
+    assert isinstance(found, dict)
+    assert found["hangs"]["succeeded_s_ago"] is None
+    running.cancel()
+    await asyncio.wait({running})
+
+
 async def test_only_the_holder_of_the_lease_acts(database: Database) -> None:
     """A second supervisor does nothing until the first has given the lease up."""
     turns: list[str] = []
