@@ -100,7 +100,7 @@ async def test_an_id_that_ray_has_is_not_submitted_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", [TimeoutError("t"), KeyError("k"), BROKEN, ConnectionError("refused")]
+    "fault", [TimeoutError("read timed out"), KeyError("k"), BROKEN, ConnectionError("refused")]
 )
 async def test_what_ray_raises_may_be_tried_again(fault: Exception) -> None:
     client = FakeClient(faults={"submit": fault, "stop": fault, "info": fault})
