@@ -6,6 +6,8 @@ An endpoint's own state follows from those of its revisions.
 from dataclasses import replace
 
 from foundry.serving.endpoints.domain import (
+    LONGEST_ANSWER_S,
+    PENDING_S,
     EndpointChange,
     EndpointSnapshot,
     EndpointState,
@@ -18,15 +20,11 @@ from foundry.supervisor.ports import Transfer, Validation
 _E = EndpointState
 _R = RevisionState
 
-# Minutes of the specification. A place may come free, nodes may join.
-PENDING_S = 900.0
-# Without progress: a transfer of any size may take as long as it moves.
+# The specification's minutes without progress: a transfer of any size may take as long as it moves.
 TRANSFERRING_S = 300.0
 VERIFYING_S = 300.0
 # Gateways remember a route for a second: an engine that is replaced is deleted once they forgot it.
 CLOSING_S = 3.0
-# Gateways cut every answer off after this, so an engine that is replaced owes nobody more.
-LONGEST_ANSWER_S = 900.0
 # An application that is being deleted has its drain and some.
 ROOM_S = LONGEST_ANSWER_S + 60.0
 # Replicas that were killed are gone in a second or two; a lost node may keep one longer.

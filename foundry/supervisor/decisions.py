@@ -19,7 +19,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from foundry.serving.endpoints.domain import (
+    CRASH_WINDOW_S,
     ENDED,
+    LONGEST_ANSWER_S,
+    MAX_CRASHES,
+    PENDING_S,
     EndpointChange,
     EndpointSnapshot,
     EndpointState,
@@ -27,8 +31,6 @@ from foundry.serving.endpoints.domain import (
     RevisionState,
 )
 from foundry.supervisor.changes import (
-    LONGEST_ANSWER_S,
-    PENDING_S,
     ROOM_S,
     TRANSFERRING_S,
     VERIFYING_S,
@@ -46,9 +48,6 @@ from foundry.supervisor.ports import ABSENT, EngineObservation, EngineStatus
 
 _E = EndpointState
 _R = RevisionState
-
-# Crashes within ten minutes that make a crash loop.
-MAX_CRASHES = 3
 
 
 class Effect(StrEnum):
@@ -226,9 +225,9 @@ def _degraded(
 ) -> EndpointChange:
     crashed = engine.status == "unhealthy"
     if crashed and engine.ready == 0 and serving.crashes + 1 >= MAX_CRASHES:
-        return fail_revision(
-            endpoint, serving, f"it crashed {MAX_CRASHES} times in ten minutes: {engine.message}"
-        )
+        minutes = CRASH_WINDOW_S / 60
+        reason = f"it crashed {MAX_CRASHES} times in {minutes:.0f} minutes: {engine.message}"
+        return fail_revision(endpoint, serving, reason)
     reason = engine.message or "the engine restarts"
     degraded = revise(
         serving, _R.DEGRADED, reason=reason, allowed_s=limits.engine_start_s, crashed=crashed

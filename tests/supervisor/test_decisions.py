@@ -204,7 +204,7 @@ def test_the_third_crash_in_ten_minutes_is_a_loop() -> None:
     )  # fmt: skip
     third = step(running(crashes=2), first="unhealthy")
     assert changed(third) == (E.FAILED, None, 1)
-    assert "crashed 3 times in ten minutes" in str(only(third).reason)
+    assert "crashed 3 times in 10 minutes" in str(only(third).reason)
     # A deployment that is only being changed has not crashed.
     assert only(step(running(crashes=2), first="starting")).crashed is False
 

@@ -15,6 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from foundry.errors import Unavailable
 from foundry.serving.endpoints.domain import (
     ENDED,
+    MAX_CRASHES,
+    PENDING_S,
     SERVING,
     STARTING,
     EndpointState,
@@ -22,8 +24,7 @@ from foundry.serving.endpoints.domain import (
     RevisionState,
     Strategy,
 )
-from foundry.supervisor.changes import PENDING_S
-from foundry.supervisor.decisions import MAX_CRASHES, Limits
+from foundry.supervisor.decisions import Limits
 from foundry.supervisor.endpoints import EndpointReconciler
 from foundry.supervisor.ports import EngineObservation, EngineStatus, Validation
 from tests.supervisor.lifecycle import ID, Engines, Rows

@@ -115,6 +115,13 @@ class RevisionState(StrEnum):
     FAILED = "FAILED"
 
 
+# The specification's minutes of PENDING: a place may come free, nodes may join.
+PENDING_S = 900.0
+# How long a crash counts, and how many in that time make a crash loop.
+CRASH_WINDOW_S = 600.0
+MAX_CRASHES = 3
+# Gateways cut every answer off after this, so an engine that is replaced owes nobody more.
+LONGEST_ANSWER_S = 900.0
 # A revision in one of these is not wanted any more.
 ENDED = frozenset({RevisionState.DRAINING, RevisionState.REMOVED, RevisionState.FAILED})
 APP_PREFIX = "engine-"

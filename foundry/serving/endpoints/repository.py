@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from foundry.infra.database import utcnow
 from foundry.serving.endpoints.domain import (
+    CRASH_WINDOW_S,
     RESTING,
     SERVING,
     EndpointState,
@@ -20,8 +21,6 @@ from foundry.serving.endpoints.tables import Endpoint, EndpointRevision, Supervi
 
 _SETTLED = RESTING | {EndpointState.FAILED}
 _GONE = (RevisionState.REMOVED, RevisionState.FAILED)
-# How long a crash counts: three of them in this time are a crash loop.
-_CRASH_WINDOW = timedelta(minutes=10)
 
 
 class EndpointRows:
@@ -291,7 +290,7 @@ class SupervisorLeases:
 
 def _crashing() -> ColumnElement[bool]:
     """Whether the window that began with the first crash still goes on."""
-    return EndpointRevision.crashing_since > func.now() - _CRASH_WINDOW
+    return EndpointRevision.crashing_since > func.now() - timedelta(seconds=CRASH_WINDOW_S)
 
 
 def _from_now(seconds: float) -> ColumnElement[datetime]:

@@ -15,6 +15,7 @@ from foundry.infra.database import utcnow
 from foundry.serving.endpoints.checking import EngineCheck
 from foundry.serving.endpoints.configuring import Configuring, PlannedDeploy, plan_deploy
 from foundry.serving.endpoints.domain import (
+    PENDING_S,
     SERVING,
     STARTING,
     EndpointSnapshot,
@@ -47,9 +48,6 @@ __all__ = [
     "Target",
     "list_unsettled_endpoints",
 ]
-
-# How long a revision may wait to be begun; the specification's minutes of PENDING.
-_PENDING_S = 900.0
 
 
 class Endpoints:
@@ -295,7 +293,7 @@ class Endpoints:
             replicas=cast(int, config.get("replicas", 1)),
             created_by=self._principal.subject,
         )
-        await self._revisions.add(revision, _PENDING_S)
+        await self._revisions.add(revision, PENDING_S)
         return revision
 
     async def _desire(

@@ -3,7 +3,7 @@
 import logging
 from uuid import UUID
 
-from foundry.errors import DatabaseUnavailable, FoundryError
+from foundry.errors import DatabaseUnavailable, FoundryError, Unavailable
 from foundry.infra.database import Database
 from foundry.serving.endpoints.domain import SERVING
 from foundry.serving.endpoints.service import list_unsettled_endpoints
@@ -48,9 +48,16 @@ class Expectations:
                 made += await self._expect(endpoint.tenant_id, *which)
             except DatabaseUnavailable:
                 raise
+            except Unavailable as error:
+                # Of the cluster or the store, not of the model: the next turn tries again.
+                log.warning("nothing is predicted of %s yet: %s", endpoint.name, error.message)
             except FoundryError as error:
                 self._hopeless.add(which)
                 log.warning("nothing is predicted of endpoint %s: %s", endpoint.name, error.message)
+            except Exception:
+                # Of this endpoint alone, whatever a library raises: the others are predicted.
+                self._hopeless.add(which)
+                log.exception("nothing is predicted of endpoint %s", endpoint.name)
         return made
 
     async def _expect(self, tenant_id: UUID, endpoint_id: UUID, revision: int) -> bool:

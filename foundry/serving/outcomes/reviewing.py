@@ -78,6 +78,9 @@ async def review_deployments(database: Database, advisor: Advisor) -> int:
             raise
         except FoundryError as error:
             log.warning("endpoint %s was not reviewed: %s", endpoint.name, error.message)
+        except Exception:
+            # Of this endpoint alone, whatever a library raises: the others are reviewed.
+            log.exception("endpoint %s was not reviewed", endpoint.name)
     return advised
 
 

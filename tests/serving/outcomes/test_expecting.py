@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from foundry.errors import InvalidRequest
+from foundry.errors import InvalidRequest, Unavailable
 from foundry.infra.database import Database
 from foundry.serving.outcomes.expecting import DESIGN_LOAD, Expectations
 from foundry.serving.recommendations.service import predicted
@@ -41,6 +41,28 @@ async def test_a_plain_deployment_gets_its_prediction_once(
     assert row.workload["input"] == {"mean": 1024.0, "p50": 1024.0, "p95": 1024.0}
     assert (row.model_version, row.recommendation_id) == ("1", None)
     assert row.configuration == {"max_num_seqs": 16}
+
+
+async def test_a_cluster_that_is_away_is_asked_again(database: Database, tmp_path: Path) -> None:
+    async with running_control(database, tmp_path / "o") as control:
+        await with_models(control, tmp_path)
+        await deployed(control)
+        forecasts = FakeForecasts(fault=Unavailable("Ray did not answer"))
+        expectations = Expectations(database, forecasts)
+        assert [await expectations.complete() for _ in range(2)] == [0, 0]
+        assert len(forecasts.asked) == 2
+        forecasts.fault = None
+        assert await expectations.complete() == 1
+
+
+async def test_what_a_library_raises_ends_no_turn(database: Database, tmp_path: Path) -> None:
+    async with running_control(database, tmp_path / "o") as control:
+        await with_models(control, tmp_path)
+        await deployed(control)
+        forecasts = FakeForecasts(fault=KeyError("GPU"))
+        expectations = Expectations(database, forecasts)
+        assert [await expectations.complete() for _ in range(2)] == [0, 0]
+        assert len(forecasts.asked) == 1
 
 
 async def test_what_cannot_be_predicted_is_asked_once(database: Database, tmp_path: Path) -> None:
