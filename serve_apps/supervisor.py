@@ -19,8 +19,8 @@ from foundry.supervisor.ray_hardware import RayHardware
 from foundry.supervisor.ray_jobs import RayJobs
 from foundry.supervisor.serve_engines import ServeEngines
 from foundry.supervisor.transfers import RayTransfers
+from foundry.supervisor.vllm_runtime import VllmRuntime
 from serve_apps.collecting import collecting_chores
-from serve_apps.engine import VllmRuntime
 from serve_apps.outcomes import outcome_chores
 
 NAME = "supervisor"

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -15,8 +15,7 @@ from ray.serve.schema import ApplicationStatus, ServeStatus
 
 from foundry.config import ServingSettings
 from foundry.engines.budsim.model_config import model_spec
-from foundry.errors import EngineFailed, InvalidRequest, Overloaded, Unavailable
-from foundry.infra.wire.frames import CallContext, Fault, Frame, Head, Kind, Tail, Usage
+from foundry.errors import EngineFailed, Unavailable
 from foundry.serving.endpoints.domain import EndpointSnapshot, EndpointState, RevisionSnapshot
 from foundry.serving.engine.hardware import Hardware, Node
 from foundry.serving.engine.runtime import VllmRules
@@ -24,7 +23,7 @@ from foundry.serving.engine.shape import ModelShape
 from foundry.supervisor import serve_engines
 from foundry.supervisor.ports import EngineObservation, Transfer
 from foundry.supervisor.ray_calls import RayCalls
-from foundry.supervisor.serve_engines import ServeEngines, prove_answers
+from foundry.supervisor.serve_engines import EngineBuild, ServeEngines
 from tests.serving.recommendations.questions import LLAMA
 
 NAME = "engine-x-r1"
@@ -43,10 +42,10 @@ RAY_FAULTS = [
 class FakeRuntime(VllmRules):
     def __init__(self) -> None:
         super().__init__(ServingSettings())
-        self.built: list[dict[str, Any]] = []
+        self.built: list[EngineBuild] = []
 
-    def build(self, args: Any) -> Any:
-        self.built.append(dict(args))
+    def build(self, wanted: EngineBuild) -> Any:
+        self.built.append(wanted)
         return "application"
 
     async def health(self, app_name: str, model: str) -> None:
@@ -251,69 +250,13 @@ async def test_an_application_is_built_for_the_wanted_replicas(
     monkeypatch.setattr(serve_engines, "_get_global_client", lambda **_: object())
     await engines.deploy(*snapshots(max_num_seqs=3, replicas=1))
     assert runtime.built == [
-        {
-            "base_version_id": str(ID),
-            "app_name": NAME,
-            "config": {"max_num_seqs": 3, "replicas": 2},
-            "config_digest": "digest",
-            "hardware": hardware.hardware,
-            "model": ModelShape(4096, model_spec(LLAMA)),
-        }
+        EngineBuild(
+            base_version_id=ID,
+            app_name=NAME,
+            config={"max_num_seqs": 3, "replicas": 2},
+            config_digest="digest",
+            hardware=hardware.hardware,
+            model=ModelShape(4096, model_spec(LLAMA)),
+        )
     ]
     assert [(target.name, target.route_prefix) for target in started] == [(NAME, None)]
-
-
-class FakeUpstream:
-    """Answers each test request with frames, or raises."""
-
-    def __init__(self, *answers: list[Frame] | Exception) -> None:
-        self.answers = list(answers)
-        self.bodies: list[bytes] = []
-
-    async def stream(
-        self, app_name: str, operation: str, body: bytes, context: CallContext
-    ) -> AsyncIterator[Frame]:
-        self.bodies.append(body)
-        answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        for frame in answer:
-            yield frame
-
-
-def answer(tokens: int = 4) -> list[Frame]:
-    tail = Tail(Usage(3, tokens), "length", {})
-    return [Head("vllm").frame(), Frame(Kind.DATA, b"4 5 6 7"), tail.frame()]
-
-
-async def test_an_engine_proves_itself_in_one_piece_and_streamed() -> None:
-    upstream: Any = FakeUpstream(answer(), answer())
-    await prove_answers(upstream, NAME, "smol")
-    assert [b'"stream":true' in body for body in upstream.bodies] == [False, True]
-    assert all(b'"max_tokens":4,"temperature":0' in body for body in upstream.bodies)
-
-
-@pytest.mark.parametrize(
-    ("answers", "error", "says"),
-    [
-        ([answer()[:2]], EngineFailed, "broke its answer"),
-        ([answer(), answer()[:2]], EngineFailed, "broke its answer"),
-        ([answer(), answer(tokens=0)], EngineFailed, "generated nothing"),
-        ([[answer()[0], answer()[2]]], EngineFailed, "generated nothing"),
-        ([TimeoutError()], Unavailable, "did not answer the test request in time"),
-        ([answer(), EngineFailed("the engine's replica died")], Unavailable, "replica died"),
-        ([InvalidRequest("no such prompt")], InvalidRequest, "no such prompt"),
-        ([Overloaded("full")], Unavailable, "full"),
-        (
-            [[Head("vllm", fault=Fault.of(EngineFailed("the engine died"))).frame()]],
-            Unavailable,
-            "the engine died",
-        ),
-    ],
-)
-async def test_only_a_wrong_answer_is_a_failure(
-    answers: list[Any], error: type[Exception], says: str
-) -> None:
-    upstream: Any = FakeUpstream(*answers)
-    with pytest.raises(error, match=says):
-        await prove_answers(upstream, NAME, "smol")

@@ -1,24 +1,20 @@
-"""The application of one base model and its adapters: `engine-<base24>-r<revision>`."""
-
-from collections.abc import Mapping
-from typing import Any, cast
-from uuid import UUID
+"""vLLM as an application of Ray Serve: one base model and its adapters."""
 
 from ray import serve
 from ray.serve import Application
 
 from foundry.config import ServingSettings
+from foundry.serving.endpoints.domain import LONGEST_ANSWER_S
 from foundry.serving.engine.deployment import DEPLOYMENT, Closed, EngineReplica, EngineSpec
-from foundry.serving.engine.hardware import Hardware, Node
+from foundry.serving.engine.hardware import Node
 from foundry.serving.engine.options import EngineOptions, serving_of
 from foundry.serving.engine.runtime import VllmRules
-from foundry.serving.engine.shape import ModelShape, limit_context
+from foundry.serving.engine.shape import limit_context
 from foundry.serving.engine.upstream import HandleUpstream
-from foundry.supervisor.serve_engines import prove_answers
+from foundry.supervisor.engine_proof import prove_answers
+from foundry.supervisor.serve_engines import EngineBuild
 
 _GB = 10**9
-# Running requests end by themselves when an engine is replaced; gateways cut them off here.
-_LONGEST_ANSWER_S = 900.0
 _HEALTH = {"health_check_period_s": 10.0, "health_check_timeout_s": 5.0}
 
 # Nothing secret: a runtime environment is visible in Ray's dashboard.
@@ -39,37 +35,30 @@ class VllmRuntime(VllmRules):
     """Implements the supervisor's `Runtime`."""
 
     def __init__(self, serving: ServingSettings) -> None:
+        """Args: serving: what holds where a configuration says nothing."""
         super().__init__(serving)
         self._upstream = HandleUpstream(DEPLOYMENT)
 
-    def build(self, args: Mapping[str, Any]) -> Application:
+    def build(self, wanted: EngineBuild) -> Application:
         """An engine application.
 
-        Args:
-            args: `base_version_id`, `app_name`, `config_digest`, `hardware`, `model`: its shape,
-                and `config`: of the revision, which overrides fields of the settings' serving
-                section and holds the engine's options.
         Raises:
             InvalidConfiguration: engines of this cluster cannot be configured so.
         """
-        config, hardware = dict(args.get("config") or {}), cast(Hardware, args["hardware"])
-        options = EngineOptions.of(config)
-        options.check(hardware)
-        serving = limit_context(serving_of(self._serving, config), cast(ModelShape, args["model"]))
-        spec = EngineSpec(
-            UUID(str(args["base_version_id"])), str(args["app_name"]), serving, options
-        )
+        options = EngineOptions.of(wanted.config)
+        options.check(wanted.hardware)
+        serving = limit_context(serving_of(self._serving, wanted.config), wanted.model)
         return bind(
             EngineReplica,
-            spec,
+            EngineSpec(wanted.base_version_id, wanted.app_name, serving, options),
             replicas=options.replicas,
-            need=options.need(on_cpu=hardware.on_cpu),
-            accelerator=options.accelerator(hardware.accelerators),
-            version=str(args["config_digest"]),
+            need=options.need(on_cpu=wanted.hardware.on_cpu),
+            accelerator=options.accelerator(wanted.hardware.accelerators),
+            version=wanted.config_digest,
         )
 
     async def health(self, app_name: str, model: str) -> None:
-        """Raises EngineFailed, Unavailable."""
+        """Send test requests. Raises EngineFailed, Unavailable."""
         await prove_answers(self._upstream, app_name, model)
 
 
@@ -82,7 +71,10 @@ def bind(
     accelerator: str | None = None,
     version: str | None = None,
 ) -> Application:
-    """Deployments of `spec`. Twice the batch may wait in a replica, as much again in the handle.
+    """Deployments of `spec`.
+
+    Requests that run when it is deleted have the longest time here; the supervisor ends them
+    earlier where it must. Twice the batch may wait in a replica, as much again in the handle.
 
     Args:
         need: what one replica reserves.
@@ -94,7 +86,7 @@ def bind(
         num_replicas=replicas,
         max_ongoing_requests=waiting,
         max_queued_requests=waiting,
-        graceful_shutdown_timeout_s=_LONGEST_ANSWER_S,
+        graceful_shutdown_timeout_s=LONGEST_ANSWER_S,
         ray_actor_options={
             "num_cpus": need.cpus,
             "num_gpus": need.gpus,
