@@ -39,7 +39,7 @@ def create(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with measurement.running():
+        async with measurement.run_in_background():
             yield
         authenticator.close()
         await database.close()

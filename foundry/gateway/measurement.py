@@ -137,7 +137,7 @@ class Measurement:
                 del self._open[key]
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def run_in_background(self) -> AsyncIterator[None]:
         """Flushes every `flush_s`, and once more at the end."""
         task = asyncio.create_task(self._forever(), name="measurement")
         try:

@@ -76,8 +76,8 @@ class RaySearchMeter:
             "foundry_budsim_predictions_total", "Configurations predicted on request"
         )
 
-    def searched(self, seconds: float, outcome: str) -> None:
+    def count_search(self, seconds: float, outcome: str) -> None:
         self._searches.observe(seconds, {"outcome": outcome})
 
-    def predicted(self, count: int) -> None:
+    def count_predictions(self, count: int) -> None:
         self._predictions.inc(count)

@@ -191,7 +191,7 @@ async def test_a_write_that_fails_is_made_up_for() -> None:
 async def test_the_background_writer_survives_faults_and_ends_with_a_write() -> None:
     bench = Bench()
     bench.sink.fault = ValueError("a fault")
-    async with bench.measurement.running():
+    async with bench.measurement.run_in_background():
         bench.settle()
         await asyncio.sleep(0.05)
         assert not bench.sink.rows

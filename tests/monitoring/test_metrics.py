@@ -72,8 +72,8 @@ def test_a_name_that_nobody_resolved_is_no_label(recorder: Recorder) -> None:
 
 def test_searches_are_timed_by_how_they_ended(recorder: Recorder) -> None:
     meter = RaySearchMeter()
-    meter.searched(0.5, "done")
-    meter.predicted(12)
+    meter.count_search(0.5, "done")
+    meter.count_predictions(12)
     assert recorder.calls == [
         ("foundry_budsim_search_seconds", 0.5, {"outcome": "done"}),
         ("foundry_budsim_predictions_total", 12, {}),

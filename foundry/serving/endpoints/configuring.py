@@ -20,8 +20,12 @@ from foundry.serving.endpoints.schemas import KEPT, EndpointConfigure
 from foundry.serving.endpoints.tables import Endpoint
 from foundry.serving.recommendations import numerics
 from foundry.serving.recommendations.schemas import ModelIn, RecommendationCreate, ValidateIn
-from foundry.serving.recommendations.searching import CurrentLearnt, nothing_learnt
-from foundry.serving.recommendations.service import Approved, Recommendations, approved
+from foundry.serving.recommendations.searching import CurrentLearnt, learn_nothing
+from foundry.serving.recommendations.service import (
+    Approved,
+    Recommendations,
+    approve_recommendation,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,7 @@ class Configuring:
                     "model": endpoint.model_reference,
                     "deployment": wanted.deployment,
                     "workload": workload,
-                    "cluster": await self._recommendations.cluster(wanted.cluster),
+                    "cluster": await self._recommendations.choose_cluster(wanted.cluster),
                     "targets": wanted.performance_targets or {},
                     "policy": wanted.policy or {},
                 }
@@ -123,12 +127,17 @@ class Configuring:
         endpoint.recommendation_id = None
 
     async def _checked(self, asked: ValidateIn) -> dict[str, Any]:
-        numerics.require()
-        subject = await self._recommendations.subject(ModelIn(model=asked.model))
-        prices = await self._recommendations.prices()
-        learnt = await self._recommendations.learnt()
+        numerics.require_libraries()
+        subject = await self._recommendations.find_subject(ModelIn(model=asked.model))
+        prices = await self._recommendations.read_prices()
+        learnt = await self._recommendations.read_learnt()
         return await asyncio.to_thread(
-            numerics.validate, subject.config, subject.checkpoint_bytes, prices, asked, learnt
+            numerics.validate_deployment,
+            subject.config,
+            subject.checkpoint_bytes,
+            prices,
+            asked,
+            learnt,
         )
 
 
@@ -137,7 +146,7 @@ async def plan_deploy(
     principal: Principal,
     endpoint: Endpoint,
     reviewed: UUID | None,
-    learnt: CurrentLearnt = nothing_learnt,
+    learnt: CurrentLearnt = learn_nothing,
 ) -> PlannedDeploy | None:
     """What is to be applied; None: nothing was configured since the last deploy.
 
@@ -152,7 +161,9 @@ async def plan_deploy(
             recommendation_id=str(endpoint.recommendation_id or ""),
         )
     if endpoint.recommendation_id is not None:
-        found = await approved(db, principal, endpoint.recommendation_id, endpoint.name, learnt)
+        found = await approve_recommendation(
+            db, principal, endpoint.recommendation_id, endpoint.name, learnt
+        )
         kept = {name: value for name, value in endpoint.config.items() if name in KEPT}
         return PlannedDeploy({**kept, **(endpoint.next_config or {}), **found.configuration}, found)
     if endpoint.next_config is None:

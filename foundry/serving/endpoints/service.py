@@ -32,11 +32,11 @@ from foundry.serving.endpoints.routing import Routing
 from foundry.serving.endpoints.schemas import EndpointConfigure
 from foundry.serving.endpoints.supervision import list_unsettled_endpoints
 from foundry.serving.endpoints.tables import Endpoint, EndpointRevision
-from foundry.serving.recommendations.searching import CurrentLearnt, nothing_learnt
+from foundry.serving.recommendations.searching import CurrentLearnt, learn_nothing
 from foundry.serving.recommendations.service import (
     Approved,
     Recommendations,
-    predicted,
+    find_prediction,
     record_prediction,
 )
 
@@ -59,7 +59,7 @@ class Endpoints:
         audit: AuditTrail,
         principal: Principal,
         registry: Registry,
-        learnt: CurrentLearnt = nothing_learnt,
+        learnt: CurrentLearnt = learn_nothing,
         check: EngineCheck | None = None,
     ) -> None:
         """Args: check: of configurations; None: only of what holds everywhere."""
@@ -340,7 +340,7 @@ class Endpoints:
         return await self._predicted(endpoint, endpoint.revision)
 
     async def _predicted(self, endpoint: Endpoint, number: int) -> Approved | None:
-        row = await predicted(self._db, endpoint.id, number)
+        row = await find_prediction(self._db, endpoint.id, number)
         if row is None:
             return None
         return Approved(

@@ -9,7 +9,7 @@ from foundry.serving.endpoints.domain import SERVING
 from foundry.serving.endpoints.service import list_unsettled_endpoints
 from foundry.serving.outcomes.domain import Forecasts, Load
 from foundry.serving.recommendations import numerics
-from foundry.serving.recommendations.service import Approved, predicted, record_prediction
+from foundry.serving.recommendations.service import Approved, find_prediction, record_prediction
 
 log = logging.getLogger(__name__)
 
@@ -62,13 +62,13 @@ class Expectations:
 
     async def _expect(self, tenant_id: UUID, endpoint_id: UUID, revision: int) -> bool:
         async with self._database.begin() as db:
-            if await predicted(db, endpoint_id, revision) is not None:
+            if await find_prediction(db, endpoint_id, revision) is not None:
                 return False
         forecast = await self._forecasts.forecast(endpoint_id, revision, DESIGN_LOAD)
         if forecast is None:
             return False
         found: dict[str, object] = {
-            name: numerics.plain({"low": low, "point": point, "high": high})
+            name: numerics.to_plain({"low": low, "point": point, "high": high})
             for name, (low, point, high) in forecast.predicted.items()
         }
         found["cost_per_hour"] = forecast.cost_per_hour
@@ -80,7 +80,7 @@ class Expectations:
             model_version=forecast.predictor_version,
         )
         async with self._database.begin() as db:
-            if await predicted(db, endpoint_id, revision) is not None:
+            if await find_prediction(db, endpoint_id, revision) is not None:
                 return False
             await record_prediction(db, tenant_id, endpoint_id, revision, expectation)
         return True

@@ -137,7 +137,7 @@ class Outcomes:
         Raises:
             InvalidArtifact: the bytes are no predictor that this Foundry reads.
         """
-        return await trained.keep(self._objects, packed)
+        return await trained.keep_model(self._objects, packed)
 
     async def register(
         self,
@@ -154,7 +154,7 @@ class Outcomes:
         """
         if version == SHIPPED:
             raise Conflict(f"version {SHIPPED} is the shipped model: choose another version")
-        if not await self._objects.exists(trained.key(digest)):
+        if not await self._objects.exists(trained.object_key(digest)):
             raise NotFound(f"there is no artifact {digest}: upload it first")
         await self._models.serialise()
         existing = await self._models.get(version)

@@ -97,6 +97,6 @@ def digest(learnt: Learnt) -> str:
     return fingerprint({**document, "cells": [cell[:-1] for cell in cells], "stale": stale})
 
 
-def rounded(values: Mapping[str, float]) -> dict[str, float]:
+def round_values(values: Mapping[str, float]) -> dict[str, float]:
     """Probed numbers, without their noise."""
     return {name: float(f"{value:.{_PROBED_DIGITS}g}") for name, value in values.items()}

@@ -19,7 +19,7 @@ T = TypeVar("T")
 CurrentLearnt = Callable[[AsyncSession], Awaitable[Learnt]]
 
 
-async def nothing_learnt(db: AsyncSession) -> Learnt:
+async def learn_nothing(db: AsyncSession) -> Learnt:
     """Of a site that measures nothing."""
     return NOTHING
 
@@ -45,18 +45,18 @@ class LiveCluster(Protocol):
 class Meter(Protocol):
     """Counts what budsim does."""
 
-    def searched(self, seconds: float, outcome: str) -> None:
+    def count_search(self, seconds: float, outcome: str) -> None:
         """Args: outcome: `done`, or the code of an error."""
 
-    def predicted(self, count: int) -> None:
+    def count_predictions(self, count: int) -> None:
         """So many configurations were asked about by name."""
 
 
 class Unmetered:
-    def searched(self, seconds: float, outcome: str) -> None:
+    def count_search(self, seconds: float, outcome: str) -> None:
         pass
 
-    def predicted(self, count: int) -> None:
+    def count_predictions(self, count: int) -> None:
         pass
 
 
@@ -79,5 +79,5 @@ class LocalSearcher:
         self._objects = objects
 
     async def recommend(self, question: Question) -> dict[str, object]:
-        await trained.ensure(self._objects, question.learnt)
+        await trained.ensure_model(self._objects, question.learnt)
         return await self._threads.run(numerics.recommend, question)

@@ -16,7 +16,11 @@ from foundry.serving.endpoints.schemas import EndpointConfigure
 from foundry.serving.endpoints.service import Endpoints, list_unsettled_endpoints
 from foundry.serving.endpoints.tables import Endpoint
 from foundry.serving.recommendations.running import Searches
-from foundry.serving.recommendations.service import EndpointPrediction, Recommendations, predicted
+from foundry.serving.recommendations.service import (
+    EndpointPrediction,
+    Recommendations,
+    find_prediction,
+)
 from tests.governance.identity.principals import principal
 from tests.serving.endpoints.cluster import run_endpoints
 from tests.serving.endpoints.test_service import Floor
@@ -49,7 +53,7 @@ class Studio(Floor):
             body = EndpointConfigure.model_validate(wanted)
             endpoint = await endpoints.configure(endpoint_id, body, recommendations)
         if endpoint.recommendation_id is not None:
-            await self.searches.settled(self.caller, endpoint.recommendation_id, 10)
+            await self.searches.wait_until_settled(self.caller, endpoint.recommendation_id, 10)
         return endpoint
 
     def registry(self, db: AsyncSession, audit: AuditTrail) -> Registry:
@@ -65,7 +69,7 @@ class Studio(Floor):
 
     async def predicted(self, endpoint: Endpoint) -> EndpointPrediction | None:
         async with self.database.begin() as db:
-            return await predicted(db, endpoint.id, endpoint.revision)
+            return await find_prediction(db, endpoint.id, endpoint.revision)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from foundry.errors import InvalidRequest, Unavailable
 from foundry.infra.database import Database
 from foundry.serving.outcomes.expecting import DESIGN_LOAD, Expectations
-from foundry.serving.recommendations.service import predicted
+from foundry.serving.recommendations.service import find_prediction
 from tests.control.client import Control, running_control, with_models
 from tests.serving.endpoints.cluster import run_endpoints
 from tests.serving.outcomes.windows import FakeForecasts
@@ -34,7 +34,7 @@ async def test_a_plain_deployment_gets_its_prediction_once(
         assert await expectations.complete() == 0
         assert forecasts.asked == [DESIGN_LOAD]
         async with database.begin() as db:
-            row = await predicted(db, *which)
+            row = await find_prediction(db, *which)
     assert row is not None
     assert row.predicted["tpot_ms"] == {"low": 40 / 1.2, "point": 40.0, "high": 48.0}
     assert row.workload["users"] == 8.0
