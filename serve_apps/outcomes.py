@@ -9,7 +9,7 @@ from foundry.infra.wiring import open_objects
 from foundry.monitoring.accuracy import Accuracy
 from foundry.serving.engine.version import engine_version
 from foundry.serving.outcomes.advising import SearchingAdvisor
-from foundry.serving.outcomes.closing import Closing, current_learnt
+from foundry.serving.outcomes.closing import Closing, read_learnt
 from foundry.serving.outcomes.disturbances import AuditedMoves
 from foundry.serving.outcomes.expecting import Expectations
 from foundry.serving.outcomes.forecasting import PredictorForecasts
@@ -22,9 +22,7 @@ from foundry.supervisor.loop import Chore
 def outcome_chores(settings: Settings, database: Database) -> list[Chore]:
     objects, cluster = open_objects(settings), RayCluster()
     forecasts = PredictorForecasts(database, objects, settings.serving, engine_version(), cluster)
-    searches = Searches(
-        database, objects, searcher=RaySearcher(), live=cluster, learnt=current_learnt
-    )
+    searches = Searches(database, objects, searcher=RaySearcher(), live=cluster, learnt=read_learnt)
     advisor = SearchingAdvisor(database, objects, searches, forecasts)
     return ClosedLoop(
         Closing(

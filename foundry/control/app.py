@@ -29,7 +29,7 @@ from foundry.serving.endpoints.router import router as endpoints
 from foundry.serving.endpoints.version_use import endpoint_use
 from foundry.serving.engine.hardware import LiveHardware
 from foundry.serving.engine.runtime import VllmRules
-from foundry.serving.outcomes.closing import current_learnt
+from foundry.serving.outcomes.closing import read_learnt
 from foundry.serving.outcomes.domain import Forecasts
 from foundry.serving.outcomes.forecasting import PredictorForecasts
 from foundry.serving.outcomes.router import router as outcomes
@@ -86,7 +86,7 @@ def create_control(
     searcher: Searcher | None = None,
     live: LiveCluster | None = None,
     meter: Meter | None = None,
-    learnt: CurrentLearnt = current_learnt,
+    learnt: CurrentLearnt = read_learnt,
     forecasts: Forecasts | None = None,
     hardware: LiveHardware | None = None,
 ) -> FastAPI:

@@ -26,7 +26,7 @@ class ClosesWindows(Protocol):
 
 
 class CompletesExpectations(Protocol):
-    async def complete(self) -> int:
+    async def predict_missing(self) -> int:
         """Predict what runs without a prediction. Returns how many were made."""
 
 
@@ -73,7 +73,7 @@ class ClosedLoop:
         Raises:
             DatabaseUnavailable: the next turn does it all.
         """
-        await self._expectations.complete()
+        await self._expectations.predict_missing()
         if await self._closing.close_windows() and await self._accuracy.publish():
             self._review_at = self._clock()
 

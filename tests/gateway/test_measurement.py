@@ -16,7 +16,7 @@ from foundry.gateway.app import create_gateway
 from foundry.gateway.measurement import MAX_OPEN, Measurement
 from foundry.gateway.ports import End, Settlement
 from foundry.infra.wire.frames import Usage
-from foundry.serving.outcomes.domain import Statistics, WindowPart, merged
+from foundry.serving.outcomes.domain import Statistics, WindowPart, merge_statistics
 from tests.gateway.conftest import BASE_ID, RecordingMeter, Stand, caller, target
 
 WINDOW_S = 10.0
@@ -43,7 +43,7 @@ class FakeSink:
             self.rows[key] = Statistics.of_json(part.statistics.to_json())
 
     def window(self, started_at: float) -> Statistics:
-        return merged(row for key, row in self.rows.items() if key[2] == started_at)
+        return merge_statistics(row for key, row in self.rows.items() if key[2] == started_at)
 
 
 class Bench:

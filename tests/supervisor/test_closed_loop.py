@@ -21,7 +21,7 @@ class Loop:
             self, self, self, self.review, close_s=60.0, review_s=DAY_S, clock=lambda: self.now
         )
 
-    async def complete(self) -> int:
+    async def predict_missing(self) -> int:
         self.done.append("complete")
         return 0
 
@@ -116,7 +116,7 @@ async def test_postgresql_away_is_for_the_next_turn() -> None:
     async def away() -> int:
         raise DatabaseUnavailable("PostgreSQL cannot be reached")
 
-    site.complete = away  # type: ignore[method-assign]
+    site.predict_missing = away  # type: ignore[method-assign]
     with pytest.raises(DatabaseUnavailable):
         await site.loop.close_windows()
     assert site.done == []

@@ -37,7 +37,7 @@ class Expectations:
         self._forecasts = forecasts
         self._hopeless: set[tuple[UUID, int]] = set()
 
-    async def complete(self) -> int:
+    async def predict_missing(self) -> int:
         """Returns the number of new predictions."""
         made = 0
         for endpoint in await list_unsettled_endpoints(self._database):

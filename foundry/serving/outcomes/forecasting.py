@@ -15,8 +15,8 @@ from foundry.governance.audit.service import AuditTrail
 from foundry.infra.database import Database
 from foundry.infra.objects import ObjectStore
 from foundry.serving.endpoints.service import EndpointSnapshot, list_unsettled_endpoints
-from foundry.serving.outcomes.closing import current_learnt
-from foundry.serving.outcomes.disturbances import system
+from foundry.serving.outcomes.closing import read_learnt
+from foundry.serving.outcomes.disturbances import system_principal
 from foundry.serving.outcomes.domain import Forecast, Load
 from foundry.serving.recommendations import numerics
 from foundry.serving.recommendations.learning import Learnt
@@ -107,10 +107,10 @@ class PredictorForecasts:
         return next((group.gpu for group in groups if group.gpu != _CPU), _CPU)
 
     async def _facts(self, endpoint: EndpointSnapshot) -> tuple[Subject, dict[str, float], Learnt]:
-        who = system(endpoint.tenant_id, endpoint.project_id)
+        who = system_principal(endpoint.tenant_id, endpoint.project_id)
         async with self._database.begin() as db:
             audit = AuditTrail(db, who, "")
-            recommendations = Recommendations(db, self._objects, audit, who, learnt=current_learnt)
+            recommendations = Recommendations(db, self._objects, audit, who, learnt=read_learnt)
             subject = self._subjects.get(endpoint.model_version_id)
             if subject is None:
                 registry = Registry(db, self._objects, audit, who)

@@ -86,7 +86,7 @@ async def review_deployments(database: Database, advisor: Advisor) -> int:
 
 async def _review(database: Database, advisor: Advisor, endpoint: EndpointSnapshot) -> bool:
     async with database.begin() as db:
-        newest = await OutcomeRows(db).page(endpoint.tenant_id, endpoint.id, None, 1)
+        newest = await OutcomeRows(db).list_page(endpoint.tenant_id, endpoint.id, None, 1)
     load = Load(**cast(dict[str, float], newest[0].load)) if newest else None
     proposal = await advisor.propose(endpoint, load)
     reason = proposal.reason() if proposal else None

@@ -66,7 +66,7 @@ def build_catalogue(prices: Mapping[str, float], learnt: "Learnt | None" = None)
 
 def choose_predictor(learnt: "Learnt | None" = None) -> "Explains":
     """The active model, under what deployments taught. A registered one must be loaded before;
-    see `trained.ensure`."""
+    see `trained.ensure_model`."""
     model = choose_uncorrected_predictor(learnt)
     if learnt is None or not learnt.corrects:
         return model

@@ -30,8 +30,8 @@ async def test_a_plain_deployment_gets_its_prediction_once(
         await with_models(control, tmp_path)
         which, forecasts = await deployed(control), FakeForecasts()
         expectations = Expectations(database, forecasts)
-        assert await expectations.complete() == 1
-        assert await expectations.complete() == 0
+        assert await expectations.predict_missing() == 1
+        assert await expectations.predict_missing() == 0
         assert forecasts.asked == [DESIGN_LOAD]
         async with database.begin() as db:
             row = await find_prediction(db, *which)
@@ -49,10 +49,10 @@ async def test_a_cluster_that_is_away_is_asked_again(database: Database, tmp_pat
         await deployed(control)
         forecasts = FakeForecasts(fault=Unavailable("Ray did not answer"))
         expectations = Expectations(database, forecasts)
-        assert [await expectations.complete() for _ in range(2)] == [0, 0]
+        assert [await expectations.predict_missing() for _ in range(2)] == [0, 0]
         assert len(forecasts.asked) == 2
         forecasts.fault = None
-        assert await expectations.complete() == 1
+        assert await expectations.predict_missing() == 1
 
 
 async def test_what_a_library_raises_ends_no_turn(database: Database, tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ async def test_what_a_library_raises_ends_no_turn(database: Database, tmp_path: 
         await deployed(control)
         forecasts = FakeForecasts(fault=KeyError("GPU"))
         expectations = Expectations(database, forecasts)
-        assert [await expectations.complete() for _ in range(2)] == [0, 0]
+        assert [await expectations.predict_missing() for _ in range(2)] == [0, 0]
         assert len(forecasts.asked) == 1
 
 
@@ -71,5 +71,5 @@ async def test_what_cannot_be_predicted_is_asked_once(database: Database, tmp_pa
         await deployed(control)
         forecasts = FakeForecasts(fault=InvalidRequest("the model is unknown"))
         expectations = Expectations(database, forecasts)
-        assert [await expectations.complete() for _ in range(3)] == [0, 0, 0]
+        assert [await expectations.predict_missing() for _ in range(3)] == [0, 0, 0]
         assert len(forecasts.asked) == 1
