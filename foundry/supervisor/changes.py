@@ -159,6 +159,7 @@ def refuse_scale(endpoint: EndpointSnapshot, reason: str) -> EndpointChange | No
 
 
 def was_refused_scale(endpoint: EndpointSnapshot) -> bool:
+    """Whether the endpoint's error is that of a scale."""
     return (endpoint.last_error or "").startswith(_NOT_SCALED)
 
 
@@ -167,7 +168,7 @@ def progress_message(message: str) -> dict[str, object]:
 
 
 def revise(revision: RevisionSnapshot, state: RevisionState, **values: object) -> RevisionChange:
-    """Of `revision`; what is not named is cleared with its old state."""
+    """A change of `revision` to a state; what is not named is cleared with its old one."""
     values.setdefault("applied_replicas", revision.applied_replicas)
     return replace(RevisionChange(revision.number, state), **values)  # type: ignore[arg-type]
 

@@ -22,7 +22,7 @@ _REVIEW_DEADLINE_S = 6 * 3600.0
 
 class ClosesWindows(Protocol):
     async def close_windows(self) -> int:
-        """Returns the number of new outcomes."""
+        """Close what has ended. Returns the number of new outcomes."""
 
 
 class CompletesExpectations(Protocol):
@@ -32,7 +32,7 @@ class CompletesExpectations(Protocol):
 
 class PublishesAccuracy(Protocol):
     async def publish(self) -> bool:
-        """Returns whether an alarm has gone on since the last time."""
+        """Publish how well predictions hold. Returns whether an alarm has gone on since."""
 
 
 class ClosedLoop:
@@ -78,7 +78,7 @@ class ClosedLoop:
             self._review_at = self._clock()
 
     async def review_if_due(self) -> bool:
-        """Returns whether it was due; one that fails is due again in an hour."""
+        """Review if it is time. Returns whether it was; one that fails is due again in an hour."""
         began = self._clock()
         if began < self._review_at:
             return False

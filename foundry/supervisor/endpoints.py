@@ -129,7 +129,7 @@ class EndpointReconciler:
             last = step
 
     async def _carry_out(self, endpoint: EndpointSnapshot, step: Step) -> bool:
-        """Returns whether another step may follow at once."""
+        """Do one step. Returns whether another may follow at once."""
         revision = endpoint.find_revision(step.number)
         change = step.change
         if step.effect is not None:

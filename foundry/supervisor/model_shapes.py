@@ -23,7 +23,7 @@ class RegisteredShapes:
         self._shapes = shapes
 
     async def read_shape(self, endpoint: EndpointSnapshot) -> ModelShape:
-        """Raises DatabaseUnavailable."""
+        """What the registry knows of the endpoint's base. Raises DatabaseUnavailable."""
         base_id = endpoint.model_version_id
         async with self._database.begin() as db:
             base = await find_version(db, endpoint.tenant_id, base_id)

@@ -21,7 +21,7 @@ class RayHardware:
         self._calls = calls
 
     async def read_hardware(self) -> Hardware:
-        """Raises Unavailable."""
+        """The nodes that live, with what is free on them. Raises Unavailable."""
         return await self._calls.run(_read)
 
 

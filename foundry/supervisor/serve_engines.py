@@ -126,7 +126,7 @@ class ServeEngines:
             Unavailable: Ray does not answer.
             FoundryError: a node cannot fetch them.
         """
-        return await self._transfers.look(endpoint.model_version_id, revision.replicas)
+        return await self._transfers.continue_fetch(endpoint.model_version_id, revision.replicas)
 
     async def deploy(self, endpoint: EndpointSnapshot, revision: RevisionSnapshot) -> None:
         """Start the application, or bring it to the wanted number of replicas.

@@ -68,7 +68,7 @@ class FakeShapes:
 
 
 class FakeTransfers:
-    async def look(self, version_id: UUID, nodes: int) -> Transfer:
+    async def continue_fetch(self, version_id: UUID, nodes: int) -> Transfer:
         return Transfer(done=True)
 
 

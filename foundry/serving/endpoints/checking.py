@@ -94,7 +94,7 @@ class EngineCheck:
         *,
         anywhere: bool = False,
     ) -> None:
-        """Raises InvalidConfiguration, with every reason.
+        """Refuse what cannot be served. Raises InvalidConfiguration, with every reason.
 
         Args:
             anywhere: nothing is started yet, so the cluster may still grow.

@@ -2,6 +2,7 @@
 
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -39,20 +40,32 @@ class Routing:
         max_model_len: the context with which engines start whose endpoint sets none.
     """
 
-    def __init__(self, database: Database, *, max_model_len: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        max_model_len: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._database = database
         self._max_model_len = max_model_len
+        self._clock = clock
         self._targets: OrderedDict[tuple[UUID, UUID, str], tuple[float, Target]] = OrderedDict()
 
     async def resolve(self, principal: Principal, model: str) -> Target:
-        """Raises ModelNotFound, NoHealthyUpstream (its base is not running)."""
+        """Find the engine that answers for a name.
+
+        Raises:
+            ModelNotFound: there is no such model.
+            NoHealthyUpstream: its base is not running.
+        """
         key = (principal.tenant_id, principal.project_id, model)
         known = self._targets.get(key)
-        if known is not None and known[0] > time.monotonic():
+        if known is not None and known[0] > self._clock():
             return known[1]
         async with self._database.begin() as db:
             target = await _resolve(db, principal, model, self._max_model_len)
-        self._targets[key] = (time.monotonic() + _TTL_S, target)
+        self._targets[key] = (self._clock() + _TTL_S, target)
         self._targets.move_to_end(key)
         while len(self._targets) > _CAPACITY:
             self._targets.popitem(last=False)

@@ -109,7 +109,7 @@ class Endpoints:
         return endpoint, True
 
     async def get(self, endpoint_id: UUID) -> Endpoint:
-        """Raises NotFound."""
+        """An endpoint of the project. Raises NotFound."""
         return _found(await self._rows.get(endpoint_id), endpoint_id)
 
     async def list_endpoints(

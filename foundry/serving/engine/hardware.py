@@ -70,4 +70,4 @@ class Hardware:
 
 class LiveHardware(Protocol):
     async def read_hardware(self) -> Hardware:
-        """Raises Unavailable: the cluster does not answer."""
+        """The cluster as it is now. Raises Unavailable: it does not answer."""

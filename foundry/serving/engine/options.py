@@ -43,7 +43,7 @@ class EngineOptions:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Self:
-        """Of an endpoint's configuration; what belongs to the serving section is left out."""
+        """The options in an endpoint's configuration, without those of the serving section."""
         named = {name: config[name] for name in cls.__slots__ if name in config}
         resources = config.get("resources") or {}
         given = ("gpu_type", "gpu_count", "cpu_cores", "memory_gb")

@@ -21,7 +21,12 @@ from foundry.serving.engine.shape import (
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Attributes: reasons: why it never works; missing: what this cluster lacks now."""
+    """What stands in the way of a configuration.
+
+    Attributes:
+        reasons: why it never works.
+        missing: what this cluster lacks now.
+    """
 
     reasons: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()

@@ -64,7 +64,7 @@ class GatewayWindows:
         self._database = database
 
     async def write(self, parts: Sequence[WindowPart]) -> None:
-        """Raises DatabaseUnavailable."""
+        """Store what a gateway measured. Raises DatabaseUnavailable."""
         async with self._database.begin() as db:
             await WindowRows(db).put(parts)
 

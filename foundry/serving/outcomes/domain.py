@@ -85,7 +85,7 @@ _NUMBERS = (*_SUMS, "busy_s")
 
 @dataclass(slots=True)
 class Statistics:
-    """Of one window, or of one replica's part of it.
+    """What one window, or one replica's part of it, measured.
 
     Attributes:
         requests: that were answered in full.

@@ -38,7 +38,7 @@ class Expectations:
         self._hopeless: set[tuple[UUID, int]] = set()
 
     async def predict_missing(self) -> int:
-        """Returns the number of new predictions."""
+        """Predict every running revision without a prediction. Returns how many were made."""
         made = 0
         for endpoint in await list_unsettled_endpoints(self._database):
             which = (endpoint.id, endpoint.revision)

@@ -36,7 +36,7 @@ class Desk:
         return await self._searches.wait_until_settled(self._principal, recommendation_id, wait_s)
 
     async def pareto(self, recommendation_id: UUID) -> list[dict[str, object]]:
-        """Raises Conflict: there is no answer, or not yet."""
+        """Configurations that no other beats. Raises Conflict: there is no answer, or not yet."""
         row = await self.recommendation(recommendation_id, 0)
         if row.state != RecommendationState.DONE or row.result is None:
             raise Conflict(f"recommendation {row.id} is {row.state}: it has no alternatives yet")
@@ -53,7 +53,7 @@ class Desk:
         return found
 
     async def validate(self, asked: ValidateIn) -> dict[str, object]:
-        """Raises InvalidConfiguration: lists every violation."""
+        """Predict a deployment. Raises InvalidConfiguration, with every rule that it breaks."""
         subject, prices, learnt = await self._facts(asked)
         cluster = await self._cluster(asked.cluster)
         return await self._searches.threads.run(

@@ -90,7 +90,7 @@ def of_document(document: Mapping[str, object]) -> Learnt:
 
 
 def digest(learnt: Learnt) -> str:
-    """Of what moves an answer: neither a newer measurement of the same nor an alarm's wording."""
+    """Digest of what moves an answer: neither a newer measurement nor an alarm's wording does."""
     document = to_document(learnt)
     cells = cast(list[list[Any]], document["cells"])
     stale = sorted(list(pair) for pair in learnt.stale)

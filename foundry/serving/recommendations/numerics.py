@@ -46,7 +46,7 @@ _CONFIDENCES = ("low", "medium", "high")
 
 
 def require_libraries() -> None:
-    """Raises UnsupportedFeature: budsim's libraries are not installed."""
+    """Refuse to go on without budsim's libraries. Raises UnsupportedFeature."""
     if missing := [module for module in _NEEDED if find_spec(module) is None]:
         raise UnsupportedFeature(
             f"budsim needs {', '.join(missing)}, which this server lacks: install foundry[budsim]"
@@ -87,7 +87,7 @@ def choose_uncorrected_predictor(learnt: "Learnt | None" = None) -> "Explains":
 
 
 def read_versions(prices: Mapping[str, float], learnt: "Learnt | None" = None) -> Versions:
-    """Of the model alone: corrections have a digest of their own."""
+    """Catalogue and model that an answer comes from; corrections have a digest of their own."""
     named = learnt.model.name if learnt is not None and learnt.model is not None else None
     return Versions(
         build_catalogue(prices, learnt).digest(), named or choose_uncorrected_predictor().version

@@ -20,7 +20,7 @@ CurrentLearnt = Callable[[AsyncSession], Awaitable[Learnt]]
 
 
 async def learn_nothing(db: AsyncSession) -> Learnt:
-    """Of a site that measures nothing."""
+    """What a site knows that measures nothing."""
     return NOTHING
 
 

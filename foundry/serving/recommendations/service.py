@@ -144,7 +144,7 @@ class Recommendations:
         return row, True
 
     async def get(self, recommendation_id: UUID) -> Recommendation:
-        """Raises NotFound."""
+        """A recommendation of the project. Raises NotFound."""
         row = await self._rows.get(recommendation_id)
         if row is None:
             raise NotFound(
@@ -160,7 +160,12 @@ class Recommendations:
         return page_of(rows, limit, lambda row: (row.id,))
 
     async def find_subject(self, model: ModelIn) -> Subject:
-        """Raises ModelNotFound; InvalidArtifact: the model has no readable config.json."""
+        """The model that a question is about.
+
+        Raises:
+            ModelNotFound: the registry has none of this name.
+            InvalidArtifact: the model has no readable config.json.
+        """
         if model.model is None:
             assert model.config is not None
             return Subject(None, model.config, model.checkpoint_bytes)

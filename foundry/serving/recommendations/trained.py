@@ -56,7 +56,11 @@ async def ensure_model(objects: ObjectStore, learnt: Learnt | None) -> None:
 
 
 def load_model(model: TrainedModel) -> "Predictor":
-    """Raises Unavailable: `ensure` was not awaited, or too many models were since."""
+    """The predictor that `ensure_model` has fetched.
+
+    Raises:
+        Unavailable: it was not awaited, or too many models were since.
+    """
     with _lock:
         found = _loaded.get(model.digest)
         if found is None:
