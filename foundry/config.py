@@ -95,6 +95,12 @@ class ServingSettings(_Section):
     max_lora_rank: int = Field(default=64, ge=8)
     kv_cache_gb: float = Field(default=0.5, gt=0, description="KV cache of a CPU engine, GiB")
     engine_start_timeout_s: float = Field(default=900.0, gt=0)
+    stop_drain_s: float = Field(
+        default=120.0,
+        ge=0,
+        le=900.0,
+        description="running requests of a stopped endpoint are cut off after this",
+    )
 
 
 class SecuritySettings(_Section):

@@ -8,16 +8,19 @@ from functools import partial
 
 from foundry.config import Settings, load_settings
 from foundry.infra.embedded.heartbeat import write_heartbeat
-from foundry.infra.wiring import open_database
+from foundry.infra.wiring import open_database, open_objects
+from foundry.serving.endpoints.checking import ModelShapes
 from foundry.supervisor.actors import RayActors, ensure_version
+from foundry.supervisor.decisions import Limits
 from foundry.supervisor.loop import Supervisor
+from foundry.supervisor.model_shapes import RegisteredShapes
 from foundry.supervisor.ray_calls import RayCalls
 from foundry.supervisor.ray_hardware import RayHardware
 from foundry.supervisor.ray_jobs import RayJobs
 from foundry.supervisor.serve_engines import ServeEngines
 from foundry.supervisor.transfers import RayTransfers
+from foundry.supervisor.vllm_runtime import VllmRuntime
 from serve_apps.collecting import collecting_chores
-from serve_apps.engine import VllmRuntime
 from serve_apps.guarding import guarding_chores
 from serve_apps.outcomes import outcome_chores
 
@@ -62,12 +65,18 @@ class SupervisorActor:
 
     async def _run(self, settings: Settings) -> None:
         database, calls = open_database(settings), RayCalls()
-        engines = ServeEngines(VllmRuntime(), RayHardware(calls), RayTransfers(calls), calls)
+        engines = ServeEngines(
+            VllmRuntime(settings.serving),
+            RayHardware(calls),
+            RegisteredShapes(database, ModelShapes(open_objects(settings))),
+            RayTransfers(calls),
+            calls,
+        )
         self._supervisor = Supervisor(
             database,
             RayJobs.from_settings(settings),
             engines,
-            settings.serving.engine_start_timeout_s,
+            Limits(settings.serving.engine_start_timeout_s, settings.serving.stop_drain_s),
             chores=[
                 *outcome_chores(settings, database),
                 *collecting_chores(settings, database, calls),

@@ -69,7 +69,7 @@ def validate(asked: Asked, fields: Mapping[str, object]) -> Fields:
     from foundry.serving.recommendations.schemas import ValidateIn
 
     body = checked(ValidateIn, {**asked.fields, **fields})
-    return numerics.validate(*_model(asked), {}, body)
+    return numerics.validate_deployment(*_model(asked), {}, body)
 
 
 def simulate(asked: Asked, fields: Mapping[str, object]) -> Fields:
@@ -83,7 +83,7 @@ def simulate(asked: Asked, fields: Mapping[str, object]) -> Fields:
 
     body = checked(SimulateIn, {**asked.fields, **fields})
     with _working("simulating"):
-        return numerics.simulate(*_model(asked), {}, body)
+        return numerics.simulate_deployment(*_model(asked), {}, body)
 
 
 def catalogue(local: bool) -> Fields:
@@ -92,7 +92,7 @@ def catalogue(local: bool) -> Fields:
             return client.budsim.catalogue().model_dump(mode="json")
     from foundry.serving.recommendations import numerics
 
-    return {**numerics.catalogue_rows({}), "price_version": 0}
+    return {**numerics.list_catalogue({}), "price_version": 0}
 
 
 def _recommended_here(fields: Mapping[str, object]) -> Fields:

@@ -33,6 +33,7 @@ _COLUMNS = ("name", "model", "state", "desired", "revision", "last_error", "upda
 Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="its name or id")]
 Model = Annotated[str, typer.Argument(help="a base, or an adapter: then its base is served")]
 NameOption = Annotated[str | None, typer.Option(help="default: the base's name")]
+Now = Annotated[bool, typer.Option("--now", help="cut running requests off")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="return at once")]
 Dtype = Annotated[Literal["auto", "float32", "bfloat16", "float16"] | None, typer.Option()]
 Timeout = Annotated[float | None, typer.Option(min=0.0, help="stop waiting after so many seconds")]
@@ -165,13 +166,14 @@ def diff(
 @app.command(epilog="Example: foundry endpoints stop smollm2-135m")
 def stop(
     endpoint: Endpoint,
+    now: Now = False,
     no_wait: NoWait = False,
     timeout_s: Timeout = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Let an endpoint finish its requests and release its accelerator."""
     with session.client() as client:
-        found = client.endpoints.stop(_found(client, endpoint).id)
+        found = client.endpoints.stop(_found(client, endpoint).id, now=now)
         _settle(client, found, None if no_wait else "stopping", timeout_s, output)
 
 
@@ -179,6 +181,7 @@ def stop(
 def delete(
     endpoint: Endpoint,
     yes: session.YesOption = False,
+    now: Now = False,
     no_wait: NoWait = False,
     timeout_s: Timeout = None,
     output: OutputOption = Output.TABLE,
@@ -187,7 +190,7 @@ def delete(
     with session.client() as client:
         found = _found(client, endpoint)
         session.confirm(f"delete endpoint {found.name} ({found.model})", yes)
-        found = client.endpoints.delete(found.id)
+        found = client.endpoints.delete(found.id, now=now)
         _settle(client, found, None if no_wait else "deleting", timeout_s, output)
 
 
@@ -288,6 +291,6 @@ def _settle(
 
 
 def _words(endpoint: EndpointOut) -> str:
-    detail = endpoint.progress.get("phase") or endpoint.progress.get("message")
+    detail = endpoint.progress.get("message") or endpoint.progress.get("phase")
     state = f"{endpoint.model}: {endpoint.state.lower()}"
     return f"{state}, {detail}" if detail else state

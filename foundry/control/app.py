@@ -10,7 +10,7 @@ from starlette.middleware import Middleware
 from foundry import __version__
 from foundry.catalog.datasets.router import router as datasets
 from foundry.catalog.registry.router import router as registry
-from foundry.config import HttpSettings
+from foundry.config import HttpSettings, ServingSettings
 from foundry.control.capabilities import Capability, find_capabilities
 from foundry.execution.fleets.router import router as fleets
 from foundry.execution.jobs.router import router as jobs
@@ -26,10 +26,12 @@ from foundry.infra.http.permissions import collect_permissions
 from foundry.infra.http.readiness import Readiness
 from foundry.infra.http.stages import build_stages
 from foundry.infra.objects import ObjectStore
+from foundry.serving.endpoints.checking import EngineCheck, ModelShapes
 from foundry.serving.endpoints.router import router as endpoints
 from foundry.serving.endpoints.version_use import endpoint_use
 from foundry.serving.engine.hardware import LiveHardware
-from foundry.serving.outcomes.closing import current_learnt
+from foundry.serving.engine.runtime import VllmRules
+from foundry.serving.outcomes.closing import read_learnt
 from foundry.serving.outcomes.domain import Forecasts
 from foundry.serving.outcomes.forecasting import PredictorForecasts
 from foundry.serving.outcomes.router import router as outcomes
@@ -43,10 +45,13 @@ _SLICES = (identity, audit, registry, datasets, jobs, fleets, endpoints, budsim,
 
 
 class ControlSettings(Protocol):
-    """The section of the settings that the routes read."""
+    """The sections of the settings that the routes read."""
 
     @property
     def http(self) -> HttpSettings: ...
+
+    @property
+    def serving(self) -> ServingSettings: ...
 
 
 _own = APIRouter(tags=["control"])
@@ -68,6 +73,12 @@ async def list_capabilities() -> dict[str, dict[str, Capability]]:
     return {"data": find_capabilities()}
 
 
+def _engine_check(
+    settings: ControlSettings, hardware: LiveHardware | None, objects: ObjectStore
+) -> EngineCheck:
+    return EngineCheck(VllmRules(settings.serving), hardware, ModelShapes(objects))
+
+
 def create_control(
     *,
     database: Database,
@@ -77,7 +88,7 @@ def create_control(
     searcher: Searcher | None = None,
     live: LiveCluster | None = None,
     meter: Meter | None = None,
-    learnt: CurrentLearnt = current_learnt,
+    learnt: CurrentLearnt = read_learnt,
     forecasts: Forecasts | None = None,
     hardware: LiveHardware | None = None,
 ) -> FastAPI:
@@ -121,7 +132,7 @@ def create_control(
     app.state.authenticator = authenticator
     app.state.searches = searches
     app.state.forecasts = forecasts or PredictorForecasts(database, objects, live=live)
-    app.state.hardware = hardware
+    app.state.engine_check = _engine_check(settings, hardware, objects)
     app.state.http = settings.http
     app.state.version_use_guards = (endpoint_use,)
     for router in (_own, *_SLICES):

@@ -3,7 +3,7 @@
 from ray.util.metrics import Gauge
 
 from foundry.infra.database import Database
-from foundry.serving.outcomes.service import Pair, staleness_by_pair
+from foundry.serving.outcomes.service import Pair, measure_staleness
 
 _LABELS = ("gpu", "engine", "engine_version")
 
@@ -26,7 +26,7 @@ class Accuracy:
     async def publish(self) -> bool:
         """Whether an alarm has gone on since the last time."""
         async with self._database.begin() as db:
-            found = await staleness_by_pair(db)
+            found = await measure_staleness(db)
         for pair, alarm in found.items():
             labels = dict(zip(_LABELS, pair, strict=True))
             if alarm.median_ape is not None:

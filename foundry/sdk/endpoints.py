@@ -98,14 +98,20 @@ class Endpoints(Resource[S_co]):
         return Call("GET", where, RevisionDiffOut)
 
     @operation("endpoints_stop")
-    def stop(self, endpoint_id: UUID | str) -> Call[EndpointOut]:
-        """Ask for it to drain and stop."""
-        return Call("POST", path("endpoints", endpoint_id, "stop"), EndpointOut)
+    def stop(self, endpoint_id: UUID | str, *, now: bool = False) -> Call[EndpointOut]:
+        """Ask for it to drain and stop.
+
+        Args:
+            now: cut running requests off, also those of a stop that is under way.
+        """
+        query = {"now": str(now).lower()}
+        return Call("POST", path("endpoints", endpoint_id, "stop"), EndpointOut, query)
 
     @operation("endpoints_delete")
-    def delete(self, endpoint_id: UUID | str) -> Call[EndpointOut]:
-        """Ask for it to stop and be forgotten."""
-        return Call("DELETE", path("endpoints", endpoint_id), EndpointOut)
+    def delete(self, endpoint_id: UUID | str, *, now: bool = False) -> Call[EndpointOut]:
+        """Ask for it to stop and be forgotten. Args: now: as of `stop`."""
+        query = {"now": str(now).lower()}
+        return Call("DELETE", path("endpoints", endpoint_id), EndpointOut, query)
 
 
 def _settled(endpoint: EndpointOut) -> bool:

@@ -10,18 +10,21 @@ from uuid import UUID
 from foundry.errors import EngineFailed, InvalidRequest, NotFound, ResourceExhausted
 from foundry.infra.database import Database
 from foundry.serving.endpoints import supervision
-from foundry.serving.endpoints.domain import APP_PREFIX, Change, EndpointSnapshot, RevisionSnapshot
-from foundry.supervisor.decisions import (
-    Effect,
-    Limits,
-    Step,
-    after_transfer,
-    after_validation,
-    after_verification,
-    decide,
-    fail,
-    refuse_scale,
+from foundry.serving.endpoints.domain import (
+    APP_PREFIX,
+    EndpointChange,
+    EndpointSnapshot,
+    RevisionSnapshot,
 )
+from foundry.supervisor.changes import (
+    apply_count,
+    apply_transfer,
+    apply_validation,
+    fail_revision,
+    refuse_scale,
+    switch_to_revision,
+)
+from foundry.supervisor.decisions import Effect, Limits, Step, choose_next_step
 from foundry.supervisor.lease import Lease
 from foundry.supervisor.ports import EngineHost, EngineObservation
 from foundry.supervisor.tasks import KeyedTasks
@@ -46,7 +49,7 @@ class EndpointStore(Protocol):
         self, endpoint_id: UUID, applications: frozenset[str]
     ) -> EndpointSnapshot | None: ...
 
-    async def record(self, before: EndpointSnapshot, change: Change) -> bool:
+    async def record(self, before: EndpointSnapshot, change: EndpointChange) -> bool:
         """False: the endpoint was written to since `before` was read."""
 
     async def list_wanted_applications(self) -> set[str]: ...
@@ -60,7 +63,7 @@ class LeasedRows:
         self._lease = lease
 
     async def list_unsettled(self, applications: frozenset[str]) -> list[EndpointSnapshot]:
-        return await supervision.unsettled(self._database, applications)
+        return await supervision.list_unsettled_endpoints(self._database, applications)
 
     async def read(
         self, endpoint_id: UUID, applications: frozenset[str]
@@ -69,13 +72,13 @@ class LeasedRows:
         self._lease.fence()
         return await supervision.read_endpoint(self._database, endpoint_id, applications)
 
-    async def record(self, before: EndpointSnapshot, change: Change) -> bool:
+    async def record(self, before: EndpointSnapshot, change: EndpointChange) -> bool:
         fence = self._lease.fence()
         return await supervision.record_change(self._database, before, change, fence)
 
     async def list_wanted_applications(self) -> set[str]:
         self._lease.fence()
-        return await supervision.wanted_applications(self._database)
+        return await supervision.list_wanted_applications(self._database)
 
 
 class EndpointReconciler:
@@ -85,12 +88,12 @@ class EndpointReconciler:
         self,
         store: EndpointStore,
         engines: EngineHost,
-        engine_start_timeout_s: float,
+        limits: Limits,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._engines = engines
-        self._limits = Limits(engine_start_timeout_s)
+        self._limits = limits
         self._clock = clock
         self.tasks = KeyedTasks("endpoint", clock=clock)
         self._unknown_since: dict[str, float] = {}
@@ -101,15 +104,15 @@ class EndpointReconciler:
         endpoints = await self._store.list_unsettled(frozenset(seen))
         self.tasks.keep_only({endpoint.id for endpoint in endpoints} | seen.keys())
         for endpoint in endpoints:
-            self.tasks.offer(endpoint.id, partial(self._look_at, endpoint, seen))
+            self.tasks.offer(endpoint.id, partial(self._act_on, endpoint, seen), endpoint.wish)
         await self._remove_unknown(endpoints, seen)
 
-    async def _look_at(
+    async def _act_on(
         self, endpoint: EndpointSnapshot, seen: Mapping[str, EngineObservation]
     ) -> None:
         # In the task, so that an endpoint which cannot be decided on holds up no other; by what
         # the pass has read, so that one at rest costs no call.
-        if decide(endpoint, seen, self._limits) is not None:
+        if choose_next_step(endpoint, seen, self._limits) is not None:
             await self._converge(endpoint.id)
 
     async def _converge(self, endpoint_id: UUID) -> None:
@@ -120,14 +123,14 @@ class EndpointReconciler:
             endpoint = await self._store.read(endpoint_id, frozenset(seen))
             if endpoint is None:
                 return
-            step = decide(endpoint, seen, self._limits)
-            if step is None or step == last or not await self._take(endpoint, step):
+            step = choose_next_step(endpoint, seen, self._limits)
+            if step is None or step == last or not await self._carry_out(endpoint, step):
                 return
             last = step
 
-    async def _take(self, endpoint: EndpointSnapshot, step: Step) -> bool:
-        """Returns whether another step may follow at once."""
-        revision = endpoint.numbered(step.number)
+    async def _carry_out(self, endpoint: EndpointSnapshot, step: Step) -> bool:
+        """Do one step. Returns whether another may follow at once."""
+        revision = endpoint.find_revision(step.number)
         change = step.change
         if step.effect is not None:
             assert revision is not None
@@ -140,31 +143,37 @@ class EndpointReconciler:
                         await self._store.record(endpoint, told)
                     # For the task, which waits longer each time.
                     raise
-                change = fail(endpoint, revision, error.message)
+                change = fail_revision(endpoint, revision, error.message)
         if change is None:
-            return step.effect is Effect.DELETE
+            return step.effect is Effect.DELETE_NOW
         return await self._store.record(endpoint, change)
 
     async def _perform(
         self, step: Step, endpoint: EndpointSnapshot, revision: RevisionSnapshot
-    ) -> Change | None:
+    ) -> EndpointChange | None:
         engines = self._engines
         match step.effect:
             case Effect.VALIDATE:
-                return after_validation(
+                return apply_validation(
                     endpoint, revision, await engines.validate(endpoint, revision)
                 )
             case Effect.TRANSFER:
-                return after_transfer(
+                return apply_transfer(
                     endpoint, revision, await engines.transfer(endpoint, revision)
                 )
             case Effect.VERIFY:
                 await engines.verify(endpoint, revision)
-                return after_verification(endpoint, revision)
+                return switch_to_revision(endpoint, revision)
             case Effect.DEPLOY:
                 await engines.deploy(endpoint, revision)
+            case Effect.COUNT:
+                return apply_count(
+                    endpoint, revision, await engines.count_requests(revision.app_name)
+                )
             case Effect.DELETE:
                 await engines.delete(revision.app_name)
+            case Effect.DELETE_NOW:
+                await engines.delete(revision.app_name, now=True)
         return step.change
 
     async def _remove_unknown(

@@ -21,17 +21,19 @@ from dataclasses import dataclass
 from foundry.errors import DatabaseUnavailable, LeaseLost, Unavailable
 from foundry.infra.database import Database
 from foundry.infra.embedded.heartbeat import Heartbeat
+from foundry.supervisor.decisions import Limits
 from foundry.supervisor.endpoints import EndpointReconciler, LeasedRows
 from foundry.supervisor.jobs import JobReconciler
 from foundry.supervisor.lease import RENEW_S, TTL_S, Lease, read_boot_clock
 from foundry.supervisor.ports import EngineHost, JobLauncher
-from foundry.supervisor.tasks import STEP_DEADLINE_S
 
 log = logging.getLogger(__name__)
 
 PERIOD_S = 1.0
-# A pass is a few calls of Ray or PostgreSQL, as a step is.
-_PASS_DEADLINE_S = STEP_DEADLINE_S
+# A pass only lists and offers: a few queries and one look at the cluster.
+PASS_DEADLINE_S = 60.0
+# What a chore does beside (objects to list, windows to close) is bounded in number.
+CHORE_DEADLINE_S = 900.0
 # A cancelled command tells PostgreSQL so on another connection, which has 10 s to be made, and
 # whatever it had borrowed is given back. A pass that still has not ended then never will.
 _CANCEL_S = 30.0
@@ -46,17 +48,16 @@ _LEAST_OVERDUE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Chore:
-    """Work that is done every so many seconds; a failure waits for the next turn.
+    """Work beside the reconciling, every so many seconds; a failure waits for the next turn.
 
     Attributes:
-        deadline_s: a turn that takes longer is cancelled; None: how long depends on how much there
-            is to do, and being late raises the alert.
+        deadline_s: of one turn; one that hangs fails by it.
     """
 
     name: str
     step: Callable[[], Awaitable[object]]
     period_s: float
-    deadline_s: float | None = None
+    deadline_s: float = CHORE_DEADLINE_S
 
     @property
     def overdue_s(self) -> float:
@@ -92,7 +93,7 @@ class Punctuality:
 
     def is_stuck(self, now: float) -> bool:
         """Whether its turn has outlasted its deadline without ending."""
-        if self.turn_since is None or self.chore.deadline_s is None:
+        if self.turn_since is None:
             return False
         return now - self.turn_since > self.chore.deadline_s + _CANCEL_S
 
@@ -118,7 +119,7 @@ class Supervisor:
         database: Database,
         launcher: JobLauncher,
         engines: EngineHost,
-        engine_start_timeout_s: float,
+        limits: Limits,
         clock: Callable[[], float] = read_boot_clock,
         chores: Sequence[Chore] = (),
         beat: Callable[[Heartbeat], None] | None = None,
@@ -126,7 +127,7 @@ class Supervisor:
         """Made once per process; `run` does the work.
 
         Args:
-            engine_start_timeout_s: how long a revision may take until its engine answers.
+            limits: how long a revision may take until its engine answers, and a stop may drain.
             chores: work beside the two passes.
             beat: puts a heartbeat where others find it; blocking, may raise OSError.
         """
@@ -135,11 +136,11 @@ class Supervisor:
         self.lease = Lease(database, clock=clock)
         self.jobs = JobReconciler(database, launcher, self.lease, clock)
         self.endpoints = EndpointReconciler(
-            LeasedRows(database, self.lease), engines, engine_start_timeout_s, clock
+            LeasedRows(database, self.lease), engines, limits, clock
         )
         passes = (
-            Chore("jobs", self.jobs.reconcile, PERIOD_S, _PASS_DEADLINE_S),
-            Chore("endpoints", self.endpoints.reconcile, PERIOD_S, _PASS_DEADLINE_S),
+            Chore("jobs", self.jobs.reconcile, PERIOD_S, PASS_DEADLINE_S),
+            Chore("endpoints", self.endpoints.reconcile, PERIOD_S, PASS_DEADLINE_S),
         )
         names = [chore.name for chore in (*passes, *chores)]
         if len(set(names)) < len(names):

@@ -79,7 +79,11 @@ class DriverObservation:
 
 
 class JobLauncher(Protocol):
-    """Ray's job submission. Every call has a deadline and raises what Ray raises."""
+    """Ray's job submission. Every call has a deadline.
+
+    Raises:
+        Unavailable: Ray did not answer, or not what it should; the call may be repeated.
+    """
 
     async def submit(self, submission_id: str, job_id: UUID) -> None:
         """Start the driver of a job; a known submission id changes nothing."""
@@ -128,5 +132,12 @@ class EngineHost(Protocol):
             Unavailable: it takes no request at the moment, died of it or is late.
         """
 
-    async def delete(self, app_name: str) -> None:
-        """Begin to remove an application; its running requests end first."""
+    async def delete(self, app_name: str, *, now: bool = False) -> None:
+        """Begin to remove an application; its running requests end first.
+
+        Args:
+            now: kill its replicas and with them these requests.
+        """
+
+    async def count_requests(self, app_name: str) -> int | None:
+        """Requests that its replicas answer at the moment; None: some replica does not tell."""

@@ -20,12 +20,20 @@ _THREADS = 4
 class RayCalls:
     """A pool of threads of its own: a frozen Ray holds these, and no other part's.
 
-    While all of them are held a call fails by its deadline, and begins to succeed again once Ray
-    has let one go.
+    Each of Ray's servers that can freeze alone has one: a dashboard that hangs holds no thread
+    with which engines are looked after. While all of them are held a call fails by its deadline,
+    and begins to succeed again once Ray has let one go.
     """
 
-    def __init__(self, *, timeout_s: float = CALL_TIMEOUT_S, threads: int = _THREADS) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="ray-call")
+    def __init__(
+        self,
+        name: str = "ray-call",
+        *,
+        timeout_s: float = CALL_TIMEOUT_S,
+        threads: int = _THREADS,
+    ) -> None:
+        """Args: name: of its threads, for stack dumps."""
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._timeout_s = timeout_s
 
     async def run(self, call: Callable[[], T]) -> T:

@@ -1,11 +1,13 @@
 """This Ray cluster as the rules of engines see it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import ray
 from ray._private.state import available_resources_per_node
 
-from foundry.execution.workers.live_cluster import accelerators
+from foundry.engines.budsim.catalogue import Catalogue
+from foundry.execution.workers.live_cluster import TYPE_PREFIX, accelerators
 from foundry.serving.engine.hardware import Hardware, Node
 from foundry.supervisor.ray_calls import RayCalls
 
@@ -19,7 +21,7 @@ class RayHardware:
         self._calls = calls
 
     async def read_hardware(self) -> Hardware:
-        """Raises Unavailable."""
+        """The nodes that live, with what is free on them. Raises Unavailable."""
         return await self._calls.run(_read)
 
 
@@ -29,11 +31,26 @@ def _read() -> Hardware:
     total: dict[str, float] = {}
     for node in nodes:
         total |= node["Resources"]
+    known = accelerators(total)
+    catalogue = Catalogue.shipped()
     return Hardware(
         nodes=tuple(_node(node["Resources"]) for node in nodes),
         free=tuple(_node(free.get(node["NodeID"], {})) for node in nodes),
-        accelerators=accelerators(total),
+        accelerators=known,
+        accelerator_memory={kind: catalogue.gpu(kind).memory_gb for kind in known},
+        unknown_accelerators=any(_is_unknown(node["Resources"], known) for node in nodes),
+        host_gb=max((_host_gb(node["Resources"]) for node in nodes), default=None),
     )
+
+
+def _is_unknown(resources: dict[str, Any], known: Mapping[str, str]) -> bool:
+    types = {f"{TYPE_PREFIX}{name}" for name in known.values()}
+    return resources.get("GPU", 0.0) >= 1 and not types & resources.keys()
+
+
+def _host_gb(resources: dict[str, Any]) -> float:
+    # Ray takes the room of its object store away from what it lends as memory.
+    return float(resources.get("memory", 0.0) + resources.get("object_store_memory", 0.0)) / _GB
 
 
 def _node(resources: dict[str, Any]) -> Node:

@@ -1,14 +1,13 @@
 """Drivers as Ray jobs.
 
-Ray's client blocks and knows no deadline, so its calls run on a few threads of their own, each with
+Ray's client blocks and knows no deadline, so its calls run in a `RayCalls` of their own, each with
 a timeout on its socket: a frozen dashboard costs these calls and nothing else.
 """
 
 import asyncio
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 from uuid import UUID
 
 import ray
@@ -21,16 +20,12 @@ from foundry.execution.jobs.placement import NodeResources
 from foundry.execution.workers.naming import ACTOR_NAMESPACE, is_actor_of
 from foundry.execution.workers.nodes import list_nodes
 from foundry.supervisor.ports import DriverObservation, DriverStatus
+from foundry.supervisor.ray_calls import RayCalls
 
-T = TypeVar("T")
-
-# The dashboard answers in milliseconds; a submission also starts a process.
-CALL_DEADLINE_S = 30.0
 _SOCKET_TIMEOUT_S = (5.0, 20.0)
 # Ray ends a driver with SIGTERM and kills it 3 s later; both are seen within this.
 END_DEADLINE_S = 60.0
 _POLL_S = 0.5
-_THREADS = 4
 _TAIL_LINES = 20
 _TAIL_LINE_CHARACTERS = 500
 
@@ -78,23 +73,22 @@ class RayJobs:
         self,
         connect: Callable[[], JobClient],
         state: RayState,
+        calls: RayCalls,
         *,
-        call_deadline_s: float = CALL_DEADLINE_S,
         end_deadline_s: float = END_DEADLINE_S,
         poll_s: float = _POLL_S,
     ) -> None:
         self._connect = connect
         self._state = state
-        self._call_deadline_s = call_deadline_s
+        self._calls = calls
         self._end_deadline_s = end_deadline_s
         self._poll_s = poll_s
         self._client: JobClient | None = None
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="ray-jobs")
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "RayJobs":
         url = f"http://{settings.ray.dashboard_host}:{settings.ray.dashboard_port}"
-        return cls(lambda: _TimedClient(url), _ClusterState())
+        return cls(lambda: _TimedClient(url), _ClusterState(), RayCalls("ray-jobs"))
 
     async def submit(self, submission_id: str, job_id: UUID) -> None:
         entrypoint = f"{sys.executable} -m foundry.execution.workers.run --job {job_id}"
@@ -106,7 +100,7 @@ class RayJobs:
                 if "already exists" not in str(error):
                     raise
 
-        await self._call(send)
+        await self._calls.run(send)
 
     async def observe(self, submission_id: str) -> DriverObservation:
         def ask() -> DriverObservation:
@@ -123,7 +117,7 @@ class RayJobs:
             tail = _tail_of(client, submission_id)
             return DriverObservation(status, info.message or "", info.driver_exit_code, tail)
 
-        return await self._call(ask)
+        return await self._calls.run(ask)
 
     async def end(self, submission_id: str) -> DriverObservation:
         """Stop a driver, see it ended and kill its actors.
@@ -132,16 +126,18 @@ class RayJobs:
             TimeoutError: it has not ended; nothing may take its place yet.
         """
         async with asyncio.timeout(self._end_deadline_s):
-            await self._call(lambda: self._stop(submission_id))
+            await self._calls.run(lambda: self._stop(submission_id))
             while True:
                 seen = await self.observe(submission_id)
                 # Ray ends the actors of an ended driver; one that hangs takes a kill.
-                if seen.gone and not await self._call(lambda: self._kill_actors(submission_id)):
-                    return seen
+                if seen.gone:
+                    killed = await self._calls.run(lambda: self._kill_actors(submission_id))
+                    if not killed:
+                        return seen
                 await asyncio.sleep(self._poll_s)
 
     async def list_nodes(self) -> list[NodeResources]:
-        return await self._call(self._state.list_nodes)
+        return await self._calls.run(self._state.list_nodes)
 
     def _stop(self, submission_id: str) -> None:
         try:
@@ -165,11 +161,6 @@ class RayJobs:
         if self._client is None:
             self._client = self._connect()
         return self._client
-
-    async def _call(self, function: Callable[[], T]) -> T:
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(self._call_deadline_s):
-            return await loop.run_in_executor(self._threads, function)
 
 
 class _TimedClient(JobSubmissionClient):  # type: ignore[misc]

@@ -5,26 +5,28 @@ holds these threads, not those that the rest of the process uses. What Ray raise
 `Unavailable`: the call may be repeated.
 """
 
-import asyncio
 from collections.abc import Mapping
-from typing import Protocol
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
 
-import orjson
 from ray import serve
 from ray.serve import Application, RunTarget
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, ServeStatus
 
-from foundry.errors import EngineFailed, Unavailable
-from foundry.infra.wire.frames import CallContext, Head, Kind, Tail
+from foundry.errors import Unavailable
 from foundry.serving.endpoints.domain import APP_PREFIX, EndpointSnapshot, RevisionSnapshot
 from foundry.serving.engine.deployment import DEPLOYMENT
-from foundry.serving.engine.hardware import LiveHardware
+from foundry.serving.engine.hardware import Hardware, LiveHardware
 from foundry.serving.engine.options import EngineOptions
 from foundry.serving.engine.runtime import RuntimeRules, fits_beside
-from foundry.serving.engine.upstream import HandleUpstream
+from foundry.serving.engine.shape import ModelShape
+from foundry.supervisor.model_shapes import EndpointShapes
 from foundry.supervisor.ports import EngineObservation, EngineStatus, Transfer, Validation
 from foundry.supervisor.ray_calls import RayCalls
+from foundry.supervisor.serve_replicas import count_running_requests, kill_replicas
 from foundry.supervisor.transfers import Transfers
 
 _STATUS: dict[ApplicationStatus, EngineStatus] = {
@@ -37,32 +39,67 @@ _STATUS: dict[ApplicationStatus, EngineStatus] = {
 }
 
 _MESSAGE_CHARS = 2000
-_VERIFY_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineBuild:
+    """What an engine application is to be built of.
+
+    Attributes:
+        config: of the revision: it overrides fields of the settings' serving section and holds
+            the engine's options.
+        config_digest: of what the replicas are made of; the same one again only changes their
+            number.
+        hardware: of the cluster, as it is now.
+        model: the base's shape.
+    """
+
+    base_version_id: UUID
+    app_name: str
+    config: Mapping[str, Any]
+    config_digest: str
+    hardware: Hardware
+    model: ModelShape
 
 
 class Runtime(RuntimeRules, Protocol):
     """One kind of engine: its rules, what Serve is to run, and how it proves that it answers."""
 
-    def build(self, args: Mapping[str, object]) -> Application:
-        """Raises InvalidConfiguration: this cluster cannot run it."""
+    def build(self, wanted: EngineBuild) -> Application:
+        """What Serve is to run.
+
+        Raises:
+            InvalidConfiguration: this cluster cannot run it.
+        """
 
     async def health(self, app_name: str, model: str) -> None:
-        """Raises EngineFailed, Unavailable."""
+        """Whether it answers a test request.
+
+        Raises:
+            EngineFailed: it answers wrongly.
+            Unavailable: it takes no request at the moment, died of it or is late.
+        """
 
 
 class ServeEngines:
     """Engine applications of this cluster's Ray Serve."""
 
     def __init__(
-        self, runtime: Runtime, hardware: LiveHardware, transfers: Transfers, calls: RayCalls
+        self,
+        runtime: Runtime,
+        hardware: LiveHardware,
+        shapes: EndpointShapes,
+        transfers: Transfers,
+        calls: RayCalls,
     ) -> None:
         self._runtime = runtime
         self._hardware = hardware
+        self._shapes = shapes
         self._transfers = transfers
         self._calls = calls
 
     async def observe(self) -> dict[str, EngineObservation]:
-        """Raises Unavailable."""
+        """Every engine application by name. Raises Unavailable."""
         status = await self._calls.run(_read_status)
         return {
             name: _observation(found)
@@ -71,10 +108,11 @@ class ServeEngines:
         }
 
     async def validate(self, endpoint: EndpointSnapshot, revision: RevisionSnapshot) -> Validation:
-        """Raises Unavailable."""
+        """Check the revision against this cluster. Raises Unavailable."""
         hardware = await self._hardware.read_hardware()
         config = {**revision.config, "replicas": revision.replicas}
-        report = self._runtime.supports(config, hardware)
+        model = await self._shapes.read_shape(endpoint)
+        report = self._runtime.supports(config, hardware, model=model)
         options = EngineOptions.of(config)
         beside = fits_beside(options, hardware)
         if options.strategy is not None:
@@ -82,20 +120,31 @@ class ServeEngines:
         return Validation(report.reasons, report.missing, "surge" if beside else "recreate")
 
     async def transfer(self, endpoint: EndpointSnapshot, revision: RevisionSnapshot) -> Transfer:
-        """Raises Unavailable, and what the object store refuses."""
-        return await self._transfers.look(endpoint.model_version_id, revision.replicas)
+        """Begin to fetch the files, or look how far it is.
+
+        Raises:
+            Unavailable: Ray does not answer.
+            FoundryError: a node cannot fetch them.
+        """
+        return await self._transfers.continue_fetch(endpoint.model_version_id, revision.replicas)
 
     async def deploy(self, endpoint: EndpointSnapshot, revision: RevisionSnapshot) -> None:
-        """Raises InvalidConfiguration, Unavailable."""
+        """Start the application, or bring it to the wanted number of replicas.
+
+        Raises:
+            InvalidConfiguration: this cluster cannot run it.
+            Unavailable: Ray does not answer.
+        """
         hardware = await self._hardware.read_hardware()
         application = self._runtime.build(
-            {
-                "base_version_id": str(endpoint.model_version_id),
-                "app_name": revision.app_name,
-                "config": {**revision.config, "replicas": revision.replicas},
-                "config_digest": revision.config_digest,
-                "hardware": hardware,
-            }
+            EngineBuild(
+                base_version_id=endpoint.model_version_id,
+                app_name=revision.app_name,
+                config={**revision.config, "replicas": revision.replicas},
+                config_digest=revision.config_digest,
+                hardware=hardware,
+                model=await self._shapes.read_shape(endpoint),
+            )
         )
         target = RunTarget(target=application, name=revision.app_name, route_prefix=None)
 
@@ -111,24 +160,32 @@ class ServeEngines:
         await self._calls.run(run)
 
     async def verify(self, endpoint: EndpointSnapshot, revision: RevisionSnapshot) -> None:
-        """Raises EngineFailed, Unavailable."""
+        """Send test requests. Raises EngineFailed, Unavailable: see `Runtime.health`."""
         await self._runtime.health(revision.app_name, endpoint.name)
 
-    async def delete(self, app_name: str) -> None:
+    async def delete(self, app_name: str, *, now: bool = False) -> None:
         """Begin to remove it; an unknown one is gone. Raises Unavailable."""
 
         def remove() -> None:
-            try:
-                # Not to wait here: the next observation says when it is gone.
+            # Not to wait here: the next observation says when it is gone.
+            with suppress(KeyError):
                 serve.delete(app_name, _blocking=False)
-            except KeyError:
-                return
+            if now:
+                # Not before it is deleted: Serve would start others in their place.
+                kill_replicas(app_name)
 
         await self._calls.run(remove)
 
+    async def count_requests(self, app_name: str) -> int | None:
+        """Requests that it answers at the moment; None: unknown, also while Ray does not answer."""
+        try:
+            return await self._calls.run(lambda: count_running_requests(app_name, DEPLOYMENT))
+        except Unavailable:
+            return None
+
 
 def _require_serve() -> None:
-    """Raises Unavailable: this cluster has no Serve."""
+    """Refuse to go on in a cluster without Serve. Raises Unavailable."""
     if _get_global_client(raise_if_no_controller_running=False) is None:
         raise Unavailable("Ray Serve does not run")
 
@@ -149,46 +206,3 @@ def _observation(found: ApplicationStatusOverview) -> EngineObservation:
     # By value: the keys are an enumeration in some answers of Ray and text in others.
     ready = sum(count for state, count in states.items() if str(state).endswith("RUNNING"))
     return EngineObservation(_STATUS[found.status], message[-_MESSAGE_CHARS:], ready)
-
-
-async def prove_answers(upstream: HandleUpstream, app_name: str, model: str) -> None:
-    """Four greedy tokens, in one piece and streamed.
-
-    Raises:
-        EngineFailed: it answers wrongly.
-        Unavailable: it takes no request at the moment, died of it or is late: another may pass.
-    """
-    for stream in (False, True):
-        context = CallContext(f"verify-{app_name}", model, _VERIFY_TIMEOUT_S)
-        try:
-            async with asyncio.timeout(_VERIFY_TIMEOUT_S):
-                await _prove(upstream, app_name, _probe(model, stream=stream), context)
-        except TimeoutError as error:
-            raise Unavailable("the engine did not answer the test request in time") from error
-
-
-async def _prove(
-    upstream: HandleUpstream, app_name: str, body: bytes, context: CallContext
-) -> None:
-    data, tail = b"", None
-    try:
-        async for frame in upstream.stream(app_name, "completions", body, context):
-            if frame.kind is Kind.HEAD and (fault := Head.from_frame(frame).fault):
-                raise fault.to_error()
-            if frame.kind is Kind.DATA:
-                data += frame.payload
-            elif frame.kind is Kind.TAIL:
-                tail = Tail.from_frame(frame)
-    except EngineFailed as error:
-        # A replica that died has not answered; what replaces it is asked again.
-        raise Unavailable(error.message) from error
-    if tail is None:
-        raise EngineFailed("the engine broke its answer to the test request")
-    if tail.usage.completion_tokens < 1 or not data:
-        raise EngineFailed("the engine generated nothing for the test request")
-
-
-def _probe(model: str, *, stream: bool) -> bytes:
-    return orjson.dumps(
-        {"model": model, "prompt": "1 2 3", "max_tokens": 4, "temperature": 0, "stream": stream}
-    )

@@ -5,7 +5,12 @@ side by side, so neither an exception nor a call that hangs delays another thing
 
     offered ──> running ──done────> forgotten (the next pass offers it again)
                    │
+                   │  └──another wish──> cancelled ──> offered
                    └──raises, late──> waiting 1, 2, 4 … 60 s ──> offered
+                                         └──another wish──> offered at once
+
+The wish is what the step is to achieve. A step or a wait for an earlier one is of no use any more:
+it would keep a user's `stop` from being begun for a minute and longer.
 """
 
 import asyncio
@@ -30,6 +35,13 @@ _AT_ONCE = 16
 class _Retry:
     failures: int
     not_before: float
+    wish: Hashable
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    task: asyncio.Task[None]
+    wish: Hashable
 
 
 class KeyedTasks:
@@ -46,17 +58,31 @@ class KeyedTasks:
         self._name = name
         self._deadline_s = deadline_s
         self._clock = clock
-        self._running: dict[Hashable, asyncio.Task[None]] = {}
+        self._running: dict[Hashable, _Running] = {}
         self._retries: dict[Hashable, _Retry] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
 
-    def offer(self, key: Hashable, step: Callable[[], Awaitable[object]]) -> bool:
-        """Start `step` unless the key's last one still runs or waits. Returns whether it began."""
-        retry = self._retries.get(key)
-        if key in self._running or (retry is not None and retry.not_before > self._clock()):
+    def offer(
+        self, key: Hashable, step: Callable[[], Awaitable[object]], wish: Hashable = None
+    ) -> bool:
+        """Start `step` unless the key's last one still runs or waits. Returns whether it began.
+
+        Args:
+            wish: what the step is to achieve. Another one than before cancels the step that runs,
+                which is offered again by the next pass, and ends the wait after a failure. A step
+                that is offered with wishes may therefore be cancelled at any point.
+        """
+        running, retry = self._running.get(key), self._retries.get(key)
+        if running is not None:
+            if running.wish != wish:
+                running.task.cancel()
             return False
-        task = asyncio.create_task(self._run(key, step), name=f"{self._name}:{key}")
-        self._running[key] = task
+        if retry is not None and retry.wish == wish and retry.not_before > self._clock():
+            return False
+        if retry is not None and retry.wish != wish:
+            del self._retries[key]
+        task = asyncio.create_task(self._run(key, step, wish), name=f"{self._name}:{key}")
+        self._running[key] = _Running(task, wish)
         task.add_done_callback(lambda _: self._running.pop(key, None))
         return True
 
@@ -79,31 +105,33 @@ class KeyedTasks:
     async def drain(self) -> None:
         """Wait until every step that runs has ended."""
         while self._running:
-            await asyncio.wait(set(self._running.values()))
+            await asyncio.wait({running.task for running in self._running.values()})
 
     async def close(self) -> None:
         """Cancel what runs and wait for it."""
-        for task in self._running.values():
-            task.cancel()
+        for running in self._running.values():
+            running.task.cancel()
         await self.drain()
 
-    async def _run(self, key: Hashable, step: Callable[[], Awaitable[object]]) -> None:
+    async def _run(
+        self, key: Hashable, step: Callable[[], Awaitable[object]], wish: Hashable
+    ) -> None:
         async with self._slots:
             try:
                 async with asyncio.timeout(self._deadline_s):
                     await step()
             except DatabaseUnavailable:
                 log.warning("%s %s: PostgreSQL cannot be reached; trying again", self._name, key)
-                self._back_off(key)
+                self._back_off(key, wish)
             except Exception:
                 # Libraries raise what they like (Ray: TimeoutError, KeyError, RuntimeError); only
                 # this thing waits for it.
                 log.exception("%s %s: a step failed; trying again", self._name, key)
-                self._back_off(key)
+                self._back_off(key, wish)
             else:
                 self._retries.pop(key, None)
 
-    def _back_off(self, key: Hashable) -> None:
+    def _back_off(self, key: Hashable, wish: Hashable) -> None:
         failures = self.failures_of(key) + 1
         wait = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(failures - 1, 10))
-        self._retries[key] = _Retry(failures, self._clock() + wait)
+        self._retries[key] = _Retry(failures, self._clock() + wait, wish)

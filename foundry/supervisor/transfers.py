@@ -28,13 +28,20 @@ _OPTIONS: dict[str, Any] = {"num_cpus": 0, "max_retries": 2}
 
 
 class Transfers(Protocol):
-    async def look(self, version_id: UUID, nodes: int) -> Transfer:
+    """Fetching of models' files to the nodes."""
+
+    async def continue_fetch(self, version_id: UUID, nodes: int) -> Transfer:
         """Begin the fetching, or say how far it is. Raises FoundryError: it cannot succeed."""
 
 
 @dataclass(slots=True)
 class _Fetch:
-    """Attributes: tasks: one a node; measured: the task that last read the progress."""
+    """The fetching of one version.
+
+    Attributes:
+        tasks: one a node.
+        measured: the tasks that last read the progress.
+    """
 
     tasks: list[Any]
     nodes: list[str]
@@ -50,8 +57,13 @@ class RayTransfers:
         self._calls = calls
         self._fetches: dict[UUID, _Fetch] = {}
 
-    async def look(self, version_id: UUID, nodes: int) -> Transfer:
-        """Raises Unavailable, and the fault of a task."""
+    async def continue_fetch(self, version_id: UUID, nodes: int) -> Transfer:
+        """Begin the fetching, or say how far it is.
+
+        Raises:
+            Unavailable: Ray does not answer.
+            FoundryError: what a task met.
+        """
         fault: list[FoundryError] = []
 
         def look() -> Transfer:

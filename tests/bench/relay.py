@@ -33,7 +33,7 @@ ROUNDS = 5
 MAX_TOKENS = 32
 # Clients at once → requests of each.
 LOADS = {1: 8, 8: 2, 16: 2}
-# What `serve_apps.engine` sets for its replicas, against what vLLM does by itself.
+# What `supervisor.vllm_runtime` sets for its replicas, against what vLLM does by itself.
 TUNINGS = {
     "raw": {"VLLM_PLUGINS": ""},
     "equal": {"VLLM_PLUGINS": "foundry", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"},

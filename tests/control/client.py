@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from foundry.catalog.registry.domain import VersionSpec
 from foundry.catalog.registry.registrar import Registrar
 from foundry.catalog.registry.service import ModelVersion
-from foundry.config import HttpSettings, SecuritySettings
+from foundry.config import HttpSettings, SecuritySettings, ServingSettings
 from foundry.control.app import create_control
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import EVERYTHING, Principal, Role
@@ -31,6 +31,7 @@ SECURITY = SecuritySettings(bcrypt_cost=4)
 @dataclass(frozen=True)
 class Sections:
     http: HttpSettings
+    serving: ServingSettings = field(default_factory=ServingSettings)
 
 
 @dataclass(frozen=True)

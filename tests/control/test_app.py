@@ -202,6 +202,16 @@ async def test_an_adapter_gets_its_bases_endpoint(control: Control, tmp_path: Pa
     assert (used.status_code, used.json()["error"]["code"]) == (409, "version_in_use")
     stopped = await control.client.post(f"/endpoints/{endpoint['id']}/stop")
     assert (stopped.status_code, stopped.json()["state"]) == (202, "STOPPING")
+    (revision,) = (await control.client.get(f"/endpoints/{endpoint['id']}/revisions")).json()[
+        "data"
+    ]
+    assert revision["deadline_at"] is None
+    hastened = await control.client.post(f"/endpoints/{endpoint['id']}/stop?now=true")
+    assert (hastened.status_code, hastened.json()["state"]) == (202, "STOPPING")
+    (revision,) = (await control.client.get(f"/endpoints/{endpoint['id']}/revisions")).json()[
+        "data"
+    ]
+    assert revision["deadline_at"] <= hastened.json()["updated_at"]
     deleted = await control.client.delete(f"/endpoints/{endpoint['id']}")
     assert deleted.json()["state"] == "DELETING"
 

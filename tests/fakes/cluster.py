@@ -78,6 +78,8 @@ class FakeEngines:
     """Applications by name, as Ray Serve would report them.
 
     Attributes:
+        requests: that an application answers: while there are some it drains.
+        killed: applications that were deleted without a drain.
         comes_up: what a new application is reported as.
         fault: what verification finds.
         raises: by the name of a method, what it raises instead of answering.
@@ -86,6 +88,8 @@ class FakeEngines:
 
     applications: dict[str, EngineObservation] = field(default_factory=dict)
     deleted: list[str] = field(default_factory=list)
+    killed: list[str] = field(default_factory=list)
+    requests: dict[str, int] = field(default_factory=dict)
     verified: list[str] = field(default_factory=list)
     deployed: list[tuple[str, int]] = field(default_factory=list)
     calls: list[tuple[str, str]] = field(default_factory=list)
@@ -120,10 +124,19 @@ class FakeEngines:
         if self.fault is not None:
             raise EngineFailed(self.fault)
 
-    async def delete(self, app_name: str) -> None:
+    async def delete(self, app_name: str, *, now: bool = False) -> None:
         self._called("delete", app_name)
-        self.applications.pop(app_name, None)
         self.deleted.append(app_name)
+        if now:
+            self.killed.append(app_name)
+        if self.requests.get(app_name) and not now:
+            self.applications[app_name] = EngineObservation("deleting")
+        else:
+            self.applications.pop(app_name, None)
+            self.requests.pop(app_name, None)
+
+    async def count_requests(self, app_name: str) -> int | None:
+        return self.requests.get(app_name, 0)
 
     def _called(self, method: str, app_name: str) -> None:
         self.calls.append((method, app_name))

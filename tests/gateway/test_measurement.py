@@ -17,7 +17,7 @@ from foundry.gateway.measurement import MAX_OPEN, Measurement
 from foundry.gateway.ports import End, Settlement
 from foundry.infra.http.scopes import Stage
 from foundry.infra.wire.frames import Usage
-from foundry.serving.outcomes.domain import Statistics, WindowPart, merged
+from foundry.serving.outcomes.domain import Statistics, WindowPart, merge_statistics
 from tests.gateway.conftest import BASE_ID, RecordingMeter, Stand, caller, target
 
 WINDOW_S = 10.0
@@ -44,7 +44,7 @@ class FakeSink:
             self.rows[key] = Statistics.of_json(part.statistics.to_json())
 
     def window(self, started_at: float) -> Statistics:
-        return merged(row for key, row in self.rows.items() if key[2] == started_at)
+        return merge_statistics(row for key, row in self.rows.items() if key[2] == started_at)
 
 
 class Bench:

@@ -147,8 +147,13 @@ async def test_an_endpoint_lives_and_goes(
     assert (await foundry.endpoints.wait(endpoint.id)).state == "CREATED"
     assert (await foundry.endpoints.deploy(endpoint.id)).desired == "running"
     assert (await foundry.endpoints.stop(endpoint.id)).desired == "stopped"
+    (revision,) = (await foundry.endpoints.revisions(endpoint.id)).data
+    assert revision.deadline_at is None
+    assert (await foundry.endpoints.stop(endpoint.id, now=True)).state == "STOPPING"
+    (revision,) = (await foundry.endpoints.revisions(endpoint.id)).data
+    assert revision.deadline_at is not None
     assert [e.id for e in (await foundry.endpoints.list()).data] == [endpoint.id]
-    assert (await foundry.endpoints.delete(endpoint.id)).desired == "deleted"
+    assert (await foundry.endpoints.delete(endpoint.id, now=True)).desired == "deleted"
     with pytest.raises(NotFound):
         await foundry.endpoints.get("0198f3c2-0000-7000-8000-000000000009")
 

@@ -1,86 +1,35 @@
 """What follows from rows and observations; neither a database nor a cluster."""
 
 from dataclasses import replace
-from uuid import UUID
 
 import pytest
 
 from foundry.serving.endpoints.domain import (
-    Change,
-    EndpointSnapshot,
-    EndpointState,
-    RevisionChange,
-    RevisionSnapshot,
     RevisionState,
 )
-from foundry.supervisor.decisions import (
-    DRAIN_S,
-    Effect,
-    Limits,
-    Step,
-    after_transfer,
-    after_validation,
-    after_verification,
-    decide,
-    fail,
+from foundry.supervisor.changes import (
+    CLOSING_S,
+    apply_transfer,
+    apply_validation,
+    fail_revision,
     refuse_scale,
+    switch_to_revision,
 )
+from foundry.supervisor.decisions import Effect, Step, choose_next_step
 from foundry.supervisor.ports import EngineObservation, EngineStatus, Transfer, Validation
-
-E, R = EndpointState, RevisionState
-LIMITS = Limits(60.0)
-ID = UUID(int=1)
-
-
-def revision(number: int, state: RevisionState, **values: object) -> RevisionSnapshot:
-    made = RevisionSnapshot(number, f"engine-x-r{number}", {}, "d", applied_replicas=1, state=state)
-    if state in (R.DRAINING, R.REMOVED, R.FAILED):
-        made = replace(made, desired="removed")
-    return replace(made, **values)  # type: ignore[arg-type]
-
-
-def endpoint(*revisions: RevisionSnapshot, **values: object) -> EndpointSnapshot:
-    made = EndpointSnapshot(
-        ID, ID, ID, "smol", ID, "running", E.RUNNING, "engine-x-r1", {}, 1, revisions=revisions
-    )
-    return replace(made, **values)  # type: ignore[arg-type]
-
-
-def running(state: RevisionState = R.READY, **values: object) -> EndpointSnapshot:
-    """One revision, which serves."""
-    seen = E.RUNNING if state is R.READY else E.DEGRADED
-    return endpoint(revision(1, state, **values), state=seen, serving=1, target=1)
-
-
-def updating(state: RevisionState, **values: object) -> EndpointSnapshot:
-    """Revision 1 serves, 2 is on its way."""
-    two = revision(2, state, **{"strategy": "surge", **values})
-    return endpoint(revision(1, R.READY), two, state=E.UPDATING, serving=1, target=2)
-
-
-def step(
-    of: EndpointSnapshot, first: EngineStatus = "running", second: EngineStatus = "absent"
-) -> Step | None:
-    seen = {
-        "engine-x-r1": EngineObservation(first, "why"),
-        "engine-x-r2": EngineObservation(second),
-    }
-    return decide(
-        of, {name: each for name, each in seen.items() if each.status != "absent"}, LIMITS
-    )
-
-
-def changed(found: Step | Change | None) -> tuple[EndpointState, int | None, int | None]:
-    change = found.change if isinstance(found, Step) else found
-    assert change is not None
-    return change.state, change.serving, change.target
-
-
-def only(found: Step | Change | None) -> RevisionChange:
-    change = found.change if isinstance(found, Step) else found
-    assert change is not None
-    (single,) = change.revisions
-    return single
+from tests.supervisor.revisions import (
+    LIMITS,
+    E,
+    R,
+    changed,
+    drained,
+    endpoint,
+    only,
+    revision,
+    running,
+    step,
+    updating,
+)
 
 
 def test_at_rest_nothing_is_done() -> None:
@@ -112,13 +61,13 @@ def test_the_road_of_a_revision(
 
 def test_a_switch_closes_the_old_revision_and_drains_it() -> None:
     of = replace(updating(R.VERIFYING), fallback=1)
-    change = after_verification(of, of.revisions[1])
+    change = switch_to_revision(of, of.revisions[1])
     assert change.fallback is None
     assert changed(change) == (E.RUNNING, 2, 2)
     new, old = change.revisions
     assert (new.number, new.state) == (2, R.READY)
     assert (old.number, old.state, old.allowed_s, old.desired) == (
-        1, R.DRAINING, DRAIN_S, "removed",
+        1, R.DRAINING, CLOSING_S, "removed",
     )  # fmt: skip
 
 
@@ -127,9 +76,14 @@ def test_what_drains_is_deleted_only_after_its_time() -> None:
     of = endpoint(old, revision(2, R.READY), serving=2, target=2)
     assert step(of, second="running") is None
     late = replace(of, revisions=(replace(old, overdue=True), of.revisions[1]))
-    assert step(late, second="running") == Step(1, Effect.DELETE)
-    assert step(late, first="deleting", second="running") is None
-    gone = step(late, first="absent", second="running")
+    deleted = step(late, second="running")
+    assert deleted is not None
+    assert (deleted.number, deleted.effect) == (1, Effect.DELETE)
+    assert (only(deleted).state, only(deleted).allowed_s) == (R.DRAINING, 900.0)
+    drains = replace(of, revisions=(drained(), of.revisions[1]))
+    assert step(drains, first="deleting", second="running") == Step(1, Effect.COUNT)
+    gone = step(drains, first="absent", second="running")
+    assert only(gone).reason is None
     assert only(gone).state is R.REMOVED
     assert changed(gone) == (E.RUNNING, 2, 2)
 
@@ -161,15 +115,15 @@ def test_an_engine_that_failed_to_start_says_why() -> None:
 def test_validation_refuses_at_once_waits_for_what_is_missing_and_goes_on() -> None:
     of = updating(R.VALIDATING)
     two = of.revisions[1]
-    refused = after_validation(of, two, Validation(reasons=("no sglang", "no int4")))
+    refused = apply_validation(of, two, Validation(reasons=("no sglang", "no int4")))
     assert changed(refused) == (E.RUNNING, 1, 1)
     assert only(refused).reason == "no sglang; no int4"
-    waits = after_validation(of, two, Validation(missing=("no GPU",)))
+    waits = apply_validation(of, two, Validation(missing=("no GPU",)))
     assert (only(waits).state, only(waits).keep_deadline) == (R.VALIDATING, True)
     assert only(waits).progress == {"message": "no GPU"}
     told = replace(two, reason="no GPU")
-    assert after_validation(of, told, Validation(missing=("no GPU",))) is None
-    ahead = after_validation(of, two, Validation(strategy="recreate"))
+    assert apply_validation(of, told, Validation(missing=("no GPU",))) is None
+    ahead = apply_validation(of, two, Validation(strategy="recreate"))
     assert (only(ahead).state, only(ahead).strategy, only(ahead).allowed_s) == (
         R.TRANSFERRING, "recreate", 300.0,
     )  # fmt: skip
@@ -178,16 +132,16 @@ def test_validation_refuses_at_once_waits_for_what_is_missing_and_goes_on() -> N
 def test_a_transfer_lives_as_long_as_it_moves() -> None:
     of = updating(R.TRANSFERRING, progress={"bytes_done": 10})
     two = of.revisions[1]
-    moved = after_transfer(of, two, Transfer(done=False, bytes_done=11, bytes_total=20))
+    moved = apply_transfer(of, two, Transfer(done=False, bytes_done=11, bytes_total=20))
     assert (only(moved).allowed_s, only(moved).progress["bytes_done"]) == (300.0, 11)
-    assert after_transfer(of, two, Transfer(done=False, bytes_done=10, bytes_total=20)) is None
+    assert apply_transfer(of, two, Transfer(done=False, bytes_done=10, bytes_total=20)) is None
 
 
 def test_surge_leaves_the_old_engine_and_recreate_makes_room_first() -> None:
     of = updating(R.TRANSFERRING)
-    assert changed(after_transfer(of, of.revisions[1], Transfer(done=True))) == (E.UPDATING, 1, 2)
+    assert changed(apply_transfer(of, of.revisions[1], Transfer(done=True))) == (E.UPDATING, 1, 2)
     two = replace(of.revisions[1], strategy="recreate")
-    change = after_transfer(of, two, Transfer(done=True))
+    change = apply_transfer(of, two, Transfer(done=True))
     assert change is not None
     assert changed(change) == (E.DEPLOYING, None, 2)
     assert change.fallback == 1
@@ -211,7 +165,7 @@ def test_recreate_waits_until_the_old_engine_is_gone() -> None:
 def test_a_failed_recreate_brings_the_old_revision_back() -> None:
     two = revision(2, R.VERIFYING, strategy="recreate")
     of = endpoint(revision(1, R.REMOVED), two, state=E.VERIFYING, target=2, fallback=1)
-    change = fail(of, two, "it is mute")
+    change = fail_revision(of, two, "it is mute")
     assert changed(change) == (E.PENDING, None, 1)
     assert change.fallback is None
     assert change.last_error == "revision 2 failed: it is mute; revision 1 returns"
@@ -250,7 +204,7 @@ def test_the_third_crash_in_ten_minutes_is_a_loop() -> None:
     )  # fmt: skip
     third = step(running(crashes=2), first="unhealthy")
     assert changed(third) == (E.FAILED, None, 1)
-    assert "crashed 3 times in ten minutes" in str(only(third).reason)
+    assert "crashed 3 times in 10 minutes" in str(only(third).reason)
     # A deployment that is only being changed has not crashed.
     assert only(step(running(crashes=2), first="starting")).crashed is False
 
@@ -262,7 +216,7 @@ def test_a_degraded_engine_recovers_or_fails_by_its_deadline() -> None:
     assert changed(step(late, first="unhealthy")) == (E.FAILED, None, 1)
     # Some of its replicas still answer.
     seen = {"engine-x-r1": EngineObservation("unhealthy", "why", ready=1)}
-    assert decide(late, seen, LIMITS) is None
+    assert choose_next_step(late, seen, LIMITS) is None
 
 
 @pytest.mark.parametrize(("status", "crashed"), [("unhealthy", True), ("failed", False)])
@@ -270,14 +224,14 @@ def test_while_one_replica_answers_an_engine_is_only_degraded(
     status: EngineStatus, crashed: bool
 ) -> None:
     seen = {"engine-x-r1": EngineObservation(status, "one of three died", ready=2)}
-    found = decide(running(crashes=2), seen, LIMITS)
+    found = choose_next_step(running(crashes=2), seen, LIMITS)
     assert changed(found) == (E.DEGRADED, 1, 1)
     assert (only(found).state, only(found).reason, only(found).crashed) == (
         R.DEGRADED, "one of three died", crashed,
     )  # fmt: skip
-    assert decide(running(R.DEGRADED, crashes=3, overdue=True), seen, LIMITS) is None
+    assert choose_next_step(running(R.DEGRADED, crashes=3, overdue=True), seen, LIMITS) is None
     none = {"engine-x-r1": EngineObservation(status, "all died")}
-    assert changed(decide(running(crashes=2), none, LIMITS)) == (E.FAILED, None, 1)
+    assert changed(choose_next_step(running(crashes=2), none, LIMITS)) == (E.FAILED, None, 1)
 
 
 def test_scaling_deploys_the_same_application_again() -> None:
@@ -321,23 +275,3 @@ def test_an_application_that_vanishes_before_it_is_ready_is_tried_three_times() 
     assert changed(step(updating(R.DEPLOYING, crashes=2))) == (E.RUNNING, 1, 1)
     back = step(updating(R.VERIFYING))
     assert (only(back).state, only(back).applied_replicas) == (R.DEPLOYING, 1)
-
-
-@pytest.mark.parametrize(
-    ("desired", "state", "rests"),
-    [("stopped", E.STOPPING, E.STOPPED), ("deleted", E.DELETING, E.DELETED)],
-)
-def test_a_stop_removes_every_engine_and_then_rests(
-    desired: str, state: EndpointState, rests: EndpointState
-) -> None:
-    asked = revision(1, R.READY, desired="removed")
-    of = endpoint(asked, desired=desired, state=state, serving=1, target=1)
-    assert step(of) == Step(1, Effect.DELETE)
-    assert step(of, first="deleting") is None
-    removed = step(of, first="absent")
-    assert (changed(removed)[0], only(removed).state) == (state, R.REMOVED)
-    rest = step(replace(of, revisions=(replace(asked, state=R.REMOVED),)), first="absent")
-    assert changed(rest) == (rests, None, 1)
-    # Also what had failed before must be gone.
-    failed = replace(of, revisions=(revision(1, R.FAILED),))
-    assert step(failed, first="deleting") is None

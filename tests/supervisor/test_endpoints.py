@@ -1,79 +1,29 @@
 """From rows to engines and back, on a real PostgreSQL and a scripted cluster."""
 
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
-from foundry.errors import FoundryError, InvalidConfiguration, LeaseLost, NotFound, Unavailable
-from foundry.infra.database import Database
-from foundry.serving.endpoints.domain import Change, EndpointSnapshot
+from foundry.errors import FoundryError, InvalidConfiguration, NotFound, Unavailable
+from foundry.serving.endpoints.domain import EndpointChange, EndpointSnapshot
 from foundry.serving.endpoints.domain import EndpointState as S
 from foundry.serving.endpoints.domain import RevisionState as R
-from foundry.serving.endpoints.supervision import Fence, read_endpoint, record_change, unsettled
-from foundry.serving.endpoints.tables import Endpoint, EndpointRevision
+from foundry.serving.endpoints.supervision import (
+    list_unsettled_endpoints,
+    read_endpoint,
+    record_change,
+)
 from foundry.supervisor import endpoints
-from foundry.supervisor.decisions import Limits, Step, decide
+from foundry.supervisor.decisions import Limits, Step, choose_next_step
 from foundry.supervisor.endpoints import UNKNOWN_S, EndpointReconciler, LeasedRows
 from foundry.supervisor.lease import Lease
 from foundry.supervisor.ports import EngineObservation, Validation
-from tests.fakes.cluster import FakeEngines
 from tests.serving.endpoints.cluster import Cluster
-from tests.serving.endpoints.test_configuring import Studio
+from tests.supervisor.site import Site
 
 pytestmark = pytest.mark.postgres
-
-
-class Site:
-    """One endpoint of `smol`, its scripted cluster and the database's clock."""
-
-    def __init__(self, database: Database, studio: Studio, endpoint: Endpoint) -> None:
-        self.database, self.studio, self.id = database, studio, endpoint.id
-        self.engines = FakeEngines()
-        self.cluster = Cluster(database, self.engines)
-
-    async def row(self) -> Endpoint:
-        async with self.database.begin() as db:
-            return await db.get_one(Endpoint, self.id)
-
-    async def revision(self, number: int) -> EndpointRevision:
-        async with self.database.begin() as db:
-            return await db.get_one(EndpointRevision, (self.id, number))
-
-    async def up(self) -> str:
-        """Revision 1 serves. Returns its application."""
-        await self.cluster.reconcile()
-        name = (await self.row()).app_name
-        await self.cluster.see(name, EngineObservation("running"))
-        assert (await self.row()).state == S.RUNNING
-        return name
-
-    async def update(self, **config: object) -> str:
-        """Deploy another configuration. Returns the new application's name."""
-        await self.studio.configure(self.id, optimization_method="MANUAL", **config)
-        target = (await self.studio.deploy(self.id)).target_revision
-        assert target is not None
-        return (await self.revision(target)).app_name
-
-    async def let_pass(self, number: int) -> None:
-        """A revision's deadline passes by the database's clock."""
-        async with self.database.begin() as db:
-            await db.execute(
-                text(
-                    "UPDATE endpoint_revisions SET deadline_at = now() - interval '1 second' "
-                    "WHERE number = :number"
-                ),
-                {"number": number},
-            )
-
-
-@pytest.fixture
-async def site(database: Database, tmp_path: Path) -> Site:
-    studio = Studio(database, tmp_path)
-    await studio.models()
-    return Site(database, studio, await studio.deployed("smol"))
 
 
 async def test_an_endpoint_from_pending_to_running(site: Site) -> None:
@@ -322,16 +272,19 @@ async def test_an_endpoint_that_cannot_be_decided_on_holds_up_no_other(
 ) -> None:
     other, _ = await site.studio.call(lambda e: e.create("smol", name="other"))
     await site.studio.call(lambda e: e.deploy(other.id))
-    assert [each.id for each in await unsettled(site.database)] == [site.id, other.id]
+    assert [each.id for each in await list_unsettled_endpoints(site.database)] == [
+        site.id,
+        other.id,
+    ]
 
     def stumble(endpoint: EndpointSnapshot, seen: Any, limits: Limits) -> Step | None:
         if endpoint.id == site.id:
             raise KeyError(endpoint.target)
-        return decide(endpoint, seen, limits)
+        return choose_next_step(endpoint, seen, limits)
 
-    monkeypatch.setattr(endpoints, "decide", stumble)
+    monkeypatch.setattr(endpoints, "choose_next_step", stumble)
     await site.cluster.reconcile()
-    _, second = await unsettled(site.database)
+    _, second = await list_unsettled_endpoints(site.database)
     assert ((await site.row()).state, second.state) == (S.PENDING, S.DEPLOYING)
     assert site.engines.deployed == [(second.app_name, 1)]
     tasks = site.cluster.reconciler.tasks
@@ -343,41 +296,10 @@ async def test_a_decision_on_old_facts_changes_nothing(site: Site) -> None:
     assert before is not None
     await site.studio.call(lambda e: e.stop(site.id))
     assert await site.cluster.lease.take_or_renew()
-    change = Change(S.VALIDATING, None, 1, None, None)
+    change = EndpointChange(S.VALIDATING, None, 1, None, None)
     fence = site.cluster.lease.fence()
     assert not await record_change(site.database, before, change, fence)
     assert (await site.row()).state == S.STOPPING
-
-
-async def test_a_supervisor_that_was_replaced_writes_nothing(site: Site) -> None:
-    old, new = Lease(site.database), Lease(site.database)
-    assert await old.take_or_renew()
-    assert not await new.take_or_renew()
-    fence = old.fence()
-    async with site.database.begin() as db:
-        await db.execute(text("UPDATE supervisor_leases SET expires_at = now()"))
-    assert await new.take_or_renew()
-    assert new.fence() == Fence(fence.token + 1)
-    (before,) = await unsettled(site.database)
-    change = Change(S.VALIDATING, None, 1, None, None)
-    with pytest.raises(LeaseLost):
-        await record_change(site.database, before, change, fence)
-    assert (await site.row()).state == S.PENDING
-    # It renews in vain, and believes it no longer.
-    assert not await old.take_or_renew()
-    with pytest.raises(LeaseLost):
-        old.fence()
-
-
-async def test_a_lease_that_was_not_renewed_is_not_believed(database: Database) -> None:
-    now = 100.0
-    lease = Lease(database, clock=lambda: now, ttl_s=15.0)
-    assert await lease.take_or_renew()
-    now = 114.9
-    assert lease.held
-    now = 115.0
-    with pytest.raises(LeaseLost):
-        lease.fence()
 
 
 async def test_unknown_engines_go_after_a_minute_and_known_ones_stay(site: Site) -> None:
@@ -386,7 +308,7 @@ async def test_unknown_engines_go_after_a_minute_and_known_ones_stay(site: Site)
     lease = Lease(site.database)
     assert await lease.take_or_renew()
     rows = LeasedRows(site.database, lease)
-    reconciler = EndpointReconciler(rows, site.engines, 60.0, clock=lambda: now[0])
+    reconciler = EndpointReconciler(rows, site.engines, Limits(60.0, 120.0), clock=lambda: now[0])
     for stray in ("engine-ffffffffffffffffffffffff-r9", "gateway"):
         site.engines.applications[stray] = EngineObservation("running")
     for now[0] in (0.0, UNKNOWN_S - 0.1):

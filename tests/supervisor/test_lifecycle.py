@@ -7,7 +7,6 @@ number: a deadline passes when the machine lets it.
 import asyncio
 import contextlib
 from dataclasses import replace
-from uuid import UUID
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -16,145 +15,24 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from foundry.errors import Unavailable
 from foundry.serving.endpoints.domain import (
     ENDED,
+    MAX_CRASHES,
+    PENDING_S,
     SERVING,
     STARTING,
-    Change,
-    EndpointSnapshot,
     EndpointState,
     RevisionSnapshot,
     RevisionState,
     Strategy,
-    sources,
 )
-from foundry.supervisor.decisions import MAX_CRASHES, PENDING_S
+from foundry.supervisor.decisions import Limits
 from foundry.supervisor.endpoints import EndpointReconciler
 from foundry.supervisor.ports import EngineObservation, EngineStatus, Validation
-from tests.fakes.cluster import FakeEngines
+from tests.supervisor.lifecycle import ID, Engines, Rows
 
 E, R = EndpointState, RevisionState
-ID = UUID(int=7)
-START_S = 60.0
+START_S, STOP_S = 60.0, 120.0
 # From any state: room is made, one revision fails, its fallback returns, old ones drain.
 PASSES = 40
-
-
-class SupervisorDied(Exception):
-    """Between an effect and its record, or before either."""
-
-
-class Rows:
-    """The rows of one endpoint, with the database's clock and the guards of the real ones."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.deadlines: dict[int, float | None] = {}
-        self.dies_at_record = False
-        # Raised inside a step they would only be logged by it: an invariant looks at them.
-        self.violations: list[str] = []
-        self.endpoint = EndpointSnapshot(ID, ID, ID, "smol", ID, "stopped", E.CREATED, "", {}, 1)
-
-    async def list_unsettled(self, applications: frozenset[str]) -> list[EndpointSnapshot]:
-        settled = {E.CREATED, E.CONFIGURED, E.STOPPED, E.DELETED, E.FAILED}
-        return [] if self.endpoint.state in settled else [self._seen(applications)]
-
-    async def read(
-        self, endpoint_id: UUID, applications: frozenset[str]
-    ) -> EndpointSnapshot | None:
-        return self._seen(applications)
-
-    async def list_wanted_applications(self) -> set[str]:
-        return {
-            each.app_name
-            for each in self.endpoint.revisions
-            if each.desired == "running" or each.state is R.DRAINING
-        }
-
-    async def record(self, before: EndpointSnapshot, change: Change) -> bool:
-        if self.dies_at_record:
-            self.dies_at_record = False
-            raise SupervisorDied
-        if before.version != self.endpoint.version:
-            return False
-        old = self.endpoint.state
-        if change.state != old and old not in sources(change.state):
-            self.violations.append(f"no way leads from {old} to {change.state}")
-        if change.serving not in (before.serving, None):
-            switched = self.endpoint.numbered(change.serving)
-            if switched is None or switched.state is not R.VERIFYING:
-                self.violations.append(f"requests go to {switched}")
-        revisions = {each.number: each for each in self.endpoint.revisions}
-        for each in change.revisions:
-            crashes = revisions[each.number].crashes + (1 if each.crashed else 0)
-            revisions[each.number] = replace(
-                revisions[each.number],
-                state=each.state,
-                desired=each.desired,
-                reason=each.reason,
-                progress=each.progress,
-                applied_replicas=each.applied_replicas,
-                crashes=crashes,
-                strategy=each.strategy or revisions[each.number].strategy,
-            )
-            if not each.keep_deadline:
-                allowed = each.allowed_s
-                self.deadlines[each.number] = None if allowed is None else self.now + allowed
-        self.write(
-            state=change.state,
-            serving=change.serving,
-            target=change.target,
-            fallback=change.fallback,
-            last_error=change.last_error,
-            revisions=tuple(revisions.values()),
-        )
-        return True
-
-    def write(self, **values: object) -> None:
-        version = self.endpoint.version + 1
-        self.endpoint = replace(self.endpoint, version=version, **values)  # type: ignore[arg-type]
-
-    def retire(self, keep: set[int | None]) -> tuple[RevisionSnapshot, ...]:
-        return tuple(
-            each if each.number in keep else replace(each, desired="removed")
-            for each in self.endpoint.revisions
-        )
-
-    def _seen(self, applications: frozenset[str]) -> EndpointSnapshot:
-        """As the query of the real rows selects them."""
-        return replace(
-            self.endpoint,
-            revisions=tuple(
-                replace(each, overdue=self._overdue(each.number))
-                for each in self.endpoint.revisions
-                if each.desired == "running"
-                or each.state not in (R.REMOVED, R.FAILED)
-                or each.number == self.endpoint.fallback
-                or each.app_name in applications
-            ),
-        )
-
-    def _overdue(self, number: int) -> bool:
-        deadline = self.deadlines.get(number)
-        return deadline is not None and deadline <= self.now
-
-
-class Engines(FakeEngines):
-    """Also remembers who was deleted before its successor had answered."""
-
-    rows: Rows
-
-    async def deploy(self, endpoint: EndpointSnapshot, revision: RevisionSnapshot) -> None:
-        others = self.applications.keys() - {revision.app_name}
-        if revision.strategy == "recreate" and others and revision.state is R.DEPLOYING:
-            self.rows.violations.append(f"{revision.app_name} has no room beside {others}")
-        await super().deploy(endpoint, revision)
-
-    async def delete(self, app_name: str) -> None:
-        endpoint = self.rows.endpoint
-        serving = endpoint.numbered(endpoint.serving)
-        serves = serving is not None and serving.app_name == app_name
-        if serves and endpoint.desired == "running":
-            self.rows.violations.append(f"{app_name} was deleted while it served")
-        await super().delete(app_name)
 
 
 class Lifecycle(RuleBasedStateMachine):
@@ -176,7 +54,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     def _restart(self) -> None:
         self.reconciler = EndpointReconciler(
-            self.rows, self.engines, START_S, clock=lambda: self.rows.now
+            self.rows, self.engines, Limits(START_S, STOP_S), clock=lambda: self.rows.now
         )
 
     def _pass(self) -> None:
@@ -216,7 +94,7 @@ class Lifecycle(RuleBasedStateMachine):
         endpoint = self.rows.endpoint
         if endpoint.serving is None or endpoint.desired != "running":
             return
-        serving = endpoint.numbered(endpoint.serving)
+        serving = endpoint.find_revision(endpoint.serving)
         assert serving is not None
         self.rows.write(
             target=endpoint.serving,
@@ -234,16 +112,23 @@ class Lifecycle(RuleBasedStateMachine):
             )
         )
 
-    @rule(delete=st.booleans())
-    def stop(self, delete: bool) -> None:
+    @rule(delete=st.booleans(), now=st.booleans())
+    def stop(self, delete: bool, now: bool) -> None:
         state = self.rows.endpoint.state
-        if state is E.DELETED or (not delete and state not in STARTING | SERVING | {E.FAILED}):
+        before = STARTING | SERVING | {E.FAILED} | ({E.STOPPING} if now else set())
+        if state is E.DELETED or (not delete and state not in before):
             return
+        self.rows.release(now=now)
         self.rows.write(
             desired="deleted" if delete else "stopped",
             state=E.DELETING if delete else E.STOPPING,
-            revisions=self.rows.retire(set()),
         )
+
+    @rule(requests=st.integers(0, 3))
+    def requests_run(self, requests: int) -> None:
+        """They never end by themselves, until a healthy cluster settles."""
+        for name in self.engines.applications:
+            self.engines.requests[name] = requests
 
     @rule()
     def reconcile(self) -> None:
@@ -331,7 +216,7 @@ class Lifecycle(RuleBasedStateMachine):
     def routes_point_at_a_revision_that_was_verified(self) -> None:
         endpoint = self.rows.endpoint
         if endpoint.state in SERVING:
-            serving = endpoint.numbered(endpoint.serving)
+            serving = endpoint.find_revision(endpoint.serving)
             assert serving is not None
             assert serving.state in (R.READY, R.DEGRADED)
             assert serving.desired == "running"
@@ -351,8 +236,13 @@ class Lifecycle(RuleBasedStateMachine):
         self.engines.validation = Validation(strategy=strategy)
         self._restart()
         for _ in range(PASSES):
-            for name, engine in self.engines.applications.items():
-                if engine.status != "running":
+            if self.rows.endpoint.desired == "running":
+                # Else they run on: a stop has its time and no more.
+                self.engines.requests.clear()
+            for name, engine in list(self.engines.applications.items()):
+                if engine.status == "deleting" and not self.engines.requests.get(name):
+                    del self.engines.applications[name]
+                elif engine.status not in ("running", "deleting"):
                     self.engines.applications[name] = EngineObservation("running", "", 1)
             self._pass()
             self.rows.now += 5.0
@@ -368,13 +258,13 @@ class Lifecycle(RuleBasedStateMachine):
         assert endpoint.state in resting, endpoint
         expected = set()
         if endpoint.state is E.RUNNING:
-            serving = endpoint.numbered(endpoint.serving)
+            serving = endpoint.find_revision(endpoint.serving)
             assert serving is not None
             assert endpoint.serving == endpoint.target
             assert serving.applied_replicas == serving.replicas
             expected = {serving.app_name}
         if endpoint.state is E.FAILED:
-            failed = endpoint.numbered(endpoint.target)
+            failed = endpoint.find_revision(endpoint.target)
             assert failed is not None
             assert failed.state is R.FAILED
             assert failed.crashes <= MAX_CRASHES

@@ -13,11 +13,13 @@ from foundry.execution.jobs.leases import JobLease
 from foundry.infra.database import Database
 from foundry.infra.embedded.heartbeat import Heartbeat
 from foundry.supervisor import loop
+from foundry.supervisor.decisions import Limits
 from foundry.supervisor.loop import Chore, Punctuality, Supervisor
 from foundry.supervisor.ports import DriverObservation
 from tests.execution.jobs.test_leases import state, submit
 from tests.fakes.cluster import FakeEngines, FakeLauncher
 
+LIMITS = Limits(60.0, 120.0)
 pytestmark = pytest.mark.postgres
 
 
@@ -28,7 +30,7 @@ class Watchtower:
         self.launcher, self.engines = FakeLauncher(), FakeEngines()
         self.now = 1000.0
         self.supervisor = Supervisor(
-            database, self.launcher, self.engines, 60.0, clock=lambda: self.now
+            database, self.launcher, self.engines, LIMITS, clock=lambda: self.now
         )
 
     async def running_unheard(self, database: Database) -> UUID:
@@ -96,7 +98,11 @@ async def test_a_chore_that_fails_is_done_again_and_stops_nothing(database: Data
         return turns
 
     supervisor = Supervisor(
-        database, FakeLauncher(), FakeEngines(), 60.0, chores=[Chore("work", work, 0.01)]
+        database,
+        FakeLauncher(),
+        FakeEngines(),
+        LIMITS,
+        chores=[Chore("work", work, 0.01)],
     )
     assert await supervisor.lease.take_or_renew()
     running = asyncio.create_task(supervisor.run())
@@ -105,6 +111,28 @@ async def test_a_chore_that_fails_is_done_again_and_stops_nothing(database: Data
     running.cancel()
     await asyncio.wait({running})
     assert turns >= 2
+
+
+async def test_a_turn_that_hangs_ends_by_its_deadline(database: Database) -> None:
+    turns, again = 0, asyncio.Event()
+
+    async def hang() -> None:
+        nonlocal turns
+        turns += 1
+        if turns > 1:
+            again.set()
+        await asyncio.Event().wait()
+
+    chores = [Chore("hangs", hang, 0.01, deadline_s=0.01)]
+    supervisor = Supervisor(database, FakeLauncher(), FakeEngines(), LIMITS, chores=chores)
+    assert await supervisor.lease.take_or_renew()
+    running = asyncio.create_task(supervisor.run())
+    await asyncio.wait_for(again.wait(), 20)
+    found = supervisor.status()["chores"]
+    assert isinstance(found, dict)
+    assert found["hangs"]["succeeded_s_ago"] is None
+    running.cancel()
+    await asyncio.wait({running})
 
 
 async def test_only_the_holder_of_the_lease_acts(database: Database) -> None:
@@ -120,7 +148,7 @@ async def test_only_the_holder_of_the_lease_acts(database: Database) -> None:
         return Chore(name, work, 0.01)
 
     first, second = (
-        Supervisor(database, FakeLauncher(), FakeEngines(), 60.0, chores=[chore(name)])
+        Supervisor(database, FakeLauncher(), FakeEngines(), LIMITS, chores=[chore(name)])
         for name in done
     )
     assert await first.lease.take_or_renew()
@@ -166,7 +194,7 @@ async def test_the_status_names_every_pass_and_chore(database: Database) -> None
         database,
         FakeLauncher(),
         FakeEngines(),
-        60.0,
+        LIMITS,
         clock=lambda: now,
         chores=[Chore("reviews", work, 3600.0)],
     )
@@ -187,7 +215,7 @@ async def test_two_chores_of_one_name_would_hide_each_other(database: Database) 
 
     chores = [Chore("blobs", work, 1.0), Chore("blobs", work, 1.0)]
     with pytest.raises(ValueError, match="two chores share a name"):
-        Supervisor(database, FakeLauncher(), FakeEngines(), 60.0, chores=chores)
+        Supervisor(database, FakeLauncher(), FakeEngines(), LIMITS, chores=chores)
 
 
 async def test_a_pass_that_hangs_is_cancelled_at_its_deadline_and_done_again(
@@ -203,7 +231,11 @@ async def test_a_pass_that_hangs_is_cancelled_at_its_deadline_and_done_again(
         await asyncio.Event().wait()
 
     supervisor = Supervisor(
-        database, FakeLauncher(), FakeEngines(), 60.0, chores=[Chore("hangs", hang_once, 0.01, 0.1)]
+        database,
+        FakeLauncher(),
+        FakeEngines(),
+        LIMITS,
+        chores=[Chore("hangs", hang_once, 0.01, 0.1)],
     )
     assert await supervisor.lease.take_or_renew()
     running = asyncio.create_task(supervisor.run())
@@ -216,14 +248,14 @@ async def test_a_pass_that_hangs_is_cancelled_at_its_deadline_and_done_again(
 async def test_the_heartbeat_names_what_outlasts_its_deadline(database: Database) -> None:
     now = 1000.0
     supervisor = Supervisor(
-        database, FakeLauncher(), FakeEngines(), 60.0, clock=lambda: now, chores=[]
+        database, FakeLauncher(), FakeEngines(), LIMITS, clock=lambda: now, chores=[]
     )
     jobs, endpoints = supervisor._watched
     jobs.turn_since = now
     beat = supervisor.heartbeat()
     assert (beat.pid, beat.due_s, beat.acts, beat.stuck) == (os.getpid(), 15.0, False, ())
-    # A step's deadline and half a minute in which what was cancelled may unwind.
-    now += 210.0
+    # A pass's deadline and half a minute in which what was cancelled may unwind.
+    now += 90.0
     assert supervisor.heartbeat().stuck == ()
     now += 0.1
     assert supervisor.heartbeat().stuck == ("jobs",)
@@ -246,7 +278,7 @@ async def test_it_beats_while_its_loop_turns_whatever_the_disk_says(
             raise OSError(5, "the disk is broken")
         here.call_soon_threadsafe(enough.set)
 
-    supervisor = Supervisor(database, FakeLauncher(), FakeEngines(), 60.0, beat=beat)
+    supervisor = Supervisor(database, FakeLauncher(), FakeEngines(), LIMITS, beat=beat)
     running = asyncio.create_task(supervisor.run())
     await asyncio.wait_for(enough.wait(), 20)
     assert not running.done()

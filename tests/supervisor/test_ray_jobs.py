@@ -10,8 +10,10 @@ from uuid import UUID
 
 import pytest
 
+from foundry.errors import Unavailable
 from foundry.execution.jobs.placement import NodeResources
 from foundry.supervisor.ports import DriverObservation
+from foundry.supervisor.ray_calls import RayCalls
 from foundry.supervisor.ray_jobs import RayJobs
 
 JOB = UUID(int=7)
@@ -80,8 +82,15 @@ class FakeState:
         return []
 
 
-def jobs(client: FakeClient, state: FakeState | None = None, **deadlines: float) -> RayJobs:
-    return RayJobs(lambda: client, state or FakeState(), poll_s=0.0, **deadlines)
+def jobs(
+    client: FakeClient,
+    state: FakeState | None = None,
+    *,
+    call_s: float = 20.0,
+    **deadlines: float,
+) -> RayJobs:
+    calls = RayCalls(timeout_s=call_s)
+    return RayJobs(lambda: client, state or FakeState(), calls, poll_s=0.0, **deadlines)
 
 
 async def test_an_id_that_ray_has_is_not_submitted_twice() -> None:
@@ -91,9 +100,9 @@ async def test_an_id_that_ray_has_is_not_submitted_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", [TimeoutError("t"), KeyError("k"), BROKEN, ConnectionError("refused")]
+    "fault", [TimeoutError("read timed out"), KeyError("k"), BROKEN, ConnectionError("refused")]
 )
-async def test_what_ray_raises_is_passed_on(fault: Exception) -> None:
+async def test_what_ray_raises_may_be_tried_again(fault: Exception) -> None:
     client = FakeClient(faults={"submit": fault, "stop": fault, "info": fault})
     calls: list[Callable[[RayJobs], Any]] = [
         lambda ray: ray.submit(NAME, JOB),
@@ -101,8 +110,11 @@ async def test_what_ray_raises_is_passed_on(fault: Exception) -> None:
         lambda ray: ray.end(NAME),
     ]
     for call in calls:
-        with pytest.raises(type(fault)):
+        with pytest.raises(Unavailable) as raised:
             await call(jobs(client))
+        # The library's words are for the log only.
+        assert type(raised.value.__cause__) is type(fault)
+        assert str(fault) not in raised.value.message
 
 
 async def test_a_driver_that_ray_no_longer_knows_has_ended() -> None:
@@ -134,8 +146,8 @@ async def test_a_driver_that_does_not_end_is_a_timeout() -> None:
 
 async def test_a_frozen_dashboard_costs_a_deadline_and_leaves_the_loop_free() -> None:
     client = FakeClient(hang=threading.Event())
-    with pytest.raises(TimeoutError):
-        await jobs(client, call_deadline_s=0.05).observe(NAME)
+    with pytest.raises(Unavailable, match=r"did not answer within 0\.05 s"):
+        await jobs(client, call_s=0.05).observe(NAME)
     assert client.hang is not None
     client.hang.set()
     assert (await asyncio.wait_for(jobs(client).observe(NAME), 10)).status == "running"

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -13,15 +13,18 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus, ServeStatus
 
-from foundry.errors import EngineFailed, InvalidRequest, Overloaded, Unavailable
-from foundry.infra.wire.frames import CallContext, Fault, Frame, Head, Kind, Tail, Usage
+from foundry.config import ServingSettings
+from foundry.engines.budsim.model_config import model_spec
+from foundry.errors import EngineFailed, Unavailable
 from foundry.serving.endpoints.domain import EndpointSnapshot, EndpointState, RevisionSnapshot
 from foundry.serving.engine.hardware import Hardware, Node
 from foundry.serving.engine.runtime import VllmRules
+from foundry.serving.engine.shape import ModelShape
 from foundry.supervisor import serve_engines
 from foundry.supervisor.ports import EngineObservation, Transfer
 from foundry.supervisor.ray_calls import RayCalls
-from foundry.supervisor.serve_engines import ServeEngines, prove_answers
+from foundry.supervisor.serve_engines import EngineBuild, ServeEngines
+from tests.serving.recommendations.questions import LLAMA
 
 NAME = "engine-x-r1"
 ID = UUID(int=1)
@@ -38,10 +41,11 @@ RAY_FAULTS = [
 
 class FakeRuntime(VllmRules):
     def __init__(self) -> None:
-        self.built: list[dict[str, Any]] = []
+        super().__init__(ServingSettings())
+        self.built: list[EngineBuild] = []
 
-    def build(self, args: Any) -> Any:
-        self.built.append(dict(args))
+    def build(self, wanted: EngineBuild) -> Any:
+        self.built.append(wanted)
         return "application"
 
     async def health(self, app_name: str, model: str) -> None:
@@ -56,8 +60,15 @@ class FakeHardware:
         return self.hardware
 
 
+class FakeShapes:
+    """Of Llama-3-8B, with half of its context."""
+
+    async def read_shape(self, endpoint: EndpointSnapshot) -> ModelShape:
+        return ModelShape(4096, model_spec(LLAMA))
+
+
 class FakeTransfers:
-    async def look(self, version_id: UUID, nodes: int) -> Transfer:
+    async def continue_fetch(self, version_id: UUID, nodes: int) -> Transfer:
         return Transfer(done=True)
 
 
@@ -77,7 +88,7 @@ def calls() -> Any:
 
 @pytest.fixture
 def engines(calls: RayCalls) -> ServeEngines:
-    return ServeEngines(FakeRuntime(), FakeHardware(), FakeTransfers(), calls)
+    return ServeEngines(FakeRuntime(), FakeHardware(), FakeShapes(), FakeTransfers(), calls)
 
 
 def raising(error: Exception) -> Callable[..., Any]:
@@ -131,6 +142,31 @@ async def test_an_unknown_application_is_deleted_already(
     monkeypatch.setattr(serve, "delete", raising(RuntimeError("404")))
     with pytest.raises(Unavailable):
         await engines.delete(NAME)
+
+
+async def test_what_is_deleted_now_is_deleted_first_and_then_killed(
+    engines: ServeEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(serve, "delete", lambda name, **_: done.append(f"delete {name}"))
+    monkeypatch.setattr(serve_engines, "kill_replicas", lambda name: done.append(f"kill {name}"))
+    await engines.delete(NAME)
+    assert done == [f"delete {NAME}"]
+    await engines.delete(NAME, now=True)
+    assert done[1:] == [f"delete {NAME}", f"kill {NAME}"]
+    # Also what Serve knows no more may have a replica that hangs.
+    monkeypatch.setattr(serve, "delete", raising(KeyError(NAME)))
+    await engines.delete(NAME, now=True)
+    assert done[3:] == [f"kill {NAME}"]
+
+
+async def test_requests_that_cannot_be_counted_are_unknown(
+    engines: ServeEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve_engines, "count_running_requests", lambda *_: 3)
+    assert await engines.count_requests(NAME) == 3
+    monkeypatch.setattr(serve_engines, "count_running_requests", raising(RayActorError()))
+    assert await engines.count_requests(NAME) is None
 
 
 async def test_a_frozen_ray_holds_no_other_thread() -> None:
@@ -191,78 +227,36 @@ async def test_the_strategy_follows_the_room_unless_it_is_configured(
     assert (found.reasons, found.missing, found.strategy) == ((), (), strategy)
 
 
+async def test_the_model_is_checked_again_before_anything_is_touched(
+    engines: ServeEngines,
+) -> None:
+    found = await engines.validate(*snapshots(tensor_parallel_size=3, max_model_len=5000))
+    assert [each.split(":")[0] for each in found.reasons] == [
+        "max_model_len 5000 is more than the model's context of 4096",
+        "tensor_parallel_size 3 does not divide the model's 32 attention heads with 8 key-value "
+        "heads",
+        "one sequence of max_model_len 4096 needs 1.07 GB of KV cache, and engines on CPUs have "
+        "0.54 GB",
+    ]
+
+
 async def test_an_application_is_built_for_the_wanted_replicas(
     calls: RayCalls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime, hardware = FakeRuntime(), FakeHardware()
-    engines = ServeEngines(runtime, hardware, FakeTransfers(), calls)
+    engines = ServeEngines(runtime, hardware, FakeShapes(), FakeTransfers(), calls)
     started: list[Any] = []
     monkeypatch.setattr(serve, "run_many", lambda targets, **_: started.extend(targets))
     monkeypatch.setattr(serve_engines, "_get_global_client", lambda **_: object())
     await engines.deploy(*snapshots(max_num_seqs=3, replicas=1))
     assert runtime.built == [
-        {
-            "base_version_id": str(ID),
-            "app_name": NAME,
-            "config": {"max_num_seqs": 3, "replicas": 2},
-            "config_digest": "digest",
-            "hardware": hardware.hardware,
-        }
+        EngineBuild(
+            base_version_id=ID,
+            app_name=NAME,
+            config={"max_num_seqs": 3, "replicas": 2},
+            config_digest="digest",
+            hardware=hardware.hardware,
+            model=ModelShape(4096, model_spec(LLAMA)),
+        )
     ]
     assert [(target.name, target.route_prefix) for target in started] == [(NAME, None)]
-
-
-class FakeUpstream:
-    """Answers each test request with frames, or raises."""
-
-    def __init__(self, *answers: list[Frame] | Exception) -> None:
-        self.answers = list(answers)
-        self.bodies: list[bytes] = []
-
-    async def stream(
-        self, app_name: str, operation: str, body: bytes, context: CallContext
-    ) -> AsyncIterator[Frame]:
-        self.bodies.append(body)
-        answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        for frame in answer:
-            yield frame
-
-
-def answer(tokens: int = 4) -> list[Frame]:
-    tail = Tail(Usage(3, tokens), "length", {})
-    return [Head("vllm").to_frame(), Frame(Kind.DATA, b"4 5 6 7"), tail.to_frame()]
-
-
-async def test_an_engine_proves_itself_in_one_piece_and_streamed() -> None:
-    upstream: Any = FakeUpstream(answer(), answer())
-    await prove_answers(upstream, NAME, "smol")
-    assert [b'"stream":true' in body for body in upstream.bodies] == [False, True]
-    assert all(b'"max_tokens":4,"temperature":0' in body for body in upstream.bodies)
-
-
-@pytest.mark.parametrize(
-    ("answers", "error", "says"),
-    [
-        ([answer()[:2]], EngineFailed, "broke its answer"),
-        ([answer(), answer()[:2]], EngineFailed, "broke its answer"),
-        ([answer(), answer(tokens=0)], EngineFailed, "generated nothing"),
-        ([[answer()[0], answer()[2]]], EngineFailed, "generated nothing"),
-        ([TimeoutError()], Unavailable, "did not answer the test request in time"),
-        ([answer(), EngineFailed("the engine's replica died")], Unavailable, "replica died"),
-        ([InvalidRequest("no such prompt")], InvalidRequest, "no such prompt"),
-        ([Overloaded("full")], Unavailable, "full"),
-        (
-            [[Head("vllm", fault=Fault.from_error(EngineFailed("the engine died"))).to_frame()]],
-            Unavailable,
-            "the engine died",
-        ),
-    ],
-)
-async def test_only_a_wrong_answer_is_a_failure(
-    answers: list[Any], error: type[Exception], says: str
-) -> None:
-    upstream: Any = FakeUpstream(*answers)
-    with pytest.raises(error, match=says):
-        await prove_answers(upstream, NAME, "smol")

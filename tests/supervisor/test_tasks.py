@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from foundry.errors import DatabaseUnavailable
-from foundry.supervisor.tasks import LONGEST_BACKOFF_S, KeyedTasks
+from foundry.errors import DatabaseUnavailable, Unavailable
+from foundry.supervisor.tasks import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, KeyedTasks
 
 
 class Ledger:
@@ -85,6 +85,51 @@ async def test_a_key_has_one_step_at_a_time() -> None:
     assert tasks.offer("a", step)
     await tasks.drain()
     assert begun == 2
+
+
+async def test_another_wish_ends_the_wait_after_a_failure() -> None:
+    ledger = Ledger(bad=Unavailable("no room"))
+
+    async def offer(wish: str) -> bool:
+        begun = ledger.tasks.offer("bad", lambda: ledger.step("bad"), wish)
+        await ledger.tasks.drain()
+        return begun
+
+    for _ in range(7):
+        assert await offer("3 replicas")
+        ledger.now += LONGEST_BACKOFF_S
+    assert await offer("3 replicas")
+    assert not await offer("3 replicas")
+    assert ledger.tasks.failures_of("bad") == 8
+    assert await offer("stopped")
+    # The new wish has a wait of its own, and it is short.
+    assert ledger.tasks.failures_of("bad") == 1
+    ledger.now += FIRST_BACKOFF_S
+    assert await offer("stopped")
+
+
+async def test_another_wish_cancels_the_step_for_the_old_one() -> None:
+    tasks, ends = KeyedTasks("thing"), list[str]()
+
+    async def hang() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+
+    async def stop() -> None:
+        ends.append("stopped")
+
+    assert tasks.offer("a", hang, "running")
+    await asyncio.sleep(0)
+    assert not tasks.offer("a", hang, "running")
+    assert not tasks.offer("a", stop, "stopped")
+    await tasks.drain()
+    assert (ends, tasks.failures_of("a")) == (["cancelled"], 0)
+    assert tasks.offer("a", stop, "stopped")
+    await tasks.drain()
+    assert ends == ["cancelled", "stopped"]
 
 
 async def test_things_that_are_gone_leave_nothing_behind() -> None:

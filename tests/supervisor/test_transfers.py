@@ -65,16 +65,18 @@ def tasks() -> Any:
 
 
 async def test_files_go_to_the_nodes_that_engines_go_to(fake: FakeRay, tasks: RayTransfers) -> None:
-    assert await tasks.look(VERSION, 2) == Transfer(done=False)
+    assert await tasks.continue_fetch(VERSION, 2) == Transfer(done=False)
     fetches = ["fetch_weights@gpu-b", "fetch_weights@gpu-a"]
     assert [name for name in fake.begun if name.startswith("fetch")] == fetches
     fake.results |= {"measure_weights@gpu-b": (10, 100), "measure_weights@gpu-a": (5, 100)}
-    assert await tasks.look(VERSION, 2) == Transfer(done=False, bytes_done=15, bytes_total=200)
+    assert await tasks.continue_fetch(VERSION, 2) == Transfer(
+        done=False, bytes_done=15, bytes_total=200
+    )
     # One node has all; the other is waited for.
     fake.results[fetches[0]] = None
-    assert not (await tasks.look(VERSION, 2)).done
+    assert not (await tasks.continue_fetch(VERSION, 2)).done
     fake.results[fetches[1]] = None
-    assert await tasks.look(VERSION, 2) == Transfer(done=True)
+    assert await tasks.continue_fetch(VERSION, 2) == Transfer(done=True)
     assert [name for name in fake.begun if name.startswith("fetch")] == fetches
 
 
@@ -84,9 +86,9 @@ async def test_a_damaged_file_is_said_and_fetched_anew_the_next_time(
     fault = InvalidArtifact("weights are damaged")
     fake.results["fetch_weights@gpu-b"] = RayTaskError("fetch", "trace", fault)
     with pytest.raises(InvalidArtifact, match="weights are damaged"):
-        await tasks.look(VERSION, 1)
+        await tasks.continue_fetch(VERSION, 1)
     fake.results["fetch_weights@gpu-b"] = None
-    assert (await tasks.look(VERSION, 1)).done
+    assert (await tasks.continue_fetch(VERSION, 1)).done
     assert fake.begun.count("fetch_weights@gpu-b") == 2
 
 
@@ -104,7 +106,7 @@ async def test_a_task_that_died_of_something_else_is_tried_again(
 ) -> None:
     fake.results["fetch_weights@gpu-b"] = error
     with pytest.raises(Unavailable):
-        await tasks.look(VERSION, 1)
+        await tasks.continue_fetch(VERSION, 1)
     fake.results["fetch_weights@gpu-b"] = None
-    assert (await tasks.look(VERSION, 1)).done
+    assert (await tasks.continue_fetch(VERSION, 1)).done
     assert fake.begun.count("fetch_weights@gpu-b") == 2

@@ -39,20 +39,20 @@ def answer(question: Question, *archives: Archive) -> dict[str, object]:
     _load_model(question)
     spec, facts = numerics.spec_of(question), numerics.facts_of(question)
     found = merge(spec, question.request, archives, **facts)
-    return numerics.explained(question, spec, found, facts)
+    return numerics.explain_recommendation(question, spec, found, facts)
 
 
 def _load_model(question: Question) -> None:
     """The predictor of the question, once per worker process: by digest from the object store."""
     if question.learnt is not None and question.learnt.model is not None:
-        asyncio.run(trained.ensure(open_objects(load_settings()), question.learnt))
+        asyncio.run(trained.ensure_model(open_objects(load_settings()), question.learnt))
 
 
 class RaySearcher:
     """Implements the control plane's `Searcher` on the cluster that this process is part of."""
 
     async def recommend(self, question: Question) -> dict[str, object]:
-        numerics.require()
+        numerics.require_libraries()
         from foundry.engines.budsim.search.genome import islands
 
         options: dict[str, Any] = {"num_cpus": 1, "max_retries": 2}

@@ -20,12 +20,16 @@ from foundry.serving.endpoints.schemas import KEPT, EndpointConfigure
 from foundry.serving.endpoints.tables import Endpoint
 from foundry.serving.recommendations import numerics
 from foundry.serving.recommendations.schemas import ModelIn, RecommendationCreate, ValidateIn
-from foundry.serving.recommendations.searching import CurrentLearnt, nothing_learnt
-from foundry.serving.recommendations.service import Approved, Recommendations, approved
+from foundry.serving.recommendations.searching import CurrentLearnt, learn_nothing
+from foundry.serving.recommendations.service import (
+    Approved,
+    Recommendations,
+    approve_recommendation,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class PlannedDeploy:
     """What a deploy changes. `prediction` is None where nothing was predicted."""
 
     config: dict[str, object]
@@ -105,7 +109,7 @@ class Configuring:
                     "model": endpoint.model_reference,
                     "deployment": wanted.deployment,
                     "workload": workload,
-                    "cluster": await self._recommendations.cluster(wanted.cluster),
+                    "cluster": await self._recommendations.choose_cluster(wanted.cluster),
                     "targets": wanted.performance_targets or {},
                     "policy": wanted.policy or {},
                 }
@@ -123,22 +127,27 @@ class Configuring:
         endpoint.recommendation_id = None
 
     async def _checked(self, asked: ValidateIn) -> dict[str, Any]:
-        numerics.require()
-        subject = await self._recommendations.subject(ModelIn(model=asked.model))
-        prices = await self._recommendations.prices()
-        learnt = await self._recommendations.learnt()
+        numerics.require_libraries()
+        subject = await self._recommendations.find_subject(ModelIn(model=asked.model))
+        prices = await self._recommendations.read_prices()
+        learnt = await self._recommendations.read_learnt()
         return await asyncio.to_thread(
-            numerics.validate, subject.config, subject.checkpoint_bytes, prices, asked, learnt
+            numerics.validate_deployment,
+            subject.config,
+            subject.checkpoint_bytes,
+            prices,
+            asked,
+            learnt,
         )
 
 
-async def change_of(
+async def plan_deploy(
     db: AsyncSession,
     principal: Principal,
     endpoint: Endpoint,
     reviewed: UUID | None,
-    learnt: CurrentLearnt = nothing_learnt,
-) -> Change | None:
+    learnt: CurrentLearnt = learn_nothing,
+) -> PlannedDeploy | None:
     """What is to be applied; None: nothing was configured since the last deploy.
 
     Args:
@@ -152,12 +161,14 @@ async def change_of(
             recommendation_id=str(endpoint.recommendation_id or ""),
         )
     if endpoint.recommendation_id is not None:
-        found = await approved(db, principal, endpoint.recommendation_id, endpoint.name, learnt)
+        found = await approve_recommendation(
+            db, principal, endpoint.recommendation_id, endpoint.name, learnt
+        )
         kept = {name: value for name, value in endpoint.config.items() if name in KEPT}
-        return Change({**kept, **(endpoint.next_config or {}), **found.configuration}, found)
+        return PlannedDeploy({**kept, **(endpoint.next_config or {}), **found.configuration}, found)
     if endpoint.next_config is None:
         return None
-    return Change(dict(endpoint.next_config), _manual_prediction(endpoint))
+    return PlannedDeploy(dict(endpoint.next_config), _manual_prediction(endpoint))
 
 
 def _manual_prediction(endpoint: Endpoint) -> Approved | None:

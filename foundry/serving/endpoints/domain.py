@@ -12,7 +12,11 @@ A revision:
 
     PENDING -> VALIDATING -> TRANSFERRING -> DEPLOYING -> VERIFYING -> READY <-> DEGRADED
         each of these --late, refused, crash loop--> FAILED
-        READY, DEGRADED --replaced--> DRAINING -> REMOVED -> PENDING (the successor failed)
+        each of these --replaced, stopped--> DRAINING -> REMOVED
+                                                         REMOVED -> PENDING (the successor failed)
+
+DRAINING has two parts. Gateways first forget the route, unless the endpoint is stopped: then they
+refuse already. Then the application is deleted, and requests that run go on until its deadline.
 """
 
 import hashlib
@@ -94,7 +98,7 @@ TRANSITIONS: dict[EndpointState, frozenset[EndpointState]] = {
 }
 
 
-def sources(target: EndpointState) -> frozenset[EndpointState]:
+def states_before(target: EndpointState) -> frozenset[EndpointState]:
     return frozenset(state for state, targets in TRANSITIONS.items() if target in targets)
 
 
@@ -111,6 +115,13 @@ class RevisionState(StrEnum):
     FAILED = "FAILED"
 
 
+# The specification's minutes of PENDING: a place may come free, nodes may join.
+PENDING_S = 900.0
+# How long a crash counts, and how many in that time make a crash loop.
+CRASH_WINDOW_S = 600.0
+MAX_CRASHES = 3
+# Gateways cut every answer off after this, so an engine that is replaced owes nobody more.
+LONGEST_ANSWER_S = 900.0
 # A revision in one of these is not wanted any more.
 ENDED = frozenset({RevisionState.DRAINING, RevisionState.REMOVED, RevisionState.FAILED})
 APP_PREFIX = "engine-"
@@ -268,7 +279,15 @@ class EndpointSnapshot:
         """That requests reach, or will reach first; 0: it was never deployed."""
         return self.serving or self.target or 0
 
-    def numbered(self, number: int | None) -> RevisionSnapshot | None:
+    @property
+    def wish(self) -> tuple[object, ...]:
+        """What its owner asks for: compared to see that they have asked for something else."""
+        target = self.find_revision(self.target)
+        # A stop whose time is over, as by `now`, is another one than one that waits.
+        cut_off = self.desired != "running" and any(each.overdue for each in self.revisions)
+        return (self.desired, self.target, target.replicas if target else 0, cut_off)
+
+    def find_revision(self, number: int | None) -> RevisionSnapshot | None:
         return next((each for each in self.revisions if each.number == number), None)
 
 
@@ -298,7 +317,7 @@ class RevisionChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class EndpointChange:
     """What an endpoint and some of its revisions become, in one transaction."""
 
     state: EndpointState

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from foundry.infra.database import utcnow
 from foundry.serving.endpoints.domain import (
+    CRASH_WINDOW_S,
     RESTING,
     SERVING,
     EndpointState,
@@ -20,8 +21,6 @@ from foundry.serving.endpoints.tables import Endpoint, EndpointRevision, Supervi
 
 _SETTLED = RESTING | {EndpointState.FAILED}
 _GONE = (RevisionState.REMOVED, RevisionState.FAILED)
-# How long a crash counts: three of them in this time are a crash loop.
-_CRASH_WINDOW = timedelta(minutes=10)
 
 
 class EndpointRows:
@@ -40,7 +39,7 @@ class EndpointRows:
         self._db.add(endpoint)
         await self._db.flush()
 
-    async def serialise(self, base_digest: str) -> None:
+    async def lock_base(self, base_digest: str) -> None:
         """Until commit, nobody else creates or deploys an engine of this base."""
         key = func.hashtextextended(f"endpoint:{base_digest}", 0)
         await self._db.execute(select(func.pg_advisory_xact_lock(key)))
@@ -51,7 +50,7 @@ class EndpointRows:
             query = query.with_for_update().execution_options(populate_existing=True)
         return (await self._db.execute(query)).scalar()
 
-    async def of_version(self, version_id: UUID) -> Endpoint | None:
+    async def find_of_version(self, version_id: UUID) -> Endpoint | None:
         """The project's endpoint that answers for a base: one that serves, else the oldest."""
         query = (
             select(Endpoint)
@@ -61,7 +60,7 @@ class EndpointRows:
         )
         return (await self._db.execute(query)).scalar()
 
-    async def user_of(self, version_id: UUID) -> Endpoint | None:
+    async def find_user_of_version(self, version_id: UUID) -> Endpoint | None:
         """Any endpoint of the tenant that needs a base: versions belong to tenants."""
         query = (
             select(Endpoint)
@@ -75,15 +74,15 @@ class EndpointRows:
         )
         return (await self._db.execute(query)).scalar()
 
-    async def named(self, name: str) -> Endpoint | None:
+    async def find_by_name(self, name: str) -> Endpoint | None:
         query = select(Endpoint).where(*self._mine, Endpoint.name == name)
         return (await self._db.execute(query)).scalar()
 
-    async def serving(self, limit: int) -> Sequence[Endpoint]:
+    async def list_serving(self, limit: int) -> Sequence[Endpoint]:
         query = select(Endpoint).where(*self._mine, Endpoint.state.in_(SERVING))
         return (await self._db.execute(query.order_by(Endpoint.id).limit(limit))).scalars().all()
 
-    async def page(self, before: UUID | None, limit: int) -> Sequence[Endpoint]:
+    async def list_page(self, before: UUID | None, limit: int) -> Sequence[Endpoint]:
         """Newest first."""
         query = select(Endpoint).where(*self._mine)
         if before is not None:
@@ -99,7 +98,11 @@ class RevisionRows:
         self._db = db
 
     async def add(self, revision: EndpointRevision, allowed_s: float) -> None:
-        """Args: allowed_s: how long it may wait to be begun."""
+        """Insert a revision that waits to be begun.
+
+        Args:
+            allowed_s: how long it may wait.
+        """
         revision.deadline_at = _from_now(allowed_s)
         self._db.add(revision)
         await self._db.flush()
@@ -114,7 +117,7 @@ class RevisionRows:
     async def get(self, endpoint_id: UUID, number: int) -> EndpointRevision | None:
         return await self._db.get(EndpointRevision, (endpoint_id, number))
 
-    async def page(
+    async def list_page(
         self, endpoint_id: UUID, before: int | None, limit: int
     ) -> Sequence[EndpointRevision]:
         """Newest first."""
@@ -136,6 +139,26 @@ class RevisionRows:
             .values(desired="removed", updated_at=func.now())
         )
 
+    async def release(self, endpoint_id: UUID, *, now: bool) -> None:
+        """Ask for every revision to be removed.
+
+        Args:
+            now: their time is over; else it begins anew when the supervisor drains them.
+        """
+        await self._db.execute(
+            update(EndpointRevision)
+            .where(
+                EndpointRevision.endpoint_id == endpoint_id,
+                EndpointRevision.state.not_in(_GONE),
+            )
+            .values(
+                desired="removed",
+                deadline_at=func.now() if now else None,
+                progress={},
+                updated_at=func.now(),
+            )
+        )
+
     async def scale(self, endpoint_id: UUID, numbers: Collection[int], replicas: int) -> None:
         await self._db.execute(
             update(EndpointRevision)
@@ -153,7 +176,7 @@ class Observations:
     def __init__(self, db: AsyncSession) -> None:
         self._db = db
 
-    async def unsettled(self, after: UUID | None, limit: int) -> Sequence[Endpoint]:
+    async def list_unsettled(self, after: UUID | None, limit: int) -> Sequence[Endpoint]:
         """In order of id."""
         query = select(Endpoint).where(
             Endpoint.state != EndpointState.DELETED, Endpoint.state.not_in(_SETTLED)
@@ -168,7 +191,7 @@ class Observations:
             query = query.with_for_update()
         return (await self._db.execute(query)).scalar()
 
-    async def revisions(
+    async def list_revisions(
         self, endpoints: Sequence[Endpoint], applications: Collection[str] = ()
     ) -> Sequence[Row[EndpointRevision, bool, int]]:
         """Those that matter still, oldest first: each, whether it is overdue, and recent crashes.
@@ -210,7 +233,7 @@ class Observations:
         revision.updated_at = utcnow()
         await self._db.flush()
 
-    async def wanted_applications(self) -> set[str]:
+    async def list_wanted_applications(self) -> set[str]:
         query = select(EndpointRevision.app_name).where(
             or_(
                 EndpointRevision.desired == "running",
@@ -220,7 +243,7 @@ class Observations:
         return set((await self._db.execute(query)).scalars())
 
 
-class Leases:
+class SupervisorLeases:
     """At most one holder of a name; each new one has a larger token."""
 
     def __init__(self, db: AsyncSession, name: str) -> None:
@@ -267,7 +290,7 @@ class Leases:
 
 def _crashing() -> ColumnElement[bool]:
     """Whether the window that began with the first crash still goes on."""
-    return EndpointRevision.crashing_since > func.now() - _CRASH_WINDOW
+    return EndpointRevision.crashing_since > func.now() - timedelta(seconds=CRASH_WINDOW_S)
 
 
 def _from_now(seconds: float) -> ColumnElement[datetime]:

@@ -33,8 +33,8 @@ def _endpoints(request: Request, db: Db) -> Endpoints:
     audit = AuditTrail(db, principal, request.state.request_id)
     registry = Registry(db, request.app.state.objects, audit, principal)
     searches: Searches = request.app.state.searches
-    hardware = request.app.state.hardware
-    return Endpoints(db, audit, principal, registry, searches.learnt, hardware=hardware)
+    check = request.app.state.engine_check
+    return Endpoints(db, audit, principal, registry, searches.learnt, check)
 
 
 def _recommendations(request: Request, db: Db) -> Recommendations:
@@ -52,6 +52,7 @@ def _searches(request: Request) -> Searches:
 RecommendationsDep = Annotated[Recommendations, Depends(_recommendations)]
 SearchesDep = Annotated[Searches, Depends(_searches)]
 RevisionNumber = Annotated[int, Path(ge=1, le=2**31 - 1)]
+Now = Annotated[bool, Query(description="cut running requests off instead of draining them")]
 EndpointsDep = Annotated[Endpoints, Depends(_endpoints)]
 _READ = [Depends(require_permission("endpoints:read"))]
 _WRITE = [Depends(require_permission("endpoints:write"))]
@@ -182,8 +183,8 @@ async def diff_revisions(
     operation_id="endpoints_stop",
     dependencies=_WRITE,
 )
-async def stop(endpoint_id: UUID, endpoints: EndpointsDep) -> Endpoint:
-    return await endpoints.stop(endpoint_id)
+async def stop(endpoint_id: UUID, endpoints: EndpointsDep, now: Now = False) -> Endpoint:
+    return await endpoints.stop(endpoint_id, now=now)
 
 
 @router.delete(
@@ -193,5 +194,5 @@ async def stop(endpoint_id: UUID, endpoints: EndpointsDep) -> Endpoint:
     operation_id="endpoints_delete",
     dependencies=_WRITE,
 )
-async def delete(endpoint_id: UUID, endpoints: EndpointsDep) -> Endpoint:
-    return await endpoints.delete(endpoint_id)
+async def delete(endpoint_id: UUID, endpoints: EndpointsDep, now: Now = False) -> Endpoint:
+    return await endpoints.delete(endpoint_id, now=now)

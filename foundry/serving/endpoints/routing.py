@@ -2,6 +2,7 @@
 
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -39,20 +40,32 @@ class Routing:
         max_model_len: the context with which engines start whose endpoint sets none.
     """
 
-    def __init__(self, database: Database, *, max_model_len: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        max_model_len: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._database = database
         self._max_model_len = max_model_len
+        self._clock = clock
         self._targets: OrderedDict[tuple[UUID, UUID, str], tuple[float, Target]] = OrderedDict()
 
     async def resolve(self, principal: Principal, model: str) -> Target:
-        """Raises ModelNotFound, NoHealthyUpstream (its base is not running)."""
+        """Find the engine that answers for a name.
+
+        Raises:
+            ModelNotFound: there is no such model.
+            NoHealthyUpstream: its base is not running.
+        """
         key = (principal.tenant_id, principal.project_id, model)
         known = self._targets.get(key)
-        if known is not None and known[0] > time.monotonic():
+        if known is not None and known[0] > self._clock():
             return known[1]
         async with self._database.begin() as db:
             target = await _resolve(db, principal, model, self._max_model_len)
-        self._targets[key] = (time.monotonic() + _TTL_S, target)
+        self._targets[key] = (self._clock() + _TTL_S, target)
         self._targets.move_to_end(key)
         while len(self._targets) > _CAPACITY:
             self._targets.popitem(last=False)
@@ -62,7 +75,7 @@ class Routing:
         """What a request may name now: running bases and the adapters on them."""
         async with self._database.begin() as db:
             rows = EndpointRows(db, principal.tenant_id, principal.project_id)
-            endpoints = await rows.serving(_MAX_ENDPOINTS)
+            endpoints = await rows.list_serving(_MAX_ENDPOINTS)
             bases: dict[UUID, tuple[ModelVersion, int]] = {}
             models: dict[str, ServedModel] = {}
             for endpoint in endpoints:
@@ -120,7 +133,7 @@ async def _endpoint_of(
     rows: EndpointRows, principal: Principal, base: ModelVersion
 ) -> Endpoint | None:
     """The base's endpoint in the caller's project; another project's serves only that one."""
-    endpoint = await rows.of_version(base.id)
+    endpoint = await rows.find_of_version(base.id)
     return endpoint if endpoint and endpoint.project_id == principal.project_id else None
 
 
@@ -128,7 +141,7 @@ async def _named_endpoint(
     db: AsyncSession, rows: EndpointRows, tenant_id: UUID, model: str
 ) -> tuple[ModelVersion | None, Endpoint | None]:
     """A bare name is an endpoint's before it is a model's."""
-    endpoint = await rows.named(model) if "@" not in model and "\0" not in model else None
+    endpoint = await rows.find_by_name(model) if "@" not in model and "\0" not in model else None
     if endpoint is None:
         return None, None
     return await find_version(db, tenant_id, endpoint.model_version_id), endpoint

@@ -1,20 +1,21 @@
 """Endpoints as their owners see them; `routing` and `supervision` are the other two sides."""
 
 from collections.abc import Mapping
-from contextlib import suppress
-from typing import Any, cast
+from typing import cast
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from foundry.catalog.registry.service import ModelVersion, Registry
-from foundry.errors import Conflict, InvalidConfiguration, NotFound, Unavailable
+from foundry.errors import Conflict, NotFound
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
 from foundry.infra.cursors import DEFAULT_LIMIT, Page, decode, page_of
 from foundry.infra.database import utcnow
-from foundry.serving.endpoints.configuring import Change, Configuring, change_of
+from foundry.serving.endpoints.checking import EngineCheck
+from foundry.serving.endpoints.configuring import Configuring, PlannedDeploy, plan_deploy
 from foundry.serving.endpoints.domain import (
+    PENDING_S,
     SERVING,
     STARTING,
     EndpointSnapshot,
@@ -24,20 +25,18 @@ from foundry.serving.endpoints.domain import (
     Target,
     app_name,
     config_digest,
-    sources,
+    states_before,
 )
 from foundry.serving.endpoints.repository import EndpointRows, RevisionRows
 from foundry.serving.endpoints.routing import Routing
 from foundry.serving.endpoints.schemas import EndpointConfigure
-from foundry.serving.endpoints.supervision import unsettled
+from foundry.serving.endpoints.supervision import list_unsettled_endpoints
 from foundry.serving.endpoints.tables import Endpoint, EndpointRevision
-from foundry.serving.engine.hardware import LiveHardware
-from foundry.serving.engine.runtime import RuntimeRules, VllmRules
-from foundry.serving.recommendations.searching import CurrentLearnt, nothing_learnt
+from foundry.serving.recommendations.searching import CurrentLearnt, learn_nothing
 from foundry.serving.recommendations.service import (
     Approved,
     Recommendations,
-    predicted,
+    find_prediction,
     record_prediction,
 )
 
@@ -47,11 +46,8 @@ __all__ = [
     "Routing",
     "ServedModel",
     "Target",
-    "unsettled",
+    "list_unsettled_endpoints",
 ]
-
-# How long a revision may wait to be begun; the specification's minutes of PENDING.
-_PENDING_S = 900.0
 
 
 class Endpoints:
@@ -63,15 +59,13 @@ class Endpoints:
         audit: AuditTrail,
         principal: Principal,
         registry: Registry,
-        learnt: CurrentLearnt = nothing_learnt,
-        rules: RuntimeRules | None = None,
-        hardware: LiveHardware | None = None,
+        learnt: CurrentLearnt = learn_nothing,
+        check: EngineCheck | None = None,
     ) -> None:
-        """Args: hardware: of the cluster; None: only what holds everywhere is checked."""
+        """Args: check: of configurations; None: only of what holds everywhere."""
         self._db = db
         self._learnt = learnt
-        self._rules = rules or VllmRules()
-        self._hardware = hardware
+        self._engine_check = check or EngineCheck()
         self._audit = audit
         self._principal = principal
         self._registry = registry
@@ -92,12 +86,12 @@ class Endpoints:
             InvalidConfiguration: no engine can be configured so; lists every reason.
         """
         base = await self._base_of(model)
-        await self._rows.serialise(base.digest)
-        named = await self._rows.named(name) if name is not None else None
-        existing = named if name is not None else await self._rows.of_version(base.id)
+        await self._rows.lock_base(base.digest)
+        named = await self._rows.find_by_name(name) if name is not None else None
+        existing = named if name is not None else await self._rows.find_of_version(base.id)
         if existing is not None and existing.model_version_id == base.id:
             return existing, False
-        await self._check(config or {}, base, anywhere=True)
+        await self._engine_check.check(self._registry, base, config or {}, anywhere=True)
         endpoint = Endpoint(
             tenant_id=self._principal.tenant_id,
             project_id=self._principal.project_id,
@@ -115,14 +109,14 @@ class Endpoints:
         return endpoint, True
 
     async def get(self, endpoint_id: UUID) -> Endpoint:
-        """Raises NotFound."""
+        """An endpoint of the project. Raises NotFound."""
         return _found(await self._rows.get(endpoint_id), endpoint_id)
 
     async def list_endpoints(
         self, *, cursor: str | None = None, limit: int = DEFAULT_LIMIT
     ) -> Page[Endpoint]:
         after = decode(cursor, (UUID,))
-        rows = await self._rows.page(cast(UUID, after[0]) if after else None, limit + 1)
+        rows = await self._rows.list_page(cast(UUID, after[0]) if after else None, limit + 1)
         return page_of(rows, limit, lambda endpoint: (endpoint.id,))
 
     async def configure(
@@ -143,13 +137,13 @@ class Endpoints:
             ModelNotFound: its model was deleted.
         """
         endpoint = await self._locked(endpoint_id)
-        change = await change_of(self._db, self._principal, endpoint, reviewed, self._learnt)
-        if change is None and endpoint.state in STARTING | SERVING:
+        planned = await plan_deploy(self._db, self._principal, endpoint, reviewed, self._learnt)
+        if planned is None and endpoint.state in STARTING | SERVING:
             return endpoint
-        prediction = await self._prediction(endpoint, change)
-        config = change.config if change is not None else endpoint.config
+        prediction = await self._prediction(endpoint, planned)
+        config = planned.config if planned is not None else endpoint.config
         endpoint = await self._begin(endpoint, config, prediction, "deploy")
-        if change is not None:
+        if planned is not None:
             endpoint.config_generation += 1
             endpoint.next_config = endpoint.recommendation_id = None
             await self._db.flush()
@@ -185,7 +179,8 @@ class Endpoints:
         if endpoint.state == EndpointState.DELETING:
             raise Conflict(f"endpoint {endpoint.name} is being deleted", state=endpoint.state)
         config = {**endpoint.config, "replicas": replicas}
-        await self._check(config, await self._registry.hold(endpoint.model_version_id))
+        base = await self._registry.hold(endpoint.model_version_id)
+        await self._engine_check.check(self._registry, base, config)
         before: dict[str, object] = {"replicas": endpoint.config.get("replicas", 1)}
         numbers = {endpoint.serving_revision, endpoint.target_revision} - {None}
         await self._revisions.scale(endpoint.id, cast(set[int], numbers), replicas)
@@ -209,7 +204,7 @@ class Endpoints:
         endpoint = await self.get(endpoint_id)
         after = decode(cursor, (int,), str(endpoint_id))
         before = cast(int, after[0]) if after else None
-        rows = await self._revisions.page(endpoint.id, before, limit + 1)
+        rows = await self._revisions.list_page(endpoint.id, before, limit + 1)
         return page_of(rows, limit, lambda each: (each.number,), str(endpoint_id))
 
     async def diff(self, endpoint_id: UUID, before: int, after: int) -> RevisionDiff:
@@ -219,21 +214,26 @@ class Endpoints:
         newer = await self._revision(endpoint, after)
         return RevisionDiff.of(before, after, older.config, newer.config)
 
-    async def stop(self, endpoint_id: UUID) -> Endpoint:
-        """Ask for it to drain and release what it holds; one that rests is left alone."""
-        endpoint = _found(await self._rows.get(endpoint_id, lock=True), endpoint_id)
-        if endpoint.state not in sources(EndpointState.STOPPING):
-            return endpoint
-        await self._revisions.retire(endpoint.id)
-        return await self._desire(endpoint, "stopped", EndpointState.STOPPING)
+    async def stop(self, endpoint_id: UUID, *, now: bool = False) -> Endpoint:
+        """Ask for it to drain and release what it holds; one that rests is left alone.
 
-    async def delete(self, endpoint_id: UUID) -> Endpoint:
-        """Ask for it to stop and to be forgotten."""
+        Args:
+            now: cut its running requests off, also those of a stop that is under way.
+        """
         endpoint = _found(await self._rows.get(endpoint_id, lock=True), endpoint_id)
-        if endpoint.state == EndpointState.DELETING:
+        hastens = now and endpoint.state == EndpointState.STOPPING
+        if not hastens and endpoint.state not in states_before(EndpointState.STOPPING):
             return endpoint
-        await self._revisions.retire(endpoint.id)
-        return await self._desire(endpoint, "deleted", EndpointState.DELETING)
+        await self._revisions.release(endpoint.id, now=now)
+        return await self._desire(endpoint, "stopped", EndpointState.STOPPING, now=now)
+
+    async def delete(self, endpoint_id: UUID, *, now: bool = False) -> Endpoint:
+        """Ask for it to stop and to be forgotten. Args: now: as of `stop`."""
+        endpoint = _found(await self._rows.get(endpoint_id, lock=True), endpoint_id)
+        if endpoint.state == EndpointState.DELETING and not now:
+            return endpoint
+        await self._revisions.release(endpoint.id, now=now)
+        return await self._desire(endpoint, "deleted", EndpointState.DELETING, now=now)
 
     async def _begin(
         self,
@@ -246,10 +246,12 @@ class Endpoints:
         """A new revision becomes the target; what serves goes on until the new one does."""
         if endpoint.state in (EndpointState.STOPPING, EndpointState.DELETING):
             raise Conflict(
-                f"endpoint {endpoint.name} is {endpoint.state}: wait until that is done",
+                f"endpoint {endpoint.name} is {endpoint.state}: wait until that is done, or end "
+                f"its running requests with `foundry endpoints stop {endpoint.name} --now`",
                 state=endpoint.state,
             )
-        await self._check(config, await self._registry.hold(endpoint.model_version_id))
+        base = await self._registry.hold(endpoint.model_version_id)
+        await self._engine_check.check(self._registry, base, config)
         revision = await self._add_revision(endpoint, config)
         serving = endpoint.serving_revision
         await self._revisions.retire(endpoint.id, keep=[revision.number, *filter(None, [serving])])
@@ -291,7 +293,7 @@ class Endpoints:
             replicas=cast(int, config.get("replicas", 1)),
             created_by=self._principal.subject,
         )
-        await self._revisions.add(revision, _PENDING_S)
+        await self._revisions.add(revision, PENDING_S)
         return revision
 
     async def _desire(
@@ -313,28 +315,10 @@ class Endpoints:
         endpoint.updated_at = utcnow()
         await self._db.flush()
 
-    async def _check(
-        self, config: Mapping[str, Any], base: ModelVersion, *, anywhere: bool = False
-    ) -> None:
-        """Raises InvalidConfiguration.
-
-        Args:
-            anywhere: nothing is started yet, so the cluster may still grow.
-        """
-        hardware = None
-        if self._hardware is not None and not anywhere:
-            # The supervisor checks again: a cluster that does not answer refuses nothing here.
-            with suppress(Unavailable):
-                hardware = await self._hardware.read_hardware()
-        report = self._rules.supports(config, hardware, context_length=base.context_length)
-        if not report.ok:
-            violations = [*report.reasons, *report.missing]
-            raise InvalidConfiguration("; ".join(violations), violations=violations)
-
     async def _locked(self, endpoint_id: UUID) -> Endpoint:
         """The endpoint, which nobody else changes before this transaction ends."""
         endpoint = await self.get(endpoint_id)
-        await self._rows.serialise(endpoint.base_digest)
+        await self._rows.lock_base(endpoint.base_digest)
         return _found(await self._rows.get(endpoint_id, lock=True), endpoint_id)
 
     async def _revision(self, endpoint: Endpoint, number: int) -> EndpointRevision:
@@ -347,14 +331,16 @@ class Endpoints:
             )
         return revision
 
-    async def _prediction(self, endpoint: Endpoint, change: Change | None) -> Approved | None:
+    async def _prediction(
+        self, endpoint: Endpoint, planned: PlannedDeploy | None
+    ) -> Approved | None:
         """Of the next revision: an unchanged configuration keeps what was predicted of it."""
-        if change is not None:
-            return change.prediction
+        if planned is not None:
+            return planned.prediction
         return await self._predicted(endpoint, endpoint.revision)
 
     async def _predicted(self, endpoint: Endpoint, number: int) -> Approved | None:
-        row = await predicted(self._db, endpoint.id, number)
+        row = await find_prediction(self._db, endpoint.id, number)
         if row is None:
             return None
         return Approved(
@@ -374,7 +360,7 @@ class Endpoints:
     async def _free_name(self, wanted: str | None, base: ModelVersion) -> str:
         candidates = [wanted] if wanted else [base.name, f"{base.name}-{base.version}"[:128]]
         for candidate in candidates:
-            if await self._rows.named(candidate) is None:
+            if await self._rows.find_by_name(candidate) is None:
                 return candidate
         raise Conflict(
             f"an endpoint is called {candidates[0]} already: choose another name", param="name"

@@ -16,17 +16,17 @@ from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal, Role
 from foundry.infra.database import Database, utcnow
 from foundry.serving.endpoints.domain import (
-    Change,
     Desired,
+    EndpointChange,
     EndpointSnapshot,
     EndpointState,
     RevisionDesired,
     RevisionSnapshot,
     RevisionState,
     Strategy,
-    sources,
+    states_before,
 )
-from foundry.serving.endpoints.repository import Leases, Observations
+from foundry.serving.endpoints.repository import Observations, SupervisorLeases
 from foundry.serving.endpoints.tables import Endpoint, EndpointRevision
 
 _BATCH = 500
@@ -41,7 +41,7 @@ class Fence:
     token: int
 
 
-async def unsettled(
+async def list_unsettled_endpoints(
     database: Database, applications: Collection[str] = ()
 ) -> list[EndpointSnapshot]:
     """Endpoints that run, or are on their way somewhere; each pass looks at all of them.
@@ -54,7 +54,7 @@ async def unsettled(
     async with database.begin() as db:
         rows, found, after = Observations(db), list[EndpointSnapshot](), None
         while True:
-            endpoints = await rows.unsettled(after, _BATCH)
+            endpoints = await rows.list_unsettled(after, _BATCH)
             found += await _snapshots(rows, endpoints, applications)
             if len(endpoints) < _BATCH:
                 return found
@@ -74,27 +74,27 @@ async def read_endpoint(
         return snapshot
 
 
-async def wanted_applications(database: Database) -> set[str]:
+async def list_wanted_applications(database: Database) -> set[str]:
     """Names of the engine applications that the rows account for."""
     async with database.begin() as db:
-        return await Observations(db).wanted_applications()
+        return await Observations(db).list_wanted_applications()
 
 
 async def take_lease(database: Database, holder: str, ttl_s: float) -> Fence | None:
     """Become or stay the one supervisor that acts. None: another is."""
     async with database.begin() as db:
-        token = await Leases(db, _LEASE).take(holder, ttl_s)
+        token = await SupervisorLeases(db, _LEASE).take(holder, ttl_s)
         return Fence(token) if token is not None else None
 
 
 async def give_up_lease(database: Database, holder: str) -> None:
     """Let the next supervisor begin at once."""
     async with database.begin() as db:
-        await Leases(db, _LEASE).give_up(holder)
+        await SupervisorLeases(db, _LEASE).give_up(holder)
 
 
 async def record_change(
-    database: Database, before: EndpointSnapshot, change: Change, fence: Fence
+    database: Database, before: EndpointSnapshot, change: EndpointChange, fence: Fence
 ) -> bool:
     """Record what follows from `before`. False: it was written to meanwhile, nothing changed.
 
@@ -102,14 +102,14 @@ async def record_change(
         LeaseLost: another supervisor acts.
     """
     async with database.begin() as db:
-        if not await Leases(db, _LEASE).holds(fence.token):
+        if not await SupervisorLeases(db, _LEASE).holds(fence.token):
             raise LeaseLost("another supervisor has taken over")
         rows = Observations(db)
         endpoint = await rows.get(before.id, lock=True)
         if endpoint is None or endpoint.version != before.version:
             return False
         old = EndpointState(endpoint.state)
-        if change.state != old and old not in sources(change.state):
+        if change.state != old and old not in states_before(change.state):
             raise ValueError(f"no way leads from {old} to {change.state}")
         for each in change.revisions:
             revision = await db.get_one(EndpointRevision, (endpoint.id, each.number))
@@ -120,7 +120,7 @@ async def record_change(
         return True
 
 
-async def _write(db: AsyncSession, endpoint: Endpoint, change: Change) -> None:
+async def _write(db: AsyncSession, endpoint: Endpoint, change: EndpointChange) -> None:
     endpoint.state = change.state.value
     endpoint.serving_revision, endpoint.target_revision = change.serving, change.target
     endpoint.fallback_revision = change.fallback
@@ -143,7 +143,7 @@ def _scaled(revision: EndpointRevision) -> dict[str, object]:
     return {} if same else {"replicas": revision.replicas}
 
 
-async def _audit(db: AsyncSession, before: EndpointSnapshot, change: Change) -> None:
+async def _audit(db: AsyncSession, before: EndpointSnapshot, change: EndpointChange) -> None:
     await AuditTrail(db, _supervisor(before), "").record(
         "endpoint.state",
         "endpoint",
@@ -162,7 +162,7 @@ async def _snapshots(
     rows: Observations, endpoints: Sequence[Endpoint], applications: Collection[str] = ()
 ) -> list[EndpointSnapshot]:
     revisions: dict[UUID, list[RevisionSnapshot]] = {each.id: [] for each in endpoints}
-    for revision, overdue, crashes in await rows.revisions(endpoints, applications):
+    for revision, overdue, crashes in await rows.list_revisions(endpoints, applications):
         found = _revision(revision, overdue=overdue, crashes=crashes)
         revisions[revision.endpoint_id].append(found)
     return [_snapshot(each, tuple(revisions[each.id])) for each in endpoints]

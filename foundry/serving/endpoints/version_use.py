@@ -15,7 +15,7 @@ class EndpointUse:
         self._rows = EndpointRows(db, principal.tenant_id, principal.project_id)
 
     async def user_of(self, version_id: UUID) -> str | None:
-        endpoint = await self._rows.user_of(version_id)
+        endpoint = await self._rows.find_user_of_version(version_id)
         return f"the endpoint {endpoint.name}" if endpoint else None
 
 

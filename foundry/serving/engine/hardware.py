@@ -38,15 +38,34 @@ class Hardware:
         nodes: in total.
         free: of the same nodes, what nobody has taken.
         accelerators: from catalogue id to the scheduler's name.
+        accelerator_memory: of one, by catalogue id; 10^9 bytes.
+        unknown_accelerators: there are some that the catalogue does not know.
+        host_gb: memory of the largest machine, all of it that is not the system's; 10^9 bytes;
+            None: unknown.
     """
 
     nodes: tuple[Node, ...]
     free: tuple[Node, ...] = ()
     accelerators: Mapping[str, str] = field(default_factory=dict)
+    accelerator_memory: Mapping[str, float] = field(default_factory=dict)
+    unknown_accelerators: bool = False
+    host_gb: float | None = None
 
     @property
     def on_cpu(self) -> bool:
         return all(node.gpus < 1 for node in self.nodes)
+
+    def accelerator_gb(self, kind: str | None) -> float | None:
+        """Memory of one accelerator; None: unknown.
+
+        Args:
+            kind: its catalogue id; None: whichever has the most.
+        """
+        if kind is not None:
+            return self.accelerator_memory.get(kind)
+        if self.unknown_accelerators:
+            return None
+        return max(self.accelerator_memory.values(), default=None)
 
 
 class LiveHardware(Protocol):

@@ -8,8 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from foundry.config import ServingSettings
 from foundry.serving.engine.hardware import Hardware
 from foundry.serving.engine.options import EngineOptions
+from foundry.serving.engine.shape import (
+    ModelShape,
+    find_context_faults,
+    find_head_faults,
+    find_missing_memory,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +44,13 @@ class RuntimeRules(Protocol):
         config: Mapping[str, Any],
         hardware: Hardware | None,
         *,
-        context_length: int | None = None,
+        model: ModelShape | None = None,
     ) -> Report:
         """Every reason at once.
 
         Args:
             hardware: None: unknown; only what holds everywhere is checked.
-            context_length: of the model, tokens.
+            model: its shape; None: unknown.
         """
 
     def translate(self, config: Mapping[str, Any], *, on_cpu: bool) -> dict[str, Any]:
@@ -53,22 +60,33 @@ class RuntimeRules(Protocol):
 class VllmRules:
     """vLLM's side of `RuntimeRules`."""
 
+    def __init__(self, serving: ServingSettings | None = None) -> None:
+        """Args: serving: what holds where a configuration says nothing; None: the defaults."""
+        self._serving = serving or ServingSettings()
+
     def supports(
         self,
         config: Mapping[str, Any],
         hardware: Hardware | None,
         *,
-        context_length: int | None = None,
+        model: ModelShape | None = None,
     ) -> Report:
         options = EngineOptions.of(config)
         reasons = list(options.faults())
-        longest = config.get("max_model_len")
-        if context_length is not None and isinstance(longest, int) and longest > context_length:
+        model = model or ModelShape()
+        longest, context = config.get("max_model_len"), model.context_length
+        if context is not None and isinstance(longest, int) and longest > context:
             reasons.append(
-                f"max_model_len {longest} is more than the model's context of {context_length}: "
-                f"configure at most {context_length}"
+                f"max_model_len {longest} is more than the model's context of {context}: "
+                f"configure at most {context}"
             )
-        missing = options.lacks(hardware) if hardware is not None else ()
+        if model.spec is not None:
+            reasons += find_head_faults(options, model.spec)
+        if hardware is None:
+            return Report(tuple(reasons))
+        reasons += find_context_faults(config, model, self._serving, hardware)
+        missing = options.lacks(hardware)
+        missing += find_missing_memory(config, model, self._serving, hardware)
         return Report(tuple(reasons), tuple(missing))
 
     def translate(self, config: Mapping[str, Any], *, on_cpu: bool) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from foundry.governance.audit.service import AuditTrail
 from foundry.infra.database import Database
 from foundry.infra.objects import ObjectStore
 from foundry.serving.endpoints.service import Endpoints, EndpointSnapshot
-from foundry.serving.outcomes.disturbances import system
+from foundry.serving.outcomes.disturbances import system_principal
 from foundry.serving.outcomes.domain import Forecasts, Load
 from foundry.serving.outcomes.reviewing import Proposal
 from foundry.serving.recommendations.domain import SEARCH_S
@@ -33,7 +33,7 @@ class SearchingAdvisor:
         self._forecasts = forecasts
 
     async def propose(self, endpoint: EndpointSnapshot, load: Load | None) -> Proposal | None:
-        who = system(endpoint.tenant_id, endpoint.project_id)
+        who = system_principal(endpoint.tenant_id, endpoint.project_id)
         async with self._database.begin() as db:
             audit = AuditTrail(db, who, "")
             registry = Registry(db, self._objects, audit, who)
@@ -62,7 +62,7 @@ class SearchingAdvisor:
         choice = result.get("choice") or {}
         prediction = choice.get("prediction") or {}
         return Proposal(
-            violations=violations(targets, now.predicted) if now else (),
+            violations=find_violations(targets, now.predicted) if now else (),
             feasible=bool(result["feasible"]),
             cost_now=now.cost_per_hour if now else None,
             cost_then=prediction.get("cost_per_hour"),
@@ -74,7 +74,7 @@ class SearchingAdvisor:
         )
 
 
-def violations(
+def find_violations(
     targets: TargetsIn, predicted: Mapping[str, tuple[float, float, float]]
 ) -> tuple[str, ...]:
     """Targets that the predicted points miss."""

@@ -24,7 +24,7 @@ from foundry.serving.outcomes.domain import (
     Statistics,
     WindowPart,
     configuration_digest,
-    merged,
+    merge_statistics,
 )
 from foundry.serving.outcomes.repository import (
     AlarmRows,
@@ -64,7 +64,7 @@ class GatewayWindows:
         self._database = database
 
     async def write(self, parts: Sequence[WindowPart]) -> None:
-        """Raises DatabaseUnavailable."""
+        """Store what a gateway measured. Raises DatabaseUnavailable."""
         async with self._database.begin() as db:
             await WindowRows(db).put(parts)
 
@@ -104,12 +104,12 @@ class Closing:
         async with self._database.begin() as db:
             rows = WindowRows(db)
             await rows.forget(now - KEPT)
-            parts = await rows.oldest_open(now - LATE, _BATCH)
+            parts = await rows.list_oldest_open(now - LATE, _BATCH)
         return sorted({(part.endpoint_id, part.revision, part.started_at) for part in parts})
 
     async def _close(self, endpoint_id: UUID, revision: int, started_at: datetime) -> bool:
         async with self._database.begin() as db:
-            parts = await WindowRows(db).parts(endpoint_id, revision, started_at)
+            parts = await WindowRows(db).list_parts(endpoint_id, revision, started_at)
         outcome = await self._outcome(parts)
         async with self._database.begin() as db:
             await WindowRows(db).close(endpoint_id, revision, started_at)
@@ -118,7 +118,7 @@ class Closing:
     async def _outcome(self, parts: Sequence[EndpointWindow]) -> dict[str, Any] | None:
         """None: the window says nothing about a prediction."""
         first = parts[0]
-        statistics = merged(Statistics.of_json(part.statistics) for part in parts)
+        statistics = merge_statistics(Statistics.of_json(part.statistics) for part in parts)
         load = Load.of(statistics)
         versions = {part.engine_version for part in parts}
         if (
@@ -129,7 +129,7 @@ class Closing:
         ):
             return None
         until = first.started_at + timedelta(seconds=first.window_s)
-        if await self._disturbances.disturbed(
+        if await self._disturbances.was_disturbed(
             first.tenant_id, first.endpoint_id, first.started_at, until
         ):
             return None
@@ -199,8 +199,8 @@ def outcome_values(
 
 async def recalibrate(db: AsyncSession, now: datetime) -> Bias:
     """Compute this site's corrections and alarms anew from its outcomes, and keep them."""
-    await BiasRows(db).serialise()
-    rows = await OutcomeRows(db).newest(_NEWEST, now - RECENT)
+    await BiasRows(db).lock()
+    rows = await OutcomeRows(db).list_newest(_NEWEST, now - RECENT)
     windows = [window_of(row) for row in rows]
     await AlarmRows(db).replace(_alarms(windows))
     bias = Bias.of(windows, now.timestamp())
@@ -246,34 +246,34 @@ def _by_pair(windows: Sequence[Window]) -> dict[Pair, list[Window]]:
     return dict(sorted(pairs.items()))
 
 
-async def current_learnt(db: AsyncSession) -> Learnt:
+async def read_learnt(db: AsyncSession) -> Learnt:
     """What every prediction of this site applies: corrections, alarms and the active model."""
-    active = await ModelRows(db).active()
+    active = await ModelRows(db).find_active()
     own = active is not None and active.digest != ""
     return Learnt(
-        bias=await current_bias(db),
+        bias=await read_bias(db),
         model=TrainedModel(active.version, active.digest) if active and own else None,
-        stale={(row.gpu, row.engine): row.reason for row in await AlarmRows(db).all()},
+        stale={(row.gpu, row.engine): row.reason for row in await AlarmRows(db).list_all()},
     )
 
 
-async def current_bias(db: AsyncSession) -> Bias:
+async def read_bias(db: AsyncSession) -> Bias:
     """The corrections that every prediction of this site applies."""
     return Bias(
         {
             (row.gpu, row.engine, row.engine_version, row.target): Correction(
                 row.factor, row.spread, row.windows, row.measured_at.timestamp()
             )
-            for row in await BiasRows(db).all()
+            for row in await BiasRows(db).list_all()
         }
     )
 
 
-async def staleness_by_pair(
+async def measure_staleness(
     db: AsyncSession, tenant_id: UUID | None = None
 ) -> dict[Pair, Staleness]:
     """The alarm of every GPU, engine and engine version that has outcomes."""
-    rows = await OutcomeRows(db).newest(_NEWEST, utcnow() - RECENT, tenant_id)
+    rows = await OutcomeRows(db).list_newest(_NEWEST, utcnow() - RECENT, tenant_id)
     windows = _by_pair([window_of(row) for row in rows])
     return {pair: staleness(found) for pair, found in windows.items()}
 

@@ -23,11 +23,11 @@ class AuditedMoves:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def disturbed(
+    async def was_disturbed(
         self, tenant_id: UUID, endpoint_id: UUID, since: datetime, until: datetime
     ) -> bool:
         async with self._database.begin() as db:
-            events = await AuditTrail(db, system(tenant_id), "").list_events(
+            events = await AuditTrail(db, system_principal(tenant_id), "").list_events(
                 resource_type="endpoint", resource_id=str(endpoint_id), limit=_EVENTS
             )
         if events.next_cursor is not None and events.data[-1].at > since:
@@ -35,7 +35,7 @@ class AuditedMoves:
         return any(event.action in _MOVES and since <= event.at <= until for event in events.data)
 
 
-def system(tenant_id: UUID, project_id: UUID | None = None) -> Principal:
+def system_principal(tenant_id: UUID, project_id: UUID | None = None) -> Principal:
     """The supervisor, as it reads what belongs to a tenant."""
     return Principal(
         tenant_id=tenant_id,

@@ -85,7 +85,7 @@ _NUMBERS = (*_SUMS, "busy_s")
 
 @dataclass(slots=True)
 class Statistics:
-    """Of one window, or of one replica's part of it.
+    """What one window, or one replica's part of it, measured.
 
     Attributes:
         requests: that were answered in full.
@@ -162,7 +162,7 @@ class Statistics:
         return cls(**fields, **{name: value[name] for name in _NUMBERS})
 
 
-def merged(parts: Iterable[Statistics]) -> Statistics:
+def merge_statistics(parts: Iterable[Statistics]) -> Statistics:
     """One window of its replicas' parts.
 
     The router spreads requests over the replicas, so they are busy at the same time: busy seconds
@@ -268,7 +268,7 @@ class Forecasts(Protocol):
 
 
 class Disturbances(Protocol):
-    async def disturbed(
+    async def was_disturbed(
         self, tenant_id: UUID, endpoint_id: UUID, since: datetime, until: datetime
     ) -> bool:
         """Whether the endpoint was deployed, stopped, or restarted in that time."""

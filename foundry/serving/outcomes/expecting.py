@@ -3,13 +3,13 @@
 import logging
 from uuid import UUID
 
-from foundry.errors import DatabaseUnavailable, FoundryError
+from foundry.errors import DatabaseUnavailable, FoundryError, Unavailable
 from foundry.infra.database import Database
 from foundry.serving.endpoints.domain import SERVING
-from foundry.serving.endpoints.service import unsettled
+from foundry.serving.endpoints.service import list_unsettled_endpoints
 from foundry.serving.outcomes.domain import Forecasts, Load
 from foundry.serving.recommendations import numerics
-from foundry.serving.recommendations.service import Approved, predicted, record_prediction
+from foundry.serving.recommendations.service import Approved, find_prediction, record_prediction
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +37,10 @@ class Expectations:
         self._forecasts = forecasts
         self._hopeless: set[tuple[UUID, int]] = set()
 
-    async def complete(self) -> int:
-        """Returns the number of new predictions."""
+    async def predict_missing(self) -> int:
+        """Predict every running revision without a prediction. Returns how many were made."""
         made = 0
-        for endpoint in await unsettled(self._database):
+        for endpoint in await list_unsettled_endpoints(self._database):
             which = (endpoint.id, endpoint.revision)
             if endpoint.state not in SERVING or which in self._hopeless:
                 continue
@@ -48,20 +48,27 @@ class Expectations:
                 made += await self._expect(endpoint.tenant_id, *which)
             except DatabaseUnavailable:
                 raise
+            except Unavailable as error:
+                # Of the cluster or the store, not of the model: the next turn tries again.
+                log.warning("nothing is predicted of %s yet: %s", endpoint.name, error.message)
             except FoundryError as error:
                 self._hopeless.add(which)
                 log.warning("nothing is predicted of endpoint %s: %s", endpoint.name, error.message)
+            except Exception:
+                # Of this endpoint alone, whatever a library raises: the others are predicted.
+                self._hopeless.add(which)
+                log.exception("nothing is predicted of endpoint %s", endpoint.name)
         return made
 
     async def _expect(self, tenant_id: UUID, endpoint_id: UUID, revision: int) -> bool:
         async with self._database.begin() as db:
-            if await predicted(db, endpoint_id, revision) is not None:
+            if await find_prediction(db, endpoint_id, revision) is not None:
                 return False
         forecast = await self._forecasts.forecast(endpoint_id, revision, DESIGN_LOAD)
         if forecast is None:
             return False
         found: dict[str, object] = {
-            name: numerics.plain({"low": low, "point": point, "high": high})
+            name: numerics.to_plain({"low": low, "point": point, "high": high})
             for name, (low, point, high) in forecast.predicted.items()
         }
         found["cost_per_hour"] = forecast.cost_per_hour
@@ -73,7 +80,7 @@ class Expectations:
             model_version=forecast.predictor_version,
         )
         async with self._database.begin() as db:
-            if await predicted(db, endpoint_id, revision) is not None:
+            if await find_prediction(db, endpoint_id, revision) is not None:
                 return False
             await record_prediction(db, tenant_id, endpoint_id, revision, expectation)
         return True

@@ -14,15 +14,15 @@ from foundry.errors import InvalidRequest
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.database import Database
 from foundry.infra.objects import ObjectStore
-from foundry.serving.endpoints.service import EndpointSnapshot, unsettled
-from foundry.serving.outcomes.closing import current_learnt
-from foundry.serving.outcomes.disturbances import system
+from foundry.serving.endpoints.service import EndpointSnapshot, list_unsettled_endpoints
+from foundry.serving.outcomes.closing import read_learnt
+from foundry.serving.outcomes.disturbances import system_principal
 from foundry.serving.outcomes.domain import Forecast, Load
 from foundry.serving.recommendations import numerics
 from foundry.serving.recommendations.learning import Learnt
 from foundry.serving.recommendations.schemas import ModelIn
 from foundry.serving.recommendations.searching import LiveCluster
-from foundry.serving.recommendations.service import Recommendations, Subject, predicted
+from foundry.serving.recommendations.service import Recommendations, Subject, find_prediction
 
 _CPU = "cpu"
 _COPIED = (
@@ -71,7 +71,7 @@ class PredictorForecasts:
             UnsupportedFeature: budsim's libraries are not installed.
             InvalidRequest: the model's shape, or the accelerator, is unknown.
         """
-        numerics.require()
+        numerics.require_libraries()
         endpoint = await self._running(endpoint_id, revision)
         if endpoint is None:
             return None
@@ -82,7 +82,7 @@ class PredictorForecasts:
         )
 
     async def _running(self, endpoint_id: UUID, revision: int) -> EndpointSnapshot | None:
-        for endpoint in await unsettled(self._database):
+        for endpoint in await list_unsettled_endpoints(self._database):
             if (endpoint.id, endpoint.revision) == (endpoint_id, revision):
                 return endpoint
         return None
@@ -90,7 +90,7 @@ class PredictorForecasts:
     async def _configuration(self, endpoint: EndpointSnapshot) -> dict[str, Any]:
         """As it was deployed: the settings, under the endpoint's options, under what was asked."""
         async with self._database.begin() as db:
-            row = await predicted(db, endpoint.id, endpoint.revision)
+            row = await find_prediction(db, endpoint.id, endpoint.revision)
         stored = dict(row.configuration) if row is not None else {}
         options = {**self._serving.model_dump(), **endpoint.config, **stored}
         resources = cast(Mapping[str, Any], options.get("resources") or {})
@@ -107,19 +107,19 @@ class PredictorForecasts:
         return next((group.gpu for group in groups if group.gpu != _CPU), _CPU)
 
     async def _facts(self, endpoint: EndpointSnapshot) -> tuple[Subject, dict[str, float], Learnt]:
-        who = system(endpoint.tenant_id, endpoint.project_id)
+        who = system_principal(endpoint.tenant_id, endpoint.project_id)
         async with self._database.begin() as db:
             audit = AuditTrail(db, who, "")
-            recommendations = Recommendations(db, self._objects, audit, who, learnt=current_learnt)
+            recommendations = Recommendations(db, self._objects, audit, who, learnt=read_learnt)
             subject = self._subjects.get(endpoint.model_version_id)
             if subject is None:
                 registry = Registry(db, self._objects, audit, who)
                 version = await registry.get(endpoint.model_version_id)
-                subject = await recommendations.subject(ModelIn(model=version.reference))
+                subject = await recommendations.find_subject(ModelIn(model=version.reference))
                 if len(self._subjects) >= _MAX_SUBJECTS:
                     self._subjects.clear()
                 self._subjects[endpoint.model_version_id] = subject
-            return subject, await recommendations.prices(), await recommendations.learnt()
+            return subject, await recommendations.read_prices(), await recommendations.read_learnt()
 
 
 def workload_of(load: Load) -> Workload:
@@ -145,7 +145,10 @@ def _forecast(
 
     wanted = Configuration(**configuration)
     # Corrections are applied below, for this engine version and one by one.
-    model, hardware = numerics.uncorrected(learnt), numerics.catalogue(prices, learnt)
+    model, hardware = (
+        numerics.choose_uncorrected_predictor(learnt),
+        numerics.build_catalogue(prices, learnt),
+    )
     spec = model_spec(subject.config, checkpoint_bytes=subject.checkpoint_bytes)
     rows, workload = Configurations.of([wanted]), workload_of(load)
     found = model.predict(spec, rows, workload, catalogue=hardware)

@@ -9,7 +9,7 @@ from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
 from foundry.infra.database import Database, utcnow
 from foundry.infra.objects import ObjectStore
-from foundry.serving.endpoints.service import EndpointSnapshot, unsettled
+from foundry.serving.endpoints.service import EndpointSnapshot, list_unsettled_endpoints
 from foundry.serving.outcomes.domain import Forecasts, Statistics
 from foundry.serving.outcomes.schemas import (
     BiasOut,
@@ -59,7 +59,7 @@ class Recalibration:
         )
 
     async def _endpoint(self, test: LoadTestIn) -> EndpointSnapshot:
-        for endpoint in await unsettled(self._database):
+        for endpoint in await list_unsettled_endpoints(self._database):
             mine = (self._principal.tenant_id, self._principal.project_id)
             if (
                 endpoint.id == test.endpoint_id

@@ -50,7 +50,7 @@ class WindowRows:
         replaced = {name: statement.excluded[name] for name in ("statistics", "updated_at")}
         await self._db.execute(statement.on_conflict_do_update(index_elements=_PART, set_=replaced))
 
-    async def oldest_open(self, before: datetime, limit: int) -> Sequence[EndpointWindow]:
+    async def list_oldest_open(self, before: datetime, limit: int) -> Sequence[EndpointWindow]:
         """Parts of windows that ended before then, oldest first."""
         ended = EndpointWindow.started_at + func.make_interval(
             0, 0, 0, 0, 0, 0, EndpointWindow.window_s
@@ -63,7 +63,7 @@ class WindowRows:
         )
         return (await self._db.execute(query)).scalars().all()
 
-    async def parts(
+    async def list_parts(
         self, endpoint_id: UUID, revision: int, started_at: datetime
     ) -> Sequence[EndpointWindow]:
         query = select(EndpointWindow).where(
@@ -108,7 +108,7 @@ class OutcomeRows:
         )
         return found.scalar() is not None
 
-    async def page(
+    async def list_page(
         self, tenant_id: UUID, endpoint_id: UUID | None, before: UUID | None, limit: int
     ) -> Sequence[PredictionOutcome]:
         """Newest first."""
@@ -120,7 +120,7 @@ class OutcomeRows:
         query = query.order_by(PredictionOutcome.id.desc()).limit(limit)
         return (await self._db.execute(query)).scalars().all()
 
-    async def newest(
+    async def list_newest(
         self, limit: int, since: datetime, tenant_id: UUID | None = None
     ) -> list[PredictionOutcome]:
         """The newest windows of each GPU, engine and version."""
@@ -154,16 +154,16 @@ class BiasRows:
         self._db = db
 
     async def replace(self, rows: Sequence[BudsimBias]) -> None:
-        await self.serialise()
+        await self.lock()
         await self._db.execute(delete(BudsimBias))
         self._db.add_all(rows)
         await self._db.flush()
 
-    async def serialise(self) -> None:
+    async def lock(self) -> None:
         key = func.hashtextextended("budsim:biases", 0)
         await self._db.execute(select(func.pg_advisory_xact_lock(key)))
 
-    async def all(self) -> Sequence[BudsimBias]:
+    async def list_all(self) -> Sequence[BudsimBias]:
         query = select(BudsimBias).order_by(
             BudsimBias.gpu, BudsimBias.engine, BudsimBias.engine_version, BudsimBias.target
         )
@@ -182,7 +182,7 @@ class AlarmRows:
         self._db.add_all(rows)
         await self._db.flush()
 
-    async def all(self) -> Sequence[BudsimAlarm]:
+    async def list_all(self) -> Sequence[BudsimAlarm]:
         query = select(BudsimAlarm).order_by(BudsimAlarm.gpu, BudsimAlarm.engine)
         return (await self._db.execute(query)).scalars().all()
 
@@ -197,7 +197,7 @@ class ModelRows:
         self._db.add(row)
         await self._db.flush()
 
-    async def serialise(self) -> None:
+    async def lock(self) -> None:
         """Until commit, nobody else registers or promotes."""
         key = func.hashtextextended("budsim:models", 0)
         await self._db.execute(select(func.pg_advisory_xact_lock(key)))
@@ -205,11 +205,11 @@ class ModelRows:
     async def get(self, version: str) -> BudsimModel | None:
         return await self._db.get(BudsimModel, version)
 
-    async def active(self) -> BudsimModel | None:
+    async def find_active(self) -> BudsimModel | None:
         query = select(BudsimModel).where(BudsimModel.status == "active")
         return (await self._db.execute(query)).scalar()
 
-    async def newest(self, limit: int) -> Sequence[BudsimModel]:
+    async def list_newest(self, limit: int) -> Sequence[BudsimModel]:
         query = select(BudsimModel).order_by(BudsimModel.created_at.desc()).limit(limit)
         return (await self._db.execute(query)).scalars().all()
 
@@ -227,7 +227,9 @@ class AdviceRows:
     async def withdraw(self, endpoint_id: UUID) -> None:
         await self._db.execute(delete(BudsimAdvice).where(BudsimAdvice.endpoint_id == endpoint_id))
 
-    async def page(self, tenant_id: UUID, after: UUID | None, limit: int) -> Sequence[BudsimAdvice]:
+    async def list_page(
+        self, tenant_id: UUID, after: UUID | None, limit: int
+    ) -> Sequence[BudsimAdvice]:
         query = select(BudsimAdvice).where(BudsimAdvice.tenant_id == tenant_id)
         if after is not None:
             query = query.where(BudsimAdvice.endpoint_id > after)

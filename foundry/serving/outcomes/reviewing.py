@@ -8,7 +8,7 @@ from uuid import UUID
 from foundry.errors import DatabaseUnavailable, FoundryError
 from foundry.infra.database import Database
 from foundry.serving.endpoints.domain import SERVING, EndpointSnapshot
-from foundry.serving.endpoints.service import unsettled
+from foundry.serving.endpoints.service import list_unsettled_endpoints
 from foundry.serving.outcomes.domain import Load
 from foundry.serving.outcomes.repository import AdviceRows, OutcomeRows
 from foundry.serving.outcomes.tables import BudsimAdvice
@@ -69,7 +69,7 @@ async def review_deployments(database: Database, advisor: Advisor) -> int:
     One that cannot be searched keeps what it had; the others are searched all the same.
     """
     advised = 0
-    for endpoint in await unsettled(database):
+    for endpoint in await list_unsettled_endpoints(database):
         if endpoint.state not in SERVING:
             continue
         try:
@@ -78,12 +78,15 @@ async def review_deployments(database: Database, advisor: Advisor) -> int:
             raise
         except FoundryError as error:
             log.warning("endpoint %s was not reviewed: %s", endpoint.name, error.message)
+        except Exception:
+            # Of this endpoint alone, whatever a library raises: the others are reviewed.
+            log.exception("endpoint %s was not reviewed", endpoint.name)
     return advised
 
 
 async def _review(database: Database, advisor: Advisor, endpoint: EndpointSnapshot) -> bool:
     async with database.begin() as db:
-        newest = await OutcomeRows(db).page(endpoint.tenant_id, endpoint.id, None, 1)
+        newest = await OutcomeRows(db).list_page(endpoint.tenant_id, endpoint.id, None, 1)
     load = Load(**cast(dict[str, float], newest[0].load)) if newest else None
     proposal = await advisor.propose(endpoint, load)
     reason = proposal.reason() if proposal else None

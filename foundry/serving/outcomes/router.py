@@ -63,8 +63,8 @@ async def list_outcomes(
     return {
         "data": page.data,
         "next_cursor": page.next_cursor,
-        "staleness": await outcomes.staleness(),
-        "refit_due": await outcomes.refit_due(),
+        "staleness": await outcomes.list_alarms(),
+        "refit_due": await outcomes.is_refit_due(),
     }
 
 
@@ -117,7 +117,7 @@ async def upload_artifact(request: Request, outcomes: OutcomesDep) -> dict[str, 
     dependencies=_ADMIN,
 )
 async def register_model(body: ModelIn, outcomes: OutcomesDep) -> BudsimModel:
-    return await outcomes.register(body.version, body.digest, body.cv, body.site_cv)
+    return await outcomes.register_model(body.version, body.digest, body.cv, body.site_cv)
 
 
 @router.post(
@@ -127,4 +127,4 @@ async def register_model(body: ModelIn, outcomes: OutcomesDep) -> BudsimModel:
     dependencies=_ADMIN,
 )
 async def promote(version: Version, outcomes: OutcomesDep) -> BudsimModel:
-    return await outcomes.promote(version)
+    return await outcomes.promote_model(version)

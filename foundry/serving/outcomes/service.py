@@ -22,11 +22,11 @@ from foundry.serving.outcomes.closing import (
     Closing,
     GatewayWindows,
     Pair,
-    current_bias,
-    current_learnt,
+    measure_staleness,
     outcome_values,
+    read_bias,
+    read_learnt,
     recalibrate,
-    staleness_by_pair,
     window_of,
 )
 from foundry.serving.outcomes.domain import Forecasts, Load, Source, Statistics
@@ -45,9 +45,9 @@ __all__ = [
     "Outcomes",
     "Pair",
     "PredictionOutcome",
-    "current_bias",
-    "current_learnt",
-    "staleness_by_pair",
+    "measure_staleness",
+    "read_bias",
+    "read_learnt",
 ]
 
 # The model that the package ships; it has no row until another one was active.
@@ -92,25 +92,25 @@ class Outcomes:
         filters = str(endpoint_id)
         after = decode(cursor, (UUID,), filters)
         before = cast(UUID, after[0]) if after else None
-        rows = await self._outcomes.page(self._tenant_id, endpoint_id, before, limit + 1)
+        rows = await self._outcomes.list_page(self._tenant_id, endpoint_id, before, limit + 1)
         return page_of(rows, limit, lambda row: (row.id,), filters)
 
-    async def staleness(self) -> list[Alarm]:
-        found = await staleness_by_pair(self._db, self._tenant_id)
+    async def list_alarms(self) -> list[Alarm]:
+        found = await measure_staleness(self._db, self._tenant_id)
         return [Alarm(*pair, **asdict(alarm)) for pair, alarm in found.items()]
 
-    async def refit_due(self) -> bool:
+    async def is_refit_due(self) -> bool:
         """Whether enough was measured, or enough time has passed, since the active model's fit."""
-        active = await self._models.active()
+        active = await self._models.find_active()
         fitted_at = active.created_at.timestamp() if active else 0.0
-        rows = await self._outcomes.newest(REFIT_WINDOWS, utcnow() - RECENT)
+        rows = await self._outcomes.list_newest(REFIT_WINDOWS, utcnow() - RECENT)
         return refit_due([window_of(row) for row in rows], fitted_at, utcnow().timestamp())
 
     async def list_advice(
         self, *, cursor: str | None = None, limit: int = DEFAULT_LIMIT
     ) -> Page[BudsimAdvice]:
         after = decode(cursor, (UUID,))
-        rows = await AdviceRows(self._db).page(
+        rows = await AdviceRows(self._db).list_page(
             self._tenant_id, cast(UUID, after[0]) if after else None, limit + 1
         )
         return page_of(rows, limit, lambda row: (row.endpoint_id,))
@@ -121,11 +121,11 @@ class Outcomes:
         await self._audit.record(
             "bias.recalibrate", "bias", "site", after={"corrections": len(bias.cells)}
         )
-        return await BiasRows(self._db).all()
+        return await BiasRows(self._db).list_all()
 
     async def list_models(self) -> list[BudsimModel]:
         """Newest first; the shipped model is last, with or without a row."""
-        rows = list(await self._models.newest(_MAX_MODELS))
+        rows = list(await self._models.list_newest(_MAX_MODELS))
         if all(row.version != SHIPPED for row in rows):
             active = any(row.status == "active" for row in rows)
             rows.append(_shipped("retired" if active else "active"))
@@ -137,9 +137,9 @@ class Outcomes:
         Raises:
             InvalidArtifact: the bytes are no predictor that this Foundry reads.
         """
-        return await trained.keep(self._objects, packed)
+        return await trained.keep_model(self._objects, packed)
 
-    async def register(
+    async def register_model(
         self,
         version: str,
         digest: str,
@@ -154,15 +154,15 @@ class Outcomes:
         """
         if version == SHIPPED:
             raise Conflict(f"version {SHIPPED} is the shipped model: choose another version")
-        if not await self._objects.exists(trained.key(digest)):
+        if not await self._objects.exists(trained.object_key(digest)):
             raise NotFound(f"there is no artifact {digest}: upload it first")
-        await self._models.serialise()
+        await self._models.lock()
         existing = await self._models.get(version)
         if existing is not None:
             if existing.digest == digest:
                 return existing
             raise Conflict(f"model {version} exists with other contents: choose another version")
-        incumbent = await self._models.active()
+        incumbent = await self._models.find_active()
         # A row of the shipped model may be older than the model that is shipped now.
         own = incumbent is not None and incumbent.version != SHIPPED
         before = cast(dict[str, float], incumbent.cv) if incumbent and own else shipped_scores()
@@ -174,13 +174,13 @@ class Outcomes:
         await self._audit.record("budsim_model.register", "budsim_model", version)
         return await self._activate(row) if decision.promote else row
 
-    async def promote(self, version: str) -> BudsimModel:
+    async def promote_model(self, version: str) -> BudsimModel:
         """Make a version the active one, whatever its scores; an older one rolls back.
 
         Raises:
             NotFound: there is no such version.
         """
-        await self._models.serialise()
+        await self._models.lock()
         row = await self._models.get(version)
         if row is None and version == SHIPPED:
             row = _shipped("shadow")
@@ -190,7 +190,7 @@ class Outcomes:
         return row if row.status == "active" else await self._activate(row)
 
     async def _activate(self, row: BudsimModel) -> BudsimModel:
-        before = await self._models.active()
+        before = await self._models.find_active()
         if before is not None:
             before.status = "retired"
             await self._db.flush()

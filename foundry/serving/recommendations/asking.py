@@ -33,10 +33,10 @@ class Desk:
         return await self._searches.ask(self._principal, self._request_id, question, wait_s)
 
     async def recommendation(self, recommendation_id: UUID, wait_s: float) -> Recommendation:
-        return await self._searches.settled(self._principal, recommendation_id, wait_s)
+        return await self._searches.wait_until_settled(self._principal, recommendation_id, wait_s)
 
     async def pareto(self, recommendation_id: UUID) -> list[dict[str, object]]:
-        """Raises Conflict: there is no answer, or not yet."""
+        """Configurations that no other beats. Raises Conflict: there is no answer, or not yet."""
         row = await self.recommendation(recommendation_id, 0)
         if row.state != RecommendationState.DONE or row.result is None:
             raise Conflict(f"recommendation {row.id} is {row.state}: it has no alternatives yet")
@@ -53,11 +53,11 @@ class Desk:
         return found
 
     async def validate(self, asked: ValidateIn) -> dict[str, object]:
-        """Raises InvalidConfiguration: lists every violation."""
+        """Predict a deployment. Raises InvalidConfiguration, with every rule that it breaks."""
         subject, prices, learnt = await self._facts(asked)
         cluster = await self._cluster(asked.cluster)
         return await self._searches.threads.run(
-            numerics.validate,
+            numerics.validate_deployment,
             subject.config,
             subject.checkpoint_bytes,
             prices,
@@ -68,23 +68,28 @@ class Desk:
     async def simulate(self, asked: SimulateIn) -> dict[str, object]:
         subject, prices, learnt = await self._facts(asked)
         return await self._searches.threads.run(
-            numerics.simulate, subject.config, subject.checkpoint_bytes, prices, asked, learnt
+            numerics.simulate_deployment,
+            subject.config,
+            subject.checkpoint_bytes,
+            prices,
+            asked,
+            learnt,
         )
 
     async def catalogue(self) -> dict[str, object]:
         async with self._searches.recommendations(self._principal) as recommendations:
-            prices = await recommendations.prices()
-            version = await recommendations.price_version()
-            learnt = await recommendations.learnt()
-        found = await self._searches.threads.run(numerics.catalogue_rows, prices, learnt)
+            prices = await recommendations.read_prices()
+            version = await recommendations.read_price_version()
+            learnt = await recommendations.read_learnt()
+        found = await self._searches.threads.run(numerics.list_catalogue, prices, learnt)
         return {**found, "price_version": version}
 
     async def _facts(self, model: ModelIn) -> tuple[Subject, Mapping[str, float], Learnt]:
-        numerics.require()
+        numerics.require_libraries()
         async with self._searches.recommendations(self._principal) as recommendations:
-            subject = await recommendations.subject(model)
-            return subject, await recommendations.prices(), await recommendations.learnt()
+            subject = await recommendations.find_subject(model)
+            return subject, await recommendations.read_prices(), await recommendations.read_learnt()
 
     async def _cluster(self, given: ClusterIn | None) -> ClusterIn:
         async with self._searches.recommendations(self._principal) as recommendations:
-            return await recommendations.cluster(given)
+            return await recommendations.choose_cluster(given)

@@ -90,13 +90,13 @@ def of_document(document: Mapping[str, object]) -> Learnt:
 
 
 def digest(learnt: Learnt) -> str:
-    """Of what moves an answer: neither a newer measurement of the same nor an alarm's wording."""
+    """Digest of what moves an answer: neither a newer measurement nor an alarm's wording does."""
     document = to_document(learnt)
     cells = cast(list[list[Any]], document["cells"])
     stale = sorted(list(pair) for pair in learnt.stale)
     return fingerprint({**document, "cells": [cell[:-1] for cell in cells], "stale": stale})
 
 
-def rounded(values: Mapping[str, float]) -> dict[str, float]:
+def round_values(values: Mapping[str, float]) -> dict[str, float]:
     """Probed numbers, without their noise."""
     return {name: float(f"{value:.{_PROBED_DIGITS}g}") for name, value in values.items()}

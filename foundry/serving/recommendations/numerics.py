@@ -45,15 +45,15 @@ _INTERVALS = (*_METRICS, "cost_per_mtok")
 _CONFIDENCES = ("low", "medium", "high")
 
 
-def require() -> None:
-    """Raises UnsupportedFeature: budsim's libraries are not installed."""
+def require_libraries() -> None:
+    """Refuse to go on without budsim's libraries. Raises UnsupportedFeature."""
     if missing := [module for module in _NEEDED if find_spec(module) is None]:
         raise UnsupportedFeature(
             f"budsim needs {', '.join(missing)}, which this server lacks: install foundry[budsim]"
         )
 
 
-def catalogue(prices: Mapping[str, float], learnt: "Learnt | None" = None) -> "Catalogue":
+def build_catalogue(prices: Mapping[str, float], learnt: "Learnt | None" = None) -> "Catalogue":
     """With what was probed here in the place of datasheets."""
     from foundry.engines.budsim.catalogue import Catalogue
 
@@ -64,10 +64,10 @@ def catalogue(prices: Mapping[str, float], learnt: "Learnt | None" = None) -> "C
     return found.with_prices(dict(prices))
 
 
-def predictor(learnt: "Learnt | None" = None) -> "Explains":
+def choose_predictor(learnt: "Learnt | None" = None) -> "Explains":
     """The active model, under what deployments taught. A registered one must be loaded before;
-    see `trained.ensure`."""
-    model = uncorrected(learnt)
+    see `trained.ensure_model`."""
+    model = choose_uncorrected_predictor(learnt)
     if learnt is None or not learnt.corrects:
         return model
     from foundry.serving.recommendations.correcting import CorrectedPredictor
@@ -75,7 +75,7 @@ def predictor(learnt: "Learnt | None" = None) -> "Explains":
     return CorrectedPredictor(model, learnt)
 
 
-def uncorrected(learnt: "Learnt | None" = None) -> "Explains":
+def choose_uncorrected_predictor(learnt: "Learnt | None" = None) -> "Explains":
     """The active model as it is."""
     from foundry.engines.budsim.predictor import Predictor
 
@@ -83,40 +83,42 @@ def uncorrected(learnt: "Learnt | None" = None) -> "Explains":
         return Predictor.shipped()
     from foundry.serving.recommendations import trained
 
-    return trained.loaded(learnt.model)
+    return trained.load_model(learnt.model)
 
 
-def versions(prices: Mapping[str, float], learnt: "Learnt | None" = None) -> Versions:
-    """Of the model alone: corrections have a digest of their own."""
+def read_versions(prices: Mapping[str, float], learnt: "Learnt | None" = None) -> Versions:
+    """Catalogue and model that an answer comes from; corrections have a digest of their own."""
     named = learnt.model.name if learnt is not None and learnt.model is not None else None
-    return Versions(catalogue(prices, learnt).digest(), named or uncorrected().version)
+    return Versions(
+        build_catalogue(prices, learnt).digest(), named or choose_uncorrected_predictor().version
+    )
 
 
-def checked_prices(changes: Mapping[str, float | None]) -> dict[str, float | None]:
+def check_prices(changes: Mapping[str, float | None]) -> dict[str, float | None]:
     """By catalogue id, whatever the caller called the GPU.
 
     Raises:
         InvalidRequest: an unknown GPU, or a price that is not a positive number.
     """
-    known = catalogue({})
+    known = build_catalogue({})
     known.with_prices({gpu: price for gpu, price in changes.items() if price is not None})
     return {known.gpu(gpu).id: price for gpu, price in changes.items()}
 
 
-def catalogue_rows(
+def list_catalogue(
     prices: Mapping[str, float], learnt: "Learnt | None" = None
 ) -> dict[str, object]:
-    found = catalogue(prices, learnt)
-    return {"data": [plain(found.gpu(name)) for name in found.ids], "digest": found.digest()}
+    found = build_catalogue(prices, learnt)
+    return {"data": [to_plain(found.gpu(name)) for name in found.ids], "digest": found.digest()}
 
 
 def recommend(question: Question) -> dict[str, object]:
     """The recommendation as plain JSON values."""
-    require()
+    require_libraries()
     from foundry.engines.budsim.search.recommend import recommend as search
 
     spec, facts = spec_of(question), facts_of(question)
-    return explained(question, spec, search(spec, question.request, **facts), facts)
+    return explain_recommendation(question, spec, search(spec, question.request, **facts), facts)
 
 
 def recommend_offline(
@@ -126,7 +128,7 @@ def recommend_offline(
     return recommend(Question(config, checkpoint_bytes, demand.request(), {}))
 
 
-def explained(
+def explain_recommendation(
     question: Question, spec: "ModelSpec", found: "Recommendation", facts: "Facts"
 ) -> dict[str, object]:
     """The answer and the numbers behind it, as plain JSON values; `explanation` is None where
@@ -138,7 +140,7 @@ def explained(
     if found.choice is not None:
         chosen = found.choice.configuration
         request = with_prices(question.request, facts["catalogue"])
-        reasons = plain(explain(spec, request, chosen, **facts).to_dict())
+        reasons = to_plain(explain(spec, request, chosen, **facts).to_dict())
     shown: set[tuple[str, str]] = {
         (group.gpu, runtime)
         for group in question.request.cluster.groups
@@ -152,7 +154,7 @@ def _alarms(learnt: "Learnt | None", shown: set[tuple[str, str]]) -> list[str]:
     """Of these pairs of an accelerator and an engine."""
     if learnt is None:
         return []
-    known = catalogue({})
+    known = build_catalogue({})
     return list(learnt.notes({(known.gpu(gpu).id, engine) for gpu, engine in shown}))
 
 
@@ -165,8 +167,8 @@ def spec_of(question: Question) -> "ModelSpec":
 def facts_of(question: Question) -> "Facts":
     """What every part of a search reads beside the question itself."""
     return {
-        "catalogue": catalogue(question.prices, question.learnt),
-        "predictor": predictor(question.learnt),
+        "catalogue": build_catalogue(question.prices, question.learnt),
+        "predictor": choose_predictor(question.learnt),
     }
 
 
@@ -178,15 +180,15 @@ def predict_json(
     learnt: "Learnt | None" = None,
 ) -> bytes:
     """JSON of a `PredictionList`, in the order of the configurations."""
-    require()
+    require_libraries()
     from foundry.engines.budsim.configuration import Configurations
     from foundry.engines.budsim.model_config import model_spec
 
-    hardware = catalogue(prices, learnt)
+    hardware = build_catalogue(prices, learnt)
     # Corrections and alarms go by id, whatever the caller called the GPU.
     ids = {row.gpu: hardware.gpu(row.gpu).id for row in asked.configurations}
-    rows = [replace(configuration(row), gpu=ids[row.gpu]) for row in asked.configurations]
-    found = predictor(learnt).predict(
+    rows = [replace(configuration_of(row), gpu=ids[row.gpu]) for row in asked.configurations]
+    found = choose_predictor(learnt).predict(
         model_spec(config, checkpoint_bytes=checkpoint_bytes),
         Configurations.of(rows),
         asked.workload.workload(),
@@ -199,7 +201,7 @@ def predict_json(
     return orjson.dumps({"data": list(rows_of(found)), "notes": notes})
 
 
-def validate(
+def validate_deployment(
     config: Mapping[str, object],
     checkpoint_bytes: int | None,
     prices: Mapping[str, float],
@@ -212,17 +214,17 @@ def validate(
         InvalidRequest: no cluster is given.
         InvalidConfiguration: `violations` of its details lists every JSON path and reason.
     """
-    require()
+    require_libraries()
     from foundry.engines.budsim import manual
     from foundry.engines.budsim.model_config import model_spec
 
     if asked.cluster is None:
         raise InvalidRequest("cluster: on which GPUs? Name the node groups", param="cluster")
-    spec, model = model_spec(config, checkpoint_bytes=checkpoint_bytes), predictor(learnt)
+    spec, model = model_spec(config, checkpoint_bytes=checkpoint_bytes), choose_predictor(learnt)
     found = manual.check(
         asked.deployment,
         spec,
-        catalogue=catalogue(prices, learnt),
+        catalogue=build_catalogue(prices, learnt),
         cluster=asked.cluster.cluster(),
         workload=asked.workload.workload(),
         predictor=model,
@@ -238,7 +240,7 @@ def validate(
 
     return {
         "configuration": endpoint_config(found.configuration, resources(spec, found.configuration)),
-        "prediction": plain(found.prediction),
+        "prediction": to_plain(found.prediction),
         "warnings": [
             *(f"{one.path}: {one.reason}" for one in found.warnings),
             *_alarms(learnt, {(found.configuration.gpu, found.configuration.runtime)}),
@@ -247,7 +249,7 @@ def validate(
     }
 
 
-def simulate(
+def simulate_deployment(
     config: Mapping[str, object],
     checkpoint_bytes: int | None,
     prices: Mapping[str, float],
@@ -255,18 +257,18 @@ def simulate(
     learnt: "Learnt | None" = None,
 ) -> dict[str, Any]:
     """Percentiles of a replay, ms, and how the engines fared; see `simulator.SimulatedRun`."""
-    require()
+    require_libraries()
     from foundry.engines.budsim.model_config import model_spec
     from foundry.engines.budsim.replay import replay
 
     trace, workload = _requests(asked)
     run = replay(
         model_spec(config, checkpoint_bytes=checkpoint_bytes),
-        configuration(asked.configuration),
+        configuration_of(asked.configuration),
         trace,
         workload,
-        catalogue=catalogue(prices, learnt),
-        predictor=predictor(learnt),
+        catalogue=build_catalogue(prices, learnt),
+        predictor=choose_predictor(learnt),
     )
     percentiles = {
         name.replace("_s", "_ms"): {part: value * 1e3 for part, value in asdict(found).items()}
@@ -282,7 +284,7 @@ def simulate(
         "preemptions": int(run.preemptions.sum()),
         "output_tokens": int(run.output_tokens),
     }
-    answer: dict[str, Any] = plain({"percentiles": percentiles, **shown, **counts})
+    answer: dict[str, Any] = to_plain({"percentiles": percentiles, **shown, **counts})
     return answer
 
 
@@ -328,7 +330,7 @@ def _traced(rows: "Sequence[TraceRow]") -> tuple["Trace", "Workload"]:
     return trace, Workload(lengths(trace.prompt_tokens), lengths(trace.output_tokens), rate=rate)
 
 
-def configuration(row: "ConfigurationIn") -> "Configuration":
+def configuration_of(row: "ConfigurationIn") -> "Configuration":
     from foundry.engines.budsim.configuration import Configuration
 
     return Configuration(**row.model_dump())
@@ -366,14 +368,14 @@ def rows_of(found: "Predictions") -> Iterator[dict[str, object]]:
         }
 
 
-def plain(value: object) -> Any:
+def to_plain(value: object) -> Any:
     """JSON types only; what is not finite becomes null."""
     if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
+        return to_plain(asdict(value))
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [to_plain(item) for item in value]
     return _finite(value) if isinstance(value, float) else value
 
 

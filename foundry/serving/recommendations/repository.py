@@ -34,12 +34,12 @@ class RecommendationRows:
         self._db.add(row)
         await self._db.flush()
 
-    async def serialise(self, what: str) -> None:
+    async def lock_question(self, what: str) -> None:
         """Until commit, nobody else of the tenant asks the same or changes the prices."""
         key = func.hashtextextended(f"budsim:{self._tenant_id}:{what}", 0)
         await self._db.execute(select(func.pg_advisory_xact_lock(key)))
 
-    async def same(self, digest: str) -> Recommendation | None:
+    async def find_same(self, digest: str) -> Recommendation | None:
         query = select(Recommendation).where(
             *self._mine, Recommendation.digest == digest, Recommendation.state != _S.FAILED
         )
@@ -50,7 +50,7 @@ class RecommendationRows:
         found = await self._db.execute(query.execution_options(populate_existing=True))
         return found.scalar()
 
-    async def page(self, before: UUID | None, limit: int) -> Sequence[Recommendation]:
+    async def list_page(self, before: UUID | None, limit: int) -> Sequence[Recommendation]:
         """Newest first."""
         query = select(Recommendation).where(*self._mine)
         if before is not None:
@@ -58,7 +58,7 @@ class RecommendationRows:
         query = query.order_by(Recommendation.id.desc()).limit(limit)
         return (await self._db.execute(query)).scalars().all()
 
-    async def prices(self) -> PriceList | None:
+    async def get_prices(self) -> PriceList | None:
         """The list that counts."""
         query = (
             select(PriceList)
@@ -126,12 +126,12 @@ class HardwareRows:
     def __init__(self, db: AsyncSession) -> None:
         self._db = db
 
-    async def serialise(self) -> None:
+    async def lock(self) -> None:
         """Until commit, nobody else measures."""
         key = func.hashtextextended("budsim:hardware", 0)
         await self._db.execute(select(func.pg_advisory_xact_lock(key)))
 
-    async def all(self) -> Sequence[ProbedHardware]:
+    async def list_all(self) -> Sequence[ProbedHardware]:
         return (await self._db.execute(select(ProbedHardware))).scalars().all()
 
     async def get(self, gpu: str) -> ProbedHardware | None:
@@ -153,5 +153,5 @@ class PredictionRows:
         self._db.add(row)
         await self._db.flush()
 
-    async def of(self, endpoint_id: UUID, revision: int) -> EndpointPrediction | None:
+    async def find_prediction(self, endpoint_id: UUID, revision: int) -> EndpointPrediction | None:
         return await self._db.get(EndpointPrediction, (endpoint_id, revision))

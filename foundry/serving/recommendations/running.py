@@ -37,7 +37,7 @@ from foundry.serving.recommendations.searching import (
     Searcher,
     Threads,
     Unmetered,
-    nothing_learnt,
+    learn_nothing,
 )
 from foundry.serving.recommendations.service import Recommendation, Recommendations
 
@@ -62,7 +62,7 @@ class Searches:
         searcher: Searcher | None = None,
         live: LiveCluster | None = None,
         meter: Meter | None = None,
-        learnt: CurrentLearnt = nothing_learnt,
+        learnt: CurrentLearnt = learn_nothing,
         abandoned_s: float = ABANDONED_S,
     ) -> None:
         self.threads = Threads()
@@ -92,9 +92,9 @@ class Searches:
     ) -> Recommendation:
         async with self.recommendations(principal, request_id) as recommendations:
             row, _ = await recommendations.ask(question)
-        return await self.settled(principal, row.id, wait_s)
+        return await self.wait_until_settled(principal, row.id, wait_s)
 
-    async def settled(
+    async def wait_until_settled(
         self, principal: Principal, recommendation_id: UUID, wait_s: float = 0.0
     ) -> Recommendation:
         """The recommendation once it has ended, or as it is after `wait_s`.

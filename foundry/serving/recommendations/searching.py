@@ -19,8 +19,8 @@ T = TypeVar("T")
 CurrentLearnt = Callable[[AsyncSession], Awaitable[Learnt]]
 
 
-async def nothing_learnt(db: AsyncSession) -> Learnt:
-    """Of a site that measures nothing."""
+async def learn_nothing(db: AsyncSession) -> Learnt:
+    """What a site knows that measures nothing."""
     return NOTHING
 
 
@@ -79,5 +79,5 @@ class LocalSearcher:
         self._objects = objects
 
     async def recommend(self, question: Question) -> dict[str, object]:
-        await trained.ensure(self._objects, question.learnt)
+        await trained.ensure_model(self._objects, question.learnt)
         return await self._threads.run(numerics.recommend, question)

@@ -26,7 +26,7 @@ from foundry.serving.recommendations.repository import (
     RecommendationRows,
 )
 from foundry.serving.recommendations.schemas import ClusterIn, Demand, ModelIn, RecommendationCreate
-from foundry.serving.recommendations.searching import CurrentLearnt, LiveCluster, nothing_learnt
+from foundry.serving.recommendations.searching import CurrentLearnt, LiveCluster, learn_nothing
 from foundry.serving.recommendations.tables import (
     EndpointPrediction,
     PriceList,
@@ -42,8 +42,8 @@ __all__ = [
     "Recommendation",
     "Recommendations",
     "Subject",
-    "approved",
-    "predicted",
+    "approve_recommendation",
+    "find_prediction",
     "record_prediction",
 ]
 
@@ -91,7 +91,7 @@ class Recommendations:
         audit: AuditTrail,
         principal: Principal,
         live: LiveCluster | None = None,
-        learnt: CurrentLearnt = nothing_learnt,
+        learnt: CurrentLearnt = learn_nothing,
     ) -> None:
         self._db = db
         self._learnt = learnt
@@ -110,12 +110,12 @@ class Recommendations:
             UnsupportedFeature: budsim's libraries are not installed.
             InvalidRequest: no cluster is given and none is live.
         """
-        numerics.require()
-        subject = await self.subject(question)
+        numerics.require_libraries()
+        subject = await self.find_subject(question)
         demand = await self._demand(question)
-        prices = await self.prices()
-        learnt = await self.learnt()
-        versions = await asyncio.to_thread(numerics.versions, prices, learnt)
+        prices = await self.read_prices()
+        learnt = await self.read_learnt()
+        versions = await asyncio.to_thread(numerics.read_versions, prices, learnt)
         content: dict[str, object] = {
             "config_json": subject.config,
             "checkpoint_bytes": subject.checkpoint_bytes,
@@ -124,8 +124,8 @@ class Recommendations:
             "predictor_version": versions.predictor,
         }
         digest = fingerprint({**content, "learnt": learning.digest(learnt)})
-        await self._rows.serialise(digest)
-        if same := await self._rows.same(digest):
+        await self._rows.lock_question(digest)
+        if same := await self._rows.find_same(digest):
             return same, False
         row = Recommendation(
             tenant_id=self._principal.tenant_id,
@@ -144,7 +144,7 @@ class Recommendations:
         return row, True
 
     async def get(self, recommendation_id: UUID) -> Recommendation:
-        """Raises NotFound."""
+        """A recommendation of the project. Raises NotFound."""
         row = await self._rows.get(recommendation_id)
         if row is None:
             raise NotFound(
@@ -156,11 +156,16 @@ class Recommendations:
         self, *, cursor: str | None = None, limit: int = DEFAULT_LIMIT
     ) -> Page[Recommendation]:
         after = decode(cursor, (UUID,))
-        rows = await self._rows.page(cast(UUID, after[0]) if after else None, limit + 1)
+        rows = await self._rows.list_page(cast(UUID, after[0]) if after else None, limit + 1)
         return page_of(rows, limit, lambda row: (row.id,))
 
-    async def subject(self, model: ModelIn) -> Subject:
-        """Raises ModelNotFound; InvalidArtifact: the model has no readable config.json."""
+    async def find_subject(self, model: ModelIn) -> Subject:
+        """The model that a question is about.
+
+        Raises:
+            ModelNotFound: the registry has none of this name.
+            InvalidArtifact: the model has no readable config.json.
+        """
         if model.model is None:
             assert model.config is not None
             return Subject(None, model.config, model.checkpoint_bytes)
@@ -175,7 +180,7 @@ class Recommendations:
         weights = sum(file.size for path, file in files.items() if path.endswith(".safetensors"))
         return Subject(version.reference, config, weights or None)
 
-    async def cluster(self, given: ClusterIn | None) -> ClusterIn:
+    async def choose_cluster(self, given: ClusterIn | None) -> ClusterIn:
         """The given cluster, else the live one."""
         if given is not None:
             return given
@@ -189,17 +194,17 @@ class Recommendations:
         groups = [asdict(group) for group in found]
         return ClusterIn.model_validate({"groups": groups})
 
-    async def prices(self) -> dict[str, float]:
+    async def read_prices(self) -> dict[str, float]:
         """$ per hour by catalogue id: the tenant's own."""
-        found = await self._rows.prices()
+        found = await self._rows.get_prices()
         return {} if found is None else cast(dict[str, float], dict(found.prices))
 
-    async def learnt(self) -> Learnt:
+    async def read_learnt(self) -> Learnt:
         """What the site has learnt, with its model loaded."""
         found = await self._learnt(self._db)
-        probed = {row.gpu: row.measured for row in await HardwareRows(self._db).all()}
+        probed = {row.gpu: row.measured for row in await HardwareRows(self._db).list_all()}
         found = replace(found, probed=cast(dict[str, dict[str, float]], probed))
-        await trained.ensure(self._objects, found)
+        await trained.ensure_model(self._objects, found)
         return found
 
     async def probe(self) -> ProbedHardware:
@@ -220,7 +225,7 @@ class Recommendations:
         rows = HardwareRows(self._db)
         if await rows.get(_CPU) is not None:
             return
-        await rows.serialise()
+        await rows.lock()
         # Whoever held the lock before may have measured meanwhile.
         if await rows.get(_CPU) is not None:
             return
@@ -231,12 +236,12 @@ class Recommendations:
 
     async def _probed(self, live: LiveCluster) -> ProbedHardware:
         gpu = await live.probe_cpu()
-        measured = learning.rounded({name: getattr(gpu, name) for name in _PROBED})
+        measured = learning.round_values({name: getattr(gpu, name) for name in _PROBED})
         row = ProbedHardware(gpu=gpu.id, measured=dict(measured), measured_at=utcnow())
         return await HardwareRows(self._db).put(row)
 
-    async def price_version(self) -> int:
-        found = await self._rows.prices()
+    async def read_price_version(self) -> int:
+        found = await self._rows.get_prices()
         return 0 if found is None else found.version
 
     async def set_prices(
@@ -248,9 +253,9 @@ class Recommendations:
             InvalidRequest: the catalogue has no such GPU, or a price is not positive.
             Conflict: the prices have changed since `expected_version`.
         """
-        checked = await asyncio.to_thread(numerics.checked_prices, changes)
-        await self._rows.serialise("prices")
-        before = await self._rows.prices()
+        checked = await asyncio.to_thread(numerics.check_prices, changes)
+        await self._rows.lock_question("prices")
+        before = await self._rows.get_prices()
         version = before.version if before else 0
         if expected_version not in (None, version):
             raise Conflict(
@@ -275,15 +280,15 @@ class Recommendations:
         return row
 
     async def _demand(self, question: RecommendationCreate) -> Demand:
-        return question.demand(await self.cluster(question.cluster))
+        return question.demand(await self.choose_cluster(question.cluster))
 
 
-async def approved(
+async def approve_recommendation(
     db: AsyncSession,
     principal: Principal,
     recommendation_id: UUID,
     endpoint: str,
-    current_learnt: CurrentLearnt = nothing_learnt,
+    current_learnt: CurrentLearnt = learn_nothing,
 ) -> Approved:
     """The configuration that a recommendation gives to an endpoint.
 
@@ -306,11 +311,13 @@ async def approved(
             f"relax it or enlarge the cluster, then {again}; optimization_method MANUAL "
             "takes any configuration"
         )
-    prices = await rows.prices()
-    probed = {row.gpu: row.measured for row in await HardwareRows(db).all()}
+    prices = await rows.get_prices()
+    probed = {row.gpu: row.measured for row in await HardwareRows(db).list_all()}
     learnt = replace(await current_learnt(db), probed=cast(dict[str, dict[str, float]], probed))
     current = await asyncio.to_thread(
-        numerics.versions, cast(dict[str, float], dict(prices.prices) if prices else {}), learnt
+        numerics.read_versions,
+        cast(dict[str, float], dict(prices.prices) if prices else {}),
+        learnt,
     )
     if (row.catalogue_digest, row.predictor_version) != (current.catalogue, current.predictor):
         raise Conflict(
@@ -344,8 +351,8 @@ async def record_prediction(
     )
 
 
-async def predicted(
+async def find_prediction(
     db: AsyncSession, endpoint_id: UUID, revision: int
 ) -> EndpointPrediction | None:
     """What was predicted of a revision; None: nobody asked."""
-    return await PredictionRows(db).of(endpoint_id, revision)
+    return await PredictionRows(db).find_prediction(endpoint_id, revision)

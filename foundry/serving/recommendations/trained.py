@@ -18,7 +18,7 @@ _loaded: "OrderedDict[str, Predictor]" = OrderedDict()
 _lock = threading.Lock()
 
 
-async def keep(objects: ObjectStore, packed: bytes) -> str:
+async def keep_model(objects: ObjectStore, packed: bytes) -> str:
     """Store a packed predictor; its digest.
 
     Raises:
@@ -28,16 +28,16 @@ async def keep(objects: ObjectStore, packed: bytes) -> str:
 
     await asyncio.to_thread(packing.unpack, packed)
     found = packing.digest(packed)
-    if not await objects.exists(key(found)):
+    if not await objects.exists(object_key(found)):
         try:
-            await objects.put_bytes(key(found), packed)
+            await objects.put_bytes(object_key(found), packed)
         except Conflict:
             # Another request has stored the same bytes meanwhile.
             return found
     return found
 
 
-async def ensure(objects: ObjectStore, learnt: Learnt | None) -> None:
+async def ensure_model(objects: ObjectStore, learnt: Learnt | None) -> None:
     """Load the model that predicts, unless this process has it or it is the shipped one.
 
     Raises:
@@ -47,7 +47,7 @@ async def ensure(objects: ObjectStore, learnt: Learnt | None) -> None:
     model = learnt.model if learnt is not None else None
     if model is None or model.digest in _loaded:
         return
-    packed = await objects.get_bytes(key(model.digest))
+    packed = await objects.get_bytes(object_key(model.digest))
     found = await asyncio.to_thread(_read, packed, model)
     with _lock:
         _loaded[model.digest] = found
@@ -55,8 +55,12 @@ async def ensure(objects: ObjectStore, learnt: Learnt | None) -> None:
             _loaded.popitem(last=False)
 
 
-def loaded(model: TrainedModel) -> "Predictor":
-    """Raises Unavailable: `ensure` was not awaited, or too many models were since."""
+def load_model(model: TrainedModel) -> "Predictor":
+    """The predictor that `ensure_model` has fetched.
+
+    Raises:
+        Unavailable: it was not awaited, or too many models were since.
+    """
     with _lock:
         found = _loaded.get(model.digest)
         if found is None:
@@ -65,7 +69,7 @@ def loaded(model: TrainedModel) -> "Predictor":
         return found
 
 
-def key(digest: str) -> str:
+def object_key(digest: str) -> str:
     return f"budsim/models/{digest}"
 
 

@@ -70,10 +70,12 @@ async def test_tasks_find_what_one_process_finds(cluster: None) -> None:
 async def test_tasks_fetch_the_active_model_by_its_digest(cluster: None, home: Path) -> None:
     objects = DirectoryStore(home / "objects")
     shipped = Path(str(files("foundry.engines.budsim"))) / "models" / "1"
-    learnt = Learnt(model=TrainedModel("2", await trained.keep(objects, packing.pack(shipped))))
+    learnt = Learnt(
+        model=TrainedModel("2", await trained.keep_model(objects, packing.pack(shipped)))
+    )
     asked = replace(_question(), learnt=learnt)
     found = await RaySearcher().recommend(asked)
-    await trained.ensure(objects, learnt)
+    await trained.ensure_model(objects, learnt)
     assert found == numerics.recommend(asked)
     assert found["digests"]["model"] == learnt.model.name  # type: ignore[index,union-attr]
 

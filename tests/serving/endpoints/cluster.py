@@ -1,6 +1,7 @@
 """A supervisor with a scripted cluster, for tests that need endpoints which run."""
 
 from foundry.infra.database import Database
+from foundry.supervisor.decisions import Limits
 from foundry.supervisor.endpoints import EndpointReconciler, LeasedRows
 from foundry.supervisor.lease import Lease
 from foundry.supervisor.ports import EngineObservation
@@ -10,12 +11,16 @@ _PASSES = 20
 
 
 class Cluster:
-    """Engines that come up at once, unless a test says otherwise."""
+    """Engines that come up at once, unless a test says otherwise; a test moves its clock."""
 
     def __init__(self, database: Database, engines: FakeEngines | None = None) -> None:
         self.engines = engines or FakeEngines(comes_up="running")
         self.lease = Lease(database)
-        self.reconciler = EndpointReconciler(LeasedRows(database, self.lease), self.engines, 60.0)
+        self.now = 0.0
+        rows = LeasedRows(database, self.lease)
+        self.reconciler = EndpointReconciler(
+            rows, self.engines, Limits(60.0, 120.0), lambda: self.now
+        )
 
     async def reconcile(self) -> None:
         """One pass, and every step that it began."""

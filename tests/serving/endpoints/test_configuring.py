@@ -13,10 +13,14 @@ from foundry.governance.audit.service import AuditTrail
 from foundry.infra.database import Database
 from foundry.serving.endpoints.domain import EndpointState as S
 from foundry.serving.endpoints.schemas import EndpointConfigure
-from foundry.serving.endpoints.service import Endpoints, unsettled
+from foundry.serving.endpoints.service import Endpoints, list_unsettled_endpoints
 from foundry.serving.endpoints.tables import Endpoint
 from foundry.serving.recommendations.running import Searches
-from foundry.serving.recommendations.service import EndpointPrediction, Recommendations, predicted
+from foundry.serving.recommendations.service import (
+    EndpointPrediction,
+    Recommendations,
+    find_prediction,
+)
 from tests.governance.identity.principals import principal
 from tests.serving.endpoints.cluster import run_endpoints
 from tests.serving.endpoints.test_service import Floor
@@ -49,7 +53,7 @@ class Studio(Floor):
             body = EndpointConfigure.model_validate(wanted)
             endpoint = await endpoints.configure(endpoint_id, body, recommendations)
         if endpoint.recommendation_id is not None:
-            await self.searches.settled(self.caller, endpoint.recommendation_id, 10)
+            await self.searches.wait_until_settled(self.caller, endpoint.recommendation_id, 10)
         return endpoint
 
     def registry(self, db: AsyncSession, audit: AuditTrail) -> Registry:
@@ -65,7 +69,7 @@ class Studio(Floor):
 
     async def predicted(self, endpoint: Endpoint) -> EndpointPrediction | None:
         async with self.database.begin() as db:
-            return await predicted(db, endpoint.id, endpoint.revision)
+            return await find_prediction(db, endpoint.id, endpoint.revision)
 
 
 @pytest.fixture
@@ -93,7 +97,7 @@ async def test_a_recommendation_runs_only_when_it_is_approved(studio: Studio) ->
     # What the optimiser does not decide stays as the user had it.
     assert deployed.config == {"max_loras": 3, **ENDPOINT_CONFIG}
     assert (deployed.revision, deployed.config_generation) == (1, 2)
-    (seen,) = await unsettled(studio.database)
+    (seen,) = await list_unsettled_endpoints(studio.database)
     assert (seen.config, seen.serving, seen.target) == (deployed.config, None, 1)
     row = await studio.predicted(deployed)
     assert row is not None

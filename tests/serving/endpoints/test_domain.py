@@ -12,7 +12,7 @@ from foundry.serving.endpoints.domain import (
     RevisionDiff,
     app_name,
     config_digest,
-    sources,
+    states_before,
 )
 
 S = EndpointState
@@ -38,7 +38,7 @@ def test_whatever_runs_may_fail_stop_and_be_deleted() -> None:
 def test_deleted_is_final() -> None:
     assert TRANSITIONS[S.DELETED] == set()
     assert TRANSITIONS[S.DELETING] == {S.DELETED}
-    assert sources(S.RUNNING) == {S.VERIFYING, S.DEGRADED, S.UPDATING}
+    assert states_before(S.RUNNING) == {S.VERIFYING, S.DEGRADED, S.UPDATING}
     # A recreate takes the old engine's place before the new one runs.
     assert TRANSITIONS[S.UPDATING] >= STARTING
 

@@ -1,20 +1,25 @@
 """Revisions as their owners see them, on a real PostgreSQL."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from foundry.catalog.registry.domain import VersionSpec
 from foundry.errors import Conflict, InvalidConfiguration, NotFound, Unavailable
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.database import Database
+from foundry.serving.endpoints.checking import EngineCheck, ModelShapes
 from foundry.serving.endpoints.domain import EndpointState as S
 from foundry.serving.endpoints.service import Endpoints, Routing
 from foundry.serving.endpoints.tables import Endpoint
 from foundry.serving.engine.hardware import Hardware, Node
+from tests.catalog.registry.files import base_dir
 from tests.serving.endpoints.cluster import run_endpoints
 from tests.serving.endpoints.test_configuring import Studio
+from tests.serving.recommendations.questions import LLAMA
 
 pytestmark = pytest.mark.postgres
 
@@ -170,10 +175,35 @@ async def test_what_the_cluster_lacks_is_said_at_the_call_if_it_answers(
     async with studio.database.begin() as db:
         audit = AuditTrail(db, studio.caller, "test")
         registry = studio.registry(db, audit)
-        hardware = LaptopHardware(silent=silent)
-        endpoints = Endpoints(db, audit, studio.caller, registry, hardware=hardware)
+        check = EngineCheck(hardware=LaptopHardware(silent=silent))
+        endpoints = Endpoints(db, audit, studio.caller, registry, check=check)
         if silent:
             assert (await endpoints.scale(endpoint.id, 5)).config["replicas"] == 5
             return
         with pytest.raises(InvalidConfiguration, match=r"5 replicas of 0\.5 CPU cores"):
             await endpoints.scale(endpoint.id, 5)
+
+
+async def test_a_model_that_cannot_be_cut_so_is_refused_with_every_reason(
+    studio: Studio, tmp_path: Path
+) -> None:
+    folder = base_dir(tmp_path / "qwen")
+    config = LLAMA | {"num_attention_heads": 14, "num_key_value_heads": 2, "hidden_size": 896}
+    (folder / "config.json").write_text(json.dumps(config))
+    await studio.desk.register(VersionSpec("qwen", "base", "import"), folder)
+    wrong: dict[str, object] = {"tensor_parallel_size": 4, "max_model_len": 2**20}
+    async with studio.database.begin() as db:
+        audit = AuditTrail(db, studio.caller, "test")
+        check = EngineCheck(shapes=ModelShapes(studio.desk.objects))
+        registry = studio.registry(db, audit)
+        endpoints = Endpoints(db, audit, studio.caller, registry, check=check)
+        with pytest.raises(InvalidConfiguration) as refused:
+            await endpoints.create("qwen", config=wrong)
+        assert refused.value.details["violations"] == [
+            "max_model_len 1048576 is more than the model's context of 8192: configure at most "
+            "8192",
+            "tensor_parallel_size 4 does not divide the model's 14 attention heads with 2 "
+            "key-value heads: configure one of 1, 2, 14",
+        ]
+        _, created = await endpoints.create("qwen", config={"tensor_parallel_size": 2})
+        assert created

@@ -1,28 +1,26 @@
-"""Desired state, observations and routing, on a real PostgreSQL."""
+"""Desired state and observations, on a real PostgreSQL."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
-from foundry.catalog.registry.domain import VersionSpec, adapter_uid
+from foundry.catalog.registry.domain import VersionSpec
 from foundry.catalog.registry.service import ModelVersion, Registry
-from foundry.errors import Conflict, ModelNotFound, NoHealthyUpstream, NotFound
+from foundry.errors import Conflict, NotFound
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
-from foundry.serving.endpoints.domain import EndpointState, Target
-from foundry.serving.endpoints.service import Endpoints, Routing, unsettled
+from foundry.serving.endpoints.domain import EndpointState
+from foundry.serving.endpoints.service import Endpoints, Routing, list_unsettled_endpoints
 from foundry.serving.endpoints.tables import Endpoint
 from tests.catalog.registry.files import adapter_dir, base_dir
 from tests.catalog.registry.test_service import Desk
-from tests.fakes.cluster import FakeEngines
 from tests.governance.identity.principals import principal
-from tests.serving.endpoints.cluster import Cluster, run_endpoints
+from tests.serving.endpoints.cluster import run_endpoints
 
 pytestmark = pytest.mark.postgres
 S = EndpointState
@@ -68,89 +66,13 @@ def floor(database: Database, tmp_path: Path) -> Floor:
     return Floor(database, tmp_path, principal())
 
 
-async def test_names_reach_the_engine_of_their_base(floor: Floor) -> None:
-    base, bot = await floor.models()
-    endpoint = await floor.deployed("bot")
-    await floor.run(endpoint)
-    routing = Routing(floor.database, max_model_len=256)
-    uid = adapter_uid(base.digest, bot.digest)
-    for name in ("bot", "bot@staging", "bot@0.1.0", "bot@latest"):
-        target = await routing.resolve(floor.caller, name)
-        assert target == Target(
-            endpoint_id=endpoint.id,
-            model_version_id=bot.id,
-            model_name="bot",
-            version="0.1.0",
-            adapter_uid=uid,
-            base_version_id=base.id,
-            app_name=f"engine-{base.digest[:24]}-r1",
-            context_length=256,
-            reference=name,
-            revision=endpoint.revision,
-        )
-    plain = await routing.resolve(floor.caller, "smol")
-    assert (plain.adapter_uid, plain.model_version_id) == (None, base.id)
-    listed = await routing.list_models(floor.caller)
-    assert [(m.id, m.parent) for m in listed] == [
-        ("bot", "smol"),
-        ("bot@staging", "smol"),
-        ("smol", None),
-    ]
-
-
-async def test_errors_say_what_to_do(floor: Floor) -> None:
-    await floor.models()
-    routing = Routing(floor.database, max_model_len=256)
-    for name in ("nope", "bot@nope", "bot@9.9.9", "meta-llama/Llama-3", "", "x\0"):
-        with pytest.raises(ModelNotFound):
-            await routing.resolve(floor.caller, name)
-    with pytest.raises(NoHealthyUpstream, match=r"smol@0\.1\.0 is not running: `foundry deploy"):
-        await routing.resolve(floor.caller, "bot")
-    endpoint = await floor.deployed("smol")
-    with pytest.raises(NoHealthyUpstream, match=r"is starting \(PENDING\)"):
-        await routing.resolve(floor.caller, "bot")
-    cluster = Cluster(floor.database, FakeEngines(comes_up="running", fault="no free GPU"))
-    await cluster.settle()
-    assert (await floor.call(lambda e: e.get(endpoint.id))).state == S.FAILED
-    with pytest.raises(NoHealthyUpstream, match="no free GPU"):
-        await routing.resolve(floor.caller, "bot")
-    assert await routing.list_models(floor.caller) == []
-
-
-async def test_answers_are_remembered_for_a_second_at_most(floor: Floor) -> None:
-    await floor.models()
-    endpoint = await floor.deployed("smol")
-    await floor.run(endpoint)
-    routing = Routing(floor.database, max_model_len=256)
-    start = time.monotonic()
-    await routing.resolve(floor.caller, "smol")
-    await floor.call(lambda e: e.stop(endpoint.id))
-    with pytest.raises(NoHealthyUpstream):
-        while True:
-            await routing.resolve(floor.caller, "smol")
-            assert time.monotonic() - start < 5
-            await asyncio.sleep(0.05)
-    assert time.monotonic() - start < 2
-
-
-async def test_other_tenants_find_nothing(floor: Floor) -> None:
-    await floor.models()
-    endpoint = await floor.deployed("smol")
-    await floor.run(endpoint)
-    routing, stranger = Routing(floor.database, max_model_len=256), principal()
-    await routing.resolve(floor.caller, "smol")
-    with pytest.raises(ModelNotFound):
-        await routing.resolve(stranger, "smol")
-    assert await routing.list_models(stranger) == []
-
-
 async def test_the_life_of_an_endpoint(floor: Floor) -> None:
     await floor.models()
     endpoint, created = await floor.call(lambda e: e.create("smol", config={"max_model_len": 64}))
     assert created
-    assert await unsettled(floor.database) == []
+    assert await list_unsettled_endpoints(floor.database) == []
     await floor.call(lambda e: e.deploy(endpoint.id))
-    (seen,) = await unsettled(floor.database)
+    (seen,) = await list_unsettled_endpoints(floor.database)
     assert (seen.state, seen.desired, seen.config) == (S.PENDING, "running", {"max_model_len": 64})
     again = await floor.call(lambda e: e.deploy(endpoint.id))
     assert (again.revision, again.serving_revision, again.target_revision) == (1, None, 1)

@@ -8,6 +8,7 @@ from foundry.execution.workers.live_cluster import accelerators
 from foundry.serving.engine.hardware import Hardware, Node
 from foundry.serving.engine.options import EngineOptions, serving_of
 from foundry.serving.engine.runtime import VllmRules, fits_beside
+from foundry.serving.engine.shape import ModelShape
 from tests.serving.recommendations.questions import ENDPOINT_CONFIG
 
 GPU = {
@@ -88,7 +89,7 @@ def test_every_reason_is_said_at_once() -> None:
         "tensor_parallel_size": 2,
         "max_model_len": 4096,
     }
-    report = VllmRules().supports(wrong, CPU_NODE, context_length=2048)
+    report = VllmRules().supports(wrong, CPU_NODE, model=ModelShape(2048))
     assert [each.split(":")[0] for each in report.reasons] == [
         "engines here run vllm, not sglang",
         "no engine here quantises to int4 while it loads",
@@ -97,7 +98,7 @@ def test_every_reason_is_said_at_once() -> None:
     assert len(report.missing) == 1
     # Nothing is known of the cluster: only what holds everywhere is said.
     assert VllmRules().supports(wrong, None).missing == ()
-    assert VllmRules().supports({}, CPU_NODE, context_length=64).ok
+    assert VllmRules().supports({}, CPU_NODE, model=ModelShape(64)).ok
 
 
 def test_what_a_replica_reserves() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from foundry.serving.outcomes.advising import _question, violations
+from foundry.serving.outcomes.advising import _question, find_violations
 from foundry.serving.outcomes.domain import Load
 from foundry.serving.recommendations.schemas import TargetsIn
 
@@ -29,7 +29,7 @@ LOAD = Load(7.84, 1023.4, 1010.0, 1999.0, 128.6, 100.0, 301.0)
 def test_points_are_compared_with_targets(
     targets: dict[str, object], missed: tuple[str, ...]
 ) -> None:
-    assert violations(TargetsIn.model_validate(targets), PREDICTED) == missed
+    assert find_violations(TargetsIn.model_validate(targets), PREDICTED) == missed
 
 
 def test_the_present_load_replaces_the_workload_that_was_planned() -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from foundry.errors import DatabaseUnavailable, InvalidRequest
 from foundry.infra.database import Database
 from foundry.serving.outcomes.repository import OutcomeRows, WindowRows
-from foundry.serving.outcomes.service import PredictionOutcome, current_bias, staleness_by_pair
+from foundry.serving.outcomes.service import PredictionOutcome, measure_staleness, read_bias
 from tests.serving.outcomes.windows import (
     ENDPOINT,
     START,
@@ -33,7 +33,7 @@ def clerk(database: Database) -> Clerk:
 
 async def outcomes(database: Database) -> list[PredictionOutcome]:
     async with database.begin() as db:
-        return list(await OutcomeRows(db).page(TENANT, None, None, 100))
+        return list(await OutcomeRows(db).list_page(TENANT, None, None, 100))
 
 
 async def test_a_finished_window_becomes_one_outcome(clerk: Clerk) -> None:
@@ -85,7 +85,7 @@ async def test_a_window_that_says_nothing_makes_no_outcome(clerk: Clerk, why: st
     assert await clerk.close() == 0
     assert await outcomes(clerk.database) == []
     async with clerk.database.begin() as db:
-        rows = await WindowRows(db).parts(ENDPOINT, 1, START)
+        rows = await WindowRows(db).list_parts(ENDPOINT, 1, START)
         assert all(row.closed for row in rows)
 
 
@@ -120,11 +120,11 @@ async def test_three_windows_correct_the_prediction(clerk: Clerk) -> None:
     await clerk.write(*(part(index) for index in range(2)))
     await clerk.close()
     async with clerk.database.begin() as db:
-        assert (await current_bias(db)).cells == {}
+        assert (await read_bias(db)).cells == {}
     await clerk.write(part(2))
     await clerk.close()
     async with clerk.database.begin() as db:
-        bias = await current_bias(db)
+        bias = await read_bias(db)
     # Three windows that agree: see the tests of the loop.
     found = bias.factor("cpu", "vllm", VERSION, "tpot_ms")
     assert found == pytest.approx(1.7 ** (3 / 3.5), rel=0.02)
@@ -138,7 +138,7 @@ async def test_a_correction_ignores_a_poisoned_window(clerk: Clerk) -> None:
     await clerk.write(*(part(index) for index in range(9)), part(9, poisoned))
     await clerk.close()
     async with clerk.database.begin() as db:
-        bias = await current_bias(db)
+        bias = await read_bias(db)
     assert bias.factor("cpu", "vllm", VERSION, "tpot_ms") == pytest.approx(1.7, rel=0.1)
 
 
@@ -147,8 +147,8 @@ async def test_the_alarm_of_a_pair(clerk: Clerk) -> None:
     await clerk.write(*(part(index) for index in range(6)))
     await clerk.close()
     async with clerk.database.begin() as db:
-        (found,) = (await staleness_by_pair(db)).items()
-        assert await staleness_by_pair(db, uuid4()) == {}
+        (found,) = (await measure_staleness(db)).items()
+        assert await measure_staleness(db, uuid4()) == {}
     assert found[0] == ("cpu", "vllm", VERSION)
     assert found[1].stale
     assert found[1].median_ape == pytest.approx(0.75)

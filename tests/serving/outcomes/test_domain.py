@@ -15,7 +15,7 @@ from foundry.serving.outcomes.domain import (
     Sketch,
     Statistics,
     configuration_digest,
-    merged,
+    merge_statistics,
     revision_of,
 )
 
@@ -83,10 +83,10 @@ def test_statistics_survive_json() -> None:
 
 
 def test_replicas_are_busy_at_the_same_time() -> None:
-    whole = merged([measured(10, 5.0), measured(30, 6.0)])
+    whole = merge_statistics([measured(10, 5.0), measured(30, 6.0)])
     assert (whole.requests, whole.busy_s, whole.in_flight_s) == (40, 6.0, 40.0)
     assert whole.concurrency == pytest.approx(40 / 6)
-    assert merged([]).concurrency == 0.0
+    assert merge_statistics([]).concurrency == 0.0
 
 
 def test_the_load_of_a_window() -> None:

@@ -151,7 +151,7 @@ async def test_a_damaged_model_says_how_to_go_back(
     control: Control, packed: Callable[[str], bytes]
 ) -> None:
     found = await registered(control, "2", packed("one"), 0.9, BETTER)
-    key = trained.key(found["digest"])
+    key = trained.object_key(found["digest"])
     await control.objects.delete(key)
     await control.objects.put_bytes(key, b"damaged")
     answer = await control.client.post("/budsim/predict", json=QUESTION)

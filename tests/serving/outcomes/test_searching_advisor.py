@@ -7,7 +7,7 @@ import pytest
 
 from foundry.infra.database import Database
 from foundry.serving.endpoints.domain import EndpointSnapshot
-from foundry.serving.endpoints.service import unsettled
+from foundry.serving.endpoints.service import list_unsettled_endpoints
 from foundry.serving.outcomes.advising import SearchingAdvisor
 from foundry.serving.outcomes.domain import Forecast, Load
 from foundry.serving.recommendations.running import Searches
@@ -49,7 +49,7 @@ async def running(control: Control, **config: object) -> EndpointSnapshot:
     deployed = await control.client.post(f"/endpoints/{endpoint_id}/deploy")
     assert deployed.status_code == 202, deployed.text
     await run_endpoints(control.database)
-    (snapshot,) = await unsettled(control.database)
+    (snapshot,) = await list_unsettled_endpoints(control.database)
     return snapshot
 
 

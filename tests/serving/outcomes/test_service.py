@@ -288,9 +288,9 @@ async def test_the_audit_trail_knows_of_restarts(site: Site) -> None:
     moves, tenant = AuditedMoves(site.control.database), site.control.principal.tenant_id
     now = utcnow()
     hour = timedelta(hours=1)
-    assert await moves.disturbed(tenant, site.endpoint_id, now - hour, now)
-    assert not await moves.disturbed(tenant, site.endpoint_id, now, now + hour)
-    assert not await moves.disturbed(tenant, uuid4(), now - hour, now)
+    assert await moves.was_disturbed(tenant, site.endpoint_id, now - hour, now)
+    assert not await moves.was_disturbed(tenant, site.endpoint_id, now, now + hour)
+    assert not await moves.was_disturbed(tenant, uuid4(), now - hour, now)
     name = str(site.endpoint["app_name"])
     await Cluster(site.control.database).see(name, EngineObservation("unhealthy"))
-    assert await moves.disturbed(tenant, site.endpoint_id, now, now + hour)
+    assert await moves.was_disturbed(tenant, site.endpoint_id, now, now + hour)

@@ -90,7 +90,7 @@ class FakeForecasts:
 class FakeDisturbances:
     at: list[datetime] = field(default_factory=list)
 
-    async def disturbed(
+    async def was_disturbed(
         self, tenant_id: UUID, endpoint_id: UUID, since: datetime, until: datetime
     ) -> bool:
         return any(since <= moment <= until for moment in self.at)

@@ -15,7 +15,7 @@ from foundry.serving.recommendations.learning import (
     TrainedModel,
     digest,
     of_document,
-    rounded,
+    round_values,
     to_document,
 )
 from foundry.serving.recommendations.schemas import PredictIn
@@ -59,8 +59,8 @@ def test_a_correction_that_hardly_moves_asks_nothing_new() -> None:
 def test_only_what_was_measured_is_corrected() -> None:
     rows = Configurations.of([Configuration(gpu=L40S), Configuration(gpu=L4)])
     spec, load = model_spec(LLAMA), question().workload.workload()
-    catalogue = numerics.catalogue({})
-    plain, corrected = numerics.predictor(), numerics.predictor(Learnt(BIAS))
+    catalogue = numerics.build_catalogue({})
+    plain, corrected = numerics.choose_predictor(), numerics.choose_predictor(Learnt(BIAS))
     assert isinstance(corrected, CorrectedPredictor)
     assert corrected.version == f"{plain.version}+{digest(Learnt(BIAS))[:8]}"
     before = plain.predict(spec, rows, load, catalogue=catalogue)
@@ -73,7 +73,7 @@ def test_only_what_was_measured_is_corrected() -> None:
     assert after.cost_per_mtok.point[mine] == pytest.approx(2 * before.cost_per_mtok.point[mine])
     assert after.ttft_p50_ms.point[mine] == before.ttft_p50_ms.point[mine]
     assert after.tpot_ms.point[other] == before.tpot_ms.point[other]
-    assert numerics.predictor(Learnt()).version == plain.version
+    assert numerics.choose_predictor(Learnt()).version == plain.version
 
 
 def test_a_stale_pair_is_not_trusted_and_says_so() -> None:
@@ -100,8 +100,8 @@ def test_a_stale_pair_is_not_trusted_and_says_so() -> None:
 
 def test_probed_hardware_replaces_the_datasheet() -> None:
     learnt = Learnt(probed={"cpu": MEASURED})
-    found = numerics.catalogue({"cpu": 0.5}, learnt).gpu("cpu")
+    found = numerics.build_catalogue({"cpu": 0.5}, learnt).gpu("cpu")
     assert (found.memory_gb, found.bandwidth_gbps, found.bf16_tflops) == (32.0, 40.0, 0.4)
     assert (found.price_per_hour, found.verified) == (0.5, True)
-    assert numerics.versions({}, learnt).catalogue != numerics.versions({}).catalogue
-    assert rounded({"a": 12.3456, "b": 0.0012345}) == {"a": 12.3, "b": 0.00123}
+    assert numerics.read_versions({}, learnt).catalogue != numerics.read_versions({}).catalogue
+    assert round_values({"a": 12.3456, "b": 0.0012345}) == {"a": 12.3, "b": 0.00123}

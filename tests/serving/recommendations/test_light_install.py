@@ -41,7 +41,7 @@ def test_everything_imports_and_a_question_is_refused_with_the_remedy() -> None:
         "from foundry.errors import UnsupportedFeature\n"
         "from foundry.serving.recommendations import numerics\n"
         "try:\n"
-        "    numerics.require()\n"
+        "    numerics.require_libraries()\n"
         "except UnsupportedFeature as error:\n"
         "    print(error.message)\n"
     )
@@ -53,7 +53,7 @@ def test_everything_imports_and_a_question_is_refused_with_the_remedy() -> None:
 def test_the_catalogue_needs_no_extra() -> None:
     said = _child(
         "from foundry.serving.recommendations import numerics\n"
-        "rows = numerics.catalogue_rows({'L4': 0.5})['data']\n"
+        "rows = numerics.list_catalogue({'L4': 0.5})['data']\n"
         "print([row['price_per_hour'] for row in rows if row['id'] == 'nvidia-l4-24gb'])\n"
     )
     assert said == "[0.5]"

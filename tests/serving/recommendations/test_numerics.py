@@ -79,13 +79,13 @@ def test_what_if_answers_in_the_order_of_the_question() -> None:
 
 def test_rows_are_the_predictions_by_columns() -> None:
     rows = [ConfigurationIn(gpu=L40S, tensor_parallel_size=tp) for tp in (1, 2, 4)]
-    found = numerics.predictor().predict(
+    found = numerics.choose_predictor().predict(
         model_spec(LLAMA),
-        Configurations.of([numerics.configuration(row) for row in rows]),
+        Configurations.of([numerics.configuration_of(row) for row in rows]),
         question().workload.workload(),
-        catalogue=numerics.catalogue({}),
+        catalogue=numerics.build_catalogue({}),
     )
-    assert list(numerics.rows_of(found)) == [numerics.plain(found.at(i)) for i in range(3)]
+    assert list(numerics.rows_of(found)) == [numerics.to_plain(found.at(i)) for i in range(3)]
 
 
 def test_ten_thousand_configurations_are_one_call() -> None:
@@ -106,7 +106,7 @@ def _validated(document: str | dict[str, object], **fields: Any) -> dict[str, An
             **fields,
         }
     )
-    return numerics.validate(LLAMA, None, {}, asked)
+    return numerics.validate_deployment(LLAMA, None, {}, asked)
 
 
 def test_a_manual_configuration_is_predicted_beside_its_defaults() -> None:
@@ -116,7 +116,7 @@ def test_a_manual_configuration_is_predicted_beside_its_defaults() -> None:
     assert found["configuration"]["max_model_len"] == 8192
     assert found["configuration"]["resources"]["gpu_count"] == 1
     PredictionOut.model_validate(found["prediction"])
-    assert found["predictor_version"] == numerics.predictor().version
+    assert found["predictor_version"] == numerics.choose_predictor().version
 
 
 def test_every_violation_has_its_path() -> None:
@@ -144,11 +144,11 @@ def test_a_simulation_agrees_with_the_prediction_at_low_load() -> None:
             "requests": 50,
         }
     )
-    found = numerics.simulate(LLAMA, None, {}, asked)
+    found = numerics.simulate_deployment(LLAMA, None, {}, asked)
     (row,) = _predict([{"gpu": L40S}], workload={**WORKLOAD, "users": 1})
     assert found["percentiles"]["tpot_ms"]["p50"] == pytest.approx(row["tpot_ms"]["point"], rel=0.1)
     assert found["rejected"] == 0
-    assert found == numerics.simulate(LLAMA, None, {}, asked)
+    assert found == numerics.simulate_deployment(LLAMA, None, {}, asked)
 
 
 def test_a_trace_is_replayed_as_it_came() -> None:
@@ -158,21 +158,21 @@ def test_a_trace_is_replayed_as_it_came() -> None:
     asked = SimulateIn.model_validate(
         {"config": LLAMA, "configuration": {"gpu": L40S}, "trace": trace}
     )
-    found = numerics.simulate(LLAMA, None, {}, asked)
+    found = numerics.simulate_deployment(LLAMA, None, {}, asked)
     assert found["requests"] == 10
     assert found["output_tokens"] == 55
 
 
 def test_prices_are_kept_by_catalogue_id() -> None:
-    assert numerics.checked_prices({"L4": 0.5, "H100": None}) == {
+    assert numerics.check_prices({"L4": 0.5, "H100": None}) == {
         "nvidia-l4-24gb": 0.5,
         "nvidia-h100-80gb": None,
     }
     with pytest.raises(InvalidRequest, match="nvidia-l4-24gb"):
-        numerics.checked_prices({"nvidia-l5-24gb": 1.0})
+        numerics.check_prices({"nvidia-l5-24gb": 1.0})
 
 
 def test_what_is_not_finite_becomes_null() -> None:
-    assert numerics.plain({"a": [np.inf, float("nan"), 1.5, 2, "x", None]}) == {
+    assert numerics.to_plain({"a": [np.inf, float("nan"), 1.5, 2, "x", None]}) == {
         "a": [None, None, 1.5, 2, "x", None]
     }

@@ -103,7 +103,7 @@ async def test_waiting_is_bounded_and_the_answer_comes_later(bench: Bench) -> No
     row = await process.ask(bench.caller, "r", question(), 0.3)
     assert row.state == "RUNNING"
     gate.set()
-    assert (await process.settled(bench.caller, row.id, 10)).state == "DONE"
+    assert (await process.wait_until_settled(bench.caller, row.id, 10)).state == "DONE"
 
 
 async def test_a_refused_search_says_why_and_may_be_asked_again(bench: Bench) -> None:
@@ -136,10 +136,10 @@ async def test_a_dead_process_is_succeeded_by_whoever_looks(bench: Bench) -> Non
     heir = FakeSearcher()
     alive = bench.process(heir)
     # Not yet: it may only be slow.
-    assert (await alive.settled(bench.caller, row.id, 0.5)).state == "RUNNING"
+    assert (await alive.wait_until_settled(bench.caller, row.id, 0.5)).state == "RUNNING"
     assert heir.asked == []
     await bench.age(row.id, 3600)
-    found = await alive.settled(bench.caller, row.id, 10)
+    found = await alive.wait_until_settled(bench.caller, row.id, 10)
     assert (found.state, found.attempt, len(heir.asked)) == ("DONE", 2, 1)
 
 
@@ -149,10 +149,10 @@ async def test_an_answer_that_comes_too_late_changes_nothing(bench: Bench) -> No
     row = await slow.ask(bench.caller, "r", question(), 0.2)
     await bench.age(row.id, 3600)
     alive = bench.process(FakeSearcher())
-    assert (await alive.settled(bench.caller, row.id, 10)).result == answer()
+    assert (await alive.wait_until_settled(bench.caller, row.id, 10)).result == answer()
     gate.set()
     await asyncio.sleep(0.2)
-    assert (await slow.settled(bench.caller, row.id, 0)).result == answer()
+    assert (await slow.wait_until_settled(bench.caller, row.id, 0)).result == answer()
 
 
 async def test_a_search_that_kills_every_process_is_given_up(bench: Bench) -> None:
@@ -164,7 +164,7 @@ async def test_a_search_that_kills_every_process_is_given_up(bench: Bench) -> No
         await bench.age(row.id, 3600)
     assert row is not None
     process = bench.process(FakeSearcher())
-    ended = await process.settled(bench.caller, row.id, 10)
+    ended = await process.wait_until_settled(bench.caller, row.id, 10)
     assert ended.state == "FAILED"
     assert ended.error == {
         "code": EngineFailed.code,
@@ -178,7 +178,7 @@ async def test_a_row_that_waits_for_nobody_is_searched_when_looked_at(bench: Ben
     async with process.recommendations(bench.caller) as recommendations:
         row, created = await recommendations.ask(question())
     assert (created, await _state(process, bench.caller, row.id)) == (True, "PENDING")
-    assert (await process.settled(bench.caller, row.id, 10)).state == "DONE"
+    assert (await process.wait_until_settled(bench.caller, row.id, 10)).state == "DONE"
 
 
 async def test_strangers_find_nothing(bench: Bench) -> None:
@@ -186,8 +186,8 @@ async def test_strangers_find_nothing(bench: Bench) -> None:
     row = await process.ask(bench.caller, "r", question(), 10)
     for stranger in (principal(), principal(tenant_id=bench.caller.tenant_id)):
         with pytest.raises(NotFound, match="foundry budsim list"):
-            await process.settled(stranger, row.id)
+            await process.wait_until_settled(stranger, row.id)
     with pytest.raises(NotFound):
-        await process.settled(bench.caller, uuid4())
+        await process.wait_until_settled(bench.caller, uuid4())
     mine = await process.ask(principal(), "r", question(), 10)
     assert mine.id != row.id

@@ -1,23 +1,20 @@
-"""The application of one base model and its adapters: `engine-<base24>-r<revision>`."""
-
-from collections.abc import Mapping
-from typing import Any, cast
-from uuid import UUID
+"""vLLM as an application of Ray Serve: one base model and its adapters."""
 
 from ray import serve
 from ray.serve import Application
 
-from foundry.config import load_settings
+from foundry.config import ServingSettings
+from foundry.serving.endpoints.domain import LONGEST_ANSWER_S
 from foundry.serving.engine.deployment import DEPLOYMENT, Closed, EngineReplica, EngineSpec
-from foundry.serving.engine.hardware import Hardware, Node
+from foundry.serving.engine.hardware import Node
 from foundry.serving.engine.options import EngineOptions, serving_of
 from foundry.serving.engine.runtime import VllmRules
+from foundry.serving.engine.shape import limit_context
 from foundry.serving.engine.upstream import HandleUpstream
-from foundry.supervisor.serve_engines import prove_answers
+from foundry.supervisor.engine_proof import prove_answers
+from foundry.supervisor.serve_engines import EngineBuild
 
 _GB = 10**9
-# Running requests end by themselves when an engine is replaced; gateways cut them off here.
-_LONGEST_ANSWER_S = 900.0
 # A check costs the engine nothing, and a dead one is replaced at the next.
 _HEALTH = {"health_check_period_s": 3.0, "health_check_timeout_s": 5.0}
 
@@ -41,34 +38,31 @@ _ENVIRONMENT = {
 class VllmRuntime(VllmRules):
     """Implements the supervisor's `Runtime`."""
 
-    def __init__(self) -> None:
-        self._upstream = HandleUpstream(DEPLOYMENT)
-
-    def build(self, args: Mapping[str, Any]) -> Application:
-        """An engine application.
+    def __init__(self, serving: ServingSettings) -> None:
+        """Remember the defaults.
 
         Args:
-            args: `base_version_id`, `app_name`, `config_digest`, `hardware`, and `config`: of the
-                revision, which overrides fields of the settings' serving section and holds the
-                engine's options.
+            serving: what holds where a configuration says nothing.
+        """
+        super().__init__(serving)
+        self._upstream = HandleUpstream(DEPLOYMENT)
+
+    def build(self, wanted: EngineBuild) -> Application:
+        """An engine application.
+
         Raises:
             InvalidConfiguration: engines of this cluster cannot be configured so.
         """
-        settings = load_settings()
-        config, hardware = dict(args.get("config") or {}), cast(Hardware, args["hardware"])
-        options = EngineOptions.of(config)
-        options.check(hardware)
-        serving = serving_of(settings.serving, config)
-        spec = EngineSpec(
-            UUID(str(args["base_version_id"])), str(args["app_name"]), serving, options
-        )
+        options = EngineOptions.of(wanted.config)
+        options.check(wanted.hardware)
+        serving = limit_context(serving_of(self._serving, wanted.config), wanted.model)
         return bind_deployments(
             EngineReplica,
-            spec,
+            EngineSpec(wanted.base_version_id, wanted.app_name, serving, options),
             replicas=options.replicas,
-            need=options.need(on_cpu=hardware.on_cpu),
-            accelerator=options.accelerator(hardware.accelerators),
-            version=str(args["config_digest"]),
+            need=options.need(on_cpu=wanted.hardware.on_cpu),
+            accelerator=options.accelerator(wanted.hardware.accelerators),
+            version=wanted.config_digest,
         )
 
     async def health(self, app_name: str, model: str) -> None:
@@ -90,7 +84,10 @@ def bind_deployments(
     accelerator: str | None = None,
     version: str | None = None,
 ) -> Application:
-    """Deployments of `spec`. Twice the batch may wait in a replica, as much again in the handle.
+    """Deployments of `spec`.
+
+    Requests that run when it is deleted have the longest time here; the supervisor ends them
+    earlier where it must. Twice the batch may wait in a replica, as much again in the handle.
 
     Args:
         need: what one replica reserves.
@@ -102,7 +99,7 @@ def bind_deployments(
         num_replicas=replicas,
         max_ongoing_requests=waiting,
         max_queued_requests=waiting,
-        graceful_shutdown_timeout_s=_LONGEST_ANSWER_S,
+        graceful_shutdown_timeout_s=LONGEST_ANSWER_S,
         ray_actor_options={
             "num_cpus": need.cpus,
             "num_gpus": need.gpus,
