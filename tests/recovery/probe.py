@@ -43,6 +43,7 @@ class Recovery:
     """What one fault did.
 
     Attributes:
+        answered_s: from the signal until the model answered.
         seconds: from the signal until chat, control API and a new job had succeeded.
         lost_jobs, duplicates: of the work that the fault met and of the new job.
         orphans: processes that the fault froze and nobody removed.
@@ -54,6 +55,7 @@ class Recovery:
     part: str
     how: How
     situation: str
+    answered_s: float
     seconds: float
     lost_jobs: int
     duplicates: int
@@ -160,7 +162,7 @@ def measure_recovery(
     engines = {process.pid for process in find_part("engine").find(site.home)}
     hit = inject(processes, how)
     began = time.monotonic()
-    wait_until(site.chats, within_s, f"an answer after {part.name}/{how}")
+    answered_s = wait_until(site.chats, within_s, f"an answer after {part.name}/{how}")
     name = f"after-{part.name.replace('_', '-')}-{how}-{situation}"
     _succeed_at_new_job(site, name, within_s)
     seconds = time.monotonic() - began
@@ -171,6 +173,7 @@ def measure_recovery(
         part=part.name,
         how=how,
         situation=situation,
+        answered_s=answered_s,
         seconds=seconds,
         lost_jobs=outcome.lost_jobs,
         duplicates=outcome.duplicates + abs(site.count_versions(name) - 1),

@@ -17,7 +17,7 @@ DATASET = "recovery-numbers"
 _TRAINING = SftConfig(
     max_steps=8, batch_size=2, micro_batch_size=2, max_seq_len=128, checkpoint_every=2
 )
-_CLIENTS = 2
+_CLIENTS, _PAUSE_S = 2, 2.0
 _BEGUN_S = 240.0
 _ENDED_S = 300.0
 _PUBLISH_ATTEMPTS = 3
@@ -45,11 +45,11 @@ def at_rest(site: Site, part: Part, name: str) -> Iterator[Scene]:
 
 @contextmanager
 def under_load(site: Site, part: Part, name: str) -> Iterator[Scene]:
-    """A few clients that ask one question after the other."""
+    """A few clients that ask now and then: light, so that two cores have time for new work."""
     over = threading.Event()
 
     def ask() -> None:
-        while not over.wait(0.2):
+        while not over.wait(_PAUSE_S):
             site.chats()
 
     threads = [threading.Thread(target=ask) for _ in range(_CLIENTS)]
