@@ -10,6 +10,7 @@ from uuid import UUID
 from foundry.errors import FoundryError
 from foundry.execution.jobs.domain import ENDED, JobState, Phase
 from foundry.sdk import SftConfig
+from foundry.serving.endpoints.schemas import EngineConfig, EngineResources
 from tests.recovery.faults import Part
 from tests.recovery.probe import Outcome, Site, wait_until
 
@@ -17,6 +18,8 @@ DATASET = "recovery-numbers"
 _TRAINING = SftConfig(
     max_steps=8, batch_size=2, micro_batch_size=2, max_seq_len=128, checkpoint_every=2
 )
+# It leaves a processor to the job that is to succeed meanwhile.
+_SMALL = EngineConfig(resources=EngineResources(cpu_cores=0.25))
 _CLIENTS, _PAUSE_S = 2, 2.0
 _BEGUN_S = 240.0
 _ENDED_S = 300.0
@@ -102,7 +105,7 @@ def during_cancel(site: Site, part: Part, name: str) -> Iterator[Scene]:
 def during_deploy(site: Site, part: Part, name: str) -> Iterator[Scene]:
     """A second endpoint of the same base is starting its engine."""
     with site.client() as client:
-        endpoint = client.endpoints.create(site.model, name=name, deploy=True).id
+        endpoint = client.endpoints.create(site.model, name=name, config=_SMALL, deploy=True).id
         wait_until(
             lambda: client.endpoints.get(endpoint).state in _DEPLOYING,
             _BEGUN_S,
