@@ -43,8 +43,8 @@ class Recovery:
     """What one fault did.
 
     Attributes:
-        answered_s: from the signal until the model answered.
-        seconds: from the signal until chat, control API and a new job had succeeded.
+        answered_s: from the signal until the model first answered.
+        seconds: from the signal until a new job had succeeded and the model answered again.
         lost_jobs, duplicates: of the work that the fault met and of the new job.
         orphans: processes that the fault froze and nobody removed.
         lost_engines: engines that were healthy and restarted although the fault was elsewhere.
@@ -165,6 +165,8 @@ def measure_recovery(
     answered_s = wait_until(site.chats, within_s, f"an answer after {part.name}/{how}")
     name = f"after-{part.name.replace('_', '-')}-{how}-{situation}"
     _succeed_at_new_job(site, name, within_s)
+    # The first answer may still have come from what was about to end.
+    wait_until(site.chats, within_s, f"a second answer after {part.name}/{how}")
     seconds = time.monotonic() - began
     came_back = _comes_back(site, part, {process.pid for process in hit})
     outcome = end()
