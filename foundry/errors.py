@@ -138,6 +138,12 @@ class DatabaseUnavailable(Unavailable):
     code = "database_unavailable"
 
 
+class CommitUnknown(DatabaseUnavailable):
+    """PostgreSQL went away during a commit: what was to be stored may be there or not."""
+
+    code = "commit_unknown"
+
+
 class Overloaded(Unavailable):
     code = "overloaded"
 

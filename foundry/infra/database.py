@@ -38,7 +38,7 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from foundry.config import DatabaseSettings
-from foundry.errors import DatabaseUnavailable, InvalidRequest
+from foundry.errors import CommitUnknown, DatabaseUnavailable, FoundryError, InvalidRequest
 
 log = logging.getLogger(__name__)
 
@@ -116,11 +116,25 @@ def is_unstorable(error: BaseException) -> bool:
     return isinstance(cause, DataError)
 
 
-def _log_unavailable(cause: BaseException) -> DatabaseUnavailable:
+def is_rolled_back(error: BaseException) -> bool:
+    """Whether nothing of a transaction that ended with `error` was committed, for certain.
+
+    When the answer to a commit is lost, or the caller is cancelled while it waits for it, the rows
+    may be there: whoever then deletes the files that they name destroys what was stored.
+    """
+    return isinstance(error, FoundryError) and not isinstance(error, CommitUnknown)
+
+
+def _log_unavailable(cause: BaseException, *, commits: bool = False) -> DatabaseUnavailable:
     log.warning("PostgreSQL cannot be reached: %r", cause)
+    recovers = "It recovers by itself when the database is back: see `foundry status`"
+    if commits:
+        return CommitUnknown(
+            "PostgreSQL went away while a change was stored, which may be there or not: "
+            f"look before you repeat it. {recovers}"
+        )
     return DatabaseUnavailable(
-        "PostgreSQL cannot be reached; the request changed nothing. "
-        "It recovers by itself when the database is back: see `foundry status`"
+        f"PostgreSQL cannot be reached; the request changed nothing. {recovers}"
     )
 
 
@@ -169,12 +183,15 @@ class Database:
 
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be reached; nothing was committed.
+            CommitUnknown: it went away during the commit. See `is_rolled_back`.
             InvalidRequest: a value cannot be stored; nothing was committed.
         """
+        commits = False
         try:
             async with self._sessions.begin() as session:
                 await self._connect(session)
                 yield session
+                commits = True
         except (DBAPIError, PostgresConnectionError, ConnectionError) as error:
             if is_unstorable(error):
                 raise InvalidRequest(
@@ -182,7 +199,7 @@ class Database:
                 ) from error
             if not is_unreachable(error):
                 raise
-            raise _log_unavailable(error) from error
+            raise _log_unavailable(error, commits=commits) from error
 
     def _ping_unless_fresh(
         self, connection: DBAPIConnection, record: ConnectionPoolEntry, _: PoolProxiedConnection

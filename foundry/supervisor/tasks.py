@@ -19,7 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Hashable
 from dataclasses import dataclass
 
-from foundry.errors import DatabaseUnavailable
+from foundry.errors import DatabaseUnavailable, LeaseLost
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,11 @@ class KeyedTasks:
         deadline_s: float = STEP_DEADLINE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Args: name: what the keys are, for the log."""
+        """Begin with nothing that runs.
+
+        Args:
+            name: what the keys are, for the log.
+        """
         self._name = name
         self._deadline_s = deadline_s
         self._clock = clock
@@ -122,6 +126,10 @@ class KeyedTasks:
                     await step()
             except DatabaseUnavailable:
                 log.warning("%s %s: PostgreSQL cannot be reached; trying again", self._name, key)
+                self._back_off(key, wish)
+            except LeaseLost as error:
+                # Another supervisor acts now: no fault of the step's.
+                log.warning("%s %s: %s", self._name, key, error.message)
                 self._back_off(key, wish)
             except Exception:
                 # Libraries raise what they like (Ray: TimeoutError, KeyError, RuntimeError); only

@@ -11,10 +11,11 @@ from asyncpg.exceptions import (
 )
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from foundry.config import DatabaseSettings
-from foundry.errors import DatabaseUnavailable, InvalidRequest
-from foundry.infra.database import Database, is_unreachable
+from foundry.errors import CommitUnknown, DatabaseUnavailable, InvalidRequest
+from foundry.infra.database import Database, is_rolled_back, is_unreachable
 
 
 @pytest.mark.postgres
@@ -103,3 +104,23 @@ async def test_a_connection_that_worked_a_moment_ago_is_not_asked_again(
         monkeypatch.setattr("foundry.infra.database._FRESH_S", 0.0)
         await _backend(database)
         assert len(pings) == 1
+
+
+async def _end_connection(session: AsyncSession, database_url: str) -> None:
+    died = int((await session.execute(text("SELECT pg_backend_pid()"))).scalar_one())
+    async with Database(database_url, DatabaseSettings()) as other, other.begin() as its:
+        await its.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": died})
+
+
+@pytest.mark.postgres
+async def test_a_connection_that_dies_in_the_commit_is_told_apart(database_url: str) -> None:
+    async with Database(database_url, DatabaseSettings()) as database:
+        with pytest.raises(CommitUnknown, match="may be there or not") as late:
+            async with database.begin() as session:
+                await _end_connection(session, database_url)
+        assert not is_rolled_back(late.value)
+        with pytest.raises(DatabaseUnavailable, match="changed nothing") as early:
+            async with database.begin() as session:
+                await _end_connection(session, database_url)
+                await session.execute(text("SELECT 1"))
+        assert is_rolled_back(early.value)

@@ -7,7 +7,7 @@ Objects whose rows are never written, because the process was killed, are collec
 
 import asyncio
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from itertools import islice
 from pathlib import Path
 from uuid import UUID
@@ -26,9 +26,10 @@ from foundry.catalog.datasets.repository import DatasetRows, list_known_keys
 from foundry.catalog.datasets.service import Datasets
 from foundry.catalog.datasets.shards import read_rows
 from foundry.catalog.datasets.tables import DatasetFile, DatasetVersion
+from foundry.errors import FoundryError
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
-from foundry.infra.database import Database
+from foundry.infra.database import Database, is_rolled_back
 from foundry.infra.ids import uuid7
 from foundry.infra.objects import ObjectStore
 
@@ -88,11 +89,13 @@ class DatasetContent:
     async def _store(
         self, name: str, prepared: Prepared, options: AddOptions
     ) -> tuple[DatasetVersion, bool]:
-        """Objects first, rows last; on any failure the objects go."""
+        """Objects first, rows last.
+
+        When nothing can name the objects they go; else the collector of orphans looks after them.
+        """
         version_id = uuid7()
         prefix = f"datasets/{self._principal.tenant_id}/{version_id}"
         keys: list[str] = []
-        kept = False
         try:
             for file in prepared.files:
                 key = f"{prefix}/{file.path}"
@@ -100,12 +103,18 @@ class DatasetContent:
                 keys.append(key)
             async with self._database.begin() as db:
                 version = await self._insert(db, version_id, name, prepared, options, prefix)
-            kept = version.id == version_id
-        finally:
-            if not kept:
-                for key in keys:
-                    await self._objects.delete(key)
-        return version, kept
+        except FoundryError as error:
+            if is_rolled_back(error):
+                await self._delete_objects(keys)
+            raise
+        if version.id != version_id:
+            # Another upload of the same content was first.
+            await self._delete_objects(keys)
+        return version, version.id == version_id
+
+    async def _delete_objects(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            await self._objects.delete(key)
 
     async def _insert(
         self,

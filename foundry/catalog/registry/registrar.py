@@ -17,10 +17,10 @@ from foundry.catalog.registry.blobs import BlobGoneError, BlobUpload
 from foundry.catalog.registry.domain import VersionSpec, valid_name
 from foundry.catalog.registry.registration import Registration
 from foundry.catalog.registry.tables import ModelVersion
-from foundry.errors import Conflict, InvalidRequest
+from foundry.errors import Conflict, FoundryError, InvalidRequest
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
-from foundry.infra.database import Database
+from foundry.infra.database import Database, is_rolled_back
 from foundry.infra.objects import ObjectStore
 
 # A blob that nobody refers to is collected once; it can hardly go twice while files are uploaded.
@@ -65,13 +65,13 @@ class Registrar:
             raise InvalidRequest(f"{spec.model[:160]!r} is not a model name", param="name")
         inspection = await asyncio.to_thread(inspect, files_dir, spec.kind)
         upload = BlobUpload(self._database, self._objects, self._principal.tenant_id)
-        stored = False
         try:
             version = await self._store(spec, inspection, upload, confirm)
-            stored = True
-        finally:
-            if not stored:
+        except FoundryError as error:
+            # What a row may name all the same is left to the collector of orphans.
+            if is_rolled_back(error):
                 await upload.discard()
+            raise
         await upload.discard_unclaimed()
         return version
 

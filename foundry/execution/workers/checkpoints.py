@@ -23,9 +23,9 @@ from safetensors.torch import load_file
 from foundry.config import Settings
 from foundry.engines.training.checkpoint import Checkpoint, RunState
 from foundry.engines.training.files import write_tensors
-from foundry.errors import NotFound, Unavailable
+from foundry.errors import FoundryError, NotFound, Unavailable
 from foundry.execution.jobs.checkpoints import CheckpointLog, StoredCheckpoint
-from foundry.infra.database import Database
+from foundry.infra.database import Database, is_rolled_back
 from foundry.infra.ids import uuid7
 from foundry.infra.objects import ObjectStore
 from foundry.infra.wiring import open_database, open_objects
@@ -61,9 +61,10 @@ class RemoteCheckpoints:
             stored = StoredCheckpoint(key, digest, path.stat().st_size, asdict(checkpoint.state))
         try:
             await self._log.add(self._fence, step, stored)
-        except BaseException:
-            # Nothing names it, now or later.
-            await self._objects.delete(key)
+        except FoundryError as error:
+            # What a row may name all the same is left to the collector of orphans.
+            if is_rolled_back(error):
+                await self._objects.delete(key)
             raise
         await self.prune(_KEPT)
 

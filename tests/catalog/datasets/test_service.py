@@ -13,13 +13,21 @@ from foundry.catalog.datasets.service import Datasets, load_dataset
 from foundry.catalog.datasets.shards import read_rows
 from foundry.catalog.datasets.tables import DatasetVersion
 from foundry.catalog.datasets.upload import received
-from foundry.errors import BodyTooLarge, DiskFull, InvalidDataset, InvalidRequest, NotFound
+from foundry.errors import (
+    BodyTooLarge,
+    CommitUnknown,
+    DiskFull,
+    InvalidDataset,
+    InvalidRequest,
+    NotFound,
+)
 from foundry.governance.identity.domain import Principal
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
 from foundry.infra.weights import WeightCache
 from tests.catalog.datasets.test_validation import lines, rows
 from tests.governance.identity.principals import principal
+from tests.lost_commits import lose_commit
 
 OPTIONS = AddOptions("t.jsonl", eval_fraction=0.25)
 
@@ -159,3 +167,19 @@ async def test_an_upload_is_kept_while_it_is_used() -> None:
     with pytest.raises(BodyTooLarge, match="exceeds 2500 bytes"):
         async with received(_chunks(3), 2500):
             pass
+
+
+@pytest.mark.postgres
+async def test_a_commit_whose_answer_is_lost_keeps_its_files(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects, caller = DirectoryStore(tmp_path / "o"), principal()
+    with monkeypatch.context() as losing:
+        # The first one asks whether the content is known.
+        lose_commit(losing, database, 2)
+        with pytest.raises(CommitUnknown):
+            await add(database, objects, caller, "support", source(tmp_path, 20))
+    version, created = await add(database, objects, caller, "support", source(tmp_path, 20))
+    assert (version.number, created) == (1, False)
+    content = DatasetContent(database, objects, caller, "test")
+    assert len(await content.read_head("support", "train", 3)) == 3

@@ -18,6 +18,7 @@ from foundry.catalog.registry.service import ModelVersion, Registry, load_manife
 from foundry.errors import (
     AliasInUse,
     AliasMoved,
+    CommitUnknown,
     Conflict,
     FoundryError,
     InvalidArtifact,
@@ -34,6 +35,7 @@ from foundry.infra.directory_store import DirectoryStore
 from foundry.infra.weights import WeightCache
 from tests.catalog.registry.files import adapter_dir, base_dir
 from tests.governance.identity.principals import principal, with_role
+from tests.lost_commits import lose_commit
 
 pytestmark = pytest.mark.postgres
 
@@ -141,6 +143,20 @@ async def test_a_refused_version_leaves_nothing(desk: Desk, tmp_path: Path) -> N
         for table in ("models", "model_versions", "blobs", "audit_events"):
             count = (await db.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one()
             assert count == 0, table
+
+
+async def test_a_commit_whose_answer_is_lost_keeps_its_files(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = base_dir(tmp_path / "base")
+    with monkeypatch.context() as losing:
+        # The first one asks which files are known.
+        lose_commit(losing, desk.database, 2)
+        with pytest.raises(CommitUnknown):
+            await desk.register(BASE, folder)
+    version = await desk.registry(lambda registry: registry.resolve("smol"))
+    assert version.version == "0.1.0"
+    assert len(stored(tmp_path)) == len([each for each in folder.rglob("*") if each.is_file()])
 
 
 async def test_an_adapter_needs_a_base_that_is_one(desk: Desk, tmp_path: Path) -> None:

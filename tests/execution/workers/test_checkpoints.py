@@ -11,7 +11,7 @@ from foundry.config import Settings
 from foundry.engines.training.checkpoint import Checkpoint, RunState
 from foundry.engines.training.progress import SftResult
 from foundry.engines.training.sft import run_sft
-from foundry.errors import LeaseLost, Unavailable
+from foundry.errors import CommitUnknown, LeaseLost, Unavailable
 from foundry.execution.jobs.checkpoints import CheckpointLog
 from foundry.execution.jobs.leases import JobLease
 from foundry.execution.workers.checkpoints import RemoteCheckpoints, RunCheckpoints
@@ -21,6 +21,7 @@ from tests.engines.training.conftest import chat_rows as chat_rows
 from tests.engines.training.conftest import tiny_model as tiny_model
 from tests.engines.training.interrupted import CONFIG
 from tests.execution.jobs.test_leases import submit
+from tests.lost_commits import lose_commit
 
 pytestmark = pytest.mark.postgres
 
@@ -78,6 +79,16 @@ async def test_an_attempt_that_is_over_leaves_nothing(place: Place) -> None:
     later = place.attempt(newer)
     await later.save(checkpoint(2, 7.0), place.root / "scratch")
     assert await place.values() == (2, [7.0] * 3), "a later attempt's counts, whatever its step"
+
+
+async def test_a_commit_whose_answer_is_lost_keeps_the_checkpoint(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as losing:
+        lose_commit(losing, place.database, 1)
+        with pytest.raises(CommitUnknown):
+            await place.remote.save(checkpoint(5, 5.0), place.root / "scratch")
+    assert await place.values() == (5, [5.0] * 3)
 
 
 async def test_damaged_and_lost_ones_are_passed_over(place: Place) -> None:
