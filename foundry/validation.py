@@ -107,7 +107,7 @@ def find_problem(problems: Iterable[Mapping[str, Any]], sent: object = UNKNOWN) 
     first = placed[0][0][:1]
     path = max((path for path, _ in placed if path[:1] == first), key=len)
     here = [problem for other, problem in placed if other == path]
-    return Problem(path, _demand(here), _is_demand(here[0]))
+    return Problem(path, _describe_demand(here), _is_demand(here[0]))
 
 
 def describe_problem(
@@ -149,7 +149,7 @@ def _is_demand(problem: Mapping[str, Any]) -> bool:
     return problem["type"] not in ("value_error", "assertion_error")
 
 
-def _demand(problems: list[Mapping[str, Any]]) -> str:
+def _describe_demand(problems: list[Mapping[str, Any]]) -> str:
     wanted = dict.fromkeys(
         _TYPE_DEMANDS[problem["type"]] for problem in problems if problem["type"] in _TYPE_DEMANDS
     )
@@ -157,13 +157,13 @@ def _demand(problems: list[Mapping[str, Any]]) -> str:
         first, *others = wanted
         return " or ".join([first, *(other.removeprefix("must be ") for other in others)])
     problem = problems[0]
-    context = {name: _plain(value) for name, value in (problem.get("ctx") or {}).items()}
+    context = {name: _write_limit(value) for name, value in (problem.get("ctx") or {}).items()}
     if not _is_demand(problem):
         # Raised by a validator of ours, so these words are ours.
         return str(context.get("error", "is not valid"))
     return _DEMANDS.get(problem["type"], "is not valid").format_map(context)
 
 
-def _plain(value: object) -> object:
+def _write_limit(value: object) -> object:
     """A limit as it is written by hand: 4, also where the field is a float."""
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -37,4 +37,4 @@ def outcome_chores(settings: Settings, database: Database) -> list[Chore]:
         partial(review_deployments, database, advisor),
         close_s=settings.outcomes.close_s,
         review_s=settings.outcomes.review_s,
-    ).chores()
+    ).list_chores()

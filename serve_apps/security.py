@@ -121,7 +121,7 @@ def _wants_tls(environment: Mapping[str, str]) -> bool:
 
 def _read_token(environment: Mapping[str, str]) -> str:
     path = Path(environment["RAY_AUTH_TOKEN_PATH"])
-    token = _read(path, "RAY_AUTH_TOKEN_PATH").decode("ascii", "replace").strip()
+    token = _read_file(path, "RAY_AUTH_TOKEN_PATH").decode("ascii", "replace").strip()
     if not token:
         raise SetupError(f"{path} is empty: put 64 random hex digits there, the same on every node")
     if path.stat().st_mode & 0o077:
@@ -132,10 +132,10 @@ def _read_token(environment: Mapping[str, str]) -> str:
 def _read_tls(environment: Mapping[str, str]) -> Tls | None:
     if not _wants_tls(environment):
         return None
-    return Tls(*(_read(Path(environment[name]), name) for name in _TLS_FILES))
+    return Tls(*(_read_file(Path(environment[name]), name) for name in _TLS_FILES))
 
 
-def _read(path: Path, variable: str) -> bytes:
+def _read_file(path: Path, variable: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:

@@ -78,7 +78,7 @@ class Server:
             await self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     async def prepare(self) -> None:
-        postgres.execute(
+        postgres.execute_sql(
             self.home, f"CREATE ROLE {_SUPERUSER} SUPERUSER LOGIN PASSWORD '{self._password}'"
         )
         # Nothing here needs to survive a power cut.

@@ -37,7 +37,11 @@ def arguments(program: str, description: str) -> argparse.ArgumentParser:
 
 
 def configured(model: type[Model], document: Mapping[str, Any]) -> Model:
-    """Raises SetupError: a field of `--config` is wrong."""
+    """Validate what `--config` holds.
+
+    Raises:
+        SetupError: it names the field that is wrong.
+    """
     try:
         return model.model_validate(document)
     except ValidationError as error:
@@ -71,7 +75,11 @@ def _fields(text: str) -> dict[str, Any]:
 
 
 def _submission_id(program: str, instead: str) -> str:
-    """Raises SetupError: this process is not the driver of a Ray job."""
+    """The Ray job whose driver this is.
+
+    Raises:
+        SetupError: this process is the driver of none.
+    """
     found = ray_submission_id()
     if found is None:
         raise SetupError(

@@ -79,10 +79,10 @@ def list_interrupted_work(settings: Settings, plan: Plan) -> list[str]:
     except FoundryError:
         # It is asked for information only; what does not answer serves nobody either.
         return ["what runs there does not answer, so its endpoints and jobs are not known"]
-    return [*_tell("endpoint", served), *_tell("job", jobs)]
+    return [*_describe_interrupted("endpoint", served), *_describe_interrupted("job", jobs)]
 
 
-def _tell(kind: str, names: list[str]) -> Iterator[str]:
+def _describe_interrupted(kind: str, names: list[str]) -> Iterator[str]:
     if names:
         shown = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
         yield f"interrupts {len(names)} running {kind}{'s' * (len(names) > 1)}: {shown}"

@@ -122,7 +122,7 @@ def create_control(
         servers=[{"url": "/api"}],
         root_path_in_servers=False,
         redirect_slashes=False,
-        middleware=_stages(authenticator, settings.http),
+        middleware=_build_stages(authenticator, settings.http),
         lifespan=lifespan,
     )
     app.state.database = database
@@ -142,7 +142,7 @@ def create_control(
     return app
 
 
-def _stages(authenticator: Authenticator, http: HttpSettings) -> list[Middleware]:
+def _build_stages(authenticator: Authenticator, http: HttpSettings) -> list[Middleware]:
     return build_stages(
         authenticator,
         http,

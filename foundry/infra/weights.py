@@ -52,7 +52,7 @@ class WeightCache:
             raise InvalidArtifact(f"{digest!r} is not a sha256 digest")
         target = self._root / digest
         self._root.mkdir(parents=True, exist_ok=True)
-        async with self._lock(digest):
+        async with self._hold_digest(digest):
             if not target.is_dir():
                 await self._fetch(digest, files, target)
             # For the evictor; a fetch may have taken longer than what it calls young.
@@ -60,7 +60,7 @@ class WeightCache:
         return target
 
     @asynccontextmanager
-    async def _lock(self, digest: str) -> AsyncIterator[None]:
+    async def _hold_digest(self, digest: str) -> AsyncIterator[None]:
         """A file lock, because replicas of one node are separate processes."""
         while True:
             with try_lock_digest(self._root, digest) as locked:

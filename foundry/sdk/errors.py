@@ -19,7 +19,11 @@ def by_code(code: object) -> type[FoundryError]:
 
 
 def checked(model: type[M], fields: Mapping[str, object]) -> M:
-    """Raises InvalidRequest: names the field that is wrong."""
+    """Validate what a caller has given.
+
+    Raises:
+        InvalidRequest: it names the field that is wrong.
+    """
     try:
         return model.model_validate(dict(fields))
     except ValidationError as error:

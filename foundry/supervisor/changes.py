@@ -186,10 +186,10 @@ def change_endpoint(
         revisions,
     )
     change = replace(kept, **values)  # type: ignore[arg-type]
-    return replace(change, state=_state(endpoint, change))
+    return replace(change, state=_follow_revisions(endpoint, change))
 
 
-def _state(endpoint: EndpointSnapshot, change: EndpointChange) -> EndpointState:
+def _follow_revisions(endpoint: EndpointSnapshot, change: EndpointChange) -> EndpointState:
     states = {each.number: each.state for each in endpoint.revisions}
     states |= {each.number: each.state for each in change.revisions}
     if endpoint.desired != "running" or change.target is None:

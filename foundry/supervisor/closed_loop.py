@@ -49,7 +49,11 @@ class ClosedLoop:
         review_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Args: close_s, review_s: between looks at finished windows, and between reviews."""
+        """Begin with a review that is due.
+
+        Args:
+            close_s, review_s: between looks at finished windows, and between reviews.
+        """
         self._closing = closing
         self._expectations = expectations
         self._accuracy = accuracy
@@ -59,7 +63,7 @@ class ClosedLoop:
         self._clock = clock
         self._review_at = clock()
 
-    def chores(self) -> list[Chore]:
+    def list_chores(self) -> list[Chore]:
         """Its turns, for the supervisor."""
         look_s = min(_LOOK_S, self._review_s)
         return [

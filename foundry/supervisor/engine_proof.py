@@ -23,12 +23,12 @@ async def prove_answers(upstream: HandleUpstream, app_name: str, model: str) -> 
         context = CallContext(f"verify-{app_name}", model, _TIMEOUT_S)
         try:
             async with asyncio.timeout(_TIMEOUT_S):
-                await _prove(upstream, app_name, _probe(model, stream=stream), context)
+                await _prove_answer(upstream, app_name, _build_probe(model, stream=stream), context)
         except TimeoutError as error:
             raise Unavailable("the engine did not answer the test request in time") from error
 
 
-async def _prove(
+async def _prove_answer(
     upstream: HandleUpstream, app_name: str, body: bytes, context: CallContext
 ) -> None:
     data, tail = b"", None
@@ -49,7 +49,7 @@ async def _prove(
         raise EngineFailed("the engine generated nothing for the test request")
 
 
-def _probe(model: str, *, stream: bool) -> bytes:
+def _build_probe(model: str, *, stream: bool) -> bytes:
     return orjson.dumps(
         {"model": model, "prompt": "1 2 3", "max_tokens": 4, "temperature": 0, "stream": stream}
     )

@@ -176,7 +176,7 @@ class Supervisor:
             },
         }
 
-    def heartbeat(self) -> Heartbeat:
+    def take_heartbeat(self) -> Heartbeat:
         """What it says of itself now."""
         now = self._clock()
         stuck = tuple(each.chore.name for each in self._watched if each.is_stuck(now))
@@ -186,7 +186,7 @@ class Supervisor:
     async def _keep_beating(self, beat: Callable[[Heartbeat], None]) -> None:
         while True:
             try:
-                await asyncio.to_thread(beat, self.heartbeat())
+                await asyncio.to_thread(beat, self.take_heartbeat())
             except (OSError, RuntimeError):
                 # The disk is broken, or no thread can be started. Those who wait for the beat
                 # restart this supervisor, which is better than nobody acting.

@@ -32,7 +32,11 @@ class RayCalls:
         timeout_s: float = CALL_TIMEOUT_S,
         threads: int = _THREADS,
     ) -> None:
-        """Args: name: of its threads, for stack dumps."""
+        """Make the threads.
+
+        Args:
+            name: of its threads, for stack dumps.
+        """
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._timeout_s = timeout_s
 

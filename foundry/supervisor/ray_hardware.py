@@ -7,7 +7,7 @@ import ray
 from ray._private.state import available_resources_per_node
 
 from foundry.engines.budsim.catalogue import Catalogue
-from foundry.execution.workers.live_cluster import TYPE_PREFIX, accelerators
+from foundry.execution.workers.live_cluster import TYPE_PREFIX, map_accelerators
 from foundry.serving.engine.hardware import Hardware, Node
 from foundry.supervisor.ray_calls import RayCalls
 
@@ -31,7 +31,7 @@ def _read() -> Hardware:
     total: dict[str, float] = {}
     for node in nodes:
         total |= node["Resources"]
-    known = accelerators(total)
+    known = map_accelerators(total)
     catalogue = Catalogue.shipped()
     return Hardware(
         nodes=tuple(_node(node["Resources"]) for node in nodes),

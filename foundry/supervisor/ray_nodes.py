@@ -47,22 +47,22 @@ class RayNodes:
         )
 
     async def clean(self, node: str, active: Collection[UUID]) -> list[str]:
-        running = await self._calls.run(lambda: self._start(node, active))
+        running = await self._calls.run(lambda: self._start_cleaning(node, active))
         try:
             async with asyncio.timeout(self._deadline_s):
                 removed: list[str] = await running
         except TimeoutError as error:
-            await self._cancel(running)
+            await self._cancel_cleaning(running)
             raise Unavailable(f"it did not answer within {self._deadline_s:g} s") from error
         except RayError as error:
             raise Unavailable(f"Ray lost the task ({type(error).__name__})") from error
         return removed
 
-    def _start(self, node: str, active: Collection[UUID]) -> Any:
+    def _start_cleaning(self, node: str, active: Collection[UUID]) -> Any:
         affinity = NodeAffinitySchedulingStrategy(node, soft=False)
         task: Any = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=affinity)(clean_node)
         return task.remote(self._home, self._cache, set(active), self._limit_bytes)
 
-    async def _cancel(self, running: Any) -> None:
+    async def _cancel_cleaning(self, running: Any) -> None:
         """So that turns on a frozen node do not pile up."""
         await self._calls.run(lambda: ray.cancel(running))

@@ -22,7 +22,7 @@ def count_running_requests(app_name: str, deployment: str) -> int | None:
     """Requests that a deployment's replicas answer at the moment; None: one does not tell."""
     asked = [
         actor.get_num_ongoing_requests.remote()
-        for actor in _actors(f"{_PREFIX}{app_name}#{deployment}#")
+        for actor in _list_actors(f"{_PREFIX}{app_name}#{deployment}#")
     ]
     told, silent = ray.wait(asked, num_returns=len(asked), timeout=_ANSWER_S) if asked else ([], [])
     if silent:
@@ -37,11 +37,11 @@ def count_running_requests(app_name: str, deployment: str) -> int | None:
 
 def kill_replicas(app_name: str) -> None:
     """Kill the actors of an application, and with them the requests that they answer."""
-    for actor in _actors(f"{_PREFIX}{app_name}#"):
+    for actor in _list_actors(f"{_PREFIX}{app_name}#"):
         ray.kill(actor, no_restart=True)
 
 
-def _actors(prefix: str) -> Iterator[Any]:
+def _list_actors(prefix: str) -> Iterator[Any]:
     for actor in list_named_actors(all_namespaces=True):
         if actor["namespace"] == _NAMESPACE and actor["name"].startswith(prefix):
             try:

@@ -78,7 +78,7 @@ def home() -> Iterator[Path]:
     roles = ", ".join(role for role in Role if role is not Role.ADMIN)
     (sql,) = _blocks("sql")
     for statement in ("DROP DATABASE foundry", f"DROP ROLE {roles}", sql):
-        postgres.execute(folder, statement, "postgres")
+        postgres.execute_sql(folder, statement, "postgres")
     yield folder
     postgres.stop(folder)
     shutil.rmtree(folder)

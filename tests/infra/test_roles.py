@@ -103,7 +103,7 @@ async def test_a_home_of_the_single_role_is_taken_over() -> None:
         ensure_home(home)
         postgres.start(home)
         await upgrade(database_url(settings, Role.MIGRATE), "0005")
-        postgres.execute(home, f"REASSIGN OWNED BY foundry_migrate TO foundry; {_EVENT}")
+        postgres.execute_sql(home, f"REASSIGN OWNED BY foundry_migrate TO foundry; {_EVENT}")
         postgres.start(home)
         assert await initialise_home(settings) is not None
         async with open_database(settings) as database, database.begin() as db:

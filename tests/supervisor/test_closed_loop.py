@@ -105,7 +105,7 @@ async def test_a_review_never_holds_up_the_closing_of_windows() -> None:
     site.outcomes, site.alarm = 1, True
     await site.loop.close_windows()
     assert "review" not in site.done
-    outcomes, reviews = site.loop.chores()
+    outcomes, reviews = site.loop.list_chores()
     assert (outcomes.name, outcomes.period_s, outcomes.deadline_s) == ("outcomes", 60.0, 900.0)
     assert (reviews.name, reviews.period_s, reviews.deadline_s) == ("reviews", 60.0, 21_600.0)
 

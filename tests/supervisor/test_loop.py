@@ -252,15 +252,15 @@ async def test_the_heartbeat_names_what_outlasts_its_deadline(database: Database
     )
     jobs, endpoints = supervisor._watched
     jobs.turn_since = now
-    beat = supervisor.heartbeat()
+    beat = supervisor.take_heartbeat()
     assert (beat.pid, beat.due_s, beat.acts, beat.stuck) == (os.getpid(), 15.0, False, ())
     # A pass's deadline and half a minute in which what was cancelled may unwind.
     now += 90.0
-    assert supervisor.heartbeat().stuck == ()
+    assert supervisor.take_heartbeat().stuck == ()
     now += 0.1
-    assert supervisor.heartbeat().stuck == ("jobs",)
+    assert supervisor.take_heartbeat().stuck == ("jobs",)
     jobs.turn_since = None
-    assert supervisor.heartbeat().stuck == ()
+    assert supervisor.take_heartbeat().stuck == ()
     assert not endpoints.is_stuck(now)
 
 

@@ -76,13 +76,13 @@ class DatasetContent:
             await self._objects.get_file(file.object_key, local)
             return await asyncio.to_thread(lambda: list(islice(read_rows(local), limit)))
 
-    def _rows(self, db: AsyncSession) -> DatasetRows:
+    def _open_rows(self, db: AsyncSession) -> DatasetRows:
         return DatasetRows(db, self._principal.tenant_id, self._principal.project_id)
 
     async def _find_same(
         self, db: AsyncSession, name: str, prepared: Prepared
     ) -> DatasetVersion | None:
-        rows = self._rows(db)
+        rows = self._open_rows(db)
         dataset = await rows.get(name)
         return await rows.by_digest(dataset.id, prepared.digest) if dataset else None
 
@@ -125,7 +125,7 @@ class DatasetContent:
         options: AddOptions,
         prefix: str,
     ) -> DatasetVersion:
-        rows, audit = self._rows(db), AuditTrail(db, self._principal, self._request_id)
+        rows, audit = self._open_rows(db), AuditTrail(db, self._principal, self._request_id)
         dataset, created = await rows.ensure(name, self._principal.subject)
         if same := await rows.by_digest(dataset.id, prepared.digest):
             return same

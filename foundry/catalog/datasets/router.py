@@ -25,7 +25,7 @@ def _datasets(request: Request, db: Db) -> Datasets:
     return Datasets(db, request.state.principal)
 
 
-def _content(request: Request) -> DatasetContent:
+def _open_content(request: Request) -> DatasetContent:
     state = request.app.state
     return DatasetContent(
         state.database, state.objects, request.state.principal, request.state.request_id
@@ -33,7 +33,7 @@ def _content(request: Request) -> DatasetContent:
 
 
 DatasetsDep = Annotated[Datasets, Depends(_datasets)]
-ContentDep = Annotated[DatasetContent, Depends(_content)]
+ContentDep = Annotated[DatasetContent, Depends(_open_content)]
 Name = Annotated[str, Path(pattern=NAME_PATTERN)]
 Cursor = Annotated[str | None, Query(max_length=1024)]
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]

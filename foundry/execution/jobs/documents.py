@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 def storable_document(document: Mapping[str, object]) -> dict[str, object]:
     """The same document as JSONB takes it: storable text, and null for NaN and infinity."""
-    return {storable_text(str(name)): _storable(value) for name, value in document.items()}
+    return {storable_text(str(name)): _make_storable(value) for name, value in document.items()}
 
 
 def storable_text(text: str) -> str:
@@ -14,7 +14,7 @@ def storable_text(text: str) -> str:
     return text.replace("\0", "").encode("utf-8", errors="replace").decode()
 
 
-def _storable(value: object) -> object:
+def _make_storable(value: object) -> object:
     if isinstance(value, str):
         return storable_text(value)
     if isinstance(value, float):
@@ -22,5 +22,5 @@ def _storable(value: object) -> object:
     if isinstance(value, Mapping):
         return storable_document(value)
     if isinstance(value, list | tuple):
-        return [_storable(each) for each in value]
+        return [_make_storable(each) for each in value]
     return value

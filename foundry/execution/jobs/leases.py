@@ -81,7 +81,7 @@ class JobLease:
         Args:
             allowance_s: how long nothing new may come before the attempt counts as hung.
         """
-        await self._change(
+        await self._record_transition(
             lambda jobs: jobs.show_phase(self._job_id, self._fence, phase, allowance_s)
         )
 
@@ -99,21 +99,23 @@ class JobLease:
 
     async def finish(self, result: Mapping[str, object]) -> None:
         """The job has succeeded."""
-        await self._change(lambda jobs: jobs.succeed(self._job_id, self._fence, result))
+        await self._record_transition(lambda jobs: jobs.succeed(self._job_id, self._fence, result))
 
     async def fail(self, error: Mapping[str, object]) -> None:
         """The job cannot succeed, however often it is tried."""
-        await self._change(lambda jobs: jobs.fail(self._job_id, self._fence, error))
+        await self._record_transition(lambda jobs: jobs.fail(self._job_id, self._fence, error))
 
     async def give_up(self, error: Mapping[str, object]) -> None:
         """This attempt is over; the supervisor ends what is left of it and decides on another."""
-        await self._change(lambda jobs: jobs.give_up(self._job_id, self._fence, error))
+        await self._record_transition(lambda jobs: jobs.give_up(self._job_id, self._fence, error))
 
     async def record_cancelled(self) -> None:
         """The driver has stopped because it was asked to."""
-        await self._change(lambda jobs: jobs.cancel_driven(self._job_id, self._fence))
+        await self._record_transition(lambda jobs: jobs.cancel_driven(self._job_id, self._fence))
 
-    async def _change(self, change: Callable[[JobTransitions], Awaitable[Job | None]]) -> None:
+    async def _record_transition(
+        self, change: Callable[[JobTransitions], Awaitable[Job | None]]
+    ) -> None:
         async with self._database.begin() as db:
             if await change(JobTransitions(db)) is None:
                 raise _lost(self._job_id, self._fence)

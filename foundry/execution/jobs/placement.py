@@ -121,13 +121,15 @@ def place_jobs(
     oversized: set[UUID] = set()
     for job in queue:
         bundle = _bundle_of(job.needs, has_gpus)
-        if _place(totals, bundle, job.needs.workers) is None:
-            waiting[job.id] = f"a node: it needs {_words(job.needs, bundle)}, more than there is"
+        if _place_workers(totals, bundle, job.needs.workers) is None:
+            waiting[job.id] = (
+                f"a node: it needs {_describe_needs(job.needs, bundle)}, more than there is"
+            )
             oversized.add(job.id)
             continue
-        placed = _place(free, bundle, job.needs.workers)
+        placed = _place_workers(free, bundle, job.needs.workers)
         if placed is None:
-            waiting[job.id] = f"free resources: it needs {_words(job.needs, bundle)}"
+            waiting[job.id] = f"free resources: it needs {_describe_needs(job.needs, bundle)}"
             _set_aside(free, job.needs, has_gpus)
             continue
         free = placed
@@ -163,7 +165,7 @@ def _bundle_of(needs: Needs, has_gpus: bool) -> Bundle:
     return Bundle(needs.cpus, gpus, needs.memory)
 
 
-def _place(free: Sequence[Bundle], bundle: Bundle, workers: int) -> list[Bundle] | None:
+def _place_workers(free: Sequence[Bundle], bundle: Bundle, workers: int) -> list[Bundle] | None:
     """What is left when every worker has its place; None: one has none."""
     left = list(free)
     for _ in range(workers):
@@ -184,7 +186,7 @@ def _set_aside(free: list[Bundle], needs: Needs, has_gpus: bool) -> None:
         free[index] = free[index].minus(bundle)
 
 
-def _words(needs: Needs, bundle: Bundle) -> str:
+def _describe_needs(needs: Needs, bundle: Bundle) -> str:
     parts = [f"{bundle.cpus:g} CPU"]
     if bundle.gpus:
         parts.append(f"{bundle.gpus:g} accelerator")

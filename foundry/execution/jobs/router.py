@@ -43,12 +43,12 @@ def _submissions(request: Request, db: Db) -> Submissions:
     )
 
 
-def _logs(request: Request) -> JobLogs:
+def _open_logs(request: Request) -> JobLogs:
     state = request.app.state
     return JobLogs(state.database, state.objects, request.state.principal)
 
 
-LogsDep = Annotated[JobLogs, Depends(_logs)]
+LogsDep = Annotated[JobLogs, Depends(_open_logs)]
 JobsDep = Annotated[Jobs, Depends(_jobs)]
 SubmissionsDep = Annotated[Submissions, Depends(_submissions)]
 _READ = [Depends(require_permission("jobs:read"))]

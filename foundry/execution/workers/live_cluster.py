@@ -27,11 +27,11 @@ class RayCluster:
     """Implements the control plane's `LiveCluster`: the nodes of this Ray cluster."""
 
     async def describe(self) -> ClusterSpec:
-        return await asyncio.to_thread(_described)
+        return await asyncio.to_thread(_describe_cluster)
 
     async def probe_cpu(self) -> Gpu:
         """On a node without accelerators, with all its cores; one that computes measures less."""
-        threads = dict.fromkeys(_THREADS, str(await asyncio.to_thread(_cores)))
+        threads = dict.fromkeys(_THREADS, str(await asyncio.to_thread(_count_cores)))
         options: dict[str, Any] = {
             "num_cpus": 0,
             "max_retries": 0,
@@ -48,7 +48,7 @@ class RayCluster:
         return found
 
 
-def accelerators(resources: Mapping[str, float]) -> dict[str, str]:
+def map_accelerators(resources: Mapping[str, float]) -> dict[str, str]:
     """From catalogue id to Ray's accelerator type, of the cluster's resources."""
     from foundry.engines.budsim.catalogue import Catalogue
 
@@ -62,7 +62,7 @@ def _cpu_nodes() -> list[dict[str, Any]]:
     return [node for node in nodes if not _DEVICES & node["Resources"].keys()] or nodes
 
 
-def _cores() -> int:
+def _count_cores() -> int:
     return int(min(node["Resources"].get("CPU", 1.0) for node in _cpu_nodes()))
 
 
@@ -70,7 +70,7 @@ def _on_cpu_node() -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(_cpu_nodes()[0]["NodeID"], soft=True)
 
 
-def _described() -> ClusterSpec:
+def _describe_cluster() -> ClusterSpec:
     from foundry.engines.budsim.catalogue import Catalogue
     from foundry.engines.budsim.discovery import cluster_spec
 

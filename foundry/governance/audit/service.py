@@ -32,7 +32,11 @@ class AuditTrail:
         after: dict[str, object] | None = None,
         reason: str | None = None,
     ) -> None:
-        """Args: action: `resource.verb`, like `alias.set`."""
+        """Add an event to the audit.
+
+        Args:
+            action: `resource.verb`, like `alias.set`.
+        """
         await self._events.add(
             AuditEvent(
                 tenant_id=self._actor.tenant_id,

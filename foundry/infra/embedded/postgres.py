@@ -106,7 +106,7 @@ def start(
             _launch_anew(home, environment, keep_rules=keep_rules)
         _prepare_database(home)
         if found and not keep_rules and _write_rules(home):
-            execute(home, "SELECT pg_reload_conf()")
+            execute_sql(home, "SELECT pg_reload_conf()")
         started = find_running_pid(home)
     if started is None:
         raise Unavailable(f"PostgreSQL stopped right after its start: see {log_file(home)}")
@@ -276,9 +276,9 @@ def _prepare_database(home: Path) -> None:
     query = f"SELECT 1 FROM pg_database WHERE datname = '{_DATABASE}'"
     roles = Path(__file__).with_name("roles.sql").read_text()
     try:
-        if not execute(home, query, database="postgres").strip():
-            execute(home, f"CREATE DATABASE {_DATABASE}", database="postgres")
-        execute(home, f"{roles};\n{build_password_statements(home, _WITH_PASSWORD)}")
+        if not execute_sql(home, query, database="postgres").strip():
+            execute_sql(home, f"CREATE DATABASE {_DATABASE}", database="postgres")
+        execute_sql(home, f"{roles};\n{build_password_statements(home, _WITH_PASSWORD)}")
     except subprocess.CalledProcessError as error:
         raise _explain_failure(home, str(error.stdout)) from error
     except subprocess.TimeoutExpired as error:
@@ -292,7 +292,7 @@ def _write_rules(home: Path) -> bool:
     return write_rules(data_dir(home), Role.ADMIN, account.pw_name)
 
 
-def execute(home: Path, script: str, database: str = _DATABASE) -> str:
+def execute_sql(home: Path, script: str, database: str = _DATABASE) -> str:
     """Run SQL as the server's administrator. Returns values, `|` between columns, a row a line.
 
     Raises:

@@ -101,7 +101,7 @@ def _carry_out(settings: Settings, approved: Plan | None, progress: Progress) ->
         # Everything that may fail comes before anything is stopped.
         if settings.ray.address is None:
             require_ports(settings, state.environment)
-        starter.bootstrap(starter.start_postgres(state, keep_rules=True))
+        starter.bootstrap_database(starter.start_postgres(state, keep_rules=True))
         # Of another's cluster nothing bears our mark; a local Ray that it takes the place of does.
         stop_processes(list_all_but_postgres(settings.home), STOP_GRACE_S)
     return starter.start(migrate=True, redeploy=bool(plan.restarts))

@@ -27,9 +27,12 @@ def digest_stack(settings: Settings, key: bytes) -> dict[str, str]:
     secret = secret_variables(settings) & wanted.keys()
     return {
         "code": _digest_code(),
-        "settings": _keyed(key, json.dumps(wanted, sort_keys=True)),
+        "settings": _digest_under_key(key, json.dumps(wanted, sort_keys=True)),
         # One each, so that a changed one can be named.
-        **{name: _keyed(key, json.dumps([name, wanted[name]])) for name in sorted(secret)},
+        **{
+            name: _digest_under_key(key, json.dumps([name, wanted[name]]))
+            for name in sorted(secret)
+        },
     }
 
 
@@ -39,7 +42,7 @@ def version_of(digests: Mapping[str, str]) -> str:
     return hashlib.sha256(together.encode()).hexdigest()[:24]
 
 
-def _keyed(key: bytes, text: str) -> str:
+def _digest_under_key(key: bytes, text: str) -> str:
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
 

@@ -58,7 +58,7 @@ class Starter:
         # What of an older release still runs may know no password; `up` has ended all of it.
         state = self.start_postgres(state, keep_rules=not migrate)
         if migrate:
-            self.bootstrap(state)
+            self.bootstrap_database(state)
         if head is not None:
             ray.wait_ready(
                 settings, head, lambda waited: self._progress(f"Ray starts, {waited:.0f} s")
@@ -87,7 +87,7 @@ class Starter:
         save_state(settings.home, state)
         return state
 
-    def bootstrap(self, state: StackState) -> None:
+    def bootstrap_database(self, state: StackState) -> None:
         """Apply migrations, and write the first key if this call made it."""
         settings = self._settings
         self._progress("applying migrations")

@@ -97,11 +97,11 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(FoundryError)
     async def on_foundry_error(request: Request, error: FoundryError) -> JSONResponse:
-        return _answer(request, error)
+        return _answer_error(request, error)
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return _answer(request, _to_invalid_request(error))
+        return _answer_error(request, _to_invalid_request(error))
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:
@@ -117,7 +117,7 @@ def install_error_handlers(app: FastAPI) -> None:
         return response
 
 
-def _answer(request: Request, error: FoundryError) -> JSONResponse:
+def _answer_error(request: Request, error: FoundryError) -> JSONResponse:
     note_error(request.scope, error)
     return error_response(error)
 
@@ -141,11 +141,11 @@ def _answer_framework_error(request: Request, error: HTTPException) -> JSONRespo
     """An error that the framework found, by its status: its own words are left out."""
     where = f"{request.method} {request.url.path}"
     if error.status_code == 404:
-        return _answer(request, NotFound(f"no such route: {where}"))
+        return _answer_error(request, NotFound(f"no such route: {where}"))
     if error.status_code == 405:
         body = error_body(InvalidRequest(f"not allowed: {where}"))
         body["error"] |= {"code": "method_not_allowed"}
         return JSONResponse(body, status_code=405, headers=dict(error.headers or {}))
     if error.status_code < 500:
-        return _answer(request, InvalidRequest("the body cannot be read: send JSON in UTF-8"))
-    return _answer(request, FoundryError(f"{where} cannot be answered now; retry later"))
+        return _answer_error(request, InvalidRequest("the body cannot be read: send JSON in UTF-8"))
+    return _answer_error(request, FoundryError(f"{where} cannot be answered now; retry later"))

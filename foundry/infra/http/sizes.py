@@ -108,7 +108,7 @@ class _CountedBody:
         self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def counted() -> Message:
+        async def receive_counted() -> Message:
             message = await self._receive_in_time(receive)
             if message["type"] == "http.request":
                 self._count_part(message.get("body", b""))
@@ -116,13 +116,13 @@ class _CountedBody:
                     raise self._refusal
             return message
 
-        async def guarded(message: Message) -> None:
+        async def send_unless_refused(message: Message) -> None:
             if self._refusal is None:
                 self._started = True
                 await send(message)
 
         try:
-            await self._app(scope, counted, guarded)
+            await self._app(scope, receive_counted, send_unless_refused)
         except FoundryError as error:
             if error is not self._refusal:
                 raise

@@ -81,7 +81,11 @@ class EngineCheck:
         hardware: LiveHardware | None = None,
         shapes: ModelShapes | None = None,
     ) -> None:
-        """Args: hardware, shapes: None: only what holds everywhere is checked."""
+        """Remember whom to ask.
+
+        Args:
+            hardware, shapes: None: only what holds everywhere is checked.
+        """
         self._rules = rules or VllmRules()
         self._hardware = hardware
         self._shapes = shapes

@@ -62,7 +62,11 @@ class Endpoints:
         learnt: CurrentLearnt = learn_nothing,
         check: EngineCheck | None = None,
     ) -> None:
-        """Args: check: of configurations; None: only of what holds everywhere."""
+        """Remember whose endpoints these are.
+
+        Args:
+            check: of configurations; None: only of what holds everywhere.
+        """
         self._db = db
         self._learnt = learnt
         self._engine_check = check or EngineCheck()
@@ -140,7 +144,7 @@ class Endpoints:
         planned = await plan_deploy(self._db, self._principal, endpoint, reviewed, self._learnt)
         if planned is None and endpoint.state in STARTING | SERVING:
             return endpoint
-        prediction = await self._prediction(endpoint, planned)
+        prediction = await self._choose_prediction(endpoint, planned)
         config = planned.config if planned is not None else endpoint.config
         endpoint = await self._begin(endpoint, config, prediction, "deploy")
         if planned is not None:
@@ -162,7 +166,7 @@ class Endpoints:
         revision = await self._revision(endpoint, number)
         if endpoint.serving_revision == number and endpoint.desired == "running":
             return await self._stay(endpoint, number)
-        prediction = await self._predicted(endpoint, number)
+        prediction = await self._find_prediction(endpoint, number)
         config = {**revision.config, "replicas": revision.replicas}
         if revision.config.get("replicas", 1) == revision.replicas:
             config = revision.config
@@ -331,15 +335,15 @@ class Endpoints:
             )
         return revision
 
-    async def _prediction(
+    async def _choose_prediction(
         self, endpoint: Endpoint, planned: PlannedDeploy | None
     ) -> Approved | None:
         """Of the next revision: an unchanged configuration keeps what was predicted of it."""
         if planned is not None:
             return planned.prediction
-        return await self._predicted(endpoint, endpoint.revision)
+        return await self._find_prediction(endpoint, endpoint.revision)
 
-    async def _predicted(self, endpoint: Endpoint, number: int) -> Approved | None:
+    async def _find_prediction(self, endpoint: Endpoint, number: int) -> Approved | None:
         row = await find_prediction(self._db, endpoint.id, number)
         if row is None:
             return None

@@ -116,7 +116,7 @@ async def record_change(
             await rows.write(revision, each)
         await _write(db, endpoint, change)
         if change.state != old or change.serving != before.serving:
-            await _audit(db, before, change)
+            await _record_audit(db, before, change)
         return True
 
 
@@ -143,7 +143,7 @@ def _scaled(revision: EndpointRevision) -> dict[str, object]:
     return {} if same else {"replicas": revision.replicas}
 
 
-async def _audit(db: AsyncSession, before: EndpointSnapshot, change: EndpointChange) -> None:
+async def _record_audit(db: AsyncSession, before: EndpointSnapshot, change: EndpointChange) -> None:
     await AuditTrail(db, _supervisor(before), "").record(
         "endpoint.state",
         "endpoint",

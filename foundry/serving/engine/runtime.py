@@ -61,7 +61,11 @@ class VllmRules:
     """vLLM's side of `RuntimeRules`."""
 
     def __init__(self, serving: ServingSettings | None = None) -> None:
-        """Args: serving: what holds where a configuration says nothing; None: the defaults."""
+        """Remember the defaults.
+
+        Args:
+            serving: what holds where a configuration says nothing; None: as shipped.
+        """
         self._serving = serving or ServingSettings()
 
     def supports(

@@ -125,7 +125,11 @@ class Statistics:
     def answered(
         self, input_tokens: int, output_tokens: int, ttft_s: float | None, duration_s: float
     ) -> None:
-        """Args: ttft_s: None where the answer was not streamed."""
+        """Count a request that was answered.
+
+        Args:
+            ttft_s: None where the answer was not streamed.
+        """
         self.requests += 1
         self.input_total += input_tokens
         self.output_total += output_tokens

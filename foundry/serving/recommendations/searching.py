@@ -46,7 +46,11 @@ class Meter(Protocol):
     """Counts what budsim does."""
 
     def count_search(self, seconds: float, outcome: str) -> None:
-        """Args: outcome: `done`, or the code of an error."""
+        """A search has ended.
+
+        Args:
+            outcome: `done`, or the code of an error.
+        """
 
     def count_predictions(self, count: int) -> None:
         """So many configurations were asked about by name."""

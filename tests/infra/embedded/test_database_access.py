@@ -93,7 +93,7 @@ def old_home() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="fdry-test-"))
     postgres.start(folder)
     for role in _ROLES:
-        postgres.execute(folder, f"ALTER ROLE {role} PASSWORD NULL")
+        postgres.execute_sql(folder, f"ALTER ROLE {role} PASSWORD NULL")
         secret_file(folder, role).unlink()
     postgres.stop(folder)
     (postgres.data_dir(folder) / "pg_hba.conf").write_text(_TRUST)
@@ -132,7 +132,7 @@ async def test_a_role_gets_in_by_its_own_password_only(home: Path, role: Role) -
 
 @pytest.mark.postgres
 async def test_the_administrator_gets_in_from_the_servers_account_only(home: Path) -> None:
-    assert postgres.execute(home, "SELECT current_user") == "foundry\n"
+    assert postgres.execute_sql(home, "SELECT current_user") == "foundry\n"
     if os.geteuid() != 0:
         pytest.skip("here the server runs under this very account, which peer lets in")
     with pytest.raises(DatabaseUnavailable):
@@ -141,7 +141,7 @@ async def test_the_administrator_gets_in_from_the_servers_account_only(home: Pat
 
 @pytest.mark.postgres
 def test_nothing_but_its_file_holds_a_secret(home: Path) -> None:
-    stored = postgres.execute(
+    stored = postgres.execute_sql(
         home, "SELECT rolname, rolpassword FROM pg_authid WHERE rolname LIKE 'foundry\\_%'"
     )
     kept = [secret_file(home, role) for role in _ROLES]

@@ -4,7 +4,7 @@ import pytest
 
 from foundry.config import ServingSettings
 from foundry.errors import InvalidConfiguration
-from foundry.execution.workers.live_cluster import accelerators
+from foundry.execution.workers.live_cluster import map_accelerators
 from foundry.serving.engine.hardware import Hardware, Node
 from foundry.serving.engine.options import EngineOptions, serving_of
 from foundry.serving.engine.runtime import VllmRules, fits_beside
@@ -131,8 +131,8 @@ def test_an_update_surges_only_where_both_engines_have_room(
 
 def test_an_engine_runs_on_the_accelerator_that_was_recommended() -> None:
     options = EngineOptions.of(ENDPOINT_CONFIG)
-    here = accelerators({"CPU": 8.0, "GPU": 4.0, "accelerator_type:L40S": 1.0})
+    here = map_accelerators({"CPU": 8.0, "GPU": 4.0, "accelerator_type:L40S": 1.0})
     assert options.accelerator(here) == "L40S"
     assert EngineOptions().accelerator(here) is None
-    elsewhere = accelerators({"accelerator_type:H100": 1.0, "accelerator_type:X9": 1.0})
+    elsewhere = map_accelerators({"accelerator_type:H100": 1.0, "accelerator_type:X9": 1.0})
     assert elsewhere == {"nvidia-h100-80gb": "H100"}

@@ -65,10 +65,10 @@ class PartRepairer:
         except Exception as error:  # noqa: BLE001 - what escaped would be tried without a pause
             pause = self._watch.note_repair(due, self._clock())
             said = error.message if isinstance(error, FoundryError) else repr(error)
-            _tell(self._record, reason, f"not repaired, next try in {pause:.0f} s: {said}")
+            _record_repair(self._record, reason, f"not repaired, next try in {pause:.0f} s: {said}")
             return
         self._watch.note_repair(due, self._clock())
-        _tell(self._record, reason, "repaired")
+        _record_repair(self._record, reason, "repaired")
 
 
 class FreezeKiller:
@@ -95,11 +95,13 @@ class FreezeKiller:
     def take_turn(self) -> None:
         """One look and the kills that follow from it."""
         for pid, name in self._watch.choose_kills(self._look(), self._clock()):
-            _tell(self._record, f"{name} (pid {pid}) was stopped and answered nobody", "killed it")
+            _record_repair(
+                self._record, f"{name} (pid {pid}) was stopped and answered nobody", "killed it"
+            )
             self._kill(pid)
 
 
-def _tell(record: Record, reason: str, outcome: str) -> None:
+def _record_repair(record: Record, reason: str, outcome: str) -> None:
     log.warning("%s: %s", reason, outcome)
     with suppress(OSError):
         record(Repair(reason, outcome, time.time()))
