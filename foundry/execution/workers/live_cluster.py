@@ -15,6 +15,7 @@ from foundry.engines.budsim.catalogue import Gpu
 from foundry.engines.budsim.probe import probe_cpu
 from foundry.engines.budsim.request import ClusterSpec, NodeGroup
 from foundry.errors import InvalidRequest, Unavailable
+from foundry.execution.workers.ray_threads import call_ray
 
 TYPE_PREFIX = "accelerator_type:"
 _DEVICES = {"GPU", "HPU", "NPU", "TPU"}
@@ -27,16 +28,16 @@ class RayCluster:
     """Implements the control plane's `LiveCluster`: the nodes of this Ray cluster."""
 
     async def describe(self) -> ClusterSpec:
-        return await asyncio.to_thread(_describe_cluster)
+        return await call_ray(_describe_cluster)
 
     async def probe_cpu(self) -> Gpu:
         """On a node without accelerators, with all its cores; one that computes measures less."""
-        threads = dict.fromkeys(_THREADS, str(await asyncio.to_thread(_count_cores)))
+        threads = dict.fromkeys(_THREADS, str(await call_ray(_count_cores)))
         options: dict[str, Any] = {
             "num_cpus": 0,
             "max_retries": 0,
             "runtime_env": {"env_vars": threads},
-            "scheduling_strategy": await asyncio.to_thread(_on_cpu_node),
+            "scheduling_strategy": await call_ray(_on_cpu_node),
         }
         task = ray.remote(**options)(probe_cpu).remote(_PROBE_S)
         try:
@@ -86,7 +87,8 @@ def one_group_each(found: ClusterSpec) -> ClusterSpec:
     """Keep one group for each kind of accelerator.
 
     Of nodes that are used in part only the largest equal group: a question names each kind of
-    accelerator once."""
+    accelerator once.
+    """
     largest: dict[str, NodeGroup] = {}
     for group in found.groups:
         kept = largest.setdefault(group.gpu, group)

@@ -1,17 +1,34 @@
 """Blocking calls of Ray from a driver's event loop, which renews the lease meanwhile."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import ray
 
 from foundry.errors import Unavailable
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 # Ray's control service answers in milliseconds; while it restarts, its clients wait for it.
 CALL_DEADLINE_S = 60.0
+
+
+def kill_actor(actor: Any) -> None:
+    """End an actor without waiting for Ray, which may be restarting; the job's end ends it too."""
+
+    def kill() -> None:
+        try:
+            ray.kill(actor)
+        except Exception:
+            # Nobody waits for the outcome: whatever Ray raises ends this thread only.
+            log.warning("an actor could not be killed", exc_info=True)
+
+    threading.Thread(target=kill, name="ray-kill", daemon=True).start()
 
 
 async def call_ray(call: Callable[[], T], *, deadline_s: float = CALL_DEADLINE_S) -> T:

@@ -8,7 +8,7 @@ import pytest
 from foundry.errors import ResourceExhausted, Unavailable
 from foundry.execution.jobs.placement import Needs
 from foundry.execution.workers import single
-from foundry.execution.workers.ray_threads import call_ray
+from foundry.execution.workers.ray_threads import call_ray, kill_actor
 
 
 async def test_an_answer_and_an_error_are_handed_on() -> None:
@@ -53,3 +53,18 @@ async def test_a_worker_that_fits_nowhere_is_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 1})
     with pytest.raises(ResourceExhausted, match="no 2 CPU for a worker: add a node"):
         await single._choose_accelerator(Needs(cpus=2))
+
+
+async def test_an_actor_is_killed_without_waiting_for_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    thawed, killed = threading.Event(), threading.Event()
+
+    def kill(actor: str) -> None:
+        thawed.wait()
+        killed.set()
+        raise ConnectionError("the control service restarts")
+
+    monkeypatch.setattr("foundry.execution.workers.ray_threads.ray.kill", kill)
+    kill_actor("member")
+    assert not killed.is_set()
+    thawed.set()
+    assert await asyncio.to_thread(killed.wait, 10)

@@ -39,7 +39,7 @@ from foundry.execution.workers.diloco.parties import MemberHandle, RoundLog
 from foundry.execution.workers.diloco.worker import STATUS_GROUP, DilocoWorker, Storage, Whereabouts
 from foundry.execution.workers.messages import Publication, Published
 from foundry.execution.workers.naming import ACTOR_NAMESPACE, actor_name
-from foundry.execution.workers.ray_threads import call_ray
+from foundry.execution.workers.ray_threads import call_ray, kill_actor
 
 T = TypeVar("T")
 
@@ -166,7 +166,7 @@ class RaySpawner:
             where = await _answer(name, actor.whereabouts.remote())
         except BaseException:
             # Also when the fleet is ended while this one still waits for room.
-            ray.kill(actor)
+            kill_actor(actor)
             raise
         return RayMember(name, actor, where, await self._count_threads(where.node_id))
 
@@ -248,7 +248,7 @@ class RayMember:
         return answer
 
     def kill(self) -> None:
-        ray.kill(self._actor)
+        kill_actor(self._actor)
 
     # Ray's handles are untyped: what a method of the actor returns, the caller knows.
     async def _ask(self, method: Any, *arguments: object, **more: object) -> Any:
