@@ -19,6 +19,7 @@ from foundry.supervisor.ray_nodes import RayNodes
 _PERIOD_S = 300.0
 # They are rare, and listing a million objects takes minutes.
 _ORPHAN_PERIOD_S = 6 * 3600.0
+_ORPHAN_DEADLINE_S = 3600.0
 
 
 def collecting_chores(settings: Settings, database: Database, calls: RayCalls) -> list[Chore]:
@@ -35,10 +36,12 @@ def collecting_chores(settings: Settings, database: Database, calls: RayCalls) -
             "logs/": partial(list_known_objects, database),
             STORAGE: partial(list_known_states, database),
         },
+        judged=("blobs/", "datasets/"),
+        read_owner=database.read_identity,
     )
     return [
         Chore("job leftovers", jobs.collect, _PERIOD_S),
         Chore("blobs", lambda: collect_blobs(database, objects), _PERIOD_S),
         Chore("node caches", NodeCollector(database, nodes).clean_nodes, _PERIOD_S),
-        Chore("orphan objects", orphans.collect, _ORPHAN_PERIOD_S),
+        Chore("orphan objects", orphans.collect, _ORPHAN_PERIOD_S, _ORPHAN_DEADLINE_S),
     ]

@@ -237,6 +237,17 @@ class Database:
         async with self.begin() as session:
             await session.execute(text("SELECT 1"))
 
+    async def read_identity(self) -> str:
+        """Name this database: another server's, or one restored from a dump, has another name."""
+        async with self.begin() as session:
+            found = await session.execute(
+                text(
+                    "SELECT (SELECT system_identifier FROM pg_control_system()) || '/' || oid "
+                    "FROM pg_database WHERE datname = current_database()"
+                )
+            )
+            return str(found.scalar_one())
+
     async def close(self) -> None:
         await self._engine.dispose()
 

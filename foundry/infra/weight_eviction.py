@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from foundry.infra.weights import IN_USE_S, try_lock_digest
+from foundry.infra.weights import IN_USE_S, is_digest, try_lock_digest
 
 _PARTIAL, _DELETED = ".partial", ".deleted"
 
@@ -40,7 +40,8 @@ def list_entries(cache: Path) -> list[CacheEntry]:
     """The complete directories; one that goes meanwhile is left out."""
     entries = []
     for path in sorted(cache.iterdir()):
-        if path.name.startswith(".") or not path.is_dir():
+        # An engine's own cache lies beside them and is not ours to remove.
+        if not is_digest(path.name) or not path.is_dir():
             continue
         try:
             size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

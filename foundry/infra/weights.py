@@ -1,10 +1,11 @@
 """Verified local copies of versions' files, shared by every process of a node.
 
 A directory's modification time says when it was last used: access times are off on many disks. Who
-uses, fetches or evicts a digest holds its lock file, so nobody is given a directory that is going.
+fetches or evicts a digest holds its lock file alone, who reads it shares the lock, so nobody is
+given a directory that is going, and none goes that a process keeps.
 
     <digest>/              complete
-    .<digest>.lock         held while it is fetched, handed out or evicted
+    .<digest>.lock         shared while it is handed out or kept; exclusive to fetch or evict it
     .<digest>.partial/     being fetched, or left by a process that was killed
     .<digest>.deleted/     being evicted, or left by a process that was killed
 """
@@ -15,8 +16,8 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from foundry.errors import InvalidArtifact
@@ -30,6 +31,10 @@ _CHUNK_BYTES = 1 << 20
 _LOCK_POLL_S = 0.1
 
 
+# Lock files of directories that this process keeps; the kernel closes them with it.
+_KEPT: dict[Path, int] = {}
+
+
 class WeightCache:
     """Directories named by digest: complete and verified, or absent."""
 
@@ -37,37 +42,52 @@ class WeightCache:
         self._objects = objects
         self._root = root
 
-    async def ensure(self, digest: str, files: Sequence[FileRef]) -> Path:
+    async def ensure(self, digest: str, files: Sequence[FileRef], *, keep: bool = False) -> Path:
         """The directory with exactly `files`, fetched once per node.
 
         Args:
             digest: of the version; sha256, lower-case hex.
+            keep: it is not evicted as long as this process lives: for what is read hours later.
 
         Raises:
             InvalidArtifact: a file is not what its digest says; nothing is kept.
             NotFound: the object store lacks a file.
             DiskFull: no space; nothing is kept.
         """
-        if not _DIGEST.fullmatch(digest):
+        if not is_digest(digest):
             raise InvalidArtifact(f"{digest!r} is not a sha256 digest")
         target = self._root / digest
         self._root.mkdir(parents=True, exist_ok=True)
-        async with self._hold_digest(digest):
-            if not target.is_dir():
-                await self._fetch(digest, files, target)
+        # A file lock, because replicas of one node are separate processes.
+        while True:
+            if await self._try_ensure(digest, files, target, keep=keep):
+                return target
+            await asyncio.sleep(_LOCK_POLL_S)
+
+    async def _try_ensure(
+        self, digest: str, files: Sequence[FileRef], target: Path, *, keep: bool
+    ) -> bool:
+        """Whether the directory is there now; False: another process fetches or evicts it."""
+        handle = os.open(self._root / f".{digest}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        kept = False
+        try:
+            if not (_try_flock(handle, fcntl.LOCK_SH) and _is_complete(target)):
+                # Two that share the lock would wait for each other.
+                fcntl.flock(handle, fcntl.LOCK_UN)
+                if not _try_flock(handle, fcntl.LOCK_EX):
+                    return False
+                if not _is_complete(target):
+                    await self._fetch(digest, files, target)
             # For the evictor; a fetch may have taken longer than what it calls young.
             os.utime(target)
-        return target
-
-    @asynccontextmanager
-    async def _hold_digest(self, digest: str) -> AsyncIterator[None]:
-        """A file lock, because replicas of one node are separate processes."""
-        while True:
-            with try_lock_digest(self._root, digest) as locked:
-                if locked:
-                    yield
-                    return
-            await asyncio.sleep(_LOCK_POLL_S)
+            if keep and target not in _KEPT:
+                # Between the two locks the evictor finds a directory that was just used.
+                fcntl.flock(handle, fcntl.LOCK_SH)
+                _KEPT[target], kept = handle, True
+            return True
+        finally:
+            if not kept:
+                os.close(handle)
 
     async def _fetch(self, digest: str, files: Sequence[FileRef], target: Path) -> None:
         partial = self._root / f".{digest}.partial"
@@ -107,15 +127,26 @@ def try_lock_digest(root: Path, digest: str) -> Iterator[bool]:
     """Hold the lock of a digest, if nobody else does. Yields whether it is held."""
     handle = os.open(root / f".{digest}.lock", os.O_CREAT | os.O_RDWR, 0o600)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        yield False
-        return
-    try:
-        yield True
+        yield _try_flock(handle, fcntl.LOCK_EX)
     finally:
         os.close(handle)
+
+
+def _try_flock(handle: int, how: int) -> bool:
+    try:
+        fcntl.flock(handle, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_complete(target: Path) -> bool:
+    return target.is_dir()
+
+
+def is_digest(name: str) -> bool:
+    """Whether a directory of that name is one of the cache's; others may lie beside them."""
+    return _DIGEST.fullmatch(name) is not None
 
 
 def _flush_and_hash(path: Path) -> tuple[int, str]:

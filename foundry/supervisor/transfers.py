@@ -5,6 +5,7 @@ is, another one reads from the cache's folder.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -23,6 +24,8 @@ from foundry.supervisor.ray_calls import RayCalls
 
 # What an engine fetches by itself where Ray places it elsewhere.
 _MAX_NODES = 16
+# An endpoint that is fetched for asks every second or so.
+_FORGOTTEN_S = 60.0
 # Holds nothing: the engine's share of the node is reserved by its replica.
 _OPTIONS: dict[str, Any] = {"num_cpus": 0, "max_retries": 2}
 
@@ -41,11 +44,13 @@ class _Fetch:
     Attributes:
         tasks: one a node.
         measured: the tasks that last read the progress.
+        looked_at: when somebody last asked how far it is.
     """
 
     tasks: list[Any]
     nodes: list[str]
     measured: list[Any]
+    looked_at: float
     bytes_done: int = 0
     bytes_total: int = 0
 
@@ -53,8 +58,9 @@ class _Fetch:
 class RayTransfers:
     """Implements `Transfers`. A new supervisor starts new tasks, which find what is there."""
 
-    def __init__(self, calls: RayCalls) -> None:
+    def __init__(self, calls: RayCalls, clock: Callable[[], float] = time.monotonic) -> None:
         self._calls = calls
+        self._clock = clock
         self._fetches: dict[UUID, _Fetch] = {}
 
     async def continue_fetch(self, version_id: UUID, nodes: int) -> Transfer:
@@ -67,9 +73,12 @@ class RayTransfers:
         fault: list[FoundryError] = []
 
         def look() -> Transfer:
+            now = self._clock()
+            self._drop_forgotten(now)
             fetch = self._fetches.get(version_id)
             if fetch is None:
-                fetch = self._fetches[version_id] = _begin(version_id, nodes)
+                fetch = self._fetches[version_id] = _begin(version_id, nodes, now)
+            fetch.looked_at = now
             try:
                 return self._progress(version_id, fetch)
             except RayError as error:
@@ -84,6 +93,14 @@ class RayTransfers:
         if fault:
             raise fault[0]
         return found
+
+    def _drop_forgotten(self, now: float) -> None:
+        """End what nobody waits for any more: its error would be another deploy's, much later."""
+        for version_id, fetch in list(self._fetches.items()):
+            if now - fetch.looked_at > _FORGOTTEN_S:
+                del self._fetches[version_id]
+                for task in fetch.tasks:
+                    ray.cancel(task, force=True)
 
     def _progress(self, version_id: UUID, fetch: _Fetch) -> Transfer:
         done, waiting = ray.wait(fetch.tasks, num_returns=len(fetch.tasks), timeout=0.5)
@@ -100,12 +117,12 @@ class RayTransfers:
         return Transfer(done=False, bytes_done=fetch.bytes_done, bytes_total=fetch.bytes_total)
 
 
-def _begin(version_id: UUID, wanted: int) -> _Fetch:
+def _begin(version_id: UUID, wanted: int, now: float) -> _Fetch:
     alive = [node for node in ray.nodes() if node["Alive"]]
     # Nodes with accelerators first: that is where engines go.
     alive.sort(key=lambda node: -node["Resources"].get("GPU", 0.0))
     nodes = [node["NodeID"] for node in alive[: min(wanted, _MAX_NODES)]]
-    return _Fetch(_on_each(nodes, fetch_weights, version_id), nodes, [])
+    return _Fetch(_on_each(nodes, fetch_weights, version_id), nodes, [], now)
 
 
 def _on_each(nodes: list[str], task: Callable[[str], object], version_id: UUID) -> list[Any]:

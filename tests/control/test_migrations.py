@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 import foundry
+from foundry.errors import Unavailable
 from foundry.infra.database import Base
 from foundry.infra.embedded.postgres import Role
 from foundry.infra.migrations import downgrade, upgrade
@@ -144,4 +145,50 @@ async def test_the_audit_trail_only_grows(postgres_server: Server, statement: st
         with pytest.raises(DBAPIError, match="append-only"):
             async with engine.begin() as connection:
                 await connection.execute(text(statement))
+        await engine.dispose()
+
+
+async def test_a_table_in_use_is_waited_for_with_a_limit(
+    postgres_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foundry.infra.migrations._LOCK_TIMEOUT_S", 1)
+    async with postgres_server.empty() as url:
+        await upgrade(url, "0008")
+        engine = create_async_engine(url, poolclass=NullPool)
+        async with engine.begin() as busy:
+            await busy.execute(text("SELECT count(*) FROM jobs"))
+            with pytest.raises(Unavailable, match="was in use for 1 s"):
+                await upgrade(url)
+        await upgrade(url)
+        await engine.dispose()
+
+
+async def test_the_release_that_still_runs_can_submit_jobs_after_the_migration(
+    postgres_server: Server,
+) -> None:
+    """It names none of the columns that came since."""
+    async with postgres_server.empty() as url:
+        await upgrade(url, "0008")
+        engine = create_async_engine(url, poolclass=NullPool)
+        async with engine.connect() as connection:
+            old = (
+                await connection.execute(
+                    text(
+                        "SELECT column_name FROM information_schema.columns "
+                        "WHERE table_name = 'jobs' AND is_nullable = 'NO'"
+                    )
+                )
+            ).scalars()
+            known = set(old)
+        await upgrade(url)
+        async with engine.connect() as connection:
+            demanded = (
+                await connection.execute(
+                    text(
+                        "SELECT column_name FROM information_schema.columns WHERE "
+                        "table_name = 'jobs' AND is_nullable = 'NO' AND column_default IS NULL"
+                    )
+                )
+            ).scalars()
+            assert set(demanded) <= known
         await engine.dispose()

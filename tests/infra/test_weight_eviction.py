@@ -1,7 +1,10 @@
 """What of a node's weight cache goes, and what stays."""
 
+import asyncio
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,3 +101,45 @@ async def test_use_counts_and_not_reading_or_the_age_of_files(tmp_path: Path) ->
     os.utime(used, (NOW, NOW))
     (used / "model").read_bytes()
     assert evict_weights(cache, 0, now) == [OLDER]
+
+
+_KEEPS = """
+import asyncio, sys
+from pathlib import Path
+from foundry.infra.directory_store import DirectoryStore
+from foundry.infra.weights import WeightCache
+
+root, digest = Path(sys.argv[1]), sys.argv[2]
+cache = WeightCache(DirectoryStore(root / "objects"), root / "cache")
+asyncio.run(cache.ensure(digest, [], keep=True))
+print("kept", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_a_process_keeps_stays_until_it_ends_and_others_may_use_it(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    folder = put(cache, OLD, 9)
+    command = [sys.executable, "-c", _KEEPS, str(tmp_path), OLD]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as keeps:
+        assert keeps.stdout is not None
+        assert keeps.stdin is not None
+        assert keeps.stdout.readline() == "kept\n"
+        assert (
+            asyncio.run(WeightCache(DirectoryStore(tmp_path / "objects"), cache).ensure(OLD, []))
+            == folder
+        )
+        os.utime(folder, (NOW - 9 * 3600, NOW - 9 * 3600))
+        assert evict_weights(cache, 0, NOW) == []
+        keeps.stdin.close()
+        assert keeps.wait(10) == 0
+    assert evict_weights(cache, 0, NOW) == [OLD]
+
+
+def test_what_is_no_version_is_left_alone(tmp_path: Path) -> None:
+    put(tmp_path, "vllm", 900, size=1000)
+    assert list_entries(tmp_path) == []
+    assert evict_weights(tmp_path, 0, NOW) == []
+    assert (tmp_path / "vllm" / "sub" / "model").is_file()

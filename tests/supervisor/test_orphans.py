@@ -1,5 +1,6 @@
 """Objects that no row knows, and those that one does."""
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -9,14 +10,14 @@ from foundry.catalog.datasets.content import list_known_files
 from foundry.catalog.registry.collecting import list_known_blobs
 from foundry.catalog.registry.domain import VersionSpec
 from foundry.catalog.registry.registrar import Registrar
-from foundry.errors import Unavailable
+from foundry.errors import Conflict, Unavailable
 from foundry.execution.fleets.service import FleetLog, list_known_states, storage_prefix
 from foundry.execution.jobs.leases import JobLease
 from foundry.execution.jobs.retention import list_known_objects
 from foundry.execution.workers.checkpoints import RemoteCheckpoints
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
-from foundry.supervisor.orphans import GRACE_S, OrphanCollector
+from foundry.supervisor.orphans import GRACE_S, OWNER_KEY, OrphanCollector
 from tests.catalog.datasets.test_service import add, source
 from tests.catalog.registry.files import base_dir
 from tests.execution.fleets.test_service import committed
@@ -27,7 +28,7 @@ NOW = 2_000_000_000.0
 
 
 class Store(DirectoryStore):
-    """Its objects are two days old, but those of `young` keys."""
+    """Its objects are older than the grace, but those of `young` keys."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -43,8 +44,80 @@ class Store(DirectoryStore):
         return {path.relative_to(self.root).as_posix() for path in files}
 
 
-async def test_what_nobody_knows_goes_after_a_day(tmp_path: Path) -> None:
+async def own(store: DirectoryStore) -> None:
+    await store.put_bytes(OWNER_KEY, b'{"database": "ours"}')
+
+
+async def read_owner() -> str:
+    return "ours"
+
+
+async def list_nothing(keys: object) -> set[str]:
+    return set()
+
+
+@pytest.mark.parametrize("owner", [b'{"database": "theirs"}', b"{", b"[]"])
+async def test_anothers_store_is_left_alone(tmp_path: Path, owner: bytes) -> None:
     store = Store(tmp_path)
+    await store.put_bytes(OWNER_KEY, owner)
+    await store.put_bytes("a/1", b"x")
+    store.age()
+    collector = OrphanCollector(store, {"a/": list_nothing}, ("a/",), read_owner, lambda: NOW)
+    with pytest.raises(Conflict, match="belongs to another database"):
+        await collector.collect()
+    assert store.keys() == {OWNER_KEY, "a/1"}
+
+
+async def test_a_store_that_nobody_marked_is_taken_only_if_it_is_known(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    await store.put_bytes("a/1", b"x")
+    store.age()
+    known: set[str] = set()
+
+    async def list_known(keys: object) -> set[str]:
+        return known
+
+    collector = OrphanCollector(store, {"a/": list_known}, ("a/",), read_owner, lambda: NOW)
+    with pytest.raises(Conflict, match="belongs to another database"):
+        await collector.collect()
+    known.add("a/1")
+    await collector.collect()
+    assert await store.get_bytes(OWNER_KEY) == b'{"database": "ours"}'
+    known.clear()
+    await collector.collect()
+    assert store.keys() == {OWNER_KEY}
+
+
+async def test_an_empty_store_is_taken(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    await OrphanCollector(store, {"a/": list_nothing}, ("a/",), read_owner).collect()
+    assert store.keys() == {OWNER_KEY}
+
+
+async def test_a_turn_that_was_cut_off_goes_on_behind_it(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    await own(store)
+    for key in ("a/1", "b/1"):
+        await store.put_bytes(key, b"x")
+    store.age()
+
+    async def hang(keys: object) -> set[str]:
+        await asyncio.Event().wait()
+        return set()
+
+    collector = OrphanCollector(
+        store, {"a/": hang, "b/": list_nothing}, ("a/",), read_owner, lambda: NOW
+    )
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await collector.collect()
+    assert store.keys() == {OWNER_KEY, "a/1"}
+
+
+async def test_what_nobody_knows_goes_after_a_week(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    await own(store)
     for key in ("a/known", "a/orphan", "a/young", "b/other"):
         await store.put_bytes(key, b"x")
     store.age("a/young")
@@ -53,14 +126,15 @@ async def test_what_nobody_knows_goes_after_a_day(tmp_path: Path) -> None:
         assert keys == ["a/known", "a/orphan"] or keys == ["a/orphan", "a/known"]
         return {"a/known"}
 
-    await OrphanCollector(store, {"a/": list_known}, clock=lambda: NOW).collect()
-    assert store.keys() == {"a/known", "a/young", "b/other"}
+    await OrphanCollector(store, {"a/": list_known}, ("a/",), read_owner, lambda: NOW).collect()
+    assert store.keys() == {OWNER_KEY, "a/known", "a/young", "b/other"}
 
 
 async def test_one_that_the_store_does_not_remove_keeps_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(tmp_path)
+    await own(store)
     for key in ("a/1", "a/2"):
         await store.put_bytes(key, b"x")
     store.age()
@@ -76,8 +150,8 @@ async def test_one_that_the_store_does_not_remove_keeps_no_other(
 
     monkeypatch.setattr(store, "delete", refuse)
     with pytest.raises(Unavailable, match="1 objects that nothing refers to"):
-        await OrphanCollector(store, {"a/": list_known}, clock=lambda: NOW).collect()
-    assert store.keys() == {"a/1"}
+        await OrphanCollector(store, {"a/": list_known}, ("a/",), read_owner, lambda: NOW).collect()
+    assert store.keys() == {OWNER_KEY, "a/1"}
 
 
 @pytest.mark.postgres
@@ -125,8 +199,13 @@ async def test_rows_know_their_objects(database: Database, tmp_path: Path) -> No
             "logs/": lambda keys: list_known_objects(database, keys),
             "fleets/": lambda keys: list_known_states(database, keys),
         },
+        judged=("blobs/", "datasets/"),
+        read_owner=database.read_identity,
         clock=lambda: NOW,
     )
+    # The first turn only takes the store.
     await collector.collect()
-    assert store.keys() == known
+    assert store.keys() == known | orphans | {OWNER_KEY}
+    await collector.collect()
+    assert store.keys() == known | {OWNER_KEY}
     assert len(known) == 3 + 2 + 1 + 3

@@ -8,7 +8,7 @@ import pytest
 import ray
 from ray.exceptions import NodeDiedError, RayError, RayTaskError, WorkerCrashedError
 
-from foundry.errors import InvalidArtifact, Unavailable
+from foundry.errors import DiskFull, InvalidArtifact, Unavailable
 from foundry.supervisor import transfers
 from foundry.supervisor.ports import Transfer
 from foundry.supervisor.ray_calls import RayCalls
@@ -23,11 +23,16 @@ class FakeRay:
 
     results: dict[str, Any] = field(default_factory=dict)
     begun: list[str] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
 
     def begin(self, nodes: list[str], task: Any, version_id: UUID) -> list[str]:
         names = [f"{task.__name__}@{node}" for node in nodes]
         self.begun += names
         return names
+
+    def cancel(self, task: str, *, force: bool) -> None:
+        assert force
+        self.cancelled.append(task)
 
     def nodes(self) -> list[dict[str, Any]]:
         gpus = {"cpu": 0.0, "gpu-a": 1.0, "gpu-b": 4.0}
@@ -51,7 +56,7 @@ class FakeRay:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     made = FakeRay()
-    for name in ("nodes", "wait", "get"):
+    for name in ("nodes", "wait", "get", "cancel"):
         monkeypatch.setattr(ray, name, getattr(made, name))
     monkeypatch.setattr(transfers, "_on_each", made.begin)
     return made
@@ -110,3 +115,26 @@ async def test_a_task_that_died_of_something_else_is_tried_again(
     fake.results["fetch_weights@gpu-b"] = None
     assert (await tasks.continue_fetch(VERSION, 1)).done
     assert fake.begun.count("fetch_weights@gpu-b") == 2
+
+
+async def test_what_nobody_waits_for_any_more_is_ended_and_its_error_is_nobodys(
+    fake: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    calls = RayCalls(timeout_s=20.0)
+    tasks = RayTransfers(calls, clock=lambda: now)
+    assert not (await tasks.continue_fetch(VERSION, 1)).done
+    # The endpoint was stopped, and the task met a full disk.
+    fake.results["fetch_weights@gpu-b"] = RayTaskError("fetch", "trace", DiskFull("no room"))
+    now += 60.1
+    begin = fake.begin
+
+    def begin_anew(nodes: list[str], task: Any, version_id: UUID) -> list[str]:
+        fake.results.clear()
+        return begin(nodes, task, version_id)
+
+    monkeypatch.setattr(transfers, "_on_each", begin_anew)
+    assert not (await tasks.continue_fetch(VERSION, 1)).done
+    assert fake.cancelled == ["fetch_weights@gpu-b"]
+    assert fake.begun.count("fetch_weights@gpu-b") == 2
+    calls.close()

@@ -72,6 +72,7 @@ class DatasetVersion(Base):
 
 class DatasetFile(Base):
     __tablename__ = "dataset_files"
+    __table_args__ = (Index("ix_dataset_files_object_key", "object_key"),)
 
     version_id: Mapped[UUID] = mapped_column(
         ForeignKey("dataset_versions.id", ondelete="RESTRICT"), primary_key=True

@@ -151,6 +151,7 @@ class Blob(Base):
             unique=True,
             postgresql_where=text("state = 'live'"),
         ),
+        Index("ix_blobs_object_key", "object_key"),
         Index(
             "ix_blobs_unused",
             "created_at",

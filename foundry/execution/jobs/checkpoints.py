@@ -17,6 +17,7 @@ class StoredCheckpoint:
 
     Attributes:
         size: bytes.
+        fence: of the attempt that wrote it.
         document: what is not a tensor, as JSON values.
     """
 
@@ -24,6 +25,7 @@ class StoredCheckpoint:
     sha256: str
     size: int
     document: Mapping[str, object]
+    fence: int
     id: UUID | None = None
 
 
@@ -34,19 +36,19 @@ class CheckpointLog:
         self._database = database
         self._job_id = job_id
 
-    async def add(self, fence: int, step: int, stored: StoredCheckpoint) -> None:
+    async def add(self, step: int, stored: StoredCheckpoint) -> None:
         """Make a checkpoint count.
 
         Raises:
             LeaseLost: another attempt has taken over; nothing counts.
         """
         async with self._database.begin() as db:
-            job = await renew_lease(db, self._job_id, fence)
+            job = await renew_lease(db, self._job_id, stored.fence)
             row = JobCheckpoint(
                 id=uuid7(),
                 job_id=job.id,
                 tenant_id=job.tenant_id,
-                fence=fence,
+                fence=stored.fence,
                 step=step,
                 object_key=stored.object_key,
                 sha256=stored.sha256,
@@ -58,7 +60,9 @@ class CheckpointLog:
     async def list_newest_first(self) -> Sequence[StoredCheckpoint]:
         async with self._database.begin() as db:
             return [
-                StoredCheckpoint(row.object_key, row.sha256, row.size, row.document, row.id)
+                StoredCheckpoint(
+                    row.object_key, row.sha256, row.size, row.document, row.fence, row.id
+                )
                 for row in await CheckpointRows(db, self._job_id).list_newest_first()
             ]
 

@@ -22,6 +22,8 @@ from foundry.infra.database import Database
 from foundry.infra.ids import uuid7
 from foundry.infra.objects import ObjectStore
 
+_LOST = "(the log up to here is not in the object store any more)\n"
+
 
 @dataclass(frozen=True, slots=True)
 class LogChunk:
@@ -49,7 +51,7 @@ class JobLogs:
         """Chunks with numbers above `after`, in order.
 
         Raises:
-            NotFound: there is no such job, or its log is lost.
+            NotFound: there is no such job.
         """
         async with self._database.begin() as db:
             rows = JobRows(db, self._principal.tenant_id, self._principal.project_id)
@@ -66,17 +68,17 @@ class JobLogs:
 
 
 async def read_archive(objects: ObjectStore, job: Job) -> list[LogChunk]:
-    """The archived part of a job's log; none if nothing is.
+    """The archived part of a job's log; none if nothing is, and a word in its place if it is lost.
 
-    Raises:
-        NotFound: the object store has lost it.
+    A store that was restored from a backup must keep neither the reader from what came later nor
+    the collector from its turns.
     """
     if job.log_key is None or job.log_seq == 0:
         return []
     try:
         data = await objects.get_bytes(job.log_key)
-    except NotFound as error:
-        raise NotFound(f"the log of job {job.id} is not in the object store any more") from error
+    except NotFound:
+        return [LogChunk(job.log_seq, _LOST, job.finished_at or job.created_at)]
     return await asyncio.to_thread(_decode, data)
 
 

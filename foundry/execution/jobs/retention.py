@@ -37,6 +37,13 @@ async def list_collectable_jobs(
         return list(await rows.list_collectable(succeeded_s, resumable_s, skipped, _BATCH))
 
 
+async def is_still_ended(database: Database, job: Job) -> bool:
+    """Whether the job is as it was listed: not resumed since."""
+    async with database.begin() as db:
+        found = await Leases(db).get(job.id)
+    return found is not None and found.state in ENDED and found.fence == job.fence
+
+
 async def mark_collected(database: Database, job: Job) -> None:
     """Nothing is left of the job but its rows."""
     async with database.begin() as db:

@@ -38,6 +38,7 @@ class Job(Base):
         Index(
             "ix_jobs_queue", text("priority DESC"), "id", postgresql_where=text("state = 'QUEUED'")
         ),
+        Index("ix_jobs_log_key", "log_key", postgresql_where=text("log_key IS NOT NULL")),
         Index("ix_jobs_uncollected", "finished_at", postgresql_where=text("collected_at IS NULL")),
         CheckConstraint(
             "state IN (" + ", ".join(f"'{state}'" for state in JobState) + ")", name="state"
@@ -75,8 +76,8 @@ class Job(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     log_key: Mapped[str | None] = mapped_column(Text)
-    log_seq: Mapped[int] = mapped_column(BigInteger, default=0)
-    log_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    log_seq: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
+    log_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
     collected_at: Mapped[datetime | None]
 
 
@@ -105,7 +106,10 @@ class JobCheckpoint(Base):
     """The state of a run after a step; the row is written last, so what it names is whole."""
 
     __tablename__ = "job_checkpoints"
-    __table_args__ = (Index("ix_job_checkpoints_newest", "job_id", "fence", "step"),)
+    __table_args__ = (
+        Index("ix_job_checkpoints_newest", "job_id", "fence", "step"),
+        Index("ix_job_checkpoints_object_key", "object_key"),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
     job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id"))

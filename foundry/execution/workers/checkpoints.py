@@ -58,9 +58,10 @@ class RemoteCheckpoints:
             await asyncio.to_thread(write_tensors, path, checkpoint.tensors)
             digest = await asyncio.to_thread(_sha256, path)
             await self._objects.put_file(key, path)
-            stored = StoredCheckpoint(key, digest, path.stat().st_size, asdict(checkpoint.state))
+            document = asdict(checkpoint.state)
+            stored = StoredCheckpoint(key, digest, path.stat().st_size, document, self._fence)
         try:
-            await self._log.add(self._fence, step, stored)
+            await self._log.add(step, stored)
         except FoundryError as error:
             # What a row may name all the same is left to the collector of orphans.
             if is_rolled_back(error):
@@ -87,9 +88,12 @@ class RemoteCheckpoints:
     async def prune(self, kept: int) -> bool:
         """Remove all but the newest; what cannot be removed now is found again next time.
 
+        A later attempt's are left alone: the job may have been resumed since this one ended.
+
         Returns whether the others are gone.
         """
-        stale = (await self._log.list_newest_first())[kept:]
+        newest_first = await self._log.list_newest_first()
+        stale = [each for each in newest_first if each.fence <= self._fence][kept:]
         try:
             for stored in stale:
                 await self._objects.delete(stored.object_key)

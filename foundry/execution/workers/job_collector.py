@@ -9,6 +9,7 @@ from foundry.errors import DatabaseUnavailable, Unavailable
 from foundry.execution.fleets.service import FleetLog, storage_prefix
 from foundry.execution.jobs.log_archive import archive_log
 from foundry.execution.jobs.retention import (
+    is_still_ended,
     list_collectable_jobs,
     list_unarchived_jobs,
     mark_collected,
@@ -92,6 +93,9 @@ class JobCollector:
         return failed
 
     async def _remove_checkpoints(self, job: Job) -> None:
+        # The page may be an hour old, and the job resumed: it still needs them.
+        if not await is_still_ended(self._database, job):
+            return
         checkpoints = RemoteCheckpoints(self._database, self._objects, job.id, job.fence)
         if not await checkpoints.prune(0):
             raise Unavailable("the object store does not remove its checkpoints")

@@ -39,7 +39,7 @@ class RayCluster:
             "runtime_env": {"env_vars": threads},
             "scheduling_strategy": await call_ray(_on_cpu_node),
         }
-        task = ray.remote(**options)(probe_cpu).remote(_PROBE_S)
+        task = await call_ray(lambda: ray.remote(**options)(probe_cpu).remote(_PROBE_S))
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT_S):
                 found: Gpu = await task

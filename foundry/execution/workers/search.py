@@ -13,6 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from foundry.config import load_settings
 from foundry.errors import EngineFailed, FoundryError
+from foundry.execution.workers.ray_threads import call_ray
 from foundry.infra.wiring import open_objects
 from foundry.serving.recommendations import numerics, trained
 from foundry.serving.recommendations.domain import Question
@@ -57,8 +58,13 @@ class RaySearcher:
 
         options: dict[str, Any] = {"num_cpus": 1, "max_retries": 2}
         search = ray.remote(**options)(archive)
-        parts = [search.remote(question, island) for island in islands(question.request)]
-        merged = ray.remote(**options)(answer).remote(question, *parts)
+
+        def submit() -> tuple[list[Any], Any]:
+            parts = [search.remote(question, island) for island in islands(question.request)]
+            return parts, ray.remote(**options)(answer).remote(question, *parts)
+
+        # A task that is new to the cluster is told to its control service first, which may be away.
+        parts, merged = await call_ray(submit)
         try:
             found: dict[str, object] = await merged
         except RayTaskError as error:

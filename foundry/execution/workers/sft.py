@@ -81,8 +81,8 @@ class SftWorker:
         """
         self._reports.append(Progress("fetching the base model and the dataset"))
         self._fetching = [task.base.digest, task.dataset.digest]
-        model_dir = await self._cache.ensure(task.base.digest, task.base.files)
-        data_dir = await self._cache.ensure(task.dataset.digest, task.dataset.files)
+        model_dir = await self._cache.ensure(task.base.digest, task.base.files, keep=True)
+        data_dir = await self._cache.ensure(task.dataset.digest, task.dataset.files, keep=True)
         self._fetching = []
         self._reports.append(Progress("preparing the data"))
         self._result = await asyncio.to_thread(self._train, task, model_dir, data_dir)

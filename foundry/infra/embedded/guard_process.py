@@ -27,7 +27,7 @@ from foundry.infra.embedded.health import Condition, PartStatus, inspect_parts
 from foundry.infra.embedded.home_lock import lock_home
 from foundry.infra.embedded.ports import is_listening
 from foundry.infra.embedded.processes import list_stack_processes
-from foundry.infra.embedded.state import load_state, stack_id
+from foundry.infra.embedded.state import has_state, load_state, stack_id
 
 _TURN_S = 2.0
 # Dead is dead. A server that recovers refuses callers for a while; Ray and Serve restart their own
@@ -114,7 +114,7 @@ def watch_over(settings: Settings) -> None:
 
 
 def _take_turns(take_turn: Callable[[], None], home: Path) -> None:
-    while home.is_dir() and load_state(home) is not None:
+    while home.is_dir() and has_state(home):
         attempt_turn(take_turn)
         time.sleep(_TURN_S)
 

@@ -65,6 +65,20 @@ def load_state(home: Path) -> StackState | None:
     return None
 
 
+def has_state(home: Path) -> bool:
+    """Whether a stack is meant to run: also while its state cannot be read for a moment."""
+    for path in _state_files(home):
+        try:
+            path.stat()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            # Too many open files, a disk that is away: no reason to take the stack for gone.
+            return True
+        return True
+    return False
+
+
 def forget_state(home: Path) -> None:
     """Remove both copies; removing twice is no error."""
     for path in _state_files(home):

@@ -10,11 +10,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from foundry.errors import DatabaseUnavailable
+from foundry.errors import DatabaseUnavailable, Unavailable
 from foundry.infra.database import explain_unreachable, is_unreachable
 
 # Any constant will do, as long as every release uses the same one.
 _LOCK = 0x666F756E647279
+_LOCK_TIMEOUT_S = 30
+_LOCK_NOT_AVAILABLE = "55P03"
 
 
 async def upgrade(url: str, revision: str = "head") -> None:
@@ -31,11 +33,18 @@ async def _run_alembic(url: str, action: Callable[[Config], None]) -> None:
     try:
         async with engine.connect() as connection:
             await connection.execute(text(f"SELECT pg_advisory_lock({_LOCK})"))
+            # A change that waits for a long transaction makes everybody else wait behind it.
+            await connection.execute(text(f"SET lock_timeout = '{_LOCK_TIMEOUT_S}s'"))
             await connection.commit()
             await connection.run_sync(_apply_to, action)
             await connection.execute(text(f"SELECT pg_advisory_unlock({_LOCK})"))
             await connection.commit()
     except (DBAPIError, OSError) as error:
+        if getattr(getattr(error, "orig", None), "sqlstate", None) == _LOCK_NOT_AVAILABLE:
+            raise Unavailable(
+                f"a table that is to change was in use for {_LOCK_TIMEOUT_S} s; what was applied "
+                "stays: end the long transaction (see pg_stat_activity) and repeat"
+            ) from error
         if not is_unreachable(error):
             raise
         raise DatabaseUnavailable(

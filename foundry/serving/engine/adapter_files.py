@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from foundry.catalog.registry.domain import Manifest, adapter_uid
-from foundry.errors import InvalidArtifact
+from foundry.errors import InvalidArtifact, Unavailable
 from foundry.infra.weights import WeightCache
 
 _PREFIX = "base_model.model."
@@ -58,7 +58,11 @@ class RegistryAdapters:
 
     def _check_files(self, path: Path) -> None:
         if self._base_shapes is None:
-            self._base_shapes = read_base_shapes(self._base_dir)
+            shapes = read_base_shapes(self._base_dir)
+            if not shapes:
+                # Nothing to remember: judged by it, every adapter would be refused for good.
+                raise Unavailable("the files of the base model are not on this node any more")
+            self._base_shapes = shapes
         check_adapter(path, self._base_shapes, self._max_rank)
 
 

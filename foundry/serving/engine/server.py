@@ -66,7 +66,7 @@ class FoundryLLMServer(LLMServer):  # type: ignore[misc]
         self._database = open_database(settings)
         weights = open_weights(settings)
         base = await self._load_manifest(str(spec.base_version_id))
-        base_dir = await weights.ensure(base.digest, base.files)
+        base_dir = await weights.ensure(base.digest, base.files, keep=True)
         max_rank = spec.serving.max_lora_rank
         source = RegistryAdapters(
             self._load_manifest, weights, base=base, base_dir=base_dir, max_rank=max_rank

@@ -1,6 +1,7 @@
 """What of ended jobs is archived and removed, and what is not."""
 
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -14,6 +15,8 @@ from foundry.execution.jobs.domain import MAX_LOG_BYTES, MAX_LOG_CHUNK_BYTES
 from foundry.execution.jobs.leases import JobLease
 from foundry.execution.jobs.log_archive import JobLogs, archive_log
 from foundry.execution.jobs.queue import load
+from foundry.execution.jobs.retention import list_collectable_jobs
+from foundry.execution.jobs.tables import Job
 from foundry.execution.workers.checkpoints import RemoteCheckpoints
 from foundry.execution.workers.diloco.checkpoints import FleetState
 from foundry.execution.workers.diloco.messages import StoredState
@@ -150,8 +153,46 @@ async def test_a_log_is_read_the_same_way_wherever_it_lies(
     with pytest.raises(NotFound, match="there is no job"):
         await JobLogs(database, objects, principal()).read(job.id, after=0, limit=2)
     await objects.delete(keys[1])
-    with pytest.raises(NotFound, match="is not in the object store any more"):
-        await read()
+    lost = (2, "(the log up to here is not in the object store any more)\n")
+    assert await read() == [lost, (3, "three\n")]
+    await lease.fail({"code": "x", "message": "y"})
+    await _ended_ago(database, job.id, 120)
+    await collector.collect()
+    assert await read() == [lost, (3, "three\n")], "and it is archived again"
+
+
+@pytest.mark.postgres
+async def test_a_job_that_was_resumed_since_it_was_listed_keeps_its_checkpoints(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = DirectoryStore(tmp_path / "objects")
+    job = await submit(database)
+    lease, _ = await JobLease.claim(database, job.id)
+    remote = RemoteCheckpoints(database, objects, job.id, lease.fence)
+    await remote.save(checkpoint(1), tmp_path / "scratch")
+    await lease.fail({"code": "x", "message": "y"})
+    await _ended_ago(database, job.id, 31 * DAY_S)
+    resumed: list[UUID] = []
+
+    async def list_and_resume(*args: Any, **options: Any) -> list[Job]:
+        found = await list_collectable_jobs(*args, **options)
+        for each in found:
+            await resume(database, each.id)
+            resumed.append(each.id)
+        return found
+
+    name = "foundry.execution.workers.job_collector.list_collectable_jobs"
+    monkeypatch.setattr(name, list_and_resume)
+    await JobCollector(database, objects, 30 * DAY_S).collect()
+    assert resumed == [job.id]
+    assert len(objects_of(tmp_path)) == 1
+    # And what its next attempt writes is not the ended one's to remove.
+    later, _ = await JobLease.claim(database, job.id)
+    await RemoteCheckpoints(database, objects, job.id, later.fence).save(
+        checkpoint(2), tmp_path / "scratch"
+    )
+    assert await remote.prune(0)
+    assert [name[:10] for name in objects_of(tmp_path)] == ["2-00000002"]
 
 
 @pytest.mark.postgres

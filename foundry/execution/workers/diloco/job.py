@@ -51,8 +51,8 @@ class RegistrySource:
             InvalidDataset: a row cannot be used, or nothing is left to train on.
         """
         cache = open_weights(self.settings)
-        model_dir = asyncio.run(cache.ensure(self.base.digest, self.base.files))
-        data_dir = asyncio.run(cache.ensure(self.dataset.digest, self.dataset.files))
+        model_dir = asyncio.run(cache.ensure(self.base.digest, self.base.files, keep=True))
+        data_dir = asyncio.run(cache.ensure(self.dataset.digest, self.dataset.files, keep=True))
         torch.manual_seed(self.config.seed)
         return SftWorkload.prepare(
             self.config,

@@ -9,14 +9,14 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Logs that were archived before are still in rows, so nothing of them counts as archived."""
+    """Logs that were archived before are still in rows, so nothing of them counts as archived.
+
+    The defaults stay: the release that still runs meanwhile knows nothing of these columns.
+    """
     op.get_bind().exec_driver_sql(
         "ALTER TABLE jobs ADD COLUMN retry_at timestamptz, "
         "ADD COLUMN log_seq BIGINT NOT NULL DEFAULT 0, "
         "ADD COLUMN log_bytes BIGINT NOT NULL DEFAULT 0"
-    )
-    op.get_bind().exec_driver_sql(
-        "ALTER TABLE jobs ALTER COLUMN log_seq DROP DEFAULT, ALTER COLUMN log_bytes DROP DEFAULT"
     )
 
 
