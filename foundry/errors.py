@@ -22,7 +22,8 @@ FoundryError                internal_error
 │   ├── LeaseLost           lease_lost                another holder has taken the work over
 │   └── AlreadyRunning      already_running
 ├── Unavailable             unavailable               try again later; a dependency is down
-│   ├── DatabaseUnavailable database_unavailable
+│   ├── DatabaseUnavailable database_unavailable      nothing was changed
+│   │   └── CommitUnknown   commit_unknown            it went away during a commit
 │   ├── Overloaded          overloaded
 │   ├── NoHealthyUpstream   no_healthy_upstream
 │   └── DeadlineExceeded    deadline_exceeded

@@ -24,7 +24,7 @@ def outcome_chores(settings: Settings, database: Database) -> list[Chore]:
     objects, cluster = open_objects(settings), RayCluster()
     forecasts = PredictorForecasts(database, objects, settings.serving, engine_version(), cluster)
     searches = Searches(database, objects, searcher=RaySearcher(), live=cluster, learnt=read_learnt)
-    advisor = SearchingAdvisor(database, objects, searches, forecasts)
+    advisor = SearchingAdvisor(database, searches, forecasts)
     return ClosedLoop(
         Closing(
             database,

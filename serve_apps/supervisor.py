@@ -70,7 +70,8 @@ class SupervisorActor:
             RayHardware(calls),
             RegisteredShapes(database, ModelShapes(open_objects(settings))),
             RayTransfers(calls),
-            calls,
+            # A Serve controller that is frozen holds threads that nothing else needs.
+            RayCalls("serve-call"),
         )
         self._supervisor = Supervisor(
             database,

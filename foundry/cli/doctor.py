@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from foundry.cli.console import Output, OutputOption, print_json, print_rows, stdout
-from foundry.config import LOOPBACK, Settings, load_settings
+from foundry.config import Settings, load_settings
 from foundry.errors import FoundryError
 from foundry.infra.embedded import ray, stack
 from foundry.infra.embedded.file_modes import OpenPath, find_open_paths
@@ -29,6 +29,7 @@ from foundry.infra.embedded.listeners import (
     judge_listeners,
 )
 from foundry.infra.embedded.ports import is_free
+from foundry.infra.embedded.starting import list_chosen_ports
 from foundry.infra.embedded.state import stack_id
 from foundry.infra.hardware import DetectionReport, detect
 from foundry.infra.wiring import open_database
@@ -183,17 +184,7 @@ def _check_home(home: Path) -> Iterator[Check]:
 
 
 def _check_ports(settings: Settings) -> Iterator[Check]:
-    ports = [(settings.http.host, settings.http.port, "FOUNDRY_HTTP__PORT")]
-    if settings.ray.address is None:
-        ports += [
-            (LOOPBACK, settings.ray.port, "FOUNDRY_RAY__PORT"),
-            (
-                settings.ray.dashboard_host,
-                settings.ray.dashboard_port,
-                "FOUNDRY_RAY__DASHBOARD_PORT",
-            ),
-        ]
-    for host, port, variable in ports:
+    for host, port, variable in list_chosen_ports(settings):
         free = is_free(host, port)
         detail = f"{port} is free" if free else f"{port} is taken"
         yield _make_check("port", free, detail, f"stop the program that has it, or set {variable}")

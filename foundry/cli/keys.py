@@ -42,7 +42,10 @@ def create(
 
 @app.command(epilog="Example: foundry keys bootstrap --output json")
 def bootstrap(output: OutputOption = Output.TABLE) -> None:
-    """Create an installation's first key, straight in its database. Works once."""
+    """Create an installation's first key, straight in its database.
+
+    Refused while an administrator's key works.
+    """
     # Loads the database's driver, which no other command needs.
     from foundry.control.bootstrap import create_first_key
 

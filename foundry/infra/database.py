@@ -125,7 +125,7 @@ def is_rolled_back(error: BaseException) -> bool:
     return isinstance(error, FoundryError) and not isinstance(error, CommitUnknown)
 
 
-def _log_unavailable(cause: BaseException, *, commits: bool = False) -> DatabaseUnavailable:
+def _make_unavailable_error(cause: BaseException, *, commits: bool = False) -> DatabaseUnavailable:
     log.warning("PostgreSQL cannot be reached: %r", cause)
     recovers = "It recovers by itself when the database is back: see `foundry status`"
     if commits:
@@ -199,7 +199,7 @@ class Database:
                 ) from error
             if not is_unreachable(error):
                 raise
-            raise _log_unavailable(error, commits=commits) from error
+            raise _make_unavailable_error(error, commits=commits) from error
 
     def _ping_unless_fresh(
         self, connection: DBAPIConnection, record: ConnectionPoolEntry, _: PoolProxiedConnection
@@ -231,7 +231,7 @@ class Database:
         except (PoolTimeout, OSError, PostgresError) as error:
             if not is_unreachable(error):
                 raise
-            raise _log_unavailable(error) from error
+            raise _make_unavailable_error(error) from error
 
     async def ping(self) -> None:
         async with self.begin() as session:

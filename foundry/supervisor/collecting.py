@@ -1,4 +1,4 @@
-"""The garbage collector's share of the supervisor: each node in turn."""
+"""Cleans every node of the cluster, sixteen at a time."""
 
 import asyncio
 import logging

@@ -12,7 +12,8 @@ from foundry.errors import Unavailable
 from foundry.infra.database import Database
 from foundry.infra.objects import ObjectStore
 
-# A registration claims its blobs in the transaction that uploads them; an hour is longer than one.
+# A deleted version may be registered again within it; a registration that finds a blob gone uploads
+# it once more.
 _UNUSED_S = 3600.0
 _BATCH = 100
 # So many refusals mean that the store is away.

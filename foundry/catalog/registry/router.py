@@ -40,7 +40,7 @@ def _registry(request: Request, db: Db) -> Registry:
     audit = AuditTrail(db, principal, request.state.request_id)
     # Slices above this one say what still uses a version; the application brings them.
     guards = [guard(db, principal) for guard in request.app.state.version_use_guards]
-    return Registry(db, request.app.state.objects, audit, principal, guards)
+    return Registry(db, audit, principal, guards)
 
 
 def _aliases(request: Request, db: Db) -> Aliases:

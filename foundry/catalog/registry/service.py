@@ -32,7 +32,7 @@ from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
 from foundry.infra.cursors import DEFAULT_LIMIT, Page, decode, page_of
 from foundry.infra.database import Database, utcnow
-from foundry.infra.objects import FileRef, ObjectStore
+from foundry.infra.objects import FileRef
 
 _MAX_DEPTH = 1000
 _MAX_LINEAGE = 5000
@@ -83,13 +83,11 @@ class Registry:
     def __init__(
         self,
         db: AsyncSession,
-        objects: ObjectStore,
         audit: AuditTrail,
         principal: Principal,
         guards: Sequence[UseGuard] = (),
     ) -> None:
         self._db = db
-        self._objects = objects
         self._audit = audit
         self._principal = principal
         self._guards = guards

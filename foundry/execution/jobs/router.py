@@ -34,11 +34,11 @@ def _jobs(request: Request, db: Db) -> Jobs:
 
 
 def _submissions(request: Request, db: Db) -> Submissions:
-    principal, objects = request.state.principal, request.app.state.objects
+    principal = request.state.principal
     audit = AuditTrail(db, principal, request.state.request_id)
     return Submissions(
         Jobs(db, audit, principal),
-        Registry(db, objects, audit, principal),
+        Registry(db, audit, principal),
         Datasets(db, principal),
     )
 

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import logging
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from uuid import UUID
 
@@ -18,11 +19,13 @@ import ray
 from foundry.config import Settings, load_settings, ray_submission_id
 from foundry.errors import DatabaseUnavailable, LeaseLost
 from foundry.execution.jobs.leases import JobLease
+from foundry.execution.jobs.tables import Job
 from foundry.execution.workers.attempt import Attempt, run_with_heartbeat, write_until_accepted
 from foundry.execution.workers.diloco.job import train_fleet
 from foundry.execution.workers.failures import classify, describe_trace
 from foundry.execution.workers.output import Transcript, capture_output, store_output
 from foundry.execution.workers.single import fine_tune, import_model
+from foundry.infra.database import Database
 from foundry.infra.wiring import open_database
 
 log = logging.getLogger(__name__)
@@ -33,6 +36,8 @@ _KINDS: Mapping[str, Callable[[Attempt], Awaitable[None]]] = {
     "import": import_model,
 }
 _LOST = 3
+# A frozen PostgreSQL is replaced within half a minute, and recovers for as long.
+_CLAIM_S, _CLAIM_AGAIN_S = 60.0, 1.0
 _FORWARDED_S = 1.0
 _LAST_WORDS_BYTES = 64 * 1024
 
@@ -71,6 +76,27 @@ async def _record(attempt: Attempt, error: Exception, transcript: Transcript | N
     )
 
 
+async def claim_patiently(
+    database: Database, job_id: UUID, submission_id: str | None, *, patience_s: float = _CLAIM_S
+) -> tuple[JobLease, Job]:
+    """Claim a job, also when PostgreSQL comes back only a moment later.
+
+    A driver that gave up would cost the job an attempt, and its user the wait for the next.
+
+    Raises:
+        DatabaseUnavailable: it did not come back in time.
+        NotFound, LeaseLost: there is nothing to do.
+    """
+    until = time.monotonic() + patience_s
+    while True:
+        try:
+            return await JobLease.claim(database, job_id, submission_id)
+        except DatabaseUnavailable:
+            if time.monotonic() > until:
+                raise
+            await asyncio.sleep(_CLAIM_AGAIN_S)
+
+
 async def run_job(job_id: UUID, settings: Settings) -> bool:
     """Claim a job and see it through.
 
@@ -79,7 +105,7 @@ async def run_job(job_id: UUID, settings: Settings) -> bool:
     """
     transcript = Transcript()
     async with open_database(settings) as database:
-        lease, job = await JobLease.claim(database, job_id, ray_submission_id())
+        lease, job = await claim_patiently(database, job_id, ray_submission_id())
         with capture_output(transcript):
             storing = asyncio.ensure_future(store_output(transcript, lease.log))
             try:

@@ -231,21 +231,23 @@ def require_ports(settings: Settings, running: Mapping[str, str] | None = None) 
     Raises:
         SetupError: a port is taken; the message names who has it and the setting to change.
     """
-    wanted = _list_ports(settings)
+    wanted = list_chosen_ports(settings)
     own = {(running or {}).get(setting) for _, _, setting in wanted}
     for host, port, setting in wanted:
         if str(port) not in own:
             require_free_port(host, port, setting)
 
 
-def _list_ports(settings: Settings) -> list[tuple[str, int, str]]:
-    """Host, port and the setting of each port that a user chooses."""
-    ray = settings.ray
-    return [
-        (settings.http.host, settings.http.port, "FOUNDRY_HTTP__PORT"),
-        (LOOPBACK, ray.port, "FOUNDRY_RAY__PORT"),
-        (ray.dashboard_host, ray.dashboard_port, "FOUNDRY_RAY__DASHBOARD_PORT"),
-    ]
+def list_chosen_ports(settings: Settings) -> list[tuple[str, int, str]]:
+    """Host, port and the setting of each port that a user chooses for this machine."""
+    http, ray = settings.http, settings.ray
+    chosen = [(http.host, http.port, "FOUNDRY_HTTP__PORT")]
+    if ray.address is None:
+        chosen += [
+            (LOOPBACK, ray.port, "FOUNDRY_RAY__PORT"),
+            (ray.dashboard_host, ray.dashboard_port, "FOUNDRY_RAY__DASHBOARD_PORT"),
+        ]
+    return chosen
 
 
 def _await_ports(settings: Settings) -> None:
@@ -256,6 +258,6 @@ def _await_ports(settings: Settings) -> None:
     """
     deadline = time.monotonic() + _PORTS_S
     while time.monotonic() < deadline and not all(
-        is_free(host, port) for host, port, _ in _list_ports(settings)
+        is_free(host, port) for host, port, _ in list_chosen_ports(settings)
     ):
         time.sleep(_POLL_S)

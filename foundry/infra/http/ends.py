@@ -42,7 +42,7 @@ class Ends(Protocol):
 
 
 class NoEnds:
-    """For the control plane, whose audit trail tells what was done."""
+    """For the control plane: its audit tells what was done, and ends are not kept."""
 
     def record_end(self, end: RequestEnd) -> None:
         return

@@ -31,7 +31,7 @@ router = APIRouter(prefix="/endpoints", tags=["endpoints"])
 def _endpoints(request: Request, db: Db) -> Endpoints:
     principal = request.state.principal
     audit = AuditTrail(db, principal, request.state.request_id)
-    registry = Registry(db, request.app.state.objects, audit, principal)
+    registry = Registry(db, audit, principal)
     searches: Searches = request.app.state.searches
     check = request.app.state.engine_check
     return Endpoints(db, audit, principal, registry, searches.learnt, check)

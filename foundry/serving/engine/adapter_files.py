@@ -5,7 +5,7 @@ import json
 import struct
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from foundry.catalog.registry.domain import Manifest, adapter_uid
 from foundry.errors import InvalidArtifact, Unavailable
@@ -15,12 +15,6 @@ _PREFIX = "base_model.model."
 _MAX_HEADER_BYTES = 100 * 2**20
 
 Shape = tuple[int, ...]
-
-
-class Manifests(Protocol):
-    """Reads a version's manifest from the registry."""
-
-    def __call__(self, version_id: str) -> Awaitable[Manifest]: ...
 
 
 class RegistryAdapters:

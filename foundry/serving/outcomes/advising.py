@@ -7,7 +7,6 @@ from typing import Any, cast
 from foundry.catalog.registry.service import Registry
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.database import Database
-from foundry.infra.objects import ObjectStore
 from foundry.serving.endpoints.service import Endpoints, EndpointSnapshot
 from foundry.serving.outcomes.disturbances import system_principal
 from foundry.serving.outcomes.domain import Forecasts, Load
@@ -24,11 +23,8 @@ _DIGITS = 2
 class SearchingAdvisor:
     """Implements `Advisor` with the searches that users start."""
 
-    def __init__(
-        self, database: Database, objects: ObjectStore, searches: Searches, forecasts: Forecasts
-    ) -> None:
+    def __init__(self, database: Database, searches: Searches, forecasts: Forecasts) -> None:
         self._database = database
-        self._objects = objects
         self._searches = searches
         self._forecasts = forecasts
 
@@ -36,7 +32,7 @@ class SearchingAdvisor:
         who = system_principal(endpoint.tenant_id, endpoint.project_id)
         async with self._database.begin() as db:
             audit = AuditTrail(db, who, "")
-            registry = Registry(db, self._objects, audit, who)
+            registry = Registry(db, audit, who)
             row = await Endpoints(db, audit, who, registry).get(endpoint.id)
             asked, model = cast(Mapping[str, Any], row.optimization or {}), row.model_reference
         targets = TargetsIn.model_validate(asked.get("targets") or {})

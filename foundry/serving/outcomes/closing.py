@@ -136,7 +136,7 @@ class Closing:
         forecast = await self._forecast(first, load)
         if forecast is None:
             return None
-        return outcome_values(_of_gateway(first, statistics), forecast, load, statistics)
+        return outcome_values(_of_gateway(first), forecast, load, statistics)
 
     async def _forecast(self, first: EndpointWindow, load: Load) -> Forecast | None:
         try:
@@ -151,7 +151,7 @@ class Closing:
         return None
 
 
-def _of_gateway(first: EndpointWindow, statistics: Statistics) -> dict[str, Any]:
+def _of_gateway(first: EndpointWindow) -> dict[str, Any]:
     source: Source = "gateway"
     return {
         "tenant_id": first.tenant_id,

@@ -113,7 +113,7 @@ class PredictorForecasts:
             recommendations = Recommendations(db, self._objects, audit, who, learnt=read_learnt)
             subject = self._subjects.get(endpoint.model_version_id)
             if subject is None:
-                registry = Registry(db, self._objects, audit, who)
+                registry = Registry(db, audit, who)
                 version = await registry.get(endpoint.model_version_id)
                 subject = await recommendations.find_subject(ModelIn(model=version.reference))
                 if len(self._subjects) >= _MAX_SUBJECTS:

@@ -99,7 +99,7 @@ class Recommendations:
         self._audit = audit
         self._principal = principal
         self._live = live
-        self._registry = Registry(db, objects, audit, principal)
+        self._registry = Registry(db, audit, principal)
         self._rows = RecommendationRows(db, principal.tenant_id, principal.project_id)
 
     async def ask(self, question: RecommendationCreate) -> tuple[Recommendation, bool]:

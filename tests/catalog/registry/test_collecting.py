@@ -40,7 +40,7 @@ async def test_the_objects_of_a_deleted_version_go_and_shared_ones_stay(
 
     async def tombstone(version: str) -> None:
         async with database.begin() as db:
-            registry = Registry(db, objects, AuditTrail(db, CALLER, "test"), CALLER)
+            registry = Registry(db, AuditTrail(db, CALLER, "test"), CALLER)
             await registry.tombstone("m", version)
 
     first, _ = await register(1), await register(2)

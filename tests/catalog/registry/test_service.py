@@ -54,7 +54,7 @@ class Desk:
     async def registry(self, call: Callable[[Registry], Awaitable[T]]) -> T:
         async with self.database.begin() as db:
             audit = AuditTrail(db, self.caller, "test")
-            return await call(Registry(db, self.objects, audit, self.caller))
+            return await call(Registry(db, audit, self.caller))
 
     async def aliases(self, call: Callable[[Aliases], Awaitable[T]]) -> T:
         async with self.database.begin() as db:

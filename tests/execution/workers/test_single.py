@@ -77,7 +77,7 @@ async def test_a_worker_that_dies_ends_an_attempt_and_a_cancel_the_job(
     await content.add("words", source, AddOptions("rows.jsonl", eval_fraction=0.2))
     async with database.begin() as db:
         audit = AuditTrail(db, CALLER, "test")
-        registry, datasets = Registry(db, objects, audit, CALLER), Datasets(db, CALLER)
+        registry, datasets = Registry(db, audit, CALLER), Datasets(db, CALLER)
         submissions = Submissions(Jobs(db, audit, CALLER), registry, datasets)
         queued, _ = await submissions.sft("bot", "tiny", "words", CONFIG)
     checkpoints = CheckpointLog(database, queued.id)

@@ -145,3 +145,21 @@ def test_the_token_is_made_once_and_private(home: Path) -> None:
 def test_secrets_of_settings_reach_children_only() -> None:
     settings = Settings(database=DatabaseSettings(url=SecretStr("postgresql+asyncpg://u:p@h/d")))
     assert environment_of(settings)["FOUNDRY_DATABASE__URL"] == "postgresql+asyncpg://u:p@h/d"
+
+
+def test_a_state_that_cannot_be_read_is_still_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not state.has_state(tmp_path)
+    path = tmp_path / "run" / "stack.json"
+    path.parent.mkdir()
+    path.write_text("half a fi")
+    assert state.load_state(tmp_path) is None
+    assert state.has_state(tmp_path)
+    path.unlink()
+
+    def refuse(self: Path) -> None:
+        raise OSError(24, "too many open files")
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert state.has_state(tmp_path)

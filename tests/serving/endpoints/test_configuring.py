@@ -47,7 +47,7 @@ class Studio(Floor):
         """Also lets the search end, if there is one."""
         async with self.database.begin() as db:
             audit = AuditTrail(db, self.caller, "test")
-            registry = Registry(db, self.desk.objects, audit, self.caller)
+            registry = Registry(db, audit, self.caller)
             endpoints = Endpoints(db, audit, self.caller, registry)
             recommendations = Recommendations(db, self.desk.objects, audit, self.caller)
             body = EndpointConfigure.model_validate(wanted)
@@ -57,7 +57,7 @@ class Studio(Floor):
         return endpoint
 
     def registry(self, db: AsyncSession, audit: AuditTrail) -> Registry:
-        return Registry(db, self.desk.objects, audit, self.caller)
+        return Registry(db, audit, self.caller)
 
     async def optimise(self, endpoint_id: UUID, **targets: float) -> Endpoint:
         return await self.configure(
@@ -178,7 +178,7 @@ async def test_a_search_that_goes_on_is_no_recommendation_yet(studio: Studio) ->
     endpoint = await _created(studio)
     async with studio.database.begin() as db:
         audit = AuditTrail(db, studio.caller, "test")
-        registry = Registry(db, studio.desk.objects, audit, studio.caller)
+        registry = Registry(db, audit, studio.caller)
         body = EndpointConfigure.model_validate(
             {"performance_targets": {}, "workload": WORKLOAD, "cluster": CLUSTER}
         )

@@ -48,7 +48,7 @@ class Floor:
     async def call(self, use: Callable[[Endpoints], Awaitable[T]]) -> T:
         async with self.database.begin() as db:
             audit = AuditTrail(db, self.caller, "test")
-            registry = Registry(db, self.desk.objects, audit, self.caller)
+            registry = Registry(db, audit, self.caller)
             return await use(Endpoints(db, audit, self.caller, registry))
 
     async def deployed(self, model: str) -> Endpoint:

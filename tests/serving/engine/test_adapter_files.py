@@ -4,11 +4,18 @@ import json
 import struct
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
-from foundry.errors import InvalidArtifact
-from foundry.serving.engine.adapter_files import check_adapter, read_base_shapes, read_tensor_shapes
+from foundry.catalog.registry.domain import Manifest, adapter_uid
+from foundry.errors import InvalidArtifact, Unavailable
+from foundry.serving.engine.adapter_files import (
+    RegistryAdapters,
+    check_adapter,
+    read_base_shapes,
+    read_tensor_shapes,
+)
 
 BASE = {"model.layers.0.self_attn.q_proj.weight": (8, 16), "model.norm.weight": (16,)}
 NAME = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
@@ -76,3 +83,25 @@ def test_shapes_of_all_shards(tmp_path: Path) -> None:
     safetensors(tmp_path / "model-2.safetensors", {"b": (3,)})
     assert read_base_shapes(tmp_path) == {"a": (1, 2), "b": (3,)}
     assert read_tensor_shapes(tmp_path / "model-1.safetensors") == {"a": (1, 2)}
+
+
+async def test_a_base_that_is_gone_for_a_moment_judges_no_adapter(tmp_path: Path) -> None:
+    base_dir, folder = tmp_path / "base", tmp_path / "adapter"
+    folder.mkdir()
+    base, found = (Manifest(UUID(int=1), digest * 64, ()) for digest in "ba")
+
+    class Weights:
+        async def ensure(self, digest: str, files: object) -> Path:
+            return adapter(folder)
+
+    async def read_manifest(version_id: str) -> Manifest:
+        return found
+
+    weights: Any = Weights()
+    adapters = RegistryAdapters(read_manifest, weights, base=base, base_dir=base_dir, max_rank=8)
+    uid = adapter_uid(base.digest, found.digest)
+    with pytest.raises(Unavailable, match="not on this node"):
+        await adapters.fetch(uid, "v")
+    base_dir.mkdir()
+    safetensors(base_dir / "model.safetensors", BASE)
+    assert await adapters.fetch(uid, "v") == folder

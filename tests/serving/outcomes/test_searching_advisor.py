@@ -68,7 +68,7 @@ async def test_it_compares_the_deployment_with_a_new_search(
             cluster=CLUSTER,
         )
         searches = Searches(database, control.objects, searcher=searcher)
-        advisor = SearchingAdvisor(database, control.objects, searches, PricedForecasts())
+        advisor = SearchingAdvisor(database, searches, PricedForecasts())
         proposal = await advisor.propose(endpoint, LOAD)
     assert proposal is not None
     assert proposal.saving == pytest.approx(0.2)
@@ -87,6 +87,6 @@ async def test_a_deployment_without_targets_is_left_alone(
         await with_models(control, tmp_path)
         endpoint = await running(control)
         searches = Searches(database, control.objects, searcher=searcher)
-        advisor = SearchingAdvisor(database, control.objects, searches, PricedForecasts())
+        advisor = SearchingAdvisor(database, searches, PricedForecasts())
         assert await advisor.propose(endpoint, LOAD) is None
     assert searcher.asked == []

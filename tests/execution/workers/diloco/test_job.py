@@ -65,7 +65,7 @@ async def test_a_job_ends_with_a_version_that_tells_its_history(
     await content.add("words", source, AddOptions("rows.jsonl", eval_fraction=0.2))
     async with database.begin() as db:
         audit = AuditTrail(db, CALLER, "test")
-        registry, datasets = Registry(db, objects, audit, CALLER), Datasets(db, CALLER)
+        registry, datasets = Registry(db, audit, CALLER), Datasets(db, CALLER)
         submissions = Submissions(Jobs(db, audit, CALLER), registry, datasets)
         queued, _ = await submissions.diloco("tiny-fleet", "tiny", "words", config)
     lease, job = await JobLease.claim(database, queued.id)
