@@ -22,7 +22,7 @@ def cancelled(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 def nodes_with(task: Any, monkeypatch: pytest.MonkeyPatch) -> RayNodes:
-    monkeypatch.setattr(RayNodes, "_start", lambda self, node, active: task)
+    monkeypatch.setattr(RayNodes, "_start_cleaning", lambda self, node, active: task)
     return RayNodes(RayCalls(), Path("/home"), Path("/cache"), 1, deadline_s=0.01)
 
 

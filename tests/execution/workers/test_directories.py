@@ -52,7 +52,8 @@ def test_nothing_is_listed_where_nothing_is(tmp_path: Path) -> None:
 def test_a_node_is_cleaned_of_both_kinds(tmp_path: Path) -> None:
     lay_out(tmp_path)
     cache = tmp_path / "cache"
-    (cache / "aa").mkdir(parents=True)
-    (cache / "aa" / "model").write_bytes(b"x")
-    age(cache / "aa", 7200)
-    assert clean_node(tmp_path, cache, {ACTIVE, RESUMED}, 0) == [str(ENDED), "aa"]
+    version = "aa" * 32
+    (cache / version).mkdir(parents=True)
+    (cache / version / "model").write_bytes(b"x")
+    age(cache / version, 7200)
+    assert clean_node(tmp_path, cache, {ACTIVE, RESUMED}, 0) == [str(ENDED), version]
