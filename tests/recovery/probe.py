@@ -164,13 +164,7 @@ def measure_recovery(
     hit = inject(processes, how)
     began = time.monotonic()
     name = f"after-{part.name.replace('_', '-')}-{how}-{situation}"
-    # Side by side, as users come: neither waits for the other.
-    with ThreadPoolExecutor(1) as beside:
-        job = beside.submit(_succeed_at_new_job, site, name, within_s)
-        answered_s = wait_until(site.chats, within_s, f"an answer after {part.name}/{how}")
-        job.result()
-    # The first answer may still have come from what was about to end.
-    wait_until(site.chats, within_s, f"a second answer after {part.name}/{how}")
+    answered_s = succeed_at_new_work(site, name, within_s)
     seconds = time.monotonic() - began
     came_back = _comes_back(site, part, {process.pid for process in hit})
     outcome = end()
@@ -187,6 +181,20 @@ def measure_recovery(
         lost_engines=len(engines) if part.takes_along == "nothing" else 0,
         stuck=_wait_for_rest(site) + int(not came_back),
     )
+
+
+def succeed_at_new_work(site: Site, name: str, within_s: float) -> float:
+    """Ask the model and run a new job side by side, as users come, until both have succeeded.
+
+    Returns the seconds until the model first answered. Raises NotRecovered.
+    """
+    with ThreadPoolExecutor(1) as beside:
+        job = beside.submit(_succeed_at_new_job, site, name, within_s)
+        answered_s = wait_until(site.chats, within_s, f"an answer ({name})")
+        job.result()
+    # The first answer may still have come from what was about to end.
+    wait_until(site.chats, within_s, f"a second answer ({name})")
+    return answered_s
 
 
 def _succeed_at_new_job(site: Site, name: str, within_s: float) -> None:

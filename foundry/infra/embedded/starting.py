@@ -25,13 +25,18 @@ from foundry.infra.embedded.stack_digest import version_of
 from foundry.infra.embedded.state import StackState, load_state, save_state, stack_id
 from foundry.infra.embedded.steps import run_step
 
+# Drivers are asked to checkpoint before; what is left has nothing to write.
 STOP_GRACE_S = 5.0
 _POSTGRES = "postgres"
+# Migrations of a large database, and replicas that import everything on two busy cores.
 _BOOTSTRAP_TIMEOUT_S = 300.0
 _SERVE_TIMEOUT_S = 600.0
 _APPLICATIONS_STEP, _SUPERVISOR_STEP = "serve_apps.start", "serve_apps.start_supervisor"
+_REPAIR_GRACE_S = 1.0
+# A killed process of many threads and gigabytes is gone after seconds.
 _PORTS_S = 10.0
-_RECOVERY_S, _POLL_S = 15.0, 0.5
+# Serve replaces a replica that died in less; a start would replace all of them.
+_ANSWER_AGAIN_S, _POLL_S = 15.0, 0.5
 
 Progress = Callable[[str], None]
 
@@ -110,7 +115,9 @@ class Starter:
         if state is not None and runs and not (external and migrate):
             return state
         if not runs:
-            stop_processes(list_all_but_postgres(settings.home), STOP_GRACE_S)
+            # Without its head nothing of a Ray can end its work: a repair does not wait for it.
+            grace_s = STOP_GRACE_S if migrate else _REPAIR_GRACE_S
+            stop_processes(list_all_but_postgres(settings.home), grace_s)
             if state is not None:
                 _await_ports(settings)
             require_ports(settings)
@@ -190,7 +197,7 @@ class Starter:
         Those that have just lost their database or a replica get a moment to find another.
         """
         http = self._settings.http
-        deadline = time.monotonic() + _RECOVERY_S
+        deadline = time.monotonic() + _ANSWER_AGAIN_S
         while not all(read_http_status(url) == 200 for url in urls):
             if time.monotonic() >= deadline or not is_listening(http.host, http.port):
                 return False
