@@ -2,18 +2,23 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from foundry.errors import ContextLengthExceeded, FoundryError, Overloaded
+from foundry.gateway import relay, retries
 from foundry.gateway.ports import End
+from foundry.infra.http.presence import Client
 from foundry.infra.http.scopes import Stage
 from foundry.infra.wire.frames import Usage
 from tests.fakes.engine import FakeEngine
-from tests.gateway.conftest import CHAT, STREAM, Stand, placed, recorded
+from tests.gateway.conftest import CHAT, STREAM, Stand, caller, placed, recorded, target
 
 # A frozen engine: it never says anything, or nothing more after its first word.
 FROZEN = 3600.0
@@ -156,6 +161,33 @@ async def test_deadline_before_the_first_byte(
     answer = await ask(stand, body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
     assert recorded(stand) == (End.DEADLINE_BEFORE_FIRST_BYTE, "deadline_exceeded", None)
+
+
+async def test_a_call_that_is_cancelled_after_its_deadline_ended_by_it(stand: Stand) -> None:
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    def cancelled(timeout_s: float) -> relay.Call:
+        request = relay.Request(
+            request_id="r1",
+            principal=caller("inference:invoke"),
+            target=target("smollm2"),
+            operation="chat",
+            model="smollm2",
+            body=b"{}",
+            received_at=time.monotonic() - 5,
+            timeout_s=timeout_s,
+            client=Client(receive),
+        )
+        return relay.Call(
+            request, stand.upstream, stand.meter, retries.RetryBudget(), AsyncExitStack()
+        )
+
+    for timeout_s in (4.0, 600.0):
+        await cancelled(timeout_s).close()
+    ends = [settlement.end for settlement in stand.meter.settled]
+    assert ends == [End.DEADLINE_BEFORE_FIRST_BYTE, End.SHUT_DOWN]
 
 
 async def test_deadline_in_resolution(make_stand: Callable[..., Stand]) -> None:

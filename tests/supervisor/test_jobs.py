@@ -53,6 +53,17 @@ async def test_what_ray_refuses_counts_for_nothing_and_is_tried_again(
     assert (found.attempt, found.failures, found.waiting_for) == (1, 0, None)
 
 
+async def test_failures_of_a_job_that_is_gone_are_forgotten(database: Database) -> None:
+    tower, job = Tower(database), await submit(database)
+    tower.launcher.faults["submit"] = RAY_SAYS[0]
+    await tower.reconcile(2)
+    assert tower.reconciler.tasks.failures_of(job.id) == 1
+    await cancel(database, job.id)
+    tower.now += 2
+    await tower.reconcile()
+    assert tower.reconciler.tasks.failures_of(job.id) == 0
+
+
 async def test_a_supervisor_that_dies_after_opening_an_attempt_submits_it_under_its_id(
     database: Database,
 ) -> None:

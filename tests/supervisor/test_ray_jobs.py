@@ -99,6 +99,19 @@ async def test_an_id_that_ray_has_is_not_submitted_twice() -> None:
     assert client.calls == ["submit"]
 
 
+async def test_one_client_serves_all_calls() -> None:
+    made: list[FakeClient] = []
+
+    def connect() -> FakeClient:
+        made.append(FakeClient())
+        return made[-1]
+
+    ray = RayJobs(connect, FakeState(), RayCalls(timeout_s=20.0), poll_s=0.0)
+    await ray.observe(NAME)
+    await ray.submit(NAME, JOB)
+    assert len(made) == 1
+
+
 @pytest.mark.parametrize(
     "fault", [TimeoutError("read timed out"), KeyError("k"), BROKEN, ConnectionError("refused")]
 )

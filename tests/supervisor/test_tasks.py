@@ -124,6 +124,8 @@ async def test_another_wish_cancels_the_step_for_the_old_one() -> None:
     assert tasks.offer("a", hang, "running")
     await asyncio.sleep(0)
     assert not tasks.offer("a", hang, "running")
+    await asyncio.sleep(0)
+    assert ends == [], "the same wish leaves its step alone"
     assert not tasks.offer("a", stop, "stopped")
     await tasks.drain()
     assert (ends, tasks.failures_of("a")) == (["cancelled"], 0)

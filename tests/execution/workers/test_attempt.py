@@ -122,6 +122,7 @@ async def test_what_the_work_raises_comes_out_and_the_heart_stops() -> None:
 
 async def test_a_cancel_is_heard() -> None:
     attempt = attempted(FakeLease([False, True]))
+    assert not attempt.vitals.cancel_requested
 
     async def work() -> None:
         while not attempt.vitals.cancel_requested:  # noqa: ASYNC110 - it is no event
