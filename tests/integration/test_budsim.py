@@ -3,6 +3,7 @@
 import json
 import math
 import statistics
+from collections.abc import Iterable
 
 import pytest
 
@@ -35,7 +36,11 @@ def test_calibration_brings_predictions_close_to_what_is_measured(stack: Stack) 
     # than four of six in one of sixty.
     inside = [low <= actual <= high for low, _, high, actual in after]
     assert sum(inside) >= 4, after
-    assert _median_error(after) < _median_error(before) / 2
+    # Both predictions are judged by the same twelve measurements, so that how busy the machine was
+    # in one of the rounds decides nothing. A prediction that was good at once may stay as good.
+    measured = ([each[-1] for each in before], [each[-1] for each in after])
+    good = max(_error(before, measured), math.log(1.5))
+    assert _error(after, measured) < good, (before, after)
 
 
 def _recalibrated(stack: Stack) -> list[tuple[float, float, float, float]]:
@@ -51,6 +56,12 @@ def _recalibrated(stack: Stack) -> list[tuple[float, float, float, float]]:
     ]
 
 
-def _median_error(measured: list[tuple[float, float, float, float]]) -> float:
-    """Of the predicted points, as a distance in logs: half and twice are equally wrong."""
-    return statistics.median(abs(math.log(point / actual)) for _, point, _, actual in measured)
+def _error(
+    predicted: list[tuple[float, float, float, float]], measured: Iterable[list[float]]
+) -> float:
+    """Mean distance in logs of the predicted points: half and twice are equally wrong."""
+    return statistics.fmean(
+        abs(math.log(point / actual))
+        for each in measured
+        for (_, point, _, _), actual in zip(predicted, each, strict=True)
+    )
