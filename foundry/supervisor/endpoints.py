@@ -69,7 +69,7 @@ class LeasedRows:
         self, endpoint_id: UUID, applications: frozenset[str]
     ) -> EndpointSnapshot | None:
         # Before every step: what follows may be an effect on the cluster.
-        self._lease.fence()
+        await self._lease.confirm()
         return await supervision.read_endpoint(self._database, endpoint_id, applications)
 
     async def record(self, before: EndpointSnapshot, change: EndpointChange) -> bool:

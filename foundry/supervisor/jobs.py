@@ -6,7 +6,7 @@ anything is started or ended, the supervisor's lease is confirmed by PostgreSQL'
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from functools import partial
 from uuid import UUID
 
@@ -38,6 +38,10 @@ OUTAGE_GRACE_S = 30.0
 _PLACEMENT = "placement"
 # Steps that run or wait at a time; each holds a job's row in memory.
 _MOST_BUSY = 1000
+# The wish of steps that end a job for its owner: it does not wait for a start that failed.
+_STOP = "stop"
+
+_Steps = dict[object, Callable[[], Awaitable[object]]]
 
 
 class JobReconciler:
@@ -61,20 +65,24 @@ class JobReconciler:
 
     async def reconcile(self) -> None:
         """One pass: offer a step for each job; leases expire whatever the steps do."""
-        steps: dict[object, Callable[[], Awaitable[object]]] = {_PLACEMENT: self._place_queue}
+        steps: _Steps = {_PLACEMENT: self._place_queue}
+        stops: _Steps = {}
         busy = self.tasks.list_busy()
         if self._clock() >= self._database_back:
             await self._lease.confirm()
             await expire_leases(self._database)
         if len(busy) < _MOST_BUSY:
-            steps |= await self._list_steps({key for key in busy if isinstance(key, UUID)})
-        self.tasks.keep_only(steps.keys() | busy)
-        for key, step in steps.items():
-            self.tasks.offer(key, step)
+            steps |= await self._list_steps(_only_jobs(busy))
+            stops = await self._list_stops(_only_jobs(self.tasks.list_busy_with(_STOP)))
+        self.tasks.keep_only(steps.keys() | stops.keys() | busy)
+        for key, step in stops.items():
+            self.tasks.offer(key, step, _STOP)
+        for key in steps.keys() - stops.keys():
+            self.tasks.offer(key, steps[key])
 
-    async def _list_steps(self, busy: set[UUID]) -> dict[object, Callable[[], Awaitable[object]]]:
+    async def _list_steps(self, busy: set[UUID]) -> _Steps:
         """What can be done for jobs that are not `busy`; of two steps of a job the last counts."""
-        steps: dict[object, Callable[[], Awaitable[object]]] = {}
+        steps: _Steps = {}
         if self._clock() >= self._database_back:
             # Not during an outage's grace: a driver that waits for PostgreSQL looks quiet, too.
             for job in await list_quiet_jobs(self._database, busy):
@@ -83,9 +91,11 @@ class JobReconciler:
             steps[job.id] = partial(self._start, job)
         for job in await list_stalled_jobs(self._database, busy):
             steps[job.id] = partial(self._requeue_or_fail, job)
-        for job in await list_jobs_to_stop(self._database, busy=busy):
-            steps[job.id] = partial(self._stop, job)
         return steps
+
+    async def _list_stops(self, busy: set[UUID]) -> _Steps:
+        jobs = await list_jobs_to_stop(self._database, busy=busy)
+        return {job.id: partial(self._stop, job) for job in jobs}
 
     def note_outage(self) -> None:
         """PostgreSQL was away: give lease holders time to renew."""
@@ -154,6 +164,10 @@ class JobReconciler:
     async def _end_driver(self, submission_id: str) -> DriverObservation:
         await self._lease.confirm()
         return await self._launcher.end(submission_id)
+
+
+def _only_jobs(keys: set[Hashable]) -> set[UUID]:
+    return {key for key in keys if isinstance(key, UUID)}
 
 
 def describe_end(job: Job, seen: DriverObservation) -> str:

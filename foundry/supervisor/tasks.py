@@ -96,6 +96,16 @@ class KeyedTasks:
         waiting = {key for key, retry in self._retries.items() if retry.not_before > now}
         return waiting | self._running.keys()
 
+    def list_busy_with(self, wish: Hashable) -> set[Hashable]:
+        """Keys that a step with this wish would find running, or waiting after one like it."""
+        now = self._clock()
+        waiting = {
+            key
+            for key, retry in self._retries.items()
+            if retry.wish == wish and retry.not_before > now
+        }
+        return waiting | self._running.keys()
+
     def keep_only(self, keys: Collection[Hashable]) -> None:
         """Forget the failures of things that are no longer offered."""
         for key in [key for key in self._retries if key not in keys]:

@@ -302,6 +302,23 @@ async def test_a_decision_on_old_facts_changes_nothing(site: Site) -> None:
     assert (await site.row()).state == S.STOPPING
 
 
+async def test_a_supervisor_that_was_replaced_touches_no_engine(site: Site) -> None:
+    """By its own clock it still holds the lease; PostgreSQL knows better."""
+    await site.cluster.lease.give_up()
+    frozen = Lease(site.database, clock=lambda: 0.0)
+    assert await frozen.take_or_renew()
+    async with site.database.begin() as db:
+        await db.execute(text("UPDATE supervisor_leases SET expires_at = now()"))
+    assert await Lease(site.database).take_or_renew()
+    rows = LeasedRows(site.database, frozen)
+    reconciler = EndpointReconciler(rows, site.engines, Limits(60.0, 120.0))
+    await reconciler.reconcile()
+    await reconciler.tasks.drain()
+    assert site.engines.calls == []
+    assert (await site.row()).state == S.PENDING
+    assert reconciler.tasks.failures_of(site.id) == 1
+
+
 async def test_unknown_engines_go_after_a_minute_and_known_ones_stay(site: Site) -> None:
     now = [0.0]
     name = await site.up()

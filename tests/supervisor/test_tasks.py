@@ -101,6 +101,9 @@ async def test_another_wish_ends_the_wait_after_a_failure() -> None:
     assert await offer("3 replicas")
     assert not await offer("3 replicas")
     assert ledger.tasks.failures_of("bad") == 8
+    assert ledger.tasks.list_busy() == {"bad"}
+    assert ledger.tasks.list_busy_with("3 replicas") == {"bad"}
+    assert ledger.tasks.list_busy_with("stopped") == set()
     assert await offer("stopped")
     # The new wish has a wait of its own, and it is short.
     assert ledger.tasks.failures_of("bad") == 1
