@@ -11,7 +11,7 @@ from ray.serve import Application
 from foundry.config import Settings, load_settings
 from foundry.gateway.app import create_gateway
 from foundry.gateway.measurement import Measurement
-from foundry.infra.embedded.postgres import Role
+from foundry.infra.database_roles import DatabaseRole
 from foundry.infra.wiring import open_database
 from foundry.monitoring.metrics import RayMeter
 from foundry.serving.endpoints.service import Routing
@@ -27,7 +27,7 @@ _HEADROOM = 64
 
 
 def create_app(settings: Settings) -> FastAPI:
-    database = open_database(settings, Role.GATEWAY)
+    database = open_database(settings, DatabaseRole.GATEWAY)
     authenticator = open_authenticator(settings, database)
     measurement = Measurement(
         RayMeter(),

@@ -17,7 +17,7 @@ from ray.serve.config import HTTPOptions
 from foundry.config import Settings, child_environment, load_settings
 from foundry.errors import FoundryError, SetupError
 from foundry.governance.identity.pepper import load_pepper
-from foundry.infra.embedded.postgres import Role
+from foundry.infra.database_roles import DatabaseRole
 from foundry.infra.migrations import upgrade
 from foundry.infra.wiring import database_url
 from serve_apps import control, gateway
@@ -47,7 +47,7 @@ def start_applications(settings: Settings, version: str) -> None:
         _print_progress("asking every node how it was started")
         require_hardened_nodes(ask_nodes)
         _print_progress("applying migrations")
-        asyncio.run(upgrade(database_url(settings, Role.MIGRATE)))
+        asyncio.run(upgrade(database_url(settings, DatabaseRole.MIGRATE)))
     _print_progress("starting Ray Serve")
     serve.start(http_options=HTTPOptions(host=settings.http.host, port=settings.http.port))
     _print_progress("starting the gateway and the control API")

@@ -20,9 +20,9 @@ from sqlalchemy.pool import NullPool
 
 from foundry.config import DatabaseSettings
 from foundry.infra.database import Database
+from foundry.infra.database_roles import DatabaseRole
 from foundry.infra.embedded import postgres
 from foundry.infra.embedded.paths import runtime_dir
-from foundry.infra.embedded.postgres import Role
 from foundry.infra.migrations import upgrade
 
 _TEMPLATE = "template_foundry"
@@ -37,10 +37,10 @@ class Server:
         self.home = home
         self._password = secrets.token_hex(16)
 
-    def url(self, database: str, role: Role = Role.ADMIN) -> str:
+    def url(self, database: str, role: DatabaseRole = DatabaseRole.ADMIN) -> str:
         """As the administrator: a superuser of the tests' own, whom a password lets in."""
         url = make_url(postgres.build_url(self.home, role)).set(database=database)
-        if role is Role.ADMIN:
+        if role is DatabaseRole.ADMIN:
             url = url.set(username=_SUPERUSER, password=self._password)
         return url.render_as_string(hide_password=False)
 
@@ -59,7 +59,7 @@ class Server:
             yield self.url(name)
 
     @asynccontextmanager
-    async def migrated(self, role: Role = Role.APP) -> AsyncIterator[str]:
+    async def migrated(self, role: DatabaseRole = DatabaseRole.APP) -> AsyncIterator[str]:
         """As the application: what it may not do, no test of it can do either."""
         async with self._created(_TEMPLATE) as name:
             yield self.url(name, role)

@@ -26,7 +26,7 @@ from foundry.governance.identity.service import (
     find_working_key,
     require_no_administrator,
 )
-from foundry.infra.embedded.postgres import Role as DatabaseRole
+from foundry.infra.database_roles import DatabaseRole
 from foundry.infra.ids import uuid7
 from foundry.infra.migrations import upgrade
 from foundry.infra.wiring import database_url, open_database

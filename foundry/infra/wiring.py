@@ -4,15 +4,15 @@ from pathlib import Path
 
 from foundry.config import Settings
 from foundry.infra.database import Database
+from foundry.infra.database_roles import DatabaseRole
 from foundry.infra.directory_store import DirectoryStore
 from foundry.infra.embedded import postgres
-from foundry.infra.embedded.postgres import Role
 from foundry.infra.objects import ObjectStore
 from foundry.infra.s3_store import S3Store
 from foundry.infra.weights import WeightCache
 
 
-def database_url(settings: Settings, role: Role = Role.APP) -> str:
+def database_url(settings: Settings, role: DatabaseRole = DatabaseRole.APP) -> str:
     """The external server's URL, or the embedded one's (which need not run).
 
     Args:
@@ -22,11 +22,14 @@ def database_url(settings: Settings, role: Role = Role.APP) -> str:
     database = settings.database
     if database.url is None:
         return postgres.build_url(settings.home, role)
-    own = {Role.MIGRATE: database.migration_url, Role.GATEWAY: database.gateway_url}.get(role)
+    own = {
+        DatabaseRole.MIGRATE: database.migration_url,
+        DatabaseRole.GATEWAY: database.gateway_url,
+    }.get(role)
     return (own or database.url).get_secret_value()
 
 
-def open_database(settings: Settings, role: Role = Role.APP) -> Database:
+def open_database(settings: Settings, role: DatabaseRole = DatabaseRole.APP) -> Database:
     return Database(database_url(settings, role), settings.database)
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 import foundry
 from foundry.errors import Unavailable
 from foundry.infra.database import Base
-from foundry.infra.embedded.postgres import Role
+from foundry.infra.database_roles import DatabaseRole
 from foundry.infra.migrations import downgrade, upgrade
 from foundry.serving.endpoints.domain import config_digest
 from tests.postgres import Server
@@ -133,7 +133,7 @@ async def test_the_rows_describe_the_migrated_schema(postgres_server: Server) ->
 )
 async def test_the_audit_trail_only_grows(postgres_server: Server, statement: str) -> None:
     """Not even for the tables' owner."""
-    async with postgres_server.migrated(Role.ADMIN) as url:
+    async with postgres_server.migrated(DatabaseRole.ADMIN) as url:
         engine = create_async_engine(url, poolclass=NullPool)
         async with engine.begin() as connection:
             await connection.execute(

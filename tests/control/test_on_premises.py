@@ -20,9 +20,9 @@ from foundry.config import Settings, load_settings
 from foundry.control.bootstrap import create_first_key
 from foundry.errors import Conflict, DatabaseUnavailable
 from foundry.infra.cluster_probe import Reply, Tls, ask_control_service
+from foundry.infra.database_roles import DatabaseRole
 from foundry.infra.embedded import postgres
 from foundry.infra.embedded.paths import runtime_dir
-from foundry.infra.embedded.postgres import Role
 from foundry.infra.migrations import upgrade
 from foundry.infra.wiring import database_url, open_database
 from foundry.install.installer import ROOT
@@ -75,7 +75,7 @@ def home() -> Iterator[Path]:
     """A server as somebody else set it up, by the SQL of step 3."""
     folder = Path(tempfile.mkdtemp(prefix="fdry-test-"))
     postgres.start(folder)
-    roles = ", ".join(role for role in Role if role is not Role.ADMIN)
+    roles = ", ".join(role for role in DatabaseRole if role is not DatabaseRole.ADMIN)
     (sql,) = _blocks("sql")
     for statement in ("DROP DATABASE foundry", f"DROP ROLE {roles}", sql):
         postgres.execute_sql(folder, statement, "postgres")
@@ -137,12 +137,15 @@ async def test_the_first_key_is_made_over_tls_with_the_shipped_settings(
     async with _over_tls(home, secrets / "tls") as port:
         settings = _settings(port, secrets, tmp_path, monkeypatch)
         first = await create_first_key(settings)
-        async with open_database(settings, Role.GATEWAY) as database, database.begin() as db:
+        async with (
+            open_database(settings, DatabaseRole.GATEWAY) as database,
+            database.begin() as db,
+        ):
             found = await db.execute(text("SELECT current_user, id, role FROM api_keys"))
             assert [tuple(row) for row in found] == [("foundry_gateway", first.id, "admin")]
         for role, statement in {
-            Role.APP: "DELETE FROM audit_events",
-            Role.GATEWAY: "INSERT INTO audit_events SELECT * FROM audit_events",
+            DatabaseRole.APP: "DELETE FROM audit_events",
+            DatabaseRole.GATEWAY: "INSERT INTO audit_events SELECT * FROM audit_events",
         }.items():
             async with open_database(settings, role) as database:
                 with pytest.raises(ProgrammingError, match="permission denied"):
@@ -195,6 +198,6 @@ async def test_what_is_wrong_with_the_database_is_told_in_words(
 ) -> None:
     async with _over_tls(home, secrets / "tls") as port:
         settings = _settings(port, secrets, tmp_path, monkeypatch)
-        url = make_url(database_url(settings, Role.MIGRATE)).set(**change)
+        url = make_url(database_url(settings, DatabaseRole.MIGRATE)).set(**change)
         with pytest.raises(DatabaseUnavailable, match=says):
             await upgrade(url.render_as_string(hide_password=False))

@@ -13,8 +13,8 @@ import pytest
 from foundry.config import Settings, load_settings, unknown_variables
 from foundry.errors import SetupError
 from foundry.governance.identity.pepper import pepper_path
+from foundry.infra.database_roles import DatabaseRole
 from foundry.infra.embedded import ray
-from foundry.infra.embedded.postgres import Role
 from foundry.infra.wiring import database_url
 from foundry.install.installer import ROOT
 from serve_apps.nodes import find_weakness
@@ -81,9 +81,9 @@ def test_systemd_docker_and_a_shell_read_the_same(shipped: dict[str, str]) -> No
 def test_the_example_is_settings(shipped: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     settings = _load(shipped, monkeypatch)
     urls = {
-        Role.APP: "postgresql+asyncpg://foundry_app:password@postgres.example:5432/foundry",
-        Role.GATEWAY: "postgresql+asyncpg://foundry_gateway:password@postgres.example:5432/foundry",
-        Role.MIGRATE: "postgresql+asyncpg://foundry_migrate:password@postgres.example:5432/foundry",
+        DatabaseRole.APP: "postgresql+asyncpg://foundry_app:password@postgres.example:5432/foundry",
+        DatabaseRole.GATEWAY: "postgresql+asyncpg://foundry_gateway:password@postgres.example:5432/foundry",
+        DatabaseRole.MIGRATE: "postgresql+asyncpg://foundry_migrate:password@postgres.example:5432/foundry",
     }
     for role, url in urls.items():
         assert database_url(settings, role) == f"{url}?ssl=verify-full"

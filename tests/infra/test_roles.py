@@ -11,9 +11,9 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from foundry.config import DatabaseSettings, Settings
 from foundry.control.bootstrap import initialise_home
+from foundry.infra.database_roles import DatabaseRole
 from foundry.infra.embedded import postgres
 from foundry.infra.embedded.paths import ensure_home, runtime_dir
-from foundry.infra.embedded.postgres import Role
 from foundry.infra.migrations import upgrade
 from foundry.infra.wiring import database_url, open_database
 from tests.postgres import Server
@@ -42,24 +42,24 @@ async def database_name(database_url: str) -> str:
 @pytest.mark.parametrize(
     ("role", "statement"),
     [
-        (Role.APP, "UPDATE audit_events SET action = 'x'"),
-        (Role.APP, "DELETE FROM audit_events"),
-        (Role.APP, "TRUNCATE audit_events"),
-        (Role.APP, "ALTER TABLE audit_events DISABLE TRIGGER ALL"),
-        (Role.APP, "DROP TABLE audit_events"),
-        (Role.APP, "CREATE TABLE mine (x int)"),
-        (Role.APP, "UPDATE alembic_version SET version_num = '0001'"),
-        (Role.APP, "SET ROLE foundry_migrate"),
-        (Role.GATEWAY, "SELECT * FROM api_keys FOR UPDATE"),
-        (Role.GATEWAY, _EVENT),
-        (Role.GATEWAY, "DELETE FROM audit_events"),
-        (Role.GATEWAY, "INSERT INTO tenants (id, name) VALUES (gen_random_uuid(), 'x')"),
-        (Role.AUDIT_READER, "SELECT * FROM api_keys"),
-        (Role.AUDIT_READER, _EVENT),
+        (DatabaseRole.APP, "UPDATE audit_events SET action = 'x'"),
+        (DatabaseRole.APP, "DELETE FROM audit_events"),
+        (DatabaseRole.APP, "TRUNCATE audit_events"),
+        (DatabaseRole.APP, "ALTER TABLE audit_events DISABLE TRIGGER ALL"),
+        (DatabaseRole.APP, "DROP TABLE audit_events"),
+        (DatabaseRole.APP, "CREATE TABLE mine (x int)"),
+        (DatabaseRole.APP, "UPDATE alembic_version SET version_num = '0001'"),
+        (DatabaseRole.APP, "SET ROLE foundry_migrate"),
+        (DatabaseRole.GATEWAY, "SELECT * FROM api_keys FOR UPDATE"),
+        (DatabaseRole.GATEWAY, _EVENT),
+        (DatabaseRole.GATEWAY, "DELETE FROM audit_events"),
+        (DatabaseRole.GATEWAY, "INSERT INTO tenants (id, name) VALUES (gen_random_uuid(), 'x')"),
+        (DatabaseRole.AUDIT_READER, "SELECT * FROM api_keys"),
+        (DatabaseRole.AUDIT_READER, _EVENT),
     ],
 )
 async def test_the_server_refuses(
-    postgres_server: Server, database_name: str, role: Role, statement: str
+    postgres_server: Server, database_name: str, role: DatabaseRole, statement: str
 ) -> None:
     with pytest.raises(ProgrammingError, match=rf"{_DENIED}|must be owner"):
         await _run(postgres_server.url(database_name, role), statement)
@@ -68,19 +68,19 @@ async def test_the_server_refuses(
 @pytest.mark.parametrize(
     ("role", "statement"),
     [
-        (Role.APP, _EVENT),
+        (DatabaseRole.APP, _EVENT),
         (
-            Role.APP,
+            DatabaseRole.APP,
             "INSERT INTO tenants (id, name, created_at) SELECT gen_random_uuid(), 'x', now()",
         ),
-        (Role.APP, "DELETE FROM endpoint_windows"),
-        (Role.GATEWAY, "SELECT * FROM api_keys"),
-        (Role.GATEWAY, "UPDATE endpoint_windows SET closed = true"),
-        (Role.AUDIT_READER, "SELECT * FROM audit_events"),
+        (DatabaseRole.APP, "DELETE FROM endpoint_windows"),
+        (DatabaseRole.GATEWAY, "SELECT * FROM api_keys"),
+        (DatabaseRole.GATEWAY, "UPDATE endpoint_windows SET closed = true"),
+        (DatabaseRole.AUDIT_READER, "SELECT * FROM audit_events"),
     ],
 )
 async def test_the_server_lets_them(
-    postgres_server: Server, database_name: str, role: Role, statement: str
+    postgres_server: Server, database_name: str, role: DatabaseRole, statement: str
 ) -> None:
     await _run(postgres_server.url(database_name, role), statement)
 
@@ -89,10 +89,10 @@ async def test_later_tables_are_the_applications_too(
     postgres_server: Server, database_name: str
 ) -> None:
     await _run(postgres_server.url(database_name), "CREATE TABLE later (x int)")
-    await _run(postgres_server.url(database_name, Role.APP), "INSERT INTO later VALUES (1)")
-    await _run(postgres_server.url(database_name, Role.GATEWAY), "SELECT * FROM later")
+    await _run(postgres_server.url(database_name, DatabaseRole.APP), "INSERT INTO later VALUES (1)")
+    await _run(postgres_server.url(database_name, DatabaseRole.GATEWAY), "SELECT * FROM later")
     with pytest.raises(ProgrammingError, match=_DENIED):
-        await _run(postgres_server.url(database_name, Role.GATEWAY), "DELETE FROM later")
+        await _run(postgres_server.url(database_name, DatabaseRole.GATEWAY), "DELETE FROM later")
 
 
 async def test_a_home_of_the_single_role_is_taken_over() -> None:
@@ -102,7 +102,7 @@ async def test_a_home_of_the_single_role_is_taken_over() -> None:
     try:
         ensure_home(home)
         postgres.start(home)
-        await upgrade(database_url(settings, Role.MIGRATE), "0005")
+        await upgrade(database_url(settings, DatabaseRole.MIGRATE), "0005")
         postgres.execute_sql(home, f"REASSIGN OWNED BY foundry_migrate TO foundry; {_EVENT}")
         postgres.start(home)
         assert await initialise_home(settings) is not None
@@ -122,12 +122,18 @@ async def test_a_home_of_the_single_role_is_taken_over() -> None:
 
 def test_an_external_server_has_a_url_per_role_or_one_for_all() -> None:
     one = DatabaseSettings(url=SecretStr("postgresql+asyncpg://app@db/f"))
-    assert database_url(Settings(database=one), Role.MIGRATE) == "postgresql+asyncpg://app@db/f"
+    assert (
+        database_url(Settings(database=one), DatabaseRole.MIGRATE)
+        == "postgresql+asyncpg://app@db/f"
+    )
     several = one.model_copy(
         update={"migration_url": SecretStr("m://"), "gateway_url": SecretStr("g://")}
     )
     found = Settings(database=several)
-    assert [database_url(found, role) for role in (Role.MIGRATE, Role.GATEWAY, Role.APP)] == [
+    assert [
+        database_url(found, role)
+        for role in (DatabaseRole.MIGRATE, DatabaseRole.GATEWAY, DatabaseRole.APP)
+    ] == [
         "m://",
         "g://",
         "postgresql+asyncpg://app@db/f",

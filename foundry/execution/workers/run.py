@@ -19,7 +19,7 @@ import ray
 from foundry.config import Settings, load_settings, ray_submission_id
 from foundry.errors import DatabaseUnavailable, LeaseLost
 from foundry.execution.jobs.leases import JobLease
-from foundry.execution.jobs.tables import Job
+from foundry.execution.jobs.service import Job
 from foundry.execution.workers.attempt import Attempt, run_with_heartbeat, write_until_accepted
 from foundry.execution.workers.diloco.job import train_fleet
 from foundry.execution.workers.failures import classify, describe_trace

@@ -35,6 +35,11 @@ def serve_dir(home: Path) -> Path:
     return runtime_dir(home) / "serve"
 
 
+def engine_dir(home: Path) -> Path:
+    """Sockets between the processes of an engine: one that is killed leaves its own behind."""
+    return runtime_dir(home) / "own" / "engine"
+
+
 def ensure_runtime_dir(home: Path) -> Path:
     """Create it, refusing one that somebody else put there.
 
@@ -50,7 +55,7 @@ def ensure_runtime_dir(home: Path) -> Path:
             f"{path} belongs to another user: remove it or choose another FOUNDRY_HOME"
         )
     path.chmod(home_mode())
-    for folder in (ray_dir(home).parent, serve_dir(home)):
+    for folder in (ray_dir(home).parent, serve_dir(home), engine_dir(home)):
         folder.mkdir(mode=_PRIVATE, exist_ok=True)
         folder.chmod(_PRIVATE)
     return path

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from foundry.errors import DiskFull, Unavailable
+from foundry.infra.database_roles import DatabaseRole
 from foundry.infra.embedded.database_access import (
     build_password_statements,
     read_secret,
@@ -57,22 +58,10 @@ class Reply(StrEnum):
 
 # What pg_isready exits with if the server starts, recovers or shuts down.
 _REJECTED = 1
+_WITH_PASSWORD = tuple(role for role in DatabaseRole if role is not DatabaseRole.ADMIN)
 
 
-class Role(StrEnum):
-    """Roles of Foundry's database; what each may do is in the migrations and in `roles.sql`."""
-
-    ADMIN = "foundry"
-    MIGRATE = "foundry_migrate"
-    APP = "foundry_app"
-    GATEWAY = "foundry_gateway"
-    AUDIT_READER = "foundry_audit_reader"
-
-
-_WITH_PASSWORD = tuple(role for role in Role if role is not Role.ADMIN)
-
-
-def build_url(home: Path, role: Role) -> str:
+def build_url(home: Path, role: DatabaseRole) -> str:
     """Where the embedded server of `home` listens, whether or not it runs; holds the password.
 
     Raises:
@@ -222,7 +211,7 @@ def _initialise_data(home: Path) -> None:
         run_program(
             "initdb",
             f"--pgdata={data_dir(home)}",
-            f"--username={Role.ADMIN}",
+            f"--username={DatabaseRole.ADMIN}",
             "--auth-local=peer",
             "--auth-host=reject",
             "--encoding=UTF8",
@@ -289,7 +278,7 @@ def _prepare_database(home: Path) -> None:
 
 def _write_rules(home: Path) -> bool:
     account = ensure_server_account() or pwd.getpwuid(os.geteuid())
-    return write_rules(data_dir(home), Role.ADMIN, account.pw_name)
+    return write_rules(data_dir(home), DatabaseRole.ADMIN, account.pw_name)
 
 
 def execute_sql(home: Path, script: str, database: str = _DATABASE) -> str:
@@ -301,7 +290,7 @@ def execute_sql(home: Path, script: str, database: str = _DATABASE) -> str:
     return run_program(
         "psql",
         f"--host={_socket_dir(home)}",
-        f"--username={Role.ADMIN}",
+        f"--username={DatabaseRole.ADMIN}",
         f"--dbname={database}",
         "--no-psqlrc",
         "--set=ON_ERROR_STOP=1",

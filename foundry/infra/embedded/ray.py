@@ -15,7 +15,7 @@ import foundry
 from foundry.config import LOOPBACK, Settings, child_environment
 from foundry.errors import SetupError, Unavailable
 from foundry.infra.embedded import haproxy
-from foundry.infra.embedded.paths import ray_dir, serve_dir, write_private
+from foundry.infra.embedded.paths import engine_dir, ray_dir, serve_dir, write_private
 from foundry.infra.embedded.ports import find_free_ports, is_listening
 from foundry.infra.embedded.processes import is_alive
 from foundry.infra.embedded.state import stack_id
@@ -92,6 +92,7 @@ def environment(settings: Settings, ports: Mapping[str, int]) -> dict[str, str]:
         # In a job's entry point, `python` is this installation's.
         "PATH": f"{Path(sys.executable).parent}:{child_environment().get('PATH', os.defpath)}",
         "VLLM_CACHE_ROOT": str(home / "cache" / "vllm"),
+        "VLLM_RPC_BASE_PATH": str(engine_dir(home)),
         "RAY_ADDRESS": settings.ray.address or f"{LOOPBACK}:{settings.ray.port}",
         "RAY_AUTH_TOKEN_PATH": str(find_token(settings)),
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(files / "haproxy"),

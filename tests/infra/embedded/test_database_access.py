@@ -15,6 +15,7 @@ from sqlalchemy.engine import make_url
 
 from foundry.config import Settings
 from foundry.errors import DatabaseUnavailable, SetupError
+from foundry.infra.database_roles import DatabaseRole
 from foundry.infra.embedded import postgres
 from foundry.infra.embedded.database_access import (
     make_scram_verifier,
@@ -23,12 +24,11 @@ from foundry.infra.embedded.database_access import (
     write_rules,
 )
 from foundry.infra.embedded.paths import runtime_dir
-from foundry.infra.embedded.postgres import Role
 from foundry.infra.migrations import upgrade
 from foundry.infra.wiring import database_url
 from tests.postgres import open_database
 
-_ROLES = [Role.MIGRATE, Role.APP, Role.GATEWAY, Role.AUDIT_READER]
+_ROLES = [DatabaseRole.MIGRATE, DatabaseRole.APP, DatabaseRole.GATEWAY, DatabaseRole.AUDIT_READER]
 # What `initdb --auth-local=trust` of earlier releases wrote.
 _TRUST = "local all all trust\n"
 
@@ -72,11 +72,11 @@ def test_rules_name_no_trust_and_are_written_once(tmp_path: Path) -> None:
 
 
 def test_a_home_without_secrets_has_a_url_without_one(tmp_path: Path) -> None:
-    assert make_url(postgres.build_url(tmp_path, Role.APP)).password is None
+    assert make_url(postgres.build_url(tmp_path, DatabaseRole.APP)).password is None
     # An unreadable one is an error with advice, not a login that fails.
-    secret_file(tmp_path, Role.APP).mkdir(parents=True)
+    secret_file(tmp_path, DatabaseRole.APP).mkdir(parents=True)
     with pytest.raises(SetupError, match="run as the account that owns"):
-        postgres.build_url(tmp_path, Role.APP)
+        postgres.build_url(tmp_path, DatabaseRole.APP)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(runtime_dir(folder), ignore_errors=True)
 
 
-async def _connect(home: Path, role: Role, password: str | None) -> None:
+async def _connect(home: Path, role: DatabaseRole, password: str | None) -> None:
     url = make_url(postgres.build_url(home, role))
     # Not `set(password=None)`, which keeps the one there is.
     url = url._replace(password=password)
@@ -118,7 +118,7 @@ async def _connect(home: Path, role: Role, password: str | None) -> None:
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("role", _ROLES)
-async def test_a_role_gets_in_by_its_own_password_only(home: Path, role: Role) -> None:
+async def test_a_role_gets_in_by_its_own_password_only(home: Path, role: DatabaseRole) -> None:
     secret = read_secret(home, role)
     assert secret is not None
     assert len(secret) == 64
@@ -136,7 +136,7 @@ async def test_the_administrator_gets_in_from_the_servers_account_only(home: Pat
     if os.geteuid() != 0:
         pytest.skip("here the server runs under this very account, which peer lets in")
     with pytest.raises(DatabaseUnavailable):
-        await _connect(home, Role.ADMIN, None)
+        await _connect(home, DatabaseRole.ADMIN, None)
 
 
 @pytest.mark.postgres
@@ -157,28 +157,28 @@ def test_nothing_but_its_file_holds_a_secret(home: Path) -> None:
 
 @pytest.mark.postgres
 async def test_an_older_home_asks_for_passwords_once_nothing_old_runs(old_home: Path) -> None:
-    await upgrade(database_url(Settings(home=old_home), Role.MIGRATE))
-    await _connect(old_home, Role.GATEWAY, None)
+    await upgrade(database_url(Settings(home=old_home), DatabaseRole.MIGRATE))
+    await _connect(old_home, DatabaseRole.GATEWAY, None)
     postgres.start(old_home, keep_rules=True)
-    await _connect(old_home, Role.GATEWAY, None)
-    await _connect(old_home, Role.GATEWAY, read_secret(old_home, Role.GATEWAY))
+    await _connect(old_home, DatabaseRole.GATEWAY, None)
+    await _connect(old_home, DatabaseRole.GATEWAY, read_secret(old_home, DatabaseRole.GATEWAY))
     pid = postgres.find_running_pid(old_home)
     assert postgres.start(old_home) == pid
     # The server reads its rules anew after it has answered.
     with pytest.raises(DatabaseUnavailable):
         async with asyncio.timeout(60):
             while True:
-                await _connect(old_home, Role.GATEWAY, None)
-    await upgrade(database_url(Settings(home=old_home), Role.MIGRATE))
+                await _connect(old_home, DatabaseRole.GATEWAY, None)
+    await upgrade(database_url(Settings(home=old_home), DatabaseRole.MIGRATE))
 
 
 @pytest.mark.postgres
 async def test_a_lost_secret_is_replaced(home: Path) -> None:
-    before = read_secret(home, Role.AUDIT_READER)
-    secret_file(home, Role.AUDIT_READER).unlink()
+    before = read_secret(home, DatabaseRole.AUDIT_READER)
+    secret_file(home, DatabaseRole.AUDIT_READER).unlink()
     postgres.start(home)
-    after = read_secret(home, Role.AUDIT_READER)
+    after = read_secret(home, DatabaseRole.AUDIT_READER)
     assert after != before
-    await _connect(home, Role.AUDIT_READER, after)
+    await _connect(home, DatabaseRole.AUDIT_READER, after)
     with pytest.raises(DatabaseUnavailable):
-        await _connect(home, Role.AUDIT_READER, before)
+        await _connect(home, DatabaseRole.AUDIT_READER, before)

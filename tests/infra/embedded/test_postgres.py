@@ -11,9 +11,9 @@ from sqlalchemy import text
 
 from foundry.config import Settings, child_environment
 from foundry.errors import DatabaseUnavailable
+from foundry.infra.database_roles import DatabaseRole
 from foundry.infra.embedded import postgres
 from foundry.infra.embedded.paths import runtime_dir
-from foundry.infra.embedded.postgres import Role
 from foundry.infra.wiring import database_url, open_database
 
 pytestmark = pytest.mark.postgres
@@ -29,13 +29,13 @@ def home() -> Iterator[Path]:
     shutil.rmtree(runtime_dir(folder), ignore_errors=True)
 
 
-async def _scalar(home: Path, statement: str, role: Role = Role.APP) -> object:
+async def _scalar(home: Path, statement: str, role: DatabaseRole = DatabaseRole.APP) -> object:
     async with open_database(Settings(home=home), role) as database, database.begin() as session:
         return (await session.execute(text(statement))).scalar()
 
 
 async def test_it_listens_on_its_socket_only(home: Path) -> None:
-    assert database_url(Settings(home=home)) == postgres.build_url(home, Role.APP)
+    assert database_url(Settings(home=home)) == postgres.build_url(home, DatabaseRole.APP)
     assert await _scalar(home, "SELECT 40 + 2") == 42
     assert await _scalar(home, "SHOW listen_addresses") == ""
     assert (runtime_dir(home) / "pg").stat().st_mode & 0o777 == 0o700
@@ -47,14 +47,14 @@ async def test_start_is_idempotent(home: Path) -> None:
 
 
 async def test_it_comes_back_after_sigkill_with_its_data(home: Path) -> None:
-    owner = open_database(Settings(home=home), Role.MIGRATE)
+    owner = open_database(Settings(home=home), DatabaseRole.MIGRATE)
     async with owner as database, database.begin() as session:
         await session.execute(text("CREATE TABLE kept AS SELECT 7 AS x"))
     pid = postgres.start(home)
     os.kill(pid, signal.SIGKILL)
     again = postgres.start(home)
     assert again != pid
-    assert await _scalar(home, "SELECT x FROM kept", Role.MIGRATE) == 7
+    assert await _scalar(home, "SELECT x FROM kept", DatabaseRole.MIGRATE) == 7
 
 
 async def test_stop_twice_and_the_error_while_it_is_down(home: Path) -> None:

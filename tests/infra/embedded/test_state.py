@@ -130,6 +130,10 @@ def test_the_environment_is_hardened_and_rebuilds_the_settings(home: Path) -> No
     assert found["RAY_SERVE_ENABLE_HA_PROXY"] == found["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
     assert found["RAY_SERVE_HAPROXY_SOCKET_PATH"].startswith(str(runtime_dir(home)))
     assert found["FOUNDRY_STACK_ID"] == state.stack_id(home)
+    # A socket's path ends at 107 bytes; vLLM appends a slash and a UUID.
+    engines = found["VLLM_RPC_BASE_PATH"]
+    assert engines.startswith(f"{runtime_dir(home)}/own/")
+    assert len(engines) + 37 <= 107
     assert environment_of(settings)["FOUNDRY_HTTP__PORT"] == "8123"
 
 

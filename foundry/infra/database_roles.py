@@ -1,0 +1,13 @@
+"""Whom PostgreSQL knows: one role for each kind of Foundry's processes."""
+
+from enum import StrEnum
+
+
+class DatabaseRole(StrEnum):
+    """Roles of Foundry's database; what each may do is in the migrations and in `roles.sql`."""
+
+    ADMIN = "foundry"
+    MIGRATE = "foundry_migrate"
+    APP = "foundry_app"
+    GATEWAY = "foundry_gateway"
+    AUDIT_READER = "foundry_audit_reader"
