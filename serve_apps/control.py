@@ -11,13 +11,13 @@ from foundry.config import Settings, load_settings
 from foundry.control.app import create_control
 from foundry.execution.workers.live_cluster import RayCluster
 from foundry.execution.workers.search import RaySearcher
+from foundry.governance.identity.service import Authenticator
 from foundry.infra.wiring import open_database, open_objects
 from foundry.monitoring.metrics import RaySearchMeter
 from foundry.serving.engine.version import engine_version
 from foundry.serving.outcomes.forecasting import PredictorForecasts
 from foundry.supervisor.ray_calls import RayCalls
 from foundry.supervisor.ray_hardware import RayHardware
-from serve_apps.security import open_authenticator
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -25,7 +25,7 @@ def create_app(settings: Settings) -> FastAPI:
     return create_control(
         database=database,
         objects=objects,
-        authenticator=open_authenticator(settings, database),
+        authenticator=Authenticator.from_settings(settings, database),
         settings=settings,
         searcher=RaySearcher(),
         live=cluster,

@@ -11,6 +11,7 @@ from ray.serve import Application
 from foundry.config import Settings, load_settings
 from foundry.gateway.app import create_gateway
 from foundry.gateway.measurement import Measurement
+from foundry.governance.identity.service import Authenticator
 from foundry.infra.database_roles import DatabaseRole
 from foundry.infra.wiring import open_database
 from foundry.monitoring.metrics import RayMeter
@@ -19,7 +20,6 @@ from foundry.serving.engine.deployment import DEPLOYMENT
 from foundry.serving.engine.upstream import HandleUpstream
 from foundry.serving.engine.version import engine_version
 from foundry.serving.outcomes.service import GatewayWindows
-from serve_apps.security import open_authenticator
 
 # Work beyond the application's own limit is refused by it with OpenAI's body; Serve's own refusal,
 # text of HAProxy, must never come first.
@@ -28,7 +28,7 @@ _HEADROOM = 64
 
 def create_app(settings: Settings) -> FastAPI:
     database = open_database(settings, DatabaseRole.GATEWAY)
-    authenticator = open_authenticator(settings, database)
+    authenticator = Authenticator.from_settings(settings, database)
     measurement = Measurement(
         RayMeter(),
         GatewayWindows(database),

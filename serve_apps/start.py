@@ -17,12 +17,13 @@ from ray.serve.config import HTTPOptions
 from foundry.config import Settings, child_environment, load_settings
 from foundry.errors import FoundryError, SetupError
 from foundry.governance.identity.pepper import load_pepper
+from foundry.infra.cluster_hardening import require_hardened
 from foundry.infra.database_roles import DatabaseRole
 from foundry.infra.migrations import upgrade
+from foundry.infra.node_hardening import require_hardened_nodes
 from foundry.infra.wiring import database_url
 from serve_apps import control, gateway
-from serve_apps.nodes import ask_nodes, require_hardened_nodes
-from serve_apps.security import require_hardened
+from serve_apps.nodes import ask_nodes
 from serve_apps.supervisor import NAMESPACE, ensure_supervisor
 from serve_apps.version import find_version
 

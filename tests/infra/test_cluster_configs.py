@@ -13,12 +13,12 @@ import pytest
 from foundry.config import Settings, load_settings, unknown_variables
 from foundry.errors import SetupError
 from foundry.governance.identity.pepper import pepper_path
+from foundry.infra.cluster_hardening import require_hardened, require_variables
 from foundry.infra.database_roles import DatabaseRole
 from foundry.infra.embedded import ray
+from foundry.infra.node_hardening import find_weakness
 from foundry.infra.wiring import database_url
 from foundry.install.installer import ROOT
-from serve_apps.nodes import find_weakness
-from serve_apps.security import require_hardened, require_variables
 from tests.fakes.ray_doors import TOKEN, cluster, node_certificate
 
 _FOLDER = ROOT / "cluster_configs"

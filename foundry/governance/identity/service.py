@@ -6,13 +6,13 @@ import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import cast
+from typing import Self, cast
 from uuid import UUID
 
 import bcrypt
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from foundry.config import SecuritySettings
+from foundry.config import SecuritySettings, Settings
 from foundry.errors import (
     Conflict,
     InvalidRequest,
@@ -31,6 +31,7 @@ from foundry.governance.identity.keys import (
     prefilter,
     verdict_key,
 )
+from foundry.governance.identity.pepper import load_pepper
 from foundry.governance.identity.repository import (
     Keys,
     ensure_project,
@@ -91,6 +92,15 @@ class Authenticator:
         self._verdicts = VerdictCache()
         self._running: dict[bytes, asyncio.Task[bool]] = {}
         self._threads = ThreadPoolExecutor(_BCRYPT_THREADS, thread_name_prefix="bcrypt")
+
+    @classmethod
+    def from_settings(cls, settings: Settings, database: Database) -> Self:
+        """Check keys with this installation's pepper.
+
+        Raises:
+            SetupError: it is not set, missing or unsafe.
+        """
+        return cls(database, load_pepper(settings), settings.security)
 
     @property
     def pepper(self) -> bytes:

@@ -6,8 +6,8 @@ import pytest
 
 from foundry.errors import SetupError
 from foundry.infra.embedded import haproxy
+from foundry.infra.node_hardening import find_weakness, require_hardened_nodes
 from foundry.install.installer import ROOT
-from serve_apps.nodes import find_weakness, require_hardened_nodes
 
 
 def _node(folder: Path) -> dict[str, str]:

@@ -1,12 +1,10 @@
-"""Who may ask, for both HTTP applications, and whether their cluster is closed to strangers."""
+"""Whether the cluster that the applications are to run on is closed to strangers."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from foundry.config import Settings
 from foundry.errors import SetupError
-from foundry.governance.identity.pepper import load_pepper
-from foundry.governance.identity.service import Authenticator
 from foundry.infra.cluster_probe import (
     TIMEOUT_S,
     Reply,
@@ -15,19 +13,9 @@ from foundry.infra.cluster_probe import (
     ask_dashboard,
     is_loopback,
 )
-from foundry.infra.database import Database
 
 _EXAMPLE = "see cluster_configs/on-premises.env"
 _TLS_FILES = ("RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT")
-
-
-def open_authenticator(settings: Settings, database: Database) -> Authenticator:
-    """Open the authenticator of an application.
-
-    Raises:
-        SetupError: the pepper is missing or unsafe.
-    """
-    return Authenticator(database, load_pepper(settings), settings.security)
 
 
 def require_hardened(

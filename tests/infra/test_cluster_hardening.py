@@ -9,13 +9,13 @@ import pytest
 
 from foundry.config import RaySettings, Settings
 from foundry.errors import SetupError
+from foundry.infra.cluster_hardening import require_hardened, require_variables
 from foundry.infra.cluster_probe import Tls
 from foundry.infra.embedded import ray
 from foundry.infra.embedded.paths import ensure_home, ensure_runtime_dir, runtime_dir, write_private
 from foundry.infra.embedded.ports import find_free_ports
 from foundry.infra.embedded.processes import list_stack_processes, stop_processes
 from foundry.infra.embedded.state import stack_id
-from serve_apps.security import require_hardened, require_variables
 from tests.fakes.ray_doors import TOKEN, Doors, cluster, node_certificate
 
 _REMOTE = {
