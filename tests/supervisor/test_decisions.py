@@ -8,9 +8,9 @@ from foundry.serving.endpoints.domain import (
     RevisionState,
 )
 from foundry.supervisor.changes import (
-    CLOSING_S,
     apply_transfer,
     apply_validation,
+    cut_off,
     fail_revision,
     refuse_scale,
     switch_to_revision,
@@ -37,18 +37,22 @@ def test_at_rest_nothing_is_done() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "second", "effect", "next_state"),
+    ("state", "second", "effect", "next_state", "allowed_s"),
     [
-        (R.PENDING, "absent", None, R.VALIDATING),
-        (R.VALIDATING, "absent", Effect.VALIDATE, None),
-        (R.TRANSFERRING, "absent", Effect.TRANSFER, None),
-        (R.DEPLOYING, "absent", Effect.DEPLOY, R.DEPLOYING),
-        (R.DEPLOYING, "running", None, R.VERIFYING),
-        (R.VERIFYING, "running", Effect.VERIFY, None),
+        (R.PENDING, "absent", None, R.VALIDATING, None),
+        (R.VALIDATING, "absent", Effect.VALIDATE, None, None),
+        (R.TRANSFERRING, "absent", Effect.TRANSFER, None, None),
+        (R.DEPLOYING, "absent", Effect.DEPLOY, R.DEPLOYING, 60.0),
+        (R.DEPLOYING, "running", None, R.VERIFYING, 300.0),
+        (R.VERIFYING, "running", Effect.VERIFY, None, None),
     ],
 )
 def test_the_road_of_a_revision(
-    state: RevisionState, second: EngineStatus, effect: Effect | None, next_state: RevisionState
+    state: RevisionState,
+    second: EngineStatus,
+    effect: Effect | None,
+    next_state: RevisionState,
+    allowed_s: float | None,
 ) -> None:
     found = step(updating(state, applied_replicas=None), second=second)
     assert found is not None
@@ -56,7 +60,8 @@ def test_the_road_of_a_revision(
     assert (only(found).state if found.change else None) == next_state
     # Whatever waits has a deadline.
     if found.change is not None:
-        assert only(found).allowed_s is not None or only(found).keep_deadline
+        assert only(found).allowed_s == allowed_s
+        assert allowed_s is not None or only(found).keep_deadline
 
 
 def test_a_switch_closes_the_old_revision_and_drains_it() -> None:
@@ -67,8 +72,24 @@ def test_a_switch_closes_the_old_revision_and_drains_it() -> None:
     new, old = change.revisions
     assert (new.number, new.state) == (2, R.READY)
     assert (old.number, old.state, old.allowed_s, old.desired) == (
-        1, R.DRAINING, CLOSING_S, "removed",
+        1, R.DRAINING, 3.0, "removed",
     )  # fmt: skip
+
+
+def test_a_transfer_has_five_minutes_from_its_last_progress() -> None:
+    of = updating(R.TRANSFERRING)
+    moved = apply_transfer(of, of.revisions[1], Transfer(False, 5, 9))
+    assert (only(moved).state, only(moved).allowed_s) == (R.TRANSFERRING, 300.0)
+    done = apply_transfer(of, of.revisions[1], Transfer(True))
+    # What serves may answer for 900 s before its accelerators are free, and is gone in a minute.
+    assert (only(done).state, only(done).allowed_s) == (R.DEPLOYING, 960.0)
+    fits = apply_validation(of, of.revisions[1], Validation(strategy="surge"))
+    assert (only(fits).state, only(fits).allowed_s) == (R.TRANSFERRING, 300.0)
+
+
+def test_what_was_killed_is_killed_again_after_half_a_minute() -> None:
+    found = cut_off(running(), revision(1, R.DRAINING))
+    assert (only(found).state, only(found).allowed_s) == (R.DRAINING, 30.0)
 
 
 def test_what_drains_is_deleted_only_after_its_time() -> None:
@@ -139,9 +160,9 @@ def test_a_transfer_lives_as_long_as_it_moves() -> None:
 
 def test_surge_leaves_the_old_engine_and_recreate_makes_room_first() -> None:
     of = updating(R.TRANSFERRING)
-    assert changed(apply_transfer(of, of.revisions[1], Transfer(done=True))) == (E.UPDATING, 1, 2)
+    assert changed(apply_transfer(of, of.revisions[1], Transfer(True))) == (E.UPDATING, 1, 2)
     two = replace(of.revisions[1], strategy="recreate")
-    change = apply_transfer(of, two, Transfer(done=True))
+    change = apply_transfer(of, two, Transfer(True))
     assert change is not None
     assert changed(change) == (E.DEPLOYING, None, 2)
     assert change.fallback == 1

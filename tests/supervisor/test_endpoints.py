@@ -17,7 +17,7 @@ from foundry.serving.endpoints.supervision import (
 )
 from foundry.supervisor import endpoints
 from foundry.supervisor.decisions import Limits, Step, choose_next_step
-from foundry.supervisor.endpoints import UNKNOWN_S, EndpointReconciler, LeasedRows
+from foundry.supervisor.endpoints import EndpointReconciler, LeasedRows
 from foundry.supervisor.lease import Lease
 from foundry.supervisor.ports import EngineObservation, Validation
 from tests.serving.endpoints.cluster import Cluster
@@ -328,11 +328,11 @@ async def test_unknown_engines_go_after_a_minute_and_known_ones_stay(site: Site)
     reconciler = EndpointReconciler(rows, site.engines, Limits(60.0, 120.0), clock=lambda: now[0])
     for stray in ("engine-ffffffffffffffffffffffff-r9", "gateway"):
         site.engines.applications[stray] = EngineObservation("running")
-    for now[0] in (0.0, UNKNOWN_S - 0.1):
+    for now[0] in (0.0, 59.9):
         await reconciler.reconcile()
         await reconciler.tasks.drain()
         assert site.engines.deleted == []
-    now[0] = UNKNOWN_S
+    now[0] = 60.0
     await reconciler.reconcile()
     await reconciler.tasks.drain()
     assert site.engines.deleted == ["engine-ffffffffffffffffffffffff-r9"]

@@ -17,14 +17,14 @@ from foundry.execution.jobs.retention import list_known_objects
 from foundry.execution.workers.checkpoints import RemoteCheckpoints
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
-from foundry.supervisor.orphans import GRACE_S, OWNER_KEY, OrphanCollector
+from foundry.supervisor.orphans import OWNER_KEY, OrphanCollector
 from tests.catalog.datasets.test_service import add, source
 from tests.catalog.registry.files import base_dir
 from tests.execution.fleets.test_service import committed
 from tests.execution.jobs.test_leases import CALLER, submit
 from tests.execution.workers.test_checkpoints import checkpoint
 
-NOW = 2_000_000_000.0
+NOW, WEEK_S = 2_000_000_000.0, 7 * 86_400.0
 
 
 class Store(DirectoryStore):
@@ -36,7 +36,7 @@ class Store(DirectoryStore):
 
     def age(self, *young: str) -> None:
         for key in self.keys():
-            stored_at = NOW - (GRACE_S - 1 if key in young else GRACE_S + 1)
+            stored_at = NOW - (WEEK_S - 1 if key in young else WEEK_S + 1)
             os.utime(self.root / key, (stored_at, stored_at))
 
     def keys(self) -> set[str]:

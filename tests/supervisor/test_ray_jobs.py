@@ -10,8 +10,10 @@ from uuid import UUID
 
 import pytest
 
+from foundry.config import Settings
 from foundry.errors import Unavailable
-from foundry.execution.jobs.placement import NodeResources
+from foundry.execution.jobs.placement import Bundle, NodeResources
+from foundry.supervisor import ray_jobs
 from foundry.supervisor.ports import DriverObservation
 from foundry.supervisor.ray_calls import RayCalls
 from foundry.supervisor.ray_jobs import RayJobs
@@ -176,3 +178,14 @@ async def test_the_last_lines_are_kept_and_cut() -> None:
     assert seen.log_tail[-1] == "x" * 500
     lost = FakeClient(statuses=["FAILED"], faults={"logs": BROKEN})
     assert (await jobs(lost).observe(NAME)).log_tail == ()
+
+
+async def test_a_ray_that_names_no_node_yet_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a restart it has none for a moment, which must not read as a cluster without room."""
+    nodes: list[NodeResources] = []
+    monkeypatch.setattr(ray_jobs, "list_nodes", lambda: nodes)
+    asked = RayJobs.from_settings(Settings())
+    with pytest.raises(Unavailable, match="Ray names no node yet"):
+        await asked.list_nodes()
+    nodes.append(NodeResources(Bundle(2.0), Bundle(1.0)))
+    assert await asked.list_nodes() == nodes

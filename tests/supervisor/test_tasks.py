@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from foundry.errors import DatabaseUnavailable, Unavailable
-from foundry.supervisor.tasks import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, KeyedTasks
+from foundry.supervisor.tasks import KeyedTasks
 
 
 class Ledger:
@@ -61,7 +61,7 @@ async def test_waits_double_up_to_a_minute_and_a_success_forgets_them() -> None:
         if len(ledger.steps) > before:
             began.append(second)
     assert began == [0, 1, 3, 7, 15, 31, 63, 123, 183]
-    assert began[-1] - began[-2] == LONGEST_BACKOFF_S
+    assert began[-1] - began[-2] == 60.0
     del ledger.faults["bad"]
     ledger.now = 1000.0
     await ledger.offer_all("bad")
@@ -97,7 +97,7 @@ async def test_another_wish_ends_the_wait_after_a_failure() -> None:
 
     for _ in range(7):
         assert await offer("3 replicas")
-        ledger.now += LONGEST_BACKOFF_S
+        ledger.now += 60.0
     assert await offer("3 replicas")
     assert not await offer("3 replicas")
     assert ledger.tasks.failures_of("bad") == 8
@@ -107,7 +107,7 @@ async def test_another_wish_ends_the_wait_after_a_failure() -> None:
     assert await offer("stopped")
     # The new wish has a wait of its own, and it is short.
     assert ledger.tasks.failures_of("bad") == 1
-    ledger.now += FIRST_BACKOFF_S
+    ledger.now += 1.0
     assert await offer("stopped")
 
 

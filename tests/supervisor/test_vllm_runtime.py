@@ -5,13 +5,14 @@ from uuid import UUID
 import pytest
 
 from foundry.config import ServingSettings
-from foundry.errors import InvalidConfiguration
+from foundry.errors import EngineFailed, InvalidConfiguration
 from foundry.serving.engine.deployment import EngineReplica, EngineSpec
 from foundry.serving.engine.hardware import Hardware, Node
 from foundry.serving.engine.options import EngineOptions
 from foundry.serving.engine.shape import ModelShape
 from foundry.supervisor.serve_engines import EngineBuild
 from foundry.supervisor.vllm_runtime import VllmRuntime, bind_deployments
+from tests.supervisor.test_engine_proof import FakeUpstream, answer
 
 LAPTOP = Hardware((Node(2, 8),), (Node(2, 8),))
 GPUS = Hardware((Node(8, 64, 4),), (), {"nvidia-l40s-48gb": "L40S"})
@@ -73,3 +74,13 @@ def test_a_replica_reserves_what_its_endpoint_asks_for() -> None:
     # The same versions again only change the number of replicas; the ingress is left alone.
     assert deployment.version == "digest"
     assert application._bound_deployment.version == "digest"
+
+
+async def test_an_engine_is_healthy_when_it_has_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = runtime()
+    upstream = FakeUpstream(answer(), answer(), answer(tokens=0))
+    monkeypatch.setattr(made, "_upstream", upstream)
+    await made.health("engine-x-r1", "smol")
+    assert len(upstream.bodies) == 2
+    with pytest.raises(EngineFailed, match="generated nothing"):
+        await made.health("engine-x-r1", "smol")

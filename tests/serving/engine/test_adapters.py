@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from foundry.errors import FoundryError, InvalidArtifact, NoHealthyUpstream, Overloaded
-from foundry.serving.engine.adapters import PARALLEL_LOADS, ResidentAdapters, State
+from foundry.serving.engine.adapters import ResidentAdapters, State
 from tests.fakes.engine import FakeEngine
 
 
@@ -67,7 +67,7 @@ async def test_a_burst_loads_once() -> None:
 async def test_loads_run_four_at_a_time() -> None:
     bench = Bench(capacity=20, source=FakeSource(seconds=0.01))
     await asyncio.gather(*(bench.use(f"a{n}") for n in range(12)))
-    assert bench.source.most_running == PARALLEL_LOADS
+    assert bench.source.most_running == 4
     assert len(bench.engine.resident) == 12
 
 
