@@ -88,3 +88,13 @@ def test_one_that_does_not_answer_is_told_and_not_ended() -> None:
         actors.ensure("a")
     assert actors.did == []
     assert actors.now == 120.0
+
+
+def test_the_last_one_that_is_started_has_a_second_to_answer() -> None:
+    dying: list[Exception] = [ActorDiedError() for _ in range(239)]
+    actors = _Actors(living="a", faults=[*dying, GetTimeoutError("get timed out")])
+    with pytest.raises(Unavailable):
+        actors.ensure("a")
+    # 239 half seconds between starts, and the one second that is more than what was left.
+    assert actors.now == 120.5
+    assert actors.did == ["start a"] * 239
