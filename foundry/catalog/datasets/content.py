@@ -6,7 +6,6 @@ Objects whose rows are never written, because the process was killed, are collec
 """
 
 import asyncio
-import tempfile
 from collections.abc import Collection, Sequence
 from itertools import islice
 from pathlib import Path
@@ -32,6 +31,7 @@ from foundry.governance.identity.domain import Principal
 from foundry.infra.database import Database, is_rolled_back
 from foundry.infra.ids import uuid7
 from foundry.infra.objects import ObjectStore
+from foundry.infra.scratch import scratch_directory
 
 _SPLIT_FILES: dict[Split, str] = {"train": TRAIN_FILE, "eval": EVAL_FILE}
 
@@ -59,8 +59,8 @@ class DatasetContent:
             DiskFull: no room; nothing is kept.
         """
         check_name(name)
-        with tempfile.TemporaryDirectory(prefix="foundry-dataset-") as folder:
-            prepared = await asyncio.to_thread(prepare, path, Path(folder), options)
+        with scratch_directory("dataset") as folder:
+            prepared = await asyncio.to_thread(prepare, path, folder, options)
             async with self._database.begin() as db:
                 if same := await self._find_same(db, name, prepared):
                     return same, False
@@ -71,8 +71,8 @@ class DatasetContent:
         async with self._database.begin() as db:
             version = await Datasets(db, self._principal).resolve(reference)
             file = next(each for each in version.files if each.path == _SPLIT_FILES[split])
-        with tempfile.TemporaryDirectory(prefix="foundry-rows-") as folder:
-            local = Path(folder) / "shard"
+        with scratch_directory("rows") as folder:
+            local = folder / "shard"
             await self._objects.get_file(file.object_key, local)
             return await asyncio.to_thread(lambda: list(islice(read_rows(local), limit)))
 

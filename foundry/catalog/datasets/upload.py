@@ -1,13 +1,13 @@
 """A request's body on its way to the disk."""
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from foundry.errors import BodyTooLarge
 from foundry.infra.directory_store import storage_error
+from foundry.infra.scratch import scratch_directory
 
 _BUFFER_BYTES = 1 << 20
 
@@ -20,14 +20,14 @@ async def received(stream: AsyncIterator[bytes], max_bytes: int) -> AsyncIterato
         BodyTooLarge: it exceeds `max_bytes`.
         DiskFull: no room for the file.
     """
-    with tempfile.TemporaryDirectory(prefix="foundry-upload-") as folder:
-        path = Path(folder) / "body"
+    with scratch_directory("upload") as folder:
+        path = folder / "body"
         try:
             with path.open("wb") as file:
                 async for part in _buffered(stream, max_bytes):
                     await asyncio.to_thread(file.write, part)
         except OSError as error:
-            raise storage_error(error, Path(folder)) from error
+            raise storage_error(error, folder) from error
         yield path
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from uuid import UUID
 
 from foundry.execution.workers.directories import remove_work_directories
+from foundry.infra.scratch import remove_abandoned_scratch
 from foundry.infra.weight_eviction import evict_weights
 
 
 def clean_node(home: Path, cache: Path, active: Collection[UUID], limit_bytes: int) -> list[str]:
-    """Remove work directories of ended jobs and what the cache has too much. Returns the names.
+    """Remove what ended jobs, killed processes and a full cache leave on a node. Returns the names.
 
     Args:
         active: jobs that have not ended.
@@ -19,5 +20,6 @@ def clean_node(home: Path, cache: Path, active: Collection[UUID], limit_bytes: i
     now = time.time()
     return [
         *remove_work_directories(home, active, now),
+        *remove_abandoned_scratch(now),
         *evict_weights(cache, limit_bytes, now),
     ]

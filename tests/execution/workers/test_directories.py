@@ -1,8 +1,11 @@
 """Work directories that go, and those that stay."""
 
 import os
+import tempfile
 from pathlib import Path
 from uuid import UUID
+
+import pytest
 
 from foundry.execution.workers.directories import (
     attempt_directory,
@@ -49,11 +52,16 @@ def test_nothing_is_listed_where_nothing_is(tmp_path: Path) -> None:
     assert list_leftovers(tmp_path / "nowhere", (), NOW) == []
 
 
-def test_a_node_is_cleaned_of_both_kinds(tmp_path: Path) -> None:
+def test_a_node_is_cleaned_of_all_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lay_out(tmp_path)
     cache = tmp_path / "cache"
     version = "aa" * 32
     (cache / version).mkdir(parents=True)
     (cache / version / "model").write_bytes(b"x")
     age(cache / version, 7200)
-    assert clean_node(tmp_path, cache, {ACTIVE, RESUMED}, 0) == [str(ENDED), version]
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    abandoned = tmp_path / "tmp" / "fdry-scratch-upload-x"
+    abandoned.mkdir(parents=True)
+    age(abandoned, 7200)
+    removed = clean_node(tmp_path, cache, {ACTIVE, RESUMED}, 0)
+    assert removed == [str(ENDED), abandoned.name, version]

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from foundry.engines.training.learner import Learner
 from foundry.errors import Conflict, InvalidArtifact
 from foundry.execution.workers.diloco.messages import RoundPlan, Snapshot, StoredState
 from foundry.infra.objects import ObjectStore
+from foundry.infra.scratch import scratch_directory
 
 Values = NDArray[np.float32]
 _PARAMETER, _OPTIMISER = "parameter.", "optimiser."
@@ -194,8 +194,8 @@ class Snapshots:
         await self._objects.delete(stored.object_key)
 
     async def _put(self, tensors: dict[str, Tensor], document: dict[str, Any]) -> StoredState:
-        with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
-            path = Path(folder) / "state.safetensors"
+        with scratch_directory("fleet") as folder:
+            path = folder / "state.safetensors"
             metadata = {"document": json.dumps(document, sort_keys=True)}
             await asyncio.to_thread(save_file, tensors, path, metadata)
             digest = await asyncio.to_thread(_sha256, path)
@@ -209,8 +209,8 @@ class Snapshots:
         return StoredState(key, digest)
 
     async def _get(self, stored: StoredState) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
-            path = Path(folder) / "state.safetensors"
+        with scratch_directory("fleet") as folder:
+            path = folder / "state.safetensors"
             await self._objects.get_file(stored.object_key, path)
             if await asyncio.to_thread(_sha256, path) != stored.sha256:
                 raise InvalidArtifact(f"the checkpoint {stored.object_key} is damaged")

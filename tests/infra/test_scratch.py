@@ -1,0 +1,84 @@
+"""Scratch directories: gone after use, and after the death of who used them."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from foundry.config import child_environment
+from foundry.infra.scratch import remove_abandoned_scratch, scratch_directory
+
+_USER = """
+import sys, time
+from foundry.infra.scratch import scratch_directory
+with scratch_directory("upload") as folder:
+    (folder / "body").write_bytes(b"x" * 1000)
+    print(folder.name, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What stands for /tmp."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_a_directory_is_private_and_goes_with_its_block(folder: Path) -> None:
+    with scratch_directory("rows") as made:
+        (made / "shard").touch()
+        assert made.parent == folder
+        assert made.name.startswith("fdry-scratch-rows-")
+        assert made.stat().st_mode & 0o777 == 0o700
+    assert list(folder.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_used_stays(folder: Path) -> None:
+    environment = child_environment(TMPDIR=str(folder))
+    with (
+        scratch_directory("rows") as used,
+        subprocess.Popen(
+            [sys.executable, "-c", _USER], stdout=subprocess.PIPE, env=environment
+        ) as user,
+    ):
+        assert user.stdout is not None
+        name = user.stdout.readline().decode().strip()
+        later = time.time() + 3600
+        assert remove_abandoned_scratch(later) == []
+        user.send_signal(signal.SIGKILL)
+        user.wait()
+        assert (folder / name / "body").is_file()
+        assert remove_abandoned_scratch(later) == [name]
+        assert list(folder.iterdir()) == [used]
+
+
+def test_a_young_one_may_be_locked_in_a_moment(folder: Path) -> None:
+    young = folder / "fdry-scratch-upload-x"
+    young.mkdir()
+    made_at = young.stat().st_mtime
+    assert remove_abandoned_scratch(made_at + 59) == []
+    assert remove_abandoned_scratch(made_at + 60) == [young.name]
+
+
+def test_neither_links_nor_what_has_another_name_are_touched(folder: Path) -> None:
+    precious = folder / "precious"
+    precious.mkdir()
+    (folder / "fdry-scratch-link").symlink_to(precious)
+    (folder / "fdry-scratch-file").touch()
+    assert remove_abandoned_scratch(time.time() + 3600) == []
+    assert len(list(folder.iterdir())) == 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another account's directory")
+def test_another_accounts_directory_stays(folder: Path) -> None:
+    theirs = folder / "fdry-scratch-upload-theirs"
+    theirs.mkdir()
+    os.chown(theirs, 65534, 65534)
+    assert remove_abandoned_scratch(time.time() + 3600) == []
+    assert theirs.is_dir()
