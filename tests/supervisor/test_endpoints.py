@@ -319,6 +319,25 @@ async def test_a_supervisor_that_was_replaced_touches_no_engine(site: Site) -> N
     assert reconciler.tasks.failures_of(site.id) == 1
 
 
+async def test_a_pass_looks_for_the_rows_of_unknown_engines_only(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.up()
+    asked: list[set[str]] = []
+    rows = site.cluster.reconciler._store
+
+    async def list_wanted() -> set[str]:
+        asked.append(set(site.engines.applications))
+        return set()
+
+    monkeypatch.setattr(rows, "list_wanted_applications", list_wanted)
+    await site.cluster.reconcile()
+    assert asked == []
+    site.engines.applications["engine-ffffffffffffffffffffffff-r9"] = EngineObservation("running")
+    await site.cluster.reconcile()
+    assert len(asked) == 1
+
+
 async def test_unknown_engines_go_after_a_minute_and_known_ones_stay(site: Site) -> None:
     now = [0.0]
     name = await site.up()
