@@ -76,6 +76,14 @@ def test_a_switch_closes_the_old_revision_and_drains_it() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("target", [None, 1])
+def test_without_a_revision_to_go_to_nothing_is_done(target: int | None) -> None:
+    ended = revision(1, R.FAILED, desired="running")
+    assert (
+        step(endpoint(ended, state=E.FAILED, serving=None, target=target), first="absent") is None
+    )
+
+
 def test_a_transfer_has_five_minutes_from_its_last_progress() -> None:
     of = updating(R.TRANSFERRING)
     moved = apply_transfer(of, of.revisions[1], Transfer(False, 5, 9))

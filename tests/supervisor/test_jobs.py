@@ -314,9 +314,23 @@ async def test_leases_get_time_to_renew_after_an_outage(database: Database) -> N
     tower.launcher.drivers.clear()
     await tower.reconcile()
     assert await lease.heartbeat() is False
-    tower.now += 31
+    tower.now += 30
     await tower.reconcile()
     assert (await tower.job(job.id)).state == JobState.RUNNING
+
+
+async def test_an_outage_gives_half_a_minute_and_no_more(database: Database) -> None:
+    tower = Tower(database)
+    job, _ = await tower.running()
+    tower.reconciler.note_outage()
+    await tower.age(job.id, "heartbeat_at", 3600)
+    tower.now += 29.9
+    await tower.reconcile()
+    assert (await tower.job(job.id)).state == JobState.RUNNING
+    tower.now += 0.1
+    await tower.reconcile()
+    # Its lease has expired, and Ray knows no driver: it is tried again.
+    assert (await tower.job(job.id)).state == JobState.QUEUED
 
 
 @pytest.mark.parametrize("state", ["ADMITTED", "STALLED", "RUNNING", "silent"])

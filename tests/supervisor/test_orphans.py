@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,18 @@ async def test_what_nobody_knows_goes_after_a_week(tmp_path: Path) -> None:
 
     await OrphanCollector(store, {"a/": list_known}, ("a/",), read_owner, lambda: NOW).collect()
     assert store.keys() == {OWNER_KEY, "a/known", "a/young", "b/other"}
+
+
+async def test_an_upload_that_nobody_finished_goes_after_a_week(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    await own(store)
+    halves = [tmp_path / f".{number}.0123.partial" for number in (1, 2)]
+    for half, age_s in zip(halves, (WEEK_S - 60, WEEK_S + 60), strict=True):
+        half.write_bytes(b"half")
+        stored_at = time.time() - age_s
+        os.utime(half, (stored_at, stored_at))
+    await OrphanCollector(store, {"a/": list_nothing}, ("a/",), read_owner).collect()
+    assert [half.exists() for half in halves] == [True, False]
 
 
 async def test_one_that_the_store_does_not_remove_keeps_no_other(

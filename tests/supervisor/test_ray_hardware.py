@@ -50,7 +50,7 @@ async def test_accelerators_by_their_catalogue_id(nodes: list[dict[str, Any]]) -
     assert (found.host_gb, found.unknown_accelerators) == (320.0, False)
 
 
-@pytest.mark.parametrize("kind", [{}, {"accelerator_type:RTX-9": 1.0}])
+@pytest.mark.parametrize("kind", [{"GPU": 1.0}, {"accelerator_type:RTX-9": 1.0}])
 async def test_accelerators_that_nobody_knows(
     nodes: list[dict[str, Any]], kind: dict[str, float]
 ) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import ray
@@ -45,6 +46,31 @@ async def test_a_lost_node_is_unavailable(
     with pytest.raises(Unavailable, match=type(fault).__name__):
         await nodes_with(lost, monkeypatch).clean("lost", ())
     assert cancelled == []
+
+
+async def test_a_task_runs_on_its_node_or_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another node's worker would remove what is in use there."""
+    said: list[dict[str, Any]] = []
+    sent: list[tuple[object, ...]] = []
+
+    class Task:
+        @staticmethod
+        async def remote(*arguments: object) -> list[str]:
+            sent.append(arguments)
+            return ["gone"]
+
+    def remote(**options: Any) -> Any:
+        said.append(options)
+        return lambda function: Task
+
+    monkeypatch.setattr(ray, "remote", remote)
+    nodes = RayNodes(RayCalls(), Path("/home"), Path("/cache"), 7)
+    assert await nodes.clean("ab" * 28, [UUID(int=1)]) == ["gone"]
+    (options,) = said
+    strategy = options.pop("scheduling_strategy")
+    assert (strategy.node_id, strategy.soft) == ("ab" * 28, False)
+    assert options == {"num_cpus": 0, "max_retries": 0}
+    assert sent == [(Path("/home"), Path("/cache"), {UUID(int=1)}, 7)]
 
 
 async def test_only_living_nodes_are_cleaned(monkeypatch: pytest.MonkeyPatch) -> None:

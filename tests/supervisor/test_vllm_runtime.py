@@ -69,6 +69,9 @@ def test_a_replica_reserves_what_its_endpoint_asks_for() -> None:
     deployment = engine._bound_deployment
     assert deployment.num_replicas == 2
     assert deployment.max_ongoing_requests == 16
+    # A dead engine is noticed within one period, a hung one after three.
+    health = deployment._deployment_config
+    assert (health.health_check_period_s, health.health_check_timeout_s) == (3.0, 5.0)
     reserved = deployment.ray_actor_options
     assert (reserved["num_cpus"], reserved["num_gpus"], reserved["memory"]) == (1.5, 0, 4 * 10**9)
     # The same versions again only change the number of replicas; the ingress is left alone.

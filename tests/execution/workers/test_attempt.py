@@ -89,6 +89,18 @@ async def test_an_outage_ends_nothing_and_loses_no_news(fault: Exception) -> Non
     assert lease.advances == [(Phase.LOAD, 900.0)]
 
 
+async def test_a_beat_that_failed_is_tried_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the usual pause a second failure would have used up the lease."""
+    monkeypatch.setattr(module, "BEAT_S", 3600.0)
+    enough = asyncio.Event()
+    lease = FakeLease(
+        [DatabaseUnavailable("away"), DatabaseUnavailable("away"), False],
+        on_beat=lambda beats: enough.set() if beats == 3 else None,
+    )
+    assert await run_with_heartbeat(attempted(lease), until(enough)) == "done"
+    assert lease.beats == 3
+
+
 async def test_a_lost_lease_cancels_the_work() -> None:
     cancelled = False
 
@@ -151,6 +163,19 @@ async def test_work_that_hangs_ends_with_its_stacks(answers: bool) -> None:
     with pytest.raises(EngineFailed, match=r"nothing new for 181 s in the phase 'train'.*180 s"):
         await run_with_heartbeat(attempt, asyncio.Event().wait())
     assert any("in all_reduce" in line for line in lease.lines) == answers
+
+
+async def test_work_that_hangs_without_a_worker_has_no_stacks(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now = 0.0
+    vitals = Vitals(lambda: now)
+    vitals.observe(Phase.TRAIN, 1, 30.0)
+    now = 181.0
+    lease = FakeLease()
+    with pytest.raises(EngineFailed, match="nothing new for 181 s"):
+        await run_with_heartbeat(attempted(lease, vitals), asyncio.Event().wait())
+    assert (lease.lines, caplog.messages) == ([], [])
 
 
 def test_progress_is_another_marker_or_another_phase() -> None:
