@@ -138,3 +138,38 @@ async def test_what_nobody_waits_for_any_more_is_ended_and_its_error_is_nobodys(
     assert fake.cancelled == ["fetch_weights@gpu-b"]
     assert fake.begun.count("fetch_weights@gpu-b") == 2
     calls.close()
+
+
+async def test_a_fetch_goes_to_its_node_and_elsewhere_if_that_dies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[tuple[str, bool, dict[str, Any], str]] = []
+
+    class Task:
+        def __init__(self, **options: Any) -> None:
+            self._options = options
+
+        def __call__(self, function: Any) -> "Task":
+            self._name = function.__name__
+            return self
+
+        def remote(self, version_id: str) -> str:
+            strategy = self._options.pop("scheduling_strategy")
+            assert version_id == str(VERSION)
+            said.append((strategy.node_id, strategy.soft, self._options, self._name))
+            return f"{self._name}@{strategy.node_id}"
+
+    monkeypatch.setattr(ray, "remote", Task)
+    monkeypatch.setattr(
+        ray, "nodes", lambda: [{"NodeID": "ab" * 28, "Alive": True, "Resources": {}}]
+    )
+    monkeypatch.setattr(ray, "wait", lambda tasks, num_returns, timeout: ([], tasks))
+    monkeypatch.setattr(ray, "get", lambda tasks: [])
+    calls = RayCalls(timeout_s=20.0)
+    assert not (await RayTransfers(calls).continue_fetch(VERSION, 1)).done
+    calls.close()
+    options = {"num_cpus": 0, "max_retries": 2}
+    assert said == [
+        ("ab" * 28, True, options, "fetch_weights"),
+        ("ab" * 28, True, options, "measure_weights"),
+    ]
