@@ -143,14 +143,26 @@ async def test_a_client_that_leaves_while_it_sends_its_body(stand: Stand) -> Non
     assert placed(stand) == (Stage.BODY, None, "chat")
 
 
-async def test_a_connection_that_breaks_while_the_stream_is_sent(stand: Stand) -> None:
+async def test_a_connection_that_breaks_while_the_stream_is_sent(
+    make_stand: Callable[..., Stand], monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Broken(Caller):
         async def _receive(self, message: Any) -> None:
             raise OSError("the connection is closed")
 
+    stand, calls = make_stand(FakeEngine(gap_s=FROZEN)), []
+    stream = stand.upstream.stream
+
+    def keep_call(*arguments: Any) -> Any:
+        # Held here, so that the engine is told by the gateway and not by the garbage collector.
+        calls.append(stream(*arguments))
+        return calls[-1]
+
+    monkeypatch.setattr(stand.upstream, "stream", keep_call)
     async with asyncio.timeout(30):
         await Broken(stand, STREAM).request
     assert recorded(stand) == (End.CLIENT_LEFT, None, None)
+    assert len(stand.engine.cancelled) == len(calls) == 1
 
 
 @pytest.mark.parametrize(
