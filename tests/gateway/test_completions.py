@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from foundry.errors import ContextLengthExceeded, NoHealthyUpstream, Overloaded
-from foundry.gateway import relay, responses, retries
+from foundry.gateway import responses, retries
 from foundry.gateway.ports import End
 from foundry.infra.wire.frames import Usage
 from tests.fakes.engine import FakeEngine
@@ -145,7 +145,7 @@ async def test_retried_before_the_first_byte(
 
 
 async def test_third_failure_is_the_answer(stand: Stand, client: httpx.AsyncClient) -> None:
-    stand.upstream.failures = [NoHealthyUpstream("gone", retry_after_s=7.2)] * relay.MAX_ATTEMPTS
+    stand.upstream.failures = [NoHealthyUpstream("gone", retry_after_s=7.2)] * 3
     answer = await client.post("/chat/completions", json=CHAT)
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "8"
@@ -169,6 +169,16 @@ async def test_retries_have_a_budget(stand: Stand, client: httpx.AsyncClient) ->
     for _ in range(10):
         assert (await client.post("/chat/completions", json=CHAT)).status_code == 503
     assert len(stand.upstream.app_names) == 10 + retries.FLOOR
+
+
+async def test_the_budget_grows_with_the_requests(stand: Stand, client: httpx.AsyncClient) -> None:
+    for _ in range(100):
+        assert (await client.post("/chat/completions", json=CHAT)).status_code == 200
+    stand.upstream.failures = [NoHealthyUpstream("x") for _ in range(100)]
+    for _ in range(10):
+        assert (await client.post("/chat/completions", json=CHAT)).status_code == 503
+    # A tenth of the 100 to 110 requests so far, where the floor is five.
+    assert len(stand.upstream.app_names) in range(100 + 10 + 10, 100 + 10 + 12)
 
 
 async def test_deadline_before_the_first_byte(make_stand: Callable[..., Stand]) -> None:

@@ -11,12 +11,12 @@ import httpx
 import pytest
 from starlette.types import Message
 
-from foundry.errors import ContextLengthExceeded, FoundryError, Overloaded
+from foundry.errors import ContextLengthExceeded, DeadlineExceeded, FoundryError, Overloaded
 from foundry.gateway import relay, retries
 from foundry.gateway.ports import End
 from foundry.infra.http.presence import Client
 from foundry.infra.http.scopes import Stage
-from foundry.infra.wire.frames import Usage
+from foundry.infra.wire.frames import Frame, Kind, Usage
 from tests.fakes.engine import FakeEngine
 from tests.gateway.conftest import CHAT, STREAM, Stand, caller, placed, recorded, target
 
@@ -163,29 +163,30 @@ async def test_deadline_before_the_first_byte(
     assert recorded(stand) == (End.DEADLINE_BEFORE_FIRST_BYTE, "deadline_exceeded", None)
 
 
-async def test_a_call_that_is_cancelled_after_its_deadline_ended_by_it(stand: Stand) -> None:
+def call_of(stand: Stand, *, age_s: float, timeout_s: float) -> relay.Call:
+    """The call of a request that came `age_s` ago and whose client waits."""
+
     async def receive() -> Message:
         await asyncio.Event().wait()
         raise AssertionError
 
-    def cancelled(timeout_s: float) -> relay.Call:
-        request = relay.Request(
-            request_id="r1",
-            principal=caller("inference:invoke"),
-            target=target("smollm2"),
-            operation="chat",
-            model="smollm2",
-            body=b"{}",
-            received_at=time.monotonic() - 5,
-            timeout_s=timeout_s,
-            client=Client(receive),
-        )
-        return relay.Call(
-            request, stand.upstream, stand.meter, retries.RetryBudget(), AsyncExitStack()
-        )
+    request = relay.Request(
+        request_id="r1",
+        principal=caller("inference:invoke"),
+        target=target("smollm2"),
+        operation="chat",
+        model="smollm2",
+        body=b"{}",
+        received_at=time.monotonic() - age_s,
+        timeout_s=timeout_s,
+        client=Client(receive),
+    )
+    return relay.Call(request, stand.upstream, stand.meter, retries.RetryBudget(), AsyncExitStack())
 
+
+async def test_a_call_that_is_cancelled_after_its_deadline_ended_by_it(stand: Stand) -> None:
     for timeout_s in (4.0, 600.0):
-        await cancelled(timeout_s).close()
+        await call_of(stand, age_s=5.0, timeout_s=timeout_s).close()
     ends = [settlement.end for settlement in stand.meter.settled]
     assert ends == [End.DEADLINE_BEFORE_FIRST_BYTE, End.SHUT_DOWN]
 
@@ -260,6 +261,25 @@ async def test_the_replica_died_before_the_first_byte(stand: Stand, body: dict[s
     stand.upstream.cut_after = 1
     assert (await ask(stand, body)).status_code == 503
     assert recorded(stand) == (End.ENGINE_DIED, "engine_failed", None)
+
+
+@pytest.mark.parametrize("frames", [[], [Frame(Kind.DATA, b"data")]])
+async def test_an_engine_that_says_nothing_first(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, frames: list[Frame]
+) -> None:
+    async def stream(*arguments: object) -> AsyncIterator[Frame]:
+        for frame in frames:
+            yield frame
+
+    monkeypatch.setattr(stand.upstream, "stream", stream)
+    assert (await ask(stand, CHAT)).status_code == 503
+    assert recorded(stand) == (End.ENGINE_DIED, "engine_failed", None)
+
+
+async def test_a_request_whose_time_is_over_has_none_left(stand: Stand) -> None:
+    with pytest.raises(DeadlineExceeded):
+        async with call_of(stand, age_s=10.0, timeout_s=5.0).within_deadline():
+            await asyncio.sleep(0.5)
 
 
 async def test_internal_before_dispatch(stand: Stand) -> None:

@@ -201,6 +201,29 @@ async def test_a_driver_that_gave_up_is_followed_by_another_that_sees_no_old_err
     assert (claimed.attempt, claimed.error) == (2, None)
 
 
+async def test_a_driver_that_came_back_is_ended_before_the_next_begins(
+    database: Database,
+) -> None:
+    """Ray had said that it was gone: its node was away for a while."""
+    tower = Tower(database)
+    job, lease = await tower.running()
+    await lease.give_up({"code": "unavailable", "message": "the store is away", "attempt": 1})
+    await tower.reconcile()
+    tower.launcher.ended.clear()
+    tower.launcher.drivers[f"fj-{job.id}-1"] = DriverObservation("running")
+    await tower.skip_delays()
+    await tower.reconcile(2)
+    assert tower.launcher.ended == [f"fj-{job.id}-1"]
+    assert tower.launcher.submitted[-1] == (f"fj-{job.id}-2", job.id)
+
+
+async def test_nobody_looks_for_room_without_a_queue(database: Database) -> None:
+    tower = Tower(database)
+    tower.launcher.faults["list_nodes"] = AssertionError("nobody waits for a node")
+    await tower.reconcile(3)
+    assert tower.reconciler.tasks.list_busy() == set()
+
+
 async def test_a_hung_attempt_is_found_by_the_databases_clock(database: Database) -> None:
     tower = Tower(database)
     job, lease = await tower.running()

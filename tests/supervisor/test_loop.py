@@ -135,6 +135,32 @@ async def test_a_turn_that_hangs_ends_by_its_deadline(database: Database) -> Non
     await asyncio.wait({running})
 
 
+async def test_a_chore_that_is_overdue_alerts(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(loop, "PERIOD_S", 0.001)
+    now, begun = 1000.0, asyncio.Event()
+
+    async def hang() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    supervisor = Supervisor(
+        database, FakeLauncher(), FakeEngines(), LIMITS, lambda: now, [Chore("hangs", hang, 1.0)]
+    )
+    assert await supervisor.lease.take_or_renew()
+    running = asyncio.create_task(supervisor.run())
+    await asyncio.wait_for(begun.wait(), 20)
+    now += 61.0
+    async with asyncio.timeout(20):
+        while not any("ALERT: hangs" in message for message in caplog.messages):  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    running.cancel()
+    await asyncio.wait({running})
+    alerts = [message for message in caplog.messages if "ALERT: hangs" in message]
+    assert alerts == ["ALERT: hangs has not succeeded for 61 s; it is due every 1 s"]
+
+
 async def test_only_the_holder_of_the_lease_acts(database: Database) -> None:
     """A second supervisor does nothing until the first has given the lease up."""
     turns: list[str] = []
