@@ -1,12 +1,15 @@
 """The heart of an attempt: beats, outages, a lost lease, and work that hangs."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
+from uuid import UUID
 
 import pytest
 
+from foundry.catalog.registry.domain import VersionSpec
 from foundry.config import Settings
 from foundry.errors import DatabaseUnavailable, EngineFailed, LeaseLost
 from foundry.execution.jobs.domain import Phase
@@ -19,6 +22,7 @@ from foundry.execution.workers.attempt import (
     run_with_heartbeat,
     write_until_accepted,
 )
+from foundry.execution.workers.messages import Publication, Published
 from foundry.infra.database import Database
 
 
@@ -30,10 +34,14 @@ class FakeLease:
     beats: int = 0
     advances: list[tuple[Phase, float | None]] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
+    shown: list[object] = field(default_factory=list)
+    results: list[dict[str, object]] = field(default_factory=list)
+    fence: int = 7
     on_beat: Callable[[int], None] = lambda beats: None
 
     async def heartbeat(self, progress: dict[str, object] | None = None) -> bool:
         self.beats += 1
+        self.shown.append(progress)
         self.on_beat(self.beats)
         outcome = self.outcomes[0] if len(self.outcomes) == 1 else self.outcomes.pop(0)
         if isinstance(outcome, Exception):
@@ -45,6 +53,9 @@ class FakeLease:
 
     async def log(self, text: str) -> None:
         self.lines.append(text)
+
+    async def finish(self, result: dict[str, object]) -> None:
+        self.results.append(result)
 
 
 @pytest.fixture(autouse=True)
@@ -193,6 +204,43 @@ def test_progress_is_another_marker_or_another_phase() -> None:
     vitals.observe(Phase.PLACE, 11)
     now = 1e9
     assert str(vitals.overdue) == "None", "waiting for room is no hang"
+
+
+async def test_a_result_is_published_for_the_jobs_owner_under_the_attempts_fence() -> None:
+    lease = FakeLease()
+    attempt = attempted(lease)
+    attempt.job.id, attempt.job.tenant_id, attempt.job.project_id = (
+        UUID(int=number) for number in (1, 2, 3)
+    )
+    spec = VersionSpec("bot", "lora", "adapter")
+    assert attempt.publication(spec) == Publication(UUID(int=2), UUID(int=3), UUID(int=1), 7, spec)
+    await attempt.finish(Published(UUID(int=4), "bot@0.1.0", "aa"), {"eval_loss": 0.5})
+    assert lease.results == [
+        {
+            "version_id": str(UUID(int=4)),
+            "model": "bot@0.1.0",
+            "digest": "aa",
+            "metrics": {"eval_loss": 0.5},
+        }
+    ]
+
+
+async def test_progress_is_shown_and_an_outage_only_delays_it() -> None:
+    lease = FakeLease([DatabaseUnavailable("away"), True])
+    attempt = attempted(lease)
+    heard = []
+    for step in (1, 2):
+        await attempt.show({"step": step})
+        heard.append(attempt.vitals.cancel_requested)
+    assert heard == [False, True]
+    assert lease.shown == [{"step": 1}, {"step": 2}]
+
+
+async def test_what_is_said_has_its_time() -> None:
+    lease = FakeLease()
+    await attempted(lease).say("step 10 of 20")
+    (line,) = lease.lines
+    assert re.fullmatch(r"\d\d:\d\d:\d\d step 10 of 20\n", line)
 
 
 async def test_an_end_is_written_through_an_outage_and_not_by_a_loser() -> None:
