@@ -209,11 +209,10 @@ def test_progress_is_another_marker_or_another_phase() -> None:
 async def test_a_result_is_published_for_the_jobs_owner_under_the_attempts_fence() -> None:
     lease = FakeLease()
     attempt = attempted(lease)
-    attempt.job.id, attempt.job.tenant_id, attempt.job.project_id = (
-        UUID(int=number) for number in (1, 2, 3)
-    )
-    spec = VersionSpec("bot", "lora", "adapter")
-    assert attempt.publication(spec) == Publication(UUID(int=2), UUID(int=3), UUID(int=1), 7, spec)
+    job, tenant, project = (UUID(int=number) for number in (1, 2, 3))
+    attempt.job.id, attempt.job.tenant_id, attempt.job.project_id = job, tenant, project
+    spec = VersionSpec("bot", "adapter", "sft")
+    assert attempt.publication(spec) == Publication(tenant, project, job, 7, spec)
     await attempt.finish(Published(UUID(int=4), "bot@0.1.0", "aa"), {"eval_loss": 0.5})
     assert lease.results == [
         {
