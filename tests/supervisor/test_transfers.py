@@ -1,6 +1,9 @@
 """How far a model's files are, from tasks that are scripted."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -8,11 +11,15 @@ import pytest
 import ray
 from ray.exceptions import NodeDiedError, RayError, RayTaskError, WorkerCrashedError
 
+from foundry.catalog.registry.domain import Manifest
+from foundry.config import Settings
 from foundry.errors import DiskFull, InvalidArtifact, Unavailable
+from foundry.infra.objects import FileRef
+from foundry.infra.wiring import cache_dir
 from foundry.supervisor import transfers
 from foundry.supervisor.ports import Transfer
 from foundry.supervisor.ray_calls import RayCalls
-from foundry.supervisor.transfers import RayTransfers
+from foundry.supervisor.transfers import RayTransfers, fetch_weights, measure_weights
 
 VERSION = UUID(int=5)
 
@@ -83,6 +90,30 @@ async def test_files_go_to_the_nodes_that_engines_go_to(fake: FakeRay, tasks: Ra
     fake.results[fetches[1]] = None
     assert await tasks.continue_fetch(VERSION, 2) == Transfer(done=True)
     assert [name for name in fake.begun if name.startswith("fetch")] == fetches
+
+
+async def test_sixteen_nodes_at_most_and_as_many_as_there_are_replicas(
+    fake: FakeRay, tasks: RayTransfers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = [{"NodeID": f"n{number}", "Alive": True, "Resources": {}} for number in range(20)]
+    monkeypatch.setattr(ray, "nodes", lambda: many)
+    await tasks.continue_fetch(VERSION, 20)
+    await tasks.continue_fetch(UUID(int=6), 3)
+    fetches = [name for name in fake.begun if name.startswith("fetch")]
+    assert fetches == [f"fetch_weights@n{number}" for number in (*range(16), 0, 1, 2)]
+
+
+async def test_a_minute_without_a_look_is_not_yet_forgotten(fake: FakeRay) -> None:
+    now = 100.0
+    calls = RayCalls(timeout_s=20.0)
+    tasks = RayTransfers(calls, clock=lambda: now)
+    await tasks.continue_fetch(VERSION, 1)
+    for _ in range(3):
+        now += 60.0
+        assert not (await tasks.continue_fetch(VERSION, 1)).done
+    calls.close()
+    assert fake.cancelled == []
+    assert fake.begun.count("fetch_weights@gpu-b") == 1
 
 
 async def test_a_damaged_file_is_said_and_fetched_anew_the_next_time(
@@ -173,3 +204,49 @@ async def test_a_fetch_goes_to_its_node_and_elsewhere_if_that_dies(
         ("ab" * 28, True, options, "fetch_weights"),
         ("ab" * 28, True, options, "measure_weights"),
     ]
+
+
+@pytest.fixture
+def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
+    """A version of two files, 30 bytes, whose cache is below `tmp_path`."""
+    sizes = {"config.json": 10, "weights/model.safetensors": 20}
+    files = tuple(FileRef(path, "aa" * 32, size, f"m/{path}") for path, size in sizes.items())
+    made = Manifest(VERSION, "bb" * 32, files)
+
+    @asynccontextmanager
+    async def open_database(settings: Settings) -> AsyncIterator[str]:
+        yield "database"
+
+    async def load_manifest(database: str, version_id: UUID) -> Manifest:
+        assert (database, version_id) == ("database", VERSION)
+        return made
+
+    monkeypatch.setattr(transfers, "load_settings", lambda: Settings(home=tmp_path))
+    monkeypatch.setattr(transfers, "open_database", open_database)
+    monkeypatch.setattr(transfers, "load_manifest", load_manifest)
+    return made
+
+
+def test_what_is_here_is_counted_while_it_comes_and_when_it_is_complete(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    assert measure_weights(str(VERSION)) == (0, 30)
+    partial = cache_dir(Settings(home=tmp_path)) / f".{manifest.digest}.partial"
+    (partial / "weights").mkdir(parents=True)
+    (partial / "config.json").write_bytes(b"x" * 10)
+    (partial / "weights" / "model.safetensors").write_bytes(b"x" * 5)
+    assert measure_weights(str(VERSION)) == (15, 30)
+    partial.rename(partial.with_name(manifest.digest))
+    assert measure_weights(str(VERSION)) == (15, 30)
+
+
+def test_a_nodes_task_fills_its_cache(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[tuple[str, tuple[FileRef, ...]]] = []
+
+    class Weights:
+        async def ensure(self, digest: str, files: tuple[FileRef, ...]) -> None:
+            fetched.append((digest, files))
+
+    monkeypatch.setattr(transfers, "open_weights", lambda settings: Weights())
+    fetch_weights(str(VERSION))
+    assert fetched == [(manifest.digest, manifest.files)]
