@@ -14,6 +14,7 @@ from foundry.infra.database import Database
 from foundry.infra.embedded.heartbeat import Heartbeat
 from foundry.supervisor import loop
 from foundry.supervisor.decisions import Limits
+from foundry.supervisor.lease import Lease
 from foundry.supervisor.loop import Chore, Punctuality, Supervisor
 from foundry.supervisor.ports import DriverObservation
 from tests.execution.jobs.test_leases import state, submit
@@ -131,6 +132,24 @@ async def test_a_turn_that_hangs_ends_by_its_deadline(database: Database) -> Non
     found = supervisor.status()["chores"]
     assert isinstance(found, dict)
     assert found["hangs"]["succeeded_s_ago"] is None
+    running.cancel()
+    await asyncio.wait({running})
+
+
+async def test_it_takes_the_lease_by_itself_and_gives_it_to_nobody_while_it_runs(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "RENEW_S", 0.01)
+    tower = Watchtower(database)
+    running = asyncio.create_task(tower.supervisor.run())
+    async with asyncio.timeout(20):
+        while not tower.supervisor.lease.held:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        async with database.begin() as db:
+            await db.execute(text("UPDATE supervisor_leases SET expires_at = now()"))
+        # Renewed: it acts again, or still, and another one waits.
+        await asyncio.sleep(0.5)
+    assert not await Lease(database).take_or_renew()
     running.cancel()
     await asyncio.wait({running})
 
