@@ -1,4 +1,4 @@
-"""Whom PostgreSQL knows: one role for each kind of Foundry's processes."""
+"""Whom PostgreSQL knows: Foundry's processes by what they do, auditors, and the owner."""
 
 from enum import StrEnum
 

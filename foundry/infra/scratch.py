@@ -1,18 +1,22 @@
 """Directories for files on their way; what a killed process leaves there, others remove.
 
 A process holds a lock on its directory, and the kernel lets go of it when the process dies. So
-nobody has to guess by its age whether a directory is still in use.
+nobody has to guess by its age whether a directory is still in use. Where the file system knows no
+locks, nothing is removed. Locks are the machine's own, so the name says whose a directory is: some
+sites share one TMPDIR between nodes.
 """
 
 import fcntl
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_PREFIX = "fdry-scratch-"
+# No host's name contains the last character.
+_PREFIX = f"fdry-scratch@{socket.gethostname()}@"
 # Between its making and its lock: microseconds, and more on a machine that swaps.
 _YOUNG_S = 60.0
 
@@ -27,7 +31,8 @@ def scratch_directory(purpose: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{purpose}-") as name:
         handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            fcntl.flock(handle, fcntl.LOCK_SH)
+            with suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_SH)
             yield Path(name)
         finally:
             os.close(handle)
@@ -55,8 +60,9 @@ def _remove_if_abandoned(path: Path, now: float) -> bool:
             return False
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(path, ignore_errors=True)
-    except BlockingIOError:
+        return not path.exists()
+    except OSError:
+        # It is in use, or nobody can say whether it is.
         return False
     finally:
         os.close(handle)
-    return True

@@ -77,7 +77,8 @@ class LeasedRows:
         return await supervision.record_change(self._database, before, change, fence)
 
     async def list_wanted_applications(self) -> set[str]:
-        self._lease.fence()
+        # What is not among them is removed.
+        await self._lease.confirm()
         return await supervision.list_wanted_applications(self._database)
 
 

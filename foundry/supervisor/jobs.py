@@ -73,12 +73,16 @@ class JobReconciler:
             await expire_leases(self._database)
         if len(busy) < _MOST_BUSY:
             steps |= await self._list_steps(_only_jobs(busy))
-            stops = await self._list_stops(_only_jobs(self.tasks.list_busy_with(_STOP)))
+        stopping = self.tasks.list_busy_with(_STOP)
+        if len(stopping) < _MOST_BUSY:
+            stops = await self._list_stops(_only_jobs(stopping))
         self.tasks.keep_only(steps.keys() | stops.keys() | busy)
         for key, step in stops.items():
             self.tasks.offer(key, step, _STOP)
-        for key in steps.keys() - stops.keys():
-            self.tasks.offer(key, steps[key])
+        # In the order of the lists: the first ones begin first.
+        for key, step in steps.items():
+            if key not in stops:
+                self.tasks.offer(key, step)
 
     async def _list_steps(self, busy: set[UUID]) -> _Steps:
         """What can be done for jobs that are not `busy`; of two steps of a job the last counts."""

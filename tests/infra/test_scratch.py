@@ -1,7 +1,10 @@
 """Scratch directories: gone after use, and after the death of who used them."""
 
+import errno
+import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -12,6 +15,8 @@ import pytest
 
 from foundry.config import child_environment
 from foundry.infra.scratch import remove_abandoned_scratch, scratch_directory
+
+PREFIX = f"fdry-scratch@{socket.gethostname()}@"
 
 _USER = """
 import sys, time
@@ -34,7 +39,7 @@ def test_a_directory_is_private_and_goes_with_its_block(folder: Path) -> None:
     with scratch_directory("rows") as made:
         (made / "shard").touch()
         assert made.parent == folder
-        assert made.name.startswith("fdry-scratch-rows-")
+        assert made.name.startswith(f"fdry-scratch@{socket.gethostname()}@rows-")
         assert made.stat().st_mode & 0o777 == 0o700
     assert list(folder.iterdir()) == []
 
@@ -59,25 +64,44 @@ def test_what_a_killed_process_left_is_removed_and_what_is_used_stays(folder: Pa
 
 
 def test_a_young_one_may_be_locked_in_a_moment(folder: Path) -> None:
-    young = folder / "fdry-scratch-upload-x"
+    young = folder / f"{PREFIX}upload-x"
     young.mkdir()
     made_at = young.stat().st_mtime
     assert remove_abandoned_scratch(made_at + 59) == []
     assert remove_abandoned_scratch(made_at + 60) == [young.name]
 
 
+def test_another_nodes_stay_where_nodes_share_a_folder(folder: Path) -> None:
+    (folder / "fdry-scratch@another@upload-x").mkdir()
+    (folder / f"{PREFIX.removesuffix('@')}-2@upload-x").mkdir()
+    assert remove_abandoned_scratch(time.time() + 3600) == []
+
+
+def test_without_locks_it_is_used_and_nothing_is_removed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with scratch_directory("rows") as used:
+        assert remove_abandoned_scratch(time.time() + 3600) == []
+        assert used.is_dir()
+    assert not used.exists()
+
+
 def test_neither_links_nor_what_has_another_name_are_touched(folder: Path) -> None:
     precious = folder / "precious"
     precious.mkdir()
-    (folder / "fdry-scratch-link").symlink_to(precious)
-    (folder / "fdry-scratch-file").touch()
+    (folder / f"{PREFIX}link").symlink_to(precious)
+    (folder / f"{PREFIX}file").touch()
     assert remove_abandoned_scratch(time.time() + 3600) == []
     assert len(list(folder.iterdir())) == 3
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another account's directory")
 def test_another_accounts_directory_stays(folder: Path) -> None:
-    theirs = folder / "fdry-scratch-upload-theirs"
+    theirs = folder / f"{PREFIX}upload-theirs"
     theirs.mkdir()
     os.chown(theirs, 65534, 65534)
     assert remove_abandoned_scratch(time.time() + 3600) == []

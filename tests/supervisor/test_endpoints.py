@@ -309,6 +309,8 @@ async def test_a_supervisor_that_was_replaced_touches_no_engine(site: Site) -> N
     assert await frozen.take_or_renew()
     async with site.database.begin() as db:
         await db.execute(text("UPDATE supervisor_leases SET expires_at = now()"))
+        # The next step is one that calls the engines.
+        await db.execute(text("UPDATE endpoint_revisions SET state = 'TRANSFERRING'"))
     assert await Lease(site.database).take_or_renew()
     rows = LeasedRows(site.database, frozen)
     reconciler = EndpointReconciler(rows, site.engines, Limits(60.0, 120.0))

@@ -217,13 +217,6 @@ async def test_a_driver_that_came_back_is_ended_before_the_next_begins(
     assert tower.launcher.submitted[-1] == (f"fj-{job.id}-2", job.id)
 
 
-async def test_nobody_looks_for_room_without_a_queue(database: Database) -> None:
-    tower = Tower(database)
-    tower.launcher.faults["list_nodes"] = AssertionError("nobody waits for a node")
-    await tower.reconcile(3)
-    assert tower.reconciler.tasks.list_busy() == set()
-
-
 async def test_a_hung_attempt_is_found_by_the_databases_clock(database: Database) -> None:
     tower = Tower(database)
     job, lease = await tower.running()

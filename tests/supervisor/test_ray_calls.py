@@ -50,9 +50,15 @@ async def test_a_frozen_ray_holds_four_threads_and_costs_a_call_its_deadline() -
 
 async def test_closing_begins_nothing_that_still_waits_for_a_thread() -> None:
     calls, release, begun = RayCalls(threads=1), threading.Event(), list[str]()
-    held = asyncio.create_task(calls.run(lambda: release.wait(10)))
+    taken = threading.Event()
+
+    def hold() -> bool:
+        taken.set()
+        return release.wait(10)
+
+    held = asyncio.create_task(calls.run(hold))
     waits = asyncio.create_task(calls.run(lambda: begun.append("late")))
-    await asyncio.sleep(0)
+    assert await asyncio.to_thread(taken.wait, 10)
     calls.close()
     release.set()
     assert await held is True

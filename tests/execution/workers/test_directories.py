@@ -1,6 +1,7 @@
 """Work directories that go, and those that stay."""
 
 import os
+import socket
 import tempfile
 from pathlib import Path
 from uuid import UUID
@@ -60,7 +61,7 @@ def test_a_node_is_cleaned_of_all_kinds(tmp_path: Path, monkeypatch: pytest.Monk
     (cache / version / "model").write_bytes(b"x")
     age(cache / version, 7200)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-    abandoned = tmp_path / "tmp" / "fdry-scratch-upload-x"
+    abandoned = tmp_path / "tmp" / f"fdry-scratch@{socket.gethostname()}@upload-x"
     abandoned.mkdir(parents=True)
     age(abandoned, 7200)
     removed = clean_node(tmp_path, cache, {ACTIVE, RESUMED}, 0)
