@@ -289,6 +289,13 @@ async def test_an_endpoint_that_cannot_be_decided_on_holds_up_no_other(
     assert site.engines.deployed == [(second.app_name, 1)]
     tasks = site.cluster.reconciler.tasks
     assert (tasks.failures_of(site.id), tasks.failures_of(other.id)) == (1, 0)
+    async with site.database.begin() as db:
+        await db.execute(
+            text("UPDATE endpoints SET desired = 'stopped', state = 'STOPPED' WHERE id = :id"),
+            {"id": site.id},
+        )
+    await site.cluster.reconcile()
+    assert tasks.failures_of(site.id) == 0, "an endpoint at rest has none to remember"
 
 
 async def test_a_decision_on_old_facts_changes_nothing(site: Site) -> None:

@@ -24,6 +24,8 @@ class FakeRay:
         self.killed: list[str] = []
 
     def list_named_actors(self, all_namespaces: bool) -> list[dict[str, str]]:
+        # Serve's actors are in a namespace of their own.
+        assert all_namespaces
         known = [{"name": name, "namespace": "serve"} for name in self.actors]
         return [*known, {"name": f"SERVE_REPLICA::{NAME}#llm#z", "namespace": "other"}]
 
