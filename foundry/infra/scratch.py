@@ -32,7 +32,8 @@ def scratch_directory(purpose: str) -> Iterator[Path]:
         handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY)
         try:
             with suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_SH)
+                # Never waits, for callers on an event loop: nobody else locks a young one.
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
             yield Path(name)
         finally:
             os.close(handle)

@@ -99,10 +99,11 @@ def test_neither_links_nor_what_has_another_name_are_touched(folder: Path) -> No
     assert len(list(folder.iterdir())) == 3
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another account's directory")
-def test_another_accounts_directory_stays(folder: Path) -> None:
+def test_another_accounts_directory_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = folder / f"{PREFIX}upload-theirs"
     theirs.mkdir()
-    os.chown(theirs, 65534, 65534)
-    assert remove_abandoned_scratch(time.time() + 3600) == []
-    assert theirs.is_dir()
+    later = time.time() + 3600
+    with monkeypatch.context() as another:
+        another.setattr(os, "geteuid", lambda: theirs.stat().st_uid + 1)
+        assert remove_abandoned_scratch(later) == []
+    assert remove_abandoned_scratch(later) == [theirs.name]

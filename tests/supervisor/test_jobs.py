@@ -16,6 +16,11 @@ from tests.supervisor.tower import Tower
 
 pytestmark = pytest.mark.postgres
 
+STORE_AWAY: dict[str, object] = {
+    "code": "unavailable",
+    "message": "the store is away",
+    "attempt": 1,
+}
 RAY_SAYS = [
     TimeoutError("ran out of time"),
     KeyError("job"),
@@ -187,7 +192,7 @@ async def test_a_driver_that_gave_up_is_followed_by_another_that_sees_no_old_err
 ) -> None:
     tower = Tower(database)
     job, lease = await tower.running()
-    await lease.give_up({"code": "unavailable", "message": "the store is away", "attempt": 1})
+    await lease.give_up(STORE_AWAY)
     assert (await tower.job(job.id)).state == JobState.STALLED
     await tower.reconcile()
     queued = await tower.job(job.id)
@@ -207,7 +212,7 @@ async def test_a_driver_that_came_back_is_ended_before_the_next_begins(
     """Ray had said that it was gone: its node was away for a while."""
     tower = Tower(database)
     job, lease = await tower.running()
-    await lease.give_up({"code": "unavailable", "message": "the store is away", "attempt": 1})
+    await lease.give_up(STORE_AWAY)
     await tower.reconcile()
     tower.launcher.ended.clear()
     tower.launcher.drivers[f"fj-{job.id}-1"] = DriverObservation("running")
