@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.progress import Progress
 
+from foundry.cli.progress import make_columns
+from foundry.cli.tables import print_fields, print_table
 from foundry.errors import (
     Conflict,
     FoundryError,
@@ -55,11 +57,6 @@ def stdout() -> Console:
     return Console(soft_wrap=True, highlight=False)
 
 
-def _plain() -> Console:
-    # Cells are data: a bracket in a prompt or an error is no markup.
-    return Console(highlight=False, markup=False)
-
-
 def stderr() -> Console:
     return Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -86,46 +83,43 @@ def print_rows(
     columns: Sequence[str] | None = None,
     empty: str = "nothing yet",
 ) -> None:
-    """The one contract of `--output`: json prints every field, the table only `columns`."""
+    """The one contract of `--output`: json prints every field, the table only `columns`.
+
+    Args:
+        columns: the most important first: on a narrow terminal the last ones are left out.
+    """
     if output is Output.JSON:
         print_json([dict(row) for row in rows])
         return
     if not rows:
         stdout().print(empty, markup=False)
         return
-    shown = columns or list(rows[0])
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in shown:
-        table.add_column(name.replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(row.get(name)) for name in shown))
-    _plain().print(table)
+    hidden = print_table(stdout(), rows, columns or list(rows[0]))
+    if hidden:
+        names = ", ".join(name.replace("_", " ") for name in hidden)
+        stderr().print(f"no room for {names}: --output json has them", style="dim", markup=False)
 
 
 def print_record(record: Mapping[str, object], output: Output) -> None:
     if output is Output.JSON:
         print_json(dict(record))
-        return
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for name, value in record.items():
-        table.add_row(name.replace("_", " "), _cell(value))
-    _plain().print(table)
+    else:
+        print_fields(stdout(), record)
 
 
 @contextmanager
 def activity(text: str) -> Iterator[Callable[[str], None]]:
-    """A spinner on standard error whose text the yielded function replaces.
+    """Shows on standard error that work goes on; the yielded function replaces the text.
 
-    Where standard error is no terminal, each new text is one line.
+    Where standard error is no terminal, each new stage is one line.
     """
     console = stderr()
     if not console.is_terminal:
         yield _line_printer(console)
         return
-    with console.status(text) as status:
-        yield lambda message: status.update(message)
+    with Progress(*make_columns(), console=console, transient=True) as view:
+        task = view.add_task(text, total=None)
+        yield lambda message: view.update(task, description=message)
 
 
 def _line_printer(console: Console) -> Callable[[str], None]:
@@ -140,15 +134,3 @@ def _line_printer(console: Console) -> Callable[[str], None]:
             last = stage
 
     return show
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return str(value)

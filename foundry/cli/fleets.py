@@ -13,18 +13,16 @@ from foundry.cli.terminal import printable
 
 _HEADINGS = ("member", "node", "state", "round", "loss", "tok/s", "sent", "received")
 _NUMERIC = frozenset(_HEADINGS[3:])
-_LOSSES = {"loss": "loss {:.4f}", "eval_loss": "eval {:.4f}"}
+LOSSES = {"loss": "loss {:.4f}", "eval_loss": "eval loss {:.4f}"}
 _STYLES = {"healing": "yellow", "joining": "yellow", "lost": "red"}
 
 
-def numbers(progress: Progress) -> str:
-    """How far the run is, in one line; empty before it trains."""
+def steps(progress: Progress) -> str:
+    """How far the run is; empty before it trains."""
     total = number(progress, "total_steps")
     if not total:
         return ""
-    done = f"batches {_count(progress, 'step')}/{total:.0f}"
-    losses = written(progress, _LOSSES)
-    return "  ".join([f"round {_count(progress, 'round')}", done, *losses])
+    return f"round {_count(progress, 'round')}, batch {_count(progress, 'step')}/{total:.0f}"
 
 
 def exchanged(progress: Progress) -> str:

@@ -8,18 +8,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
 
 from foundry.cli import fleets
 from foundry.cli.console import Detached, Output, print_json, print_record, stderr
-from foundry.cli.progress import number, written
+from foundry.cli.progress import make_columns, number, written
 from foundry.errors import FoundryError
 
 if TYPE_CHECKING:
@@ -30,9 +24,11 @@ if TYPE_CHECKING:
 
 _LINE_EVERY_S = 5.0
 _REFRESH_PER_S = 4
+# With the longest words and times beside it, a line is 80 cells.
+_BAR_CELLS = 16
 _NUMBERS = {
     "loss": "loss {:.4f}",
-    "eval_loss": "eval {:.4f}",
+    "eval_loss": "eval loss {:.4f}",
     "tokens_per_second": "{:,.0f} tokens/s",
 }
 
@@ -44,6 +40,7 @@ def follow(client: Foundry, job: JobOut, output: Output) -> None:
         FoundryError: it failed (with the job's own code) or was cancelled.
         Detached: the user has interrupted; the job goes on.
     """
+    stderr().print(f"job {job.id} for {job.name}", style="dim", markup=False)
     try:
         with watching(stderr()) as show:
             ended = client.jobs.wait(job.id, show)
@@ -92,23 +89,24 @@ def _failure(job: JobOut) -> FoundryError:
 
 
 class _View(Progress):
-    """A job's bar, and below it the workers of a fleet."""
+    """A job's bar, below it what it measures and the workers of a fleet."""
 
-    _fleet: RenderableType | None = None
+    _below: tuple[RenderableType, ...] = ()
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()
-        if self._fleet is not None:
-            yield self._fleet
+        yield from self._below
 
     def show(self, job: JobOut) -> None:
-        self._fleet = fleets.view(job.progress)
+        measured, fleet = "  ".join(_measured(job)), fleets.view(job.progress)
+        numbers = Text(f"  {measured}") if measured else None
+        self._below = tuple(part for part in (numbers, fleet) if part is not None)
         self.update(
             self.task_ids[0],
             description=_phase(job),
             completed=number(job.progress, "step") or 0,
             total=number(job.progress, "total_steps") or None,
-            numbers=_numbers(job),
+            steps=_steps(job),
         )
 
 
@@ -117,17 +115,9 @@ def watching(console: Console) -> Iterator[Callable[[JobOut], None]]:
     if not console.is_terminal:
         yield _lines(console)
         return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.fields[numbers]}", markup=False),
-        TimeElapsedColumn(),
-        TextColumn("eta", markup=False),
-        TimeRemainingColumn(),
-    )
-    with _View(*columns, console=console, refresh_per_second=_REFRESH_PER_S) as view:
-        view.add_task("waiting", total=None, numbers="")
+    middle = (BarColumn(_BAR_CELLS), TextColumn("{task.fields[steps]}", markup=False))
+    with _View(*make_columns(*middle), console=console, refresh_per_second=_REFRESH_PER_S) as view:
+        view.add_task("waiting", total=None, steps="")
         yield view.show
 
 
@@ -139,7 +129,8 @@ def _lines(console: Console) -> Callable[[JobOut], None]:
     def show(job: JobOut) -> None:
         nonlocal last, at
         now = time.monotonic()
-        shown = (_phase(job), _numbers(job), fleets.exchanged(job.progress))
+        numbers = "  ".join(filter(None, (_steps(job), *_measured(job))))
+        shown = (_phase(job), numbers, fleets.exchanged(job.progress))
         if shown == last or (shown[0] == last[0] and now - at < _LINE_EVERY_S):
             return
         last, at = shown, now
@@ -159,12 +150,17 @@ def _phase(job: JobOut) -> str:
     return f"{words}, cancelling" if job.cancel_requested and job.finished_at is None else words
 
 
-def _numbers(job: JobOut) -> str:
-    """How far it is, in one line; empty before it trains."""
+def _steps(job: JobOut) -> str:
+    """How far it is; empty before it trains."""
     if job.kind == "diloco":
-        return fleets.numbers(job.progress)
+        return fleets.steps(job.progress)
     total = number(job.progress, "total_steps")
-    if not total:
-        return ""
-    step = f"step {number(job.progress, 'step') or 0:.0f}/{total:.0f}"
-    return "  ".join([step, *written(job.progress, _NUMBERS)])
+    return f"step {number(job.progress, 'step') or 0:.0f}/{total:.0f}" if total else ""
+
+
+def _measured(job: JobOut) -> list[str]:
+    """What it measures, by name; empty before it trains."""
+    if not number(job.progress, "total_steps"):
+        return []
+    forms = fleets.LOSSES if job.kind == "diloco" else _NUMBERS
+    return written(job.progress, forms)

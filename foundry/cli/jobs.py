@@ -11,6 +11,8 @@ import typer
 
 from foundry.cli import fleets, session
 from foundry.cli.console import Output, OutputOption, print_json, print_record, print_rows
+from foundry.cli.help import examples
+from foundry.cli.references import find_job
 from foundry.cli.terminal import printable
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ Row = TypeVar("Row", bound="BaseModel")
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
-_COLUMNS = ("id", "kind", "name", "state", "attempt", "created_at", "finished_at")
+_COLUMNS = ("id", "name", "kind", "state", "created_at", "finished_at", "attempt")
 _FOLLOW_POLL_S = 1.0
 _ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
 _MOST_CHUNKS = 200
@@ -41,10 +43,13 @@ _ROUNDS = (
 )
 _EVENTS = ("seq", "at", "round", "member", "kind", "detail")
 
-JobId = Annotated[str, typer.Argument(metavar="ID", help="as `foundry jobs list` shows it")]
+JobArgument = Annotated[
+    str,
+    typer.Argument(metavar="JOB", help="its id, the beginning of it, its model's name, or `last`"),
+]
 
 
-@app.command("list", epilog="Example: foundry jobs list --state RUNNING")
+@app.command("list", epilog=examples("foundry jobs list --state RUNNING"))
 def list_jobs(
     state: Annotated[str | None, typer.Option(help="RUNNING, FAILED, …")] = None,
     limit: session.LimitOption = session.DEFAULT_LIMIT,
@@ -56,34 +61,36 @@ def list_jobs(
         rows = session.fetched(
             lambda cursor, size: client.jobs.list(state=wanted, cursor=cursor, limit=size), limit
         )
-    print_rows(rows, output, columns=_COLUMNS, empty="no jobs yet: foundry train sft --help")
+    empty = f"no jobs in state {wanted}" if wanted else "no jobs yet: foundry train sft --help"
+    print_rows(rows, output, columns=_COLUMNS, empty=empty)
 
 
-@app.command(epilog="Example: foundry jobs show 0198f3c2-… --output json")
-def show(job_id: JobId, output: OutputOption = Output.TABLE) -> None:
+@app.command(epilog=examples("foundry jobs show last --output json"))
+def show(job: JobArgument, output: OutputOption = Output.TABLE) -> None:
     """Show a job with its configuration, progress and result."""
     with session.client() as client:
-        print_record(session.record(client.jobs.get(job_id)), output)
+        print_record(session.record(find_job(client, job)), output)
 
 
-@app.command(epilog="Example: foundry jobs watch 0198f3c2-…")
-def watch(job_id: JobId, output: OutputOption = Output.TABLE) -> None:
+@app.command(epilog=examples("foundry jobs watch last"))
+def watch(job: JobArgument, output: OutputOption = Output.TABLE) -> None:
     """Follow a job until it ends. Ctrl-C leaves it running."""
     from foundry.cli.following import follow
 
     with session.client() as client:
-        follow(client, client.jobs.get(job_id), output)
+        follow(client, find_job(client, job), output)
 
 
-@app.command(epilog="Example: foundry jobs logs 0198f3c2-… --follow")
+@app.command(epilog=examples("foundry jobs logs last --follow"))
 def logs(
-    job_id: JobId,
+    job: JobArgument,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="until the job ends")] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Print a job's output."""
     after, chunks = 0, []
     with session.client() as client:
+        job_id = find_job(client, job).id
         while True:
             # Asked before the logs: what a job wrote before it ended is then in them.
             ended = client.jobs.get(job_id).state in _ENDED
@@ -100,15 +107,16 @@ def logs(
         print_json(chunks)
 
 
-@app.command(epilog="Example: foundry jobs metrics 0198f3c2-… --name loss")
+@app.command(epilog=examples("foundry jobs metrics last --name loss"))
 def metrics(
-    job_id: JobId,
+    job: JobArgument,
     name: Annotated[list[str] | None, typer.Option(help="only these; may be repeated")] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Print a job's metrics, a row per step."""
     after, rows = -1, []
     with session.client() as client:
+        job_id = find_job(client, job).id
         while page := client.jobs.metrics(job_id, after=after, limit=_MOST_METRICS).data:
             # A page may end inside a step: that step is asked for again.
             last = page[-1].step
@@ -128,10 +136,11 @@ def metrics(
     print_rows(table, output, columns=columns, empty="no metrics yet")
 
 
-@app.command(epilog="Example: foundry jobs rounds 0198f3c2-… --output json")
-def rounds(job_id: JobId, output: OutputOption = Output.TABLE) -> None:
+@app.command(epilog=examples("foundry jobs rounds last --output json"))
+def rounds(job: JobArgument, output: OutputOption = Output.TABLE) -> None:
     """Print the committed rounds of a DiLoCo job."""
     with session.client() as client:
+        job_id = find_job(client, job).id
         found = _all(
             lambda after: client.jobs.rounds(job_id, after=after, limit=_MOST_ROWS).data,
             lambda row: row.round,
@@ -140,10 +149,11 @@ def rounds(job_id: JobId, output: OutputOption = Output.TABLE) -> None:
     print_rows(shown, output, columns=_ROUNDS, empty="no rounds yet")
 
 
-@app.command(epilog="Example: foundry jobs members 0198f3c2-…")
-def members(job_id: JobId, output: OutputOption = Output.TABLE) -> None:
+@app.command(epilog=examples("foundry jobs members last"))
+def members(job: JobArgument, output: OutputOption = Output.TABLE) -> None:
     """Print what happened to the workers of a DiLoCo job: who joined, who was lost, and why."""
     with session.client() as client:
+        job_id = find_job(client, job).id
         found = _all(
             lambda after: client.jobs.members(job_id, after=after, limit=_MOST_ROWS).data,
             lambda row: row.seq,
@@ -151,16 +161,16 @@ def members(job_id: JobId, output: OutputOption = Output.TABLE) -> None:
     print_rows(found, output, columns=_EVENTS, empty="nothing happened yet")
 
 
-@app.command(epilog="Example: foundry jobs cancel 0198f3c2-…")
-def cancel(job_id: JobId, output: OutputOption = Output.TABLE) -> None:
+@app.command(epilog=examples("foundry jobs cancel last"))
+def cancel(job: JobArgument, output: OutputOption = Output.TABLE) -> None:
     """Stop a job at its next step; what it has checkpointed stays."""
     with session.client() as client:
-        _print(session.record(client.jobs.cancel(job_id)), output)
+        _print(session.record(client.jobs.cancel(find_job(client, job).id)), output)
 
 
-@app.command(epilog="Example: foundry jobs resume 0198f3c2-…")
+@app.command(epilog=examples("foundry jobs resume last"))
 def resume(
-    job_id: JobId,
+    job: JobArgument,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="do not follow it")] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -168,11 +178,11 @@ def resume(
     from foundry.cli.following import follow
 
     with session.client() as client:
-        job = client.jobs.resume(job_id)
+        resumed = client.jobs.resume(find_job(client, job).id)
         if detach:
-            _print(session.record(job), output)
+            _print(session.record(resumed), output)
         else:
-            follow(client, job, output)
+            follow(client, resumed, output)
 
 
 def _all(

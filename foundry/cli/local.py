@@ -9,15 +9,18 @@ from typing import Annotated
 
 import typer
 
+from foundry.cli import session
 from foundry.cli.console import Output, OutputOption, activity, print_json, print_rows, stdout
+from foundry.cli.help import examples
 from foundry.cli.restarting import approve_plan, close_paths, print_plan
+from foundry.cli.running_work import RunningWork, read_running_work
 from foundry.config import Settings, load_settings
 from foundry.errors import FoundryError, NotFound
 from foundry.infra.embedded import postgres, stack
 from foundry.infra.embedded.health import PartStatus
 from foundry.infra.embedded.paths import ray_dir
 from foundry.infra.embedded.processes import list_stack_processes
-from foundry.infra.embedded.state import StackState, stack_id
+from foundry.infra.embedded.state import StackState, load_state, stack_id
 
 up_app = typer.Typer(add_completion=False)
 down_app = typer.Typer(add_completion=False)
@@ -26,12 +29,14 @@ logs_app = typer.Typer(add_completion=False)
 env_app = typer.Typer(add_completion=False)
 
 _FOLLOW_POLL_S = 0.3
+_ENDPOINT_COLUMNS = ("name", "model", "state", "last_error")
+_JOB_COLUMNS = ("id", "name", "kind", "state", "created_at", "waiting_for")
 _PARTIAL = (
     "what had started keeps running: `foundry up` tries again from there, `foundry down` stops it"
 )
 
 
-@up_app.command()
+@up_app.command(epilog=examples("foundry up", "foundry up --plan", "foundry up --yes"))
 def up(
     plan: Annotated[
         bool, typer.Option("--plan", help="print what would be done, and change nothing")
@@ -45,14 +50,6 @@ def up(
 
     What runs with another checkout or other settings has to be restarted: `up` says what that
     interrupts and asks; without a terminal it needs --yes.
-
-    Examples:
-
-      foundry up                  start, or start what is missing
-
-      foundry up --plan           what has changed and what restarts
-
-      foundry up --yes            restart without asking, in a script
     """
     settings = load_settings()
     wanted = stack.plan_up(settings)
@@ -72,7 +69,7 @@ def up(
     _print_started(settings, state, time.monotonic() - before, output)
 
 
-@down_app.command()
+@down_app.command(epilog=examples("foundry down"))
 def down(output: OutputOption = Output.TABLE) -> None:
     """Stop every process of the stack. Data, models and datasets stay in FOUNDRY_HOME."""
     home = load_settings().home
@@ -87,16 +84,19 @@ def down(output: OutputOption = Output.TABLE) -> None:
     stdout().print(sentence, markup=False)
 
 
-@status_app.command()
+@status_app.command(epilog=examples("foundry status", "foundry status --output json"))
 def status(output: OutputOption = Output.TABLE) -> None:
-    """Show each part with its pid and port. Exits with 1 if one is not healthy."""
-    parts = stack.status(load_settings())
-    print_rows([_status_row(part) for part in parts], output)
+    """Show each part with its pid and port, and what runs. Exits with 1 if one is not healthy."""
+    settings = load_settings()
+    parts = stack.status(settings)
+    state = load_state(settings.home)
+    work = None if state is None else read_running_work(settings, state.url)
+    _print_status(settings, parts, work, output)
     if not all(part.healthy for part in parts):
         raise typer.Exit(1)
 
 
-@logs_app.command()
+@logs_app.command(epilog=examples("foundry logs serve --lines 20", "foundry logs ray --follow"))
 def logs(
     part: Annotated[str, typer.Argument(help="postgres, ray, bootstrap, serve, …")] = "serve",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="wait for more")] = False,
@@ -113,7 +113,7 @@ def logs(
         _follow_files(files)
 
 
-@env_app.command()
+@env_app.command(epilog=examples('eval "$(foundry env)"'))
 def env() -> None:
     """Print shell exports for `ray job submit` and friends: eval "$(foundry env)"."""
     for name, value in stack.client_environment(load_settings()).items():
@@ -123,11 +123,32 @@ def env() -> None:
 def _status_row(part: PartStatus) -> dict[str, object]:
     return {
         "part": part.part,
+        "state": part.condition.value,
         "healthy": part.healthy,
         "detail": part.detail,
         "pid": part.pid,
         "port": part.port,
     }
+
+
+def _print_status(
+    settings: Settings, parts: list[PartStatus], work: RunningWork | None, output: Output
+) -> None:
+    rows = [_status_row(part) for part in parts]
+    endpoints = [] if work is None else session.records(work.endpoints)
+    jobs = [] if work is None else session.records(work.jobs)
+    if output is Output.JSON:
+        told = work is not None
+        print_json({"parts": rows, "endpoints": endpoints, "jobs": jobs, "work_known": told})
+        return
+    print_rows(rows, output, columns=("part", "state", "detail", "pid", "port"))
+    if work is None:
+        return
+    stdout().print()
+    print_rows(endpoints, output, columns=_ENDPOINT_COLUMNS, empty="nothing is served")
+    stdout().print()
+    print_rows(jobs, output, columns=_JOB_COLUMNS, empty="no job runs or waits")
+    stdout().print(f"\n{settings.base_url}/v1, key in {stack.credentials_file(settings.home)}")
 
 
 def _print_started(settings: Settings, state: StackState, took_s: float, output: Output) -> None:

@@ -7,11 +7,14 @@ from importlib import import_module
 from typing import Any
 
 import typer
+from typer.completion import completion_init  # type: ignore[attr-defined]
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from foundry import __version__
+from foundry.cli.completion import COMPLETE_VARIABLE, PROGRAM
 from foundry.cli.console import INTERRUPTED, Detached, exit_code, print_error
+from foundry.cli.help import prepare_command
 from foundry.errors import FoundryError
 
 
@@ -41,11 +44,8 @@ COMMANDS: Mapping[str, _Entry] = {
     "budsim": _Entry("foundry.cli.budsim", "What to set: the cheapest configuration that fits"),
     "keys": _Entry("foundry.cli.keys", "Create, list and revoke API keys"),
     "chat": _Entry("foundry.cli.chat", "Talk to a served model"),
+    "completion": _Entry("foundry.cli.completion", "Print a shell's completion script"),
 }
-
-
-# A command of ours is no program of its own, so it installs no shell completion.
-_COMPLETION = ("install_completion", "show_completion")
 
 
 class _LazyGroup(TyperGroup):
@@ -62,8 +62,9 @@ class _LazyGroup(TyperGroup):
             return super().resolve_command(ctx, args)
         app: typer.Typer = getattr(import_module(entry.module), entry.app)
         command = get_command(app)
+        assert isinstance(command, TyperCommand | TyperGroup)
         command.help = command.help or entry.help
-        command.params = [item for item in command.params if item.name not in _COMPLETION]
+        prepare_command(command)
         return args[0], command, args[1:]
 
 
@@ -72,7 +73,9 @@ app = typer.Typer(
     name="foundry",
     help="Fine-tune, register and serve open models on your own machines.",
     no_args_is_help=True,
+    rich_markup_mode=None,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
@@ -92,9 +95,12 @@ def _root(
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line. Returns its exit code; a user never sees a traceback."""
+    completion_init()
     try:
         get_command(app).main(
-            args=list(sys.argv[1:] if arguments is None else arguments), prog_name="foundry"
+            args=list(sys.argv[1:] if arguments is None else arguments),
+            prog_name=PROGRAM,
+            complete_var=COMPLETE_VARIABLE,
         )
     except FoundryError as error:
         print_error(error.message)

@@ -8,8 +8,8 @@ from pathlib import Path
 import typer
 
 from foundry.cli.console import Output, print_json, stderr, stdout
+from foundry.cli.running_work import read_running_work
 from foundry.config import Settings
-from foundry.errors import FoundryError
 from foundry.infra.embedded.file_modes import (
     close_owned_paths,
     describe_paths,
@@ -18,8 +18,6 @@ from foundry.infra.embedded.file_modes import (
 from foundry.infra.embedded.plan import Plan
 from foundry.infra.embedded.state import load_state
 
-# Asked of a stack that may be half dead, while a user waits for the question.
-_ASK_S = 3.0
 _NAMED = 5
 
 
@@ -69,16 +67,12 @@ def list_interrupted_work(settings: Settings, plan: Plan) -> list[str]:
     state = load_state(settings.home)
     if not plan.restarts or state is None:
         return []
-    # The SDK loads every schema: only a restart pays for it.
-    from foundry.sdk import Foundry
-
-    try:
-        with Foundry(url=state.url, settings=settings, timeout_s=_ASK_S) as client:
-            served = [row.name for row in client.endpoints.list().data if row.state == "RUNNING"]
-            jobs = [str(row.id) for row in client.jobs.list(state="RUNNING").data]
-    except FoundryError:
+    work = read_running_work(settings, state.url)
+    if work is None:
         # It is asked for information only; what does not answer serves nobody either.
         return ["what runs there does not answer, so its endpoints and jobs are not known"]
+    served = [row.name for row in work.endpoints if row.state == "RUNNING"]
+    jobs = [str(row.id) for row in work.jobs if row.state == "RUNNING"]
     return [*_describe_interrupted("endpoint", served), *_describe_interrupted("job", jobs)]
 
 

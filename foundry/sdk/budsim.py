@@ -89,10 +89,10 @@ class Budsim(Resource[S_co]):
 
     @operation("budsim_recommendations")
     def recommendations(
-        self, *, cursor: str | None = None, limit: int = 50
+        self, *, ref: str | None = None, cursor: str | None = None, limit: int = 50
     ) -> Call[RecommendationList]:
-        """One page, newest first."""
-        query = {"cursor": cursor, "limit": limit}
+        """One page, newest first. Args: ref: only those for this model, or whose id begins so."""
+        query = {"ref": ref, "cursor": cursor, "limit": limit}
         return Call("GET", path("budsim", "recommendations"), RecommendationList, query)
 
     @operation("budsim_pareto")

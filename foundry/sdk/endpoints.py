@@ -39,8 +39,12 @@ class Endpoints(Resource[S_co]):
         return Call("POST", path("endpoints"), EndpointOut, body=body)
 
     @operation("endpoints_list")
-    def list(self, *, cursor: str | None = None, limit: int = 50) -> Call[EndpointList]:
-        return Call("GET", path("endpoints"), EndpointList, {"cursor": cursor, "limit": limit})
+    def list(
+        self, *, ref: str | None = None, cursor: str | None = None, limit: int = 50
+    ) -> Call[EndpointList]:
+        """One page. Args: ref: only the one of this name, or those whose id begins so."""
+        query = {"ref": ref, "cursor": cursor, "limit": limit}
+        return Call("GET", path("endpoints"), EndpointList, query)
 
     @operation("endpoints_get")
     def get(self, endpoint_id: UUID | str) -> Call[EndpointOut]:

@@ -84,10 +84,19 @@ class Jobs(Resource[S_co]):
 
     @operation("jobs_list")
     def list(
-        self, *, state: str | None = None, cursor: str | None = None, limit: int = 50
+        self,
+        *,
+        state: str | None = None,
+        ref: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
     ) -> Call[JobList]:
-        """One page, newest first."""
-        query = {"state": state, "cursor": cursor, "limit": limit}
+        """One page, newest first.
+
+        Args:
+            ref: only jobs for the model of this name, or whose id begins so (8 characters).
+        """
+        query = {"state": state, "ref": ref, "cursor": cursor, "limit": limit}
         return Call("GET", path("jobs"), JobList, query)
 
     @operation("jobs_get")

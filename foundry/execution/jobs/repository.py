@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from foundry.execution.jobs.domain import ACTIVE, LEASED, JobState, Phase
 from foundry.execution.jobs.tables import Job, JobCheckpoint, JobLog, JobMetric
 from foundry.infra.database import utcnow
+from foundry.infra.references import match_reference
 
 
 class JobRows:
@@ -49,11 +50,15 @@ class JobRows:
         )
         return (await self._db.execute(query)).scalar()
 
-    async def list_page(self, state: str | None, before: UUID | None, limit: int) -> Sequence[Job]:
+    async def list_page(
+        self, states: Collection[str], reference: str | None, before: UUID | None, limit: int
+    ) -> Sequence[Job]:
         """Newest first."""
         query = select(Job).where(*self._mine)
-        if state is not None:
-            query = query.where(Job.state == state)
+        if reference is not None:
+            query = query.where(match_reference(reference, Job.id, Job.name))
+        if states:
+            query = query.where(Job.state.in_(states))
         if before is not None:
             query = query.where(Job.id < before)
         return (await self._db.execute(query.order_by(Job.id.desc()).limit(limit))).scalars().all()

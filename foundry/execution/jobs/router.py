@@ -24,6 +24,7 @@ from foundry.execution.jobs.tables import Job, JobMetric
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
 from foundry.infra.http import Db, require_permission
+from foundry.infra.http.references import ReferenceQuery
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -121,11 +122,14 @@ async def submit_import(body: ImportSubmit, response: Response, submissions: Sub
 @router.get("", response_model=JobList, operation_id="jobs_list", dependencies=_READ)
 async def list_jobs(
     jobs: JobsDep,
-    state: Annotated[str | None, Query(max_length=32)] = None,
+    state: Annotated[
+        str | None, Query(max_length=256, description="one state, or several with commas between")
+    ] = None,
+    reference: ReferenceQuery = None,
     cursor: Annotated[str | None, Query(max_length=1024)] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
 ) -> Page[Job]:
-    return await jobs.list_jobs(state=state, cursor=cursor, limit=limit)
+    return await jobs.list_jobs(state=state, reference=reference, cursor=cursor, limit=limit)
 
 
 @router.get("/{job_id}", response_model=JobOut, operation_id="jobs_get", dependencies=_READ)

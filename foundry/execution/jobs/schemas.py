@@ -17,6 +17,7 @@ from foundry.engines.training.diloco.config import InnerConfig as InnerConfig
 from foundry.engines.training.diloco.config import Int8 as Int8
 from foundry.engines.training.diloco.config import OuterConfig as OuterConfig
 from foundry.engines.training.diloco.config import TopK as TopK
+from foundry.execution.jobs.domain import ACTIVE as ACTIVE
 from foundry.execution.jobs.domain import ENDED as ENDED
 from foundry.execution.jobs.domain import MAX_PRIORITY, MIN_PRIORITY
 

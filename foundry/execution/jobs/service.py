@@ -78,14 +78,30 @@ class Jobs:
         return _found(await self._rows.get(job_id), job_id)
 
     async def list_jobs(
-        self, *, state: str | None = None, cursor: str | None = None, limit: int = DEFAULT_LIMIT
+        self,
+        *,
+        state: str | None = None,
+        reference: str | None = None,
+        cursor: str | None = None,
+        limit: int = DEFAULT_LIMIT,
     ) -> Page[Job]:
-        if state is not None and state not in set(JobState):
-            raise InvalidRequest(f"state: one of {', '.join(JobState)}", param="state")
-        after = decode(cursor, (UUID,), str(state))
+        """Newest first.
+
+        Args:
+            state: one, or several with commas between; None: any.
+            reference: a name, or the beginning of an id.
+        """
+        states = [] if state is None else state.split(",")
+        if unknown := set(states) - set(JobState):
+            raise InvalidRequest(
+                f"state: {', '.join(sorted(unknown))} is none; there are {', '.join(JobState)}",
+                param="state",
+            )
+        filters = f"{state} {reference}"
+        after = decode(cursor, (UUID,), filters)
         before = cast(UUID, after[0]) if after else None
-        rows = await self._rows.list_page(state, before, limit + 1)
-        return page_of(rows, limit, lambda job: (job.id,), str(state))
+        rows = await self._rows.list_page(states, reference, before, limit + 1)
+        return page_of(rows, limit, lambda job: (job.id,), filters)
 
     async def metrics(self, job_id: UUID, *, after: int, limit: int) -> Sequence[JobMetric]:
         """By step and name; the last step may be cut: ask again after the one before it."""

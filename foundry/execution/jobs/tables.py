@@ -33,6 +33,7 @@ class Job(Base):
     __tablename__ = "jobs"
     __table_args__ = (
         Index("ix_jobs_listing", "tenant_id", "project_id", "id"),
+        Index("ix_jobs_name", "tenant_id", "project_id", "name", "id"),
         Index("ix_jobs_active", "id", postgresql_where=text(f"state IN ({_ACTIVE_SQL})")),
         Index("ix_jobs_fingerprint", "tenant_id", "fingerprint", "id"),
         Index(

@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from foundry.infra.database import utcnow
+from foundry.infra.references import match_reference
 from foundry.serving.endpoints.domain import (
     CRASH_WINDOW_S,
     RESTING,
@@ -82,9 +83,13 @@ class EndpointRows:
         query = select(Endpoint).where(*self._mine, Endpoint.state.in_(SERVING))
         return (await self._db.execute(query.order_by(Endpoint.id).limit(limit))).scalars().all()
 
-    async def list_page(self, before: UUID | None, limit: int) -> Sequence[Endpoint]:
+    async def list_page(
+        self, reference: str | None, before: UUID | None, limit: int
+    ) -> Sequence[Endpoint]:
         """Newest first."""
         query = select(Endpoint).where(*self._mine)
+        if reference is not None:
+            query = query.where(match_reference(reference, Endpoint.id, Endpoint.name))
         if before is not None:
             query = query.where(Endpoint.id < before)
         query = query.order_by(Endpoint.id.desc()).limit(limit)

@@ -9,6 +9,7 @@ from foundry.catalog.registry.service import Registry
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
 from foundry.infra.http import Db, require_permission
+from foundry.infra.http.references import ReferenceQuery
 from foundry.serving.endpoints.domain import RevisionDiff
 from foundry.serving.endpoints.schemas import (
     EndpointConfigure,
@@ -76,10 +77,11 @@ async def create(body: EndpointCreate, response: Response, endpoints: EndpointsD
 @router.get("", response_model=EndpointList, operation_id="endpoints_list", dependencies=_READ)
 async def list_endpoints(
     endpoints: EndpointsDep,
+    reference: ReferenceQuery = None,
     cursor: Annotated[str | None, Query(max_length=1024)] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
 ) -> Page[Endpoint]:
-    return await endpoints.list_endpoints(cursor=cursor, limit=limit)
+    return await endpoints.list_endpoints(reference=reference, cursor=cursor, limit=limit)
 
 
 @router.get(

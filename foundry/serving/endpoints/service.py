@@ -117,11 +117,21 @@ class Endpoints:
         return _found(await self._rows.get(endpoint_id), endpoint_id)
 
     async def list_endpoints(
-        self, *, cursor: str | None = None, limit: int = DEFAULT_LIMIT
+        self,
+        *,
+        reference: str | None = None,
+        cursor: str | None = None,
+        limit: int = DEFAULT_LIMIT,
     ) -> Page[Endpoint]:
-        after = decode(cursor, (UUID,))
-        rows = await self._rows.list_page(cast(UUID, after[0]) if after else None, limit + 1)
-        return page_of(rows, limit, lambda endpoint: (endpoint.id,))
+        """Newest first.
+
+        Args:
+            reference: a name, or the beginning of an id.
+        """
+        after = decode(cursor, (UUID,), str(reference))
+        place = cast(UUID, after[0]) if after else None
+        rows = await self._rows.list_page(reference, place, limit + 1)
+        return page_of(rows, limit, lambda endpoint: (endpoint.id,), str(reference))
 
     async def configure(
         self, endpoint_id: UUID, wanted: EndpointConfigure, recommendations: Recommendations

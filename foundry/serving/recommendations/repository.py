@@ -8,6 +8,7 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from foundry.infra.database import utcnow
+from foundry.infra.references import match_reference
 from foundry.serving.recommendations.domain import MAX_ATTEMPTS, RecommendationState
 from foundry.serving.recommendations.tables import (
     EndpointPrediction,
@@ -50,9 +51,13 @@ class RecommendationRows:
         found = await self._db.execute(query.execution_options(populate_existing=True))
         return found.scalar()
 
-    async def list_page(self, before: UUID | None, limit: int) -> Sequence[Recommendation]:
+    async def list_page(
+        self, reference: str | None, before: UUID | None, limit: int
+    ) -> Sequence[Recommendation]:
         """Newest first."""
         query = select(Recommendation).where(*self._mine)
+        if reference is not None:
+            query = query.where(match_reference(reference, Recommendation.id, Recommendation.model))
         if before is not None:
             query = query.where(Recommendation.id < before)
         query = query.order_by(Recommendation.id.desc()).limit(limit)

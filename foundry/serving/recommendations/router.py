@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
 from foundry.infra.http import Db, require_permission
+from foundry.infra.http.references import ReferenceQuery
 from foundry.serving.recommendations.asking import Desk
 from foundry.serving.recommendations.domain import MAX_WAIT_S
 from foundry.serving.recommendations.running import Searches
@@ -77,10 +78,13 @@ async def recommend(body: RecommendationCreate, desk: DeskDep, wait: Wait = 0) -
 )
 async def list_recommendations(
     recommendations: RecommendationsDep,
+    reference: ReferenceQuery = None,
     cursor: Annotated[str | None, Query(max_length=1024)] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
 ) -> Page[Recommendation]:
-    return await recommendations.list_recommendations(cursor=cursor, limit=limit)
+    return await recommendations.list_recommendations(
+        reference=reference, cursor=cursor, limit=limit
+    )
 
 
 @router.get(

@@ -153,11 +153,21 @@ class Recommendations:
         return row
 
     async def list_recommendations(
-        self, *, cursor: str | None = None, limit: int = DEFAULT_LIMIT
+        self,
+        *,
+        reference: str | None = None,
+        cursor: str | None = None,
+        limit: int = DEFAULT_LIMIT,
     ) -> Page[Recommendation]:
-        after = decode(cursor, (UUID,))
-        rows = await self._rows.list_page(cast(UUID, after[0]) if after else None, limit + 1)
-        return page_of(rows, limit, lambda row: (row.id,))
+        """Newest first.
+
+        Args:
+            reference: a model as it was asked about, or the beginning of an id.
+        """
+        after = decode(cursor, (UUID,), str(reference))
+        before = cast(UUID, after[0]) if after else None
+        rows = await self._rows.list_page(reference, before, limit + 1)
+        return page_of(rows, limit, lambda row: (row.id,), str(reference))
 
     async def find_subject(self, model: ModelIn) -> Subject:
         """The model that a question is about.
