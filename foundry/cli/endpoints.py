@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
-from uuid import UUID
 
 import typer
 
@@ -19,7 +18,8 @@ from foundry.cli.console import (
     print_rows,
     stderr,
 )
-from foundry.errors import EngineFailed, NotFound
+from foundry.cli.references import find_endpoint
+from foundry.errors import EngineFailed
 
 if TYPE_CHECKING:
     from foundry.sdk import Foundry
@@ -30,7 +30,9 @@ deploy_app = typer.Typer(add_completion=False)
 
 _REVISION_COLUMNS = ("number", "state", "replicas", "config", "reason", "created_by", "created_at")
 _COLUMNS = ("name", "model", "state", "desired", "revision", "last_error", "updated_at")
-Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="its name or id")]
+Endpoint = Annotated[
+    str, typer.Argument(metavar="ENDPOINT", help="its name, its id or the beginning of it")
+]
 Model = Annotated[str, typer.Argument(help="a base, or an adapter: then its base is served")]
 NameOption = Annotated[str | None, typer.Option(help="default: the base's name")]
 Now = Annotated[bool, typer.Option("--now", help="cut running requests off")]
@@ -55,7 +57,7 @@ def list_endpoints(
 def show(endpoint: Endpoint, output: OutputOption = Output.TABLE) -> None:
     """Show an endpoint."""
     with session.client() as client:
-        print_record(session.record(_found(client, endpoint)), output)
+        print_record(session.record(find_endpoint(client, endpoint)), output)
 
 
 @app.command(epilog="Example: foundry endpoints create smollm2-135m --max-model-len 1024")
@@ -97,7 +99,7 @@ def configure(
 
     wanted = checked(EndpointConfigure, mapping(file))
     with session.client() as client:
-        found = client.endpoints.configure(_found(client, endpoint).id, wanted)
+        found = client.endpoints.configure(find_endpoint(client, endpoint).id, wanted)
     print_record(session.record(found), output)
     if found.recommendation_id is not None and output is Output.TABLE:
         stderr().print(f"review: foundry budsim explain {found.recommendation_id}", markup=False)
@@ -114,7 +116,7 @@ def scale(
 ) -> None:
     """Change how many replicas serve, without restarting those that run."""
     with session.client() as client:
-        found = client.endpoints.scale(_found(client, endpoint).id, replicas)
+        found = client.endpoints.scale(find_endpoint(client, endpoint).id, replicas)
         _settle(client, found, None if no_wait else "scaling", timeout_s, output)
 
 
@@ -128,7 +130,7 @@ def rollback(
 ) -> None:
     """Run the configuration of an earlier revision again. What serves goes on until it answers."""
     with session.client() as client:
-        found = client.endpoints.rollback(_found(client, endpoint).id, revision)
+        found = client.endpoints.rollback(find_endpoint(client, endpoint).id, revision)
         _settle(client, found, None if no_wait else "rolling back", timeout_s, output)
 
 
@@ -140,7 +142,7 @@ def revisions(
 ) -> None:
     """List an endpoint's revisions, newest first."""
     with session.client() as client:
-        found = _found(client, endpoint)
+        found = find_endpoint(client, endpoint)
         rows = session.fetched(
             lambda cursor, size: client.endpoints.revisions(found.id, cursor=cursor, limit=size),
             limit,
@@ -157,7 +159,7 @@ def diff(
 ) -> None:
     """Show the options in which two revisions differ."""
     with session.client() as client:
-        found = client.endpoints.diff(_found(client, endpoint).id, before, after)
+        found = client.endpoints.diff(find_endpoint(client, endpoint).id, before, after)
     rows = [session.record(change) for change in found.changes]
     same = f"revisions {before} and {after} are configured alike"
     print_rows(rows, output, columns=("field", "before", "after"), empty=same)
@@ -173,7 +175,7 @@ def stop(
 ) -> None:
     """Let an endpoint finish its requests and release its accelerator."""
     with session.client() as client:
-        found = client.endpoints.stop(_found(client, endpoint).id, now=now)
+        found = client.endpoints.stop(find_endpoint(client, endpoint).id, now=now)
         _settle(client, found, None if no_wait else "stopping", timeout_s, output)
 
 
@@ -188,7 +190,7 @@ def delete(
 ) -> None:
     """Stop an endpoint and forget it. Its model stays."""
     with session.client() as client:
-        found = _found(client, endpoint)
+        found = find_endpoint(client, endpoint)
         session.confirm(f"delete endpoint {found.name} ({found.model})", yes)
         found = client.endpoints.delete(found.id, now=now)
         _settle(client, found, None if no_wait else "deleting", timeout_s, output)
@@ -244,19 +246,6 @@ def _created(
             markup=False,
         )
     return endpoint
-
-
-def _found(client: Foundry, text: str) -> EndpointOut:
-    from foundry.sdk import each
-
-    try:
-        return client.endpoints.get(UUID(text))
-    except ValueError:
-        pass
-    for endpoint in each(lambda cursor: client.endpoints.list(cursor=cursor, limit=200)):
-        if endpoint.name == text:
-            return endpoint
-    raise NotFound(f"there is no endpoint {text}: `foundry endpoints list` shows yours")
 
 
 def _settle(

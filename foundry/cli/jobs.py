@@ -14,9 +14,13 @@ from foundry.cli.console import Output, OutputOption, print_json, print_record, 
 from foundry.cli.help import examples
 from foundry.cli.references import find_job
 from foundry.cli.terminal import printable
+from foundry.errors import Conflict
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+    from foundry.execution.jobs.schemas import JobOut
+    from foundry.sdk import Foundry
 
 Row = TypeVar("Row", bound="BaseModel")
 
@@ -133,14 +137,15 @@ def metrics(
         steps[metric.step][metric.name] = metric.value
     columns = ("step", *sorted({metric.name for metric in rows}))
     table = [{"step": step} | values for step, values in sorted(steps.items())]
-    print_rows(table, output, columns=columns, empty="no metrics yet")
+    empty = f"it has no metric {' or '.join(name)}" if name else "no metrics yet"
+    print_rows(table, output, columns=columns, empty=empty)
 
 
 @app.command(epilog=examples("foundry jobs rounds last --output json"))
 def rounds(job: JobArgument, output: OutputOption = Output.TABLE) -> None:
     """Print the committed rounds of a DiLoCo job."""
     with session.client() as client:
-        job_id = find_job(client, job).id
+        job_id = _find_diloco_job(client, job).id
         found = _all(
             lambda after: client.jobs.rounds(job_id, after=after, limit=_MOST_ROWS).data,
             lambda row: row.round,
@@ -153,7 +158,7 @@ def rounds(job: JobArgument, output: OutputOption = Output.TABLE) -> None:
 def members(job: JobArgument, output: OutputOption = Output.TABLE) -> None:
     """Print what happened to the workers of a DiLoCo job: who joined, who was lost, and why."""
     with session.client() as client:
-        job_id = find_job(client, job).id
+        job_id = _find_diloco_job(client, job).id
         found = _all(
             lambda after: client.jobs.members(job_id, after=after, limit=_MOST_ROWS).data,
             lambda row: row.seq,
@@ -183,6 +188,13 @@ def resume(
             _print(session.record(resumed), output)
         else:
             follow(client, resumed, output)
+
+
+def _find_diloco_job(client: Foundry, text: str) -> JobOut:
+    job = find_job(client, text)
+    if job.kind != "diloco":
+        raise Conflict(f"job {job.id} is {job.kind}: only `foundry train diloco` has rounds")
+    return job
 
 
 def _all(

@@ -47,13 +47,11 @@ def test_a_worker_that_has_said_nothing_yet_is_shown() -> None:
 
 
 def test_the_run_in_two_lines() -> None:
-    assert (
-        fleets.numbers(fleet(eval_loss=2.5)) == "round 3  batches 24/160  loss 2.3457  eval 2.5000"
-    )
+    assert fleets.steps(fleet()) == "round 3, batch 24/160"
     assert fleets.exchanged(fleet()) == (
         "workers 2, quorum 2  commits 3  aborts 1  exchanged 36.9 MB  healing 1.5 kB"
     )
-    assert fleets.numbers({"phase": "waiting for a node"}) == ""
+    assert fleets.steps({"phase": "waiting for a node"}) == ""
     assert fleets.exchanged({"phase": "waiting for a node"}) == ""
 
 
@@ -63,9 +61,10 @@ def test_a_terminal_shows_the_bar_above_the_workers() -> None:
         show(of({"phase": "waiting for a node"}))
         show(of(fleet()))
     # The last line switches the cursor on again.
-    *_, bar, headings, first, second, summary, _ = text_of(shown).splitlines()
+    *_, bar, losses, headings, first, second, summary, _ = text_of(shown).splitlines()
     assert "training" in bar
-    assert "round 3  batches 24/160  loss 2.3457" in bar
+    assert "round 3, batch 24/160" in bar
+    assert losses.strip() == "loss 2.3457"
     assert [" ".join(line.split()) for line in (headings, first, second)] == [
         "member node state round loss tok/s sent received",
         "w0 node-a training 4 2.3000 1,835 12.3 MB 24.6 MB",
@@ -82,7 +81,7 @@ def test_a_log_gets_lines() -> None:
         show(of(fleet()))
         show(of(fleet(step=32, commits=4)))
         show(of(fleet(step=40), cancel_requested=True))
-    numbers = "round 3  batches {}/160  loss 2.3457  workers 2, quorum 2  commits 3  aborts 1  "
+    numbers = "round 3, batch {}/160  loss 2.3457  workers 2, quorum 2  commits 3  aborts 1  "
     traffic = "exchanged 36.9 MB  healing 1.5 kB"
     assert text_of(shown).splitlines() == [
         "waiting for a node",

@@ -74,7 +74,9 @@ def test_down_without_a_home_makes_none(home: Path, capsys: pytest.CaptureFixtur
 
 def test_status_of_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["status", "--output", "json"]) == 1
-    parts = {part["part"]: part for part in json.loads(capsys.readouterr().out)}
+    told = json.loads(capsys.readouterr().out)
+    assert (told["endpoints"], told["jobs"], told["work_known"]) == ([], [], False)
+    parts = {part["part"]: part for part in told["parts"]}
     assert list(parts) == [
         "postgres",
         "ray",
@@ -85,6 +87,7 @@ def test_status_of_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> No
     ]
     assert parts["ray"] == {
         "part": "ray",
+        "state": "gone",
         "healthy": False,
         "detail": "not running",
         "pid": None,

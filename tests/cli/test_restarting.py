@@ -17,6 +17,7 @@ from foundry.infra.embedded.paths import ensure_home
 from foundry.infra.embedded.plan import Plan
 from foundry.infra.embedded.state import StackState, save_state
 from tests.cli.conftest import Server
+from tests.sdk.answers import JOB_ID, job
 
 _RESTART = Plan(
     changes=("this checkout has changed",),
@@ -125,11 +126,10 @@ def test_the_plan_names_what_runs(settings: Settings, server: type[Server]) -> N
     rows = [_endpoint("a", "RUNNING"), _endpoint("b", "FAILED")]
     server.answers = {
         "/endpoints": (200, {"data": rows, "next_cursor": None}),
-        "/jobs": (200, {"data": [], "next_cursor": None}),
+        "/jobs": (200, {"data": [job("RUNNING"), job("QUEUED")], "next_cursor": None}),
     }
     found = list_interrupted_work(settings, _RESTART)
-    assert found == ["interrupts 1 running endpoint: a"]
-    assert "state=RUNNING&limit=50" in server.queries
+    assert found == ["interrupts 1 running endpoint: a", f"interrupts 1 running job: {JOB_ID}"]
     assert list_interrupted_work(settings, Plan(starts=("guard",))) == []
 
 

@@ -126,17 +126,6 @@ def test_a_wrong_option_is_named(
     assert capsys.readouterr().err.splitlines()[0] == f"error: {says}"
 
 
-def test_the_help_groups_the_options_and_ends_with_an_example(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "120")
-    assert run(["train", "diloco", "--help"]) == 0
-    shown = capsys.readouterr().out
-    fleet, synchronisation = shown.index("─ Fleet ─"), shown.index("─ Synchronisation ─")
-    assert fleet < shown.index("--workers ") < synchronisation < shown.index("--inner-steps ")
-    assert "Example: foundry train diloco --base smollm2-135m" in shown
-
-
 def _round(number: int) -> dict[str, object]:
     share: dict[str, object] = {
         "member": "w0",
@@ -168,6 +157,7 @@ def test_rounds_are_listed_page_by_page(
     server: type[Server], capsys: pytest.CaptureFixture[str]
 ) -> None:
     pages = [(200, {"data": [_round(1), _round(2)]}), (200, {"data": [_round(3)]})]
+    server.answers[f"/jobs/{JOB_ID}"] = (200, job("RUNNING", kind="diloco"))
     server.answers[f"/jobs/{JOB_ID}/rounds"] = [*pages, (200, {"data": []})]
     assert run(["jobs", "rounds", JOB_ID]) == 0
     heading, *rows = (" ".join(line.split()) for line in capsys.readouterr().out.splitlines())
@@ -175,12 +165,13 @@ def test_rounds_are_listed_page_by_page(
         "round fragment merged batches tokens loss eval loss aborts seconds sent checkpointed"
     )
     assert rows == [f"{number} 0 1/2 8 4096 2.25 - 1 12.5 2.0 MB yes" for number in (1, 2, 3)]
-    assert server.queries == ["after=0&limit=200", "after=2&limit=200", "after=3&limit=200"]
+    assert server.queries == ["", "after=0&limit=200", "after=2&limit=200", "after=3&limit=200"]
 
 
 def test_rounds_as_json_have_every_field(
     server: type[Server], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    server.answers[f"/jobs/{JOB_ID}"] = (200, job("RUNNING", kind="diloco"))
     server.answers[f"/jobs/{JOB_ID}/rounds"] = [(200, {"data": [_round(1)]}), (200, {"data": []})]
     assert run(["jobs", "rounds", JOB_ID, "--output", "json"]) == 0
     assert json.loads(capsys.readouterr().out) == [_round(1)]
@@ -197,6 +188,7 @@ def test_what_happened_to_the_members(
         "detail": "no answer for 3 s",
         "at": AT,
     }
+    server.answers[f"/jobs/{JOB_ID}"] = (200, job("RUNNING", kind="diloco"))
     server.answers[f"/jobs/{JOB_ID}/members"] = [(200, {"data": [event]}), (200, {"data": []})]
     assert run(["jobs", "members", JOB_ID]) == 0
     heading, row = (" ".join(line.split()) for line in capsys.readouterr().out.splitlines())
