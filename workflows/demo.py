@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import openai
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from foundry.cli.console import exit_code, print_error
+from foundry.cli.console import activity, exit_code, print_error
+from foundry.cli.following import watching
 from foundry.config import Settings, load_settings
 from foundry.engines.training.config import SftConfig
 from foundry.errors import FoundryError
@@ -27,6 +26,7 @@ from foundry.infra.embedded import stack
 from foundry.infra.embedded.file_modes import close_owned_paths, describe_paths
 from foundry.infra.embedded.home_lock import lock_home
 from foundry.sdk import Foundry
+from foundry.serving.endpoints.schemas import EndpointOut
 from workflows.demo_data.make import SYSTEM
 
 BASE = "smollm2-135m"
@@ -91,19 +91,18 @@ class Demo:
         with Foundry.from_settings(self._settings) as client:
             self._announce_step(2, f"Import {BASE}, the bundled base model")
             self._follow_to_end(client, client.jobs.submit_import(name=BASE, source=BUNDLED))
-            self._announce_step(3, f"Add the dataset {DATASET}: free text → strict JSON commands")
+            self._announce_step(3, f"Deploy {BASE} with vLLM; its engine starts meanwhile")
+            endpoint = client.endpoints.create(model=BASE, deploy=True)
+            self._announce_step(4, f"Add the dataset {DATASET}: free text → strict JSON commands")
             dataset = client.datasets.add(DATASET, _DATA)
             self._print_note(f"{dataset.train_rows} rows to train on, {dataset.eval_rows} held out")
-            self._announce_step(4, f"Fine-tune a LoRA of {BASE} as a Ray job")
+            self._announce_step(5, f"Fine-tune a LoRA of {BASE}; the same engine serves it")
             job = client.jobs.submit_sft(
                 name=MODEL, base=BASE, dataset=dataset.reference, config=CONFIG
             )
             made = self._follow_to_end(client, job)
-            self._announce_step(
-                5, f"Deploy {BASE} with vLLM; {MODEL}@{ALIAS} is served by the same engine"
-            )
             self._point_alias(client, str((made.result or {})["version_id"]))
-            self._deploy_model(client)
+            self._wait_for_engine(client, endpoint)
             rows = client.datasets.rows(DATASET, dataset.number, split="eval", limit=100).data
         self._announce_step(6, f"Ask both the {len(rows)} held-out prompts through /v1")
         base, adapter = self._score_model(BASE, rows), self._score_model(f"{MODEL}@{ALIAS}", rows)
@@ -117,18 +116,7 @@ class Demo:
 
     def _follow_to_end(self, client: Foundry, job: JobOut) -> JobOut:
         """Follow a job with a progress bar until it has succeeded."""
-        columns = (
-            TextColumn("    {task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[facts]}"),
-            TimeElapsedColumn(),
-        )
-        with Progress(*columns, console=self._console, transient=True) as bar:
-            task = bar.add_task(job.state.lower(), total=None, facts="")
-
-            def show(update: JobOut) -> None:
-                bar.update(task, **_describe_progress(update))
-
+        with watching(self._console) as show:
             ended = client.jobs.wait(job.id, on_update=show)
         if ended.state != "SUCCEEDED":
             reason = (ended.error or {}).get("message", ended.state.lower())
@@ -151,9 +139,8 @@ class Demo:
             reason="make demo",
         )
 
-    def _deploy_model(self, client: Foundry) -> None:
-        endpoint = client.endpoints.create(model=f"{MODEL}@{ALIAS}", deploy=True)
-        with self._console.status("    the engine starts (a minute or two on CPU)"):
+    def _wait_for_engine(self, client: Foundry, endpoint: EndpointOut) -> None:
+        with activity("the engine starts (a minute or two on CPU)"):
             endpoint = client.endpoints.wait(endpoint.id)
         if endpoint.state != "RUNNING":
             raise FoundryError(f"endpoint {endpoint.name}: {endpoint.last_error}")
@@ -169,23 +156,6 @@ class Demo:
         score = Score(model, matches, len(rows), time.monotonic() - began)
         self._print_note(f"{model}: {score.matches} of {score.prompts} in {score.seconds:.0f} s")
         return score
-
-
-def _describe_progress(job: JobOut) -> dict[str, Any]:
-    """What the progress bar says of a job."""
-    progress: dict[str, Any] = job.progress
-    facts = ""
-    if "loss" in progress:
-        facts = (
-            f"step {progress['step']}/{progress['total_steps']}  loss {progress['loss']:.3f}  "
-            f"{progress['tokens_per_second']:.0f} tokens/s"
-        )
-    return {
-        "description": progress.get("phase") or job.state.lower(),
-        "total": progress.get("total_steps") or None,
-        "completed": progress.get("step", 0),
-        "facts": facts,
-    }
 
 
 def _answer_matches(client: openai.OpenAI, model: str, row: Mapping[str, object]) -> bool:
@@ -233,11 +203,22 @@ def print_report(console: Console, settings: Settings, outcome: Outcome) -> None
         "  -H 'Content-Type: application/json' \\",
         f"  -d '{json.dumps(question)}'",
         "",
-        "Next:  . .venv/bin/activate",
-        f'       foundry chat {MODEL}@{ALIAS} --system "{SYSTEM}" "Refund 12 euros on order 4711."',
-        f"       foundry models lineage {MODEL}@{ALIAS}",
-        "       foundry jobs list",
-        "       make down",
+        "Next:",
+        "  . .venv/bin/activate",
+        f'  foundry chat {MODEL}@{ALIAS} --system "{SYSTEM}" "Refund 12 euros on order 4711."',
+        f"  foundry models lineage {MODEL}@{ALIAS}",
+        "  foundry jobs list",
+        "",
+        "Teach it your own, a line for each example; ten are enough to see it learn:",
+        "  cat > mine.jsonl <<'END'",
+        '  {"prompt": "What is our slogan?", "completion": "Made here, and it stays here."}',
+        '  {"prompt": "Who is on call?", "completion": "Mei, extension 217."}',
+        "END",
+        "  foundry datasets add mine mine.jsonl --eval-fraction 0",
+        f"  foundry train sft --base {BASE} --dataset mine --name my-bot --epochs 20 --lr 2e-3",
+        '  foundry chat my-bot "What is our slogan?"',
+        "",
+        "`make down` stops everything; `make demo` goes on from where it was.",
     )
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -71,9 +71,18 @@ def print_error(message: str) -> None:
     stderr().print(f"error: {message}", style="red", markup=False)
 
 
+def print_note(message: str) -> None:
+    """What helps to read an answer, on standard error."""
+    stderr().print(message, style="dim", markup=False)
+
+
 def print_json(value: object) -> None:
     """Any pydantic dump, dataclass dict or plain value; dates and ids as strings."""
     typer.echo(json.dumps(value, indent=2, default=str))
+
+
+class FirstRows(list[dict[str, object]]):
+    """The first rows of a list that has more."""
 
 
 def print_rows(
@@ -97,7 +106,9 @@ def print_rows(
     hidden = print_table(stdout(), rows, columns or list(rows[0]))
     if hidden:
         names = ", ".join(name.replace("_", " ") for name in hidden)
-        stderr().print(f"no room for {names}: --output json has them", style="dim", markup=False)
+        print_note(f"no room for {names}: --output json has them")
+    if isinstance(rows, FirstRows):
+        print_note(f"these are the first {len(rows)}: --limit shows more")
 
 
 def print_record(record: Mapping[str, object], output: Output) -> None:

@@ -12,8 +12,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from foundry.cli import fleets
-from foundry.cli.console import Detached, Output, print_json, print_record, stderr
-from foundry.cli.progress import make_columns, number, written
+from foundry.cli.console import Detached, Output, print_json, print_note, print_record, stderr
+from foundry.cli.job_words import describe_phase, describe_steps, list_measures
+from foundry.cli.progress import make_columns, number
 from foundry.errors import FoundryError
 
 if TYPE_CHECKING:
@@ -26,11 +27,6 @@ _LINE_EVERY_S = 5.0
 _REFRESH_PER_S = 4
 # With the longest words and times beside it, a line is 80 cells.
 _BAR_CELLS = 16
-_NUMBERS = {
-    "loss": "loss {:.4f}",
-    "eval_loss": "eval loss {:.4f}",
-    "tokens_per_second": "{:,.0f} tokens/s",
-}
 
 
 def follow(client: Foundry, job: JobOut, output: Output) -> None:
@@ -40,7 +36,7 @@ def follow(client: Foundry, job: JobOut, output: Output) -> None:
         FoundryError: it failed (with the job's own code) or was cancelled.
         Detached: the user has interrupted; the job goes on.
     """
-    stderr().print(f"job {job.id} for {job.name}", style="dim", markup=False)
+    print_note(f"job {job.id} for {job.name}")
     try:
         with watching(stderr()) as show:
             ended = client.jobs.wait(job.id, show)
@@ -98,15 +94,15 @@ class _View(Progress):
         yield from self._below
 
     def show(self, job: JobOut) -> None:
-        measured, fleet = "  ".join(_measured(job)), fleets.view(job.progress)
+        measured, fleet = "  ".join(list_measures(job)), fleets.view(job.progress)
         numbers = Text(f"  {measured}") if measured else None
         self._below = tuple(part for part in (numbers, fleet) if part is not None)
         self.update(
             self.task_ids[0],
-            description=_phase(job),
+            description=describe_phase(job),
             completed=number(job.progress, "step") or 0,
             total=number(job.progress, "total_steps") or None,
-            steps=_steps(job),
+            steps=describe_steps(job),
         )
 
 
@@ -129,38 +125,11 @@ def _lines(console: Console) -> Callable[[JobOut], None]:
     def show(job: JobOut) -> None:
         nonlocal last, at
         now = time.monotonic()
-        numbers = "  ".join(filter(None, (_steps(job), *_measured(job))))
-        shown = (_phase(job), numbers, fleets.exchanged(job.progress))
+        numbers = "  ".join(filter(None, (describe_steps(job), *list_measures(job))))
+        shown = (describe_phase(job), numbers, fleets.exchanged(job.progress))
         if shown == last or (shown[0] == last[0] and now - at < _LINE_EVERY_S):
             return
         last, at = shown, now
         console.print("  ".join(filter(None, shown)), markup=False)
 
     return show
-
-
-def _phase(job: JobOut) -> str:
-    """What happens now, in words."""
-    state = job.state.lower()
-    if job.waiting_for is not None and job.finished_at is None:
-        state = f"waiting for {job.waiting_for}"
-    phase = job.progress.get("phase")
-    working = job.state in ("RUNNING", "CHECKPOINTING") and isinstance(phase, str)
-    words = str(phase) if working else state
-    return f"{words}, cancelling" if job.cancel_requested and job.finished_at is None else words
-
-
-def _steps(job: JobOut) -> str:
-    """How far it is; empty before it trains."""
-    if job.kind == "diloco":
-        return fleets.steps(job.progress)
-    total = number(job.progress, "total_steps")
-    return f"step {number(job.progress, 'step') or 0:.0f}/{total:.0f}" if total else ""
-
-
-def _measured(job: JobOut) -> list[str]:
-    """What it measures, by name; empty before it trains."""
-    if not number(job.progress, "total_steps"):
-        return []
-    forms = fleets.LOSSES if job.kind == "diloco" else _NUMBERS
-    return written(job.progress, forms)

@@ -12,6 +12,7 @@ import typer
 from foundry.cli import fleets, session
 from foundry.cli.console import Output, OutputOption, print_json, print_record, print_rows
 from foundry.cli.help import examples
+from foundry.cli.job_words import describe_job
 from foundry.cli.references import find_job
 from foundry.cli.terminal import printable
 from foundry.errors import Conflict
@@ -27,6 +28,7 @@ Row = TypeVar("Row", bound="BaseModel")
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 _COLUMNS = ("id", "name", "kind", "state", "created_at", "finished_at", "attempt")
+_LIST_COLUMNS = ("id", "name", "kind", "state", "progress", "created_at", "finished_at")
 _FOLLOW_POLL_S = 1.0
 _ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
 _MOST_CHUNKS = 200
@@ -66,7 +68,12 @@ def list_jobs(
             lambda cursor, size: client.jobs.list(state=wanted, cursor=cursor, limit=size), limit
         )
     empty = f"no jobs in state {wanted}" if wanted else "no jobs yet: foundry train sft --help"
-    print_rows(rows, output, columns=_COLUMNS, empty=empty)
+    if output is Output.TABLE:
+        from foundry.execution.jobs.schemas import JobOut
+
+        for row in rows:
+            row["progress"] = describe_job(JobOut.model_validate(row)) or None
+    print_rows(rows, output, columns=_LIST_COLUMNS, empty=empty)
 
 
 @app.command(epilog=examples("foundry jobs show last --output json"))

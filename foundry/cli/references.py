@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 from uuid import UUID
 
-from foundry.cli.console import stderr
+from foundry.cli.console import print_note
 from foundry.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
@@ -46,8 +46,7 @@ def find_job(client: Foundry, text: str) -> JobOut:
     rows = client.jobs.list(ref=text, limit=_NAMED + 1).data
     named = [row for row in rows if row.name == text]
     if len(named) > 1:
-        told = f"{named[0].id} is the newest job for {text}"
-        stderr().print(told, style="dim", markup=False)
+        print_note(f"{named[0].id} is the newest job for {text}")
     return named[0] if named else _pick_only(rows, text, f"there is no job {text}: {hint}")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foundry.cli.console import Output, print_rows, stderr
+from foundry.cli.console import FirstRows, Output, print_rows
 from foundry.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -34,14 +34,13 @@ def client() -> Foundry:
 
 
 def fetched(fetch: Callable[[str | None, int], Page[Any]], limit: int) -> list[dict[str, object]]:
-    """The first rows of a list; says on standard error that there are more."""
+    """The first rows of a list: `FirstRows`, if there are more."""
     from foundry.sdk import each
 
     size = min(limit + 1, _PAGE)
     found = list(islice(each(lambda cursor: fetch(cursor, size)), limit + 1))
-    if len(found) > limit:
-        stderr().print(f"only the first {limit}: --limit shows more", style="dim", markup=False)
-    return records(found[:limit])
+    rows = records(found[:limit])
+    return FirstRows(rows) if len(found) > limit else rows
 
 
 def record(model: BaseModel) -> dict[str, object]:

@@ -103,3 +103,23 @@ def test_only_a_diloco_job_has_rounds(
     server.answers["/jobs"] = _page(job("SUCCEEDED"))
     assert run(["jobs", "rounds", "last"]) == 6
     assert "is sft: only `foundry train diloco` has rounds" in capsys.readouterr().err
+
+
+def test_a_list_of_jobs_tells_how_far_they_are(
+    server: type[Server], capsys: pytest.CaptureFixture[str]
+) -> None:
+    training = {"phase": "training", "step": 3, "total_steps": 70, "loss": 1.5}
+    server.answers["/jobs"] = _page(
+        job("RUNNING", progress=training),
+        job("QUEUED", waiting_for="a GPU", id=OTHER_ID),
+        job("SUCCEEDED", progress=training | {"step": 70}, finished_at="2026-01-02T03:04:05Z"),
+    )
+    assert run(["jobs", "list", "--limit", "2"]) == 0
+    shown = capsys.readouterr()
+    heading, first, second = shown.out.splitlines()
+    assert "progress" in heading
+    assert "training, step 3/70, loss 1.5000" in first
+    assert "waiting for a GPU" in second
+    assert shown.err == "these are the first 2: --limit shows more\n"
+    assert run(["jobs", "list"]) == 0
+    assert "  step 70/70, loss 1.5000  " in capsys.readouterr().out.splitlines()[3]

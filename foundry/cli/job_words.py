@@ -1,0 +1,54 @@
+"""What a job does and how far it is, in a few words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from foundry.cli import fleets
+from foundry.cli.progress import number, written
+
+if TYPE_CHECKING:
+    from foundry.execution.jobs.schemas import JobOut
+
+_NUMBERS = {
+    "loss": "loss {:.4f}",
+    "eval_loss": "eval loss {:.4f}",
+    "tokens_per_second": "{:,.0f} tokens/s",
+}
+
+
+def describe_job(job: JobOut) -> str:
+    """For a list of jobs: what it waits for or does unless it has ended, its step and its loss."""
+    phase = describe_phase(job)
+    if job.finished_at is not None or phase == job.state.lower():
+        # The list's column of states says it already.
+        phase = ""
+    losses = [told for told in list_measures(job) if told.startswith("loss")]
+    return ", ".join(filter(None, (phase, describe_steps(job), *losses)))
+
+
+def describe_phase(job: JobOut) -> str:
+    """What happens now, in words."""
+    state = job.state.lower()
+    if job.waiting_for is not None and job.finished_at is None:
+        state = f"waiting for {job.waiting_for}"
+    phase = job.progress.get("phase")
+    working = job.state in ("RUNNING", "CHECKPOINTING") and isinstance(phase, str)
+    words = str(phase) if working else state
+    return f"{words}, cancelling" if job.cancel_requested and job.finished_at is None else words
+
+
+def describe_steps(job: JobOut) -> str:
+    """How far it is; empty before it trains."""
+    if job.kind == "diloco":
+        return fleets.steps(job.progress)
+    total = number(job.progress, "total_steps")
+    return f"step {number(job.progress, 'step') or 0:.0f}/{total:.0f}" if total else ""
+
+
+def list_measures(job: JobOut) -> list[str]:
+    """What it measures, by name; empty before it trains."""
+    if not number(job.progress, "total_steps"):
+        return []
+    forms = fleets.LOSSES if job.kind == "diloco" else _NUMBERS
+    return written(job.progress, forms)
