@@ -38,6 +38,25 @@ CONFIG = SftConfig(
 )
 _DATA = Path(__file__).parent / "demo_data" / "support_commands.jsonl"
 _MAX_TOKENS = 40
+# What to type next; a test types it.
+_NEXT = (
+    "Next:",
+    "  . .venv/bin/activate",
+    f'  foundry chat {MODEL}@{ALIAS} --system "{SYSTEM}" "Refund 12 euros on order 4711."',
+    f"  foundry models lineage {MODEL}@{ALIAS}",
+    "  foundry jobs list",
+    "",
+    "Teach it your own, a line for each example; ten are enough to see it learn:",
+    "  cat > mine.jsonl <<'END'",
+    '  {"prompt": "What is our slogan?", "completion": "Made here, and it stays here."}',
+    '  {"prompt": "Who is on call?", "completion": "Mei, extension 217."}',
+    "END",
+    "  foundry datasets add mine mine.jsonl --eval-fraction 0",
+    f"  foundry train sft --base {BASE} --dataset mine --name my-bot --epochs 20 --lr 2e-3",
+    '  foundry chat my-bot "What is our slogan?"',
+    "",
+    "`make down` stops everything; `make demo` goes on from where it was.",
+)
 _CONCURRENCY = 8
 
 
@@ -203,22 +222,7 @@ def print_report(console: Console, settings: Settings, outcome: Outcome) -> None
         "  -H 'Content-Type: application/json' \\",
         f"  -d '{json.dumps(question)}'",
         "",
-        "Next:",
-        "  . .venv/bin/activate",
-        f'  foundry chat {MODEL}@{ALIAS} --system "{SYSTEM}" "Refund 12 euros on order 4711."',
-        f"  foundry models lineage {MODEL}@{ALIAS}",
-        "  foundry jobs list",
-        "",
-        "Teach it your own, a line for each example; ten are enough to see it learn:",
-        "  cat > mine.jsonl <<'END'",
-        '  {"prompt": "What is our slogan?", "completion": "Made here, and it stays here."}',
-        '  {"prompt": "Who is on call?", "completion": "Mei, extension 217."}',
-        "END",
-        "  foundry datasets add mine mine.jsonl --eval-fraction 0",
-        f"  foundry train sft --base {BASE} --dataset mine --name my-bot --epochs 20 --lr 2e-3",
-        '  foundry chat my-bot "What is our slogan?"',
-        "",
-        "`make down` stops everything; `make demo` goes on from where it was.",
+        *_NEXT,
     )
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
