@@ -67,6 +67,24 @@ class _LazyGroup(TyperGroup):
         prepare_command(command)
         return args[0], command, args[1:]
 
+    def invoke(self, ctx):  # type: ignore[no-untyped-def]
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = _describe_usage_error(error)
+            raise
+
+
+def _describe_usage_error(error: typer.BadParameter) -> str:
+    """What is wrong with an option's value, in our words: the library tells pydantic's."""
+    from pydantic import ValidationError
+
+    from foundry.validation import find_problem
+
+    if isinstance(error.__cause__, ValidationError):
+        return find_problem(error.__cause__.errors()).reason
+    return error.message
+
 
 app = typer.Typer(
     cls=_LazyGroup,

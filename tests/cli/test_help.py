@@ -93,3 +93,23 @@ def test_the_script_of_a_shell_asks_the_program(
     script = capsys.readouterr().out
     assert COMPLETE_VARIABLE in script
     assert f"complete_{shell}" in script
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("jobs list --limit 0", "Invalid value for '--limit' / '-n': must be at least 1"),
+        ("jobs list --limit x", "Invalid value for '--limit' / '-n': must be a whole number"),
+        (
+            "jobs list -o xml",
+            "Invalid value for '--output' / '-o': 'xml' is not one of 'table', 'json'.",
+        ),
+        ("endpoints scale x 0", "Invalid value for 'replicas': must be at least 1"),
+        ("chat m p --temperature hot", "Invalid value for '--temperature': must be a number"),
+    ],
+)
+def test_a_wrong_value_is_told_in_our_words(
+    command: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command.split()) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"Error: {says}"

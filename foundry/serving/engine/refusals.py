@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 _ENGINE_SUFFIX = re.compile(r" \(parameter=\w+(, value=.*)?\)$", re.DOTALL)
 _LIBRARY_TEXT = re.compile(r"validation errors? for |pydantic|Traceback|^<class ")
+# `max_tokens=99999 cannot be greater than max_model_len=max_total_tokens=2048. Please request …`
+_TOO_MANY_TOKENS = re.compile(r"max_tokens=(\d+) cannot be greater than \D*(\d+)")
 _PARAMS = {"input_tokens": "messages", "input_text": "messages"}
 _TOO_LONG = ("maximum context length", "max_model_len", "maximum model length")
 
@@ -85,6 +87,12 @@ def explain_client_fault(message: str, param: str | None) -> FoundryError:
         log.info("the engine refused a request: %s", message)
         return InvalidRequest(f"{param or 'a field of the body'} is not valid", param=param)
     message = _ENGINE_SUFFIX.sub("", message)
+    if too_many := _TOO_MANY_TOKENS.search(message):
+        return ContextLengthExceeded(
+            f"max_tokens is {too_many[1]}, but the model's context holds {too_many[2]} tokens, "
+            "the prompt included: ask for fewer",
+            param="max_tokens",
+        )
     if any(words in message for words in _TOO_LONG):
         return ContextLengthExceeded(message, param=_PARAMS.get(param or "", param))
     return InvalidRequest(message, param=param)

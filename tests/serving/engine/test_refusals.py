@@ -112,6 +112,16 @@ def test_adapters(
             "messages",
         ),
         (
+            400,
+            "max_tokens=99999 cannot be greater than max_model_len=max_total_tokens=2048. Please "
+            "request fewer output tokens. (parameter=max_tokens, value=99999)",
+            "max_tokens",
+            ContextLengthExceeded,
+            "max_tokens is 99999, but the model's context holds 2048 tokens, the prompt included: "
+            "ask for fewer",
+            "max_tokens",
+        ),
+        (
             404,
             "The model `a0000` does not exist.",
             None,
