@@ -22,6 +22,7 @@ from foundry.infra.http import allow_anyone, require_permission
 from foundry.infra.http.admission import Admission
 from foundry.infra.http.ends import NoEnds
 from foundry.infra.http.errors import install_error_handlers
+from foundry.infra.http.parameters import refuse_unknown_parameters
 from foundry.infra.http.permissions import collect_permissions
 from foundry.infra.http.readiness import Readiness
 from foundry.infra.http.stages import build_stages
@@ -122,6 +123,7 @@ def create_control(
         servers=[{"url": "/api"}],
         root_path_in_servers=False,
         redirect_slashes=False,
+        dependencies=[Depends(refuse_unknown_parameters)],
         middleware=_build_stages(authenticator, settings.http),
         lifespan=lifespan,
     )

@@ -171,3 +171,18 @@ async def test_a_commit_that_fails_is_not_answered_with_success(
     assert "key" not in answer.json()
     assert "at commit" not in answer.text
     assert [key["name"] for key in (await control.client.get("/keys")).json()["data"]] == ["test"]
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("limti=3", "there is no parameter limti: did you mean limit?"),
+        ("zzz=1", "there is no parameter zzz, only cursor, limit, ref, state"),
+    ],
+)
+async def test_a_parameter_that_would_be_ignored_is_refused(
+    control: Control, query: str, says: str
+) -> None:
+    answer = await control.client.get(f"/jobs?{query}")
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == says
