@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from foundry import __version__
 from foundry.cli.completion import COMPLETE_VARIABLE, PROGRAM
-from foundry.cli.console import INTERRUPTED, Detached, exit_code, print_error
+from foundry.cli.console import EXIT_CODES_HELP, INTERRUPTED, Detached, exit_code, print_error
 from foundry.cli.help import prepare_command
 from foundry.errors import FoundryError
 
@@ -90,6 +90,7 @@ app = typer.Typer(
     cls=_LazyGroup,
     name="foundry",
     help="Fine-tune, register and serve open models on your own machines.",
+    epilog=EXIT_CODES_HELP,
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,

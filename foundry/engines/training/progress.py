@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -56,7 +58,7 @@ class SftResult:
 
 
 class Clock:
-    """Speed since the last lap and since the start."""
+    """Speed of training since the last lap, and of everything since the start."""
 
     def __init__(self, tokens: int) -> None:
         self._start = self._last = time.perf_counter()
@@ -71,6 +73,13 @@ class Clock:
         per_step = seconds / max(1, step - self._step) if self._step is not None else seconds
         self._last, self._tokens, self._step = now, tokens, step
         return per_step, speed
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out of the lap what is no training: evaluation, checkpoints."""
+        began = time.perf_counter()
+        yield
+        self._last += time.perf_counter() - began
 
     def overall(self, tokens: int) -> float:
         return (tokens - self._first_tokens) / (time.perf_counter() - self._start)

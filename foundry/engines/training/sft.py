@@ -110,10 +110,12 @@ class _Run:
                 return self._result(None)
             loss, grad_norm, rate = self._optimiser_step()
             last = self._step == self._total_steps
-            eval_loss = self._evaluate() if self._due(self._config.eval_every, last) else None
-            seconds = None
-            if not last and self._step % self._config.checkpoint_every == 0:
-                seconds = self._save()
+            eval_loss = seconds = None
+            with clock.paused():
+                if self._due(self._config.eval_every, last):
+                    eval_loss = self._evaluate()
+                if not last and self._step % self._config.checkpoint_every == 0:
+                    seconds = self._save()
             self._metrics["loss"] = loss
             if self._due(self._config.log_every, last) or eval_loss is not None or seconds:
                 spent, speed = clock.lap(self._step, self._tokens)
