@@ -26,7 +26,8 @@ class TrainEvent:
         loss: mean over the trained tokens of the step, nats.
         grad_norm: before clipping.
         tokens_total: tokens processed since the run began, trained or not.
-        tokens_per_second: over the steps since the last event.
+        tokens_per_second, step_seconds: over the steps since the last event, without what is no
+            training.
         eval_loss: set when this step was followed by an evaluation.
         checkpoint_seconds: set when it was followed by a checkpoint.
     """
