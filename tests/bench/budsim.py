@@ -40,6 +40,10 @@ from tests.fakes.questions import CHAT, random_model, random_request
 
 SPLITS = ("random", "family and tp", *IMITATES.values())
 # Kinds of questions whose intervals must hold; two engines cannot calibrate a third one's TTFT.
+# Kinds of question: what was left out of the training.
+KINDS = ("GPU", "GPU and engine pair", "family", "model")
+# The median of fewer rows is an accident.
+FEWEST_ROWS = 10
 COVERED = ("family", "GPU and engine pair", "GPU", "model")
 QUESTIONS = 30
 ROUNDS = 5
@@ -80,6 +84,11 @@ def accuracy(data: Path) -> tuple[Metrics, dict[str, dict[str, Outcome]]]:
         metrics[f"{name}_mdape_heldout"] = metrics.pop(f"{name}_family")
         metrics[f"{name}_mdape_unseen_gpu"] = metrics.pop(f"{name}_gpu")
         metrics[f"{name}_mdape_unseen_model"] = metrics.pop(f"{name}_model")
+    for name in ("tpot", "ttft"):
+        for split in KINDS:
+            outcome = judged[name][split]
+            metrics[f"{name}_worst_{_key(split)}"] = find_worst_group(outcome)[1]
+            metrics[f"{name}_inside_{_key(split)}"] = coverage(outcome)["mean"]
     shares = {
         (name, split): coverage(judged[name][split])["mean"]
         for name in ("tpot", "ttft")
@@ -90,12 +99,27 @@ def accuracy(data: Path) -> tuple[Metrics, dict[str, dict[str, Outcome]]]:
     return metrics, judged
 
 
+def find_worst_group(outcome: Outcome) -> tuple[str, float]:
+    """The group that was left out and predicted worst, and its MdAPE in %."""
+    errors = {
+        str(name): mdape(outcome.residuals[own])
+        for name in np.unique(outcome.groups)
+        if (own := outcome.groups == name).sum() >= FEWEST_ROWS
+    }
+    worst = max(errors, key=lambda name: errors[name])
+    return worst, errors[worst]
+
+
 def _judged(study: Study, splits: tuple[str, ...]) -> dict[str, Outcome]:
     found = {}
     for split in splits:
         found[split] = judge(study, split, SEEDS if split == "family" else SEEDS[:1])
         best = found[split].best
-        _tell(f"{study.name}, {split}: {found[split].scores[best]:.1f} % ({best})")
+        group, error = find_worst_group(found[split])
+        _tell(
+            f"{study.name}, {split}: {found[split].scores[best]:.1f} % ({best}); "
+            f"worst {group}: {error:.1f} %"
+        )
     return found
 
 
