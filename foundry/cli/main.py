@@ -43,7 +43,7 @@ COMMANDS: Mapping[str, _Entry] = {
     "deploy": _Entry("foundry.cli.endpoints", "Serve a model", "deploy_app"),
     "budsim": _Entry("foundry.cli.budsim", "What to set: the cheapest configuration that fits"),
     "keys": _Entry("foundry.cli.keys", "Create, list and revoke API keys"),
-    "chat": _Entry("foundry.cli.chat", "Talk to a served model"),
+    "chat": _Entry("foundry.cli.chat.command", "Talk to a served model"),
     "completion": _Entry("foundry.cli.completion", "Print a shell's completion script"),
 }
 

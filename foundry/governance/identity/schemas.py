@@ -1,7 +1,6 @@
 """Wire models of API keys."""
 
 from datetime import datetime
-
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
