@@ -85,7 +85,7 @@ def list_keys(
         )
     if output is Output.TABLE:
         rows = [_pick(row, _COLUMNS) for row in rows]
-    print_rows(rows, output, columns=_COLUMNS)
+    print_rows(rows, output, columns=_COLUMNS, empty="no keys yet: foundry keys create NAME")
 
 
 @app.command(epilog="Example: foundry keys revoke pDKGA7lmjZWL")

@@ -104,20 +104,8 @@ def test_what_cannot_be_sent_is_refused(
 
 def test_a_model_that_is_not_served_is_told_with_those_that_are(capsys: Capture) -> None:
     assert run(["chat", "nobody", "hello"]) == 3
-    assert capsys.readouterr().err.split() == [
-        "error:",
-        "the",
-        "model",
-        "nobody",
-        "does",
-        "not",
-        "exist;",
-        "served",
-        "now:",
-        "bot,",
-        "bot@production,",
-        "smol",
-    ]
+    told = " ".join(capsys.readouterr().err.split())
+    assert told == "error: the model nobody does not exist; served now: bot, bot@production, smol"
     assert run(["chat", "bot", "gone"]) == 5
 
 
