@@ -153,3 +153,13 @@ def test_a_file_takes_the_answer_of_a_prompt_but_no_conversation(
         os.close(slave)
     assert ended.returncode == 2
     assert "there is no prompt" in ended.stderr
+
+
+def test_characters_that_the_terminal_lacks_are_replaced(environment: dict[str, str]) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "foundry.cli.main", "chat", "bot", "für Ada"],
+        capture_output=True,
+        timeout=60,
+        env={**os.environ, **environment, "PYTHONIOENCODING": "ascii"},
+    )
+    assert (ended.returncode, ended.stdout) == (0, b"<f?r Ada>\n")
