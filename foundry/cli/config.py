@@ -32,7 +32,7 @@ def show(output: OutputOption = Output.TABLE) -> None:
         raise problem
 
 
-@app.command(epilog="Example: foundry config check && foundry up")
+@app.command(epilog="Example: foundry config check")
 def check() -> None:
     """Fail with 2 on a setting that is unknown, invalid, or at odds with another or this machine.
 

@@ -53,7 +53,7 @@ class Check:
     next_step: str = ""
 
 
-@app.command(epilog="Examples: foundry doctor; foundry doctor --security --output json")
+@app.command(epilog="Example: foundry doctor --security")
 def doctor(
     output: OutputOption = Output.TABLE,
     security: Annotated[

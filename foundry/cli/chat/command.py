@@ -31,9 +31,11 @@ def chat(
         ),
     ] = None,
     system: Annotated[str | None, typer.Option(help="a system message")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1)] = None,
-    temperature: Annotated[float | None, typer.Option(min=0.0)] = None,
-    seed: Annotated[int | None, typer.Option()] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="of an answer")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, help="0: always the likeliest token")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="repeats what chance chose")] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Ask a served model, and print its answer as it comes.
