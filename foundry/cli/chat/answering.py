@@ -66,7 +66,7 @@ def stream_answer(
 
 
 def require_served(client: Foundry, model: str) -> None:
-    """Refuse a name before the first question, if it is plain that nothing answers to it.
+    """Refuse a name before a question, if it is plain that nothing answers to it.
 
     Raises:
         ModelNotFound: it names what runs.

@@ -51,7 +51,11 @@ class Sampling:
 
     def __str__(self) -> str:
         given = [(item.name, getattr(self, item.name)) for item in fields(self)]
-        told = [f"{name}={value}" for name, value in given if value is not None]
+        told = [
+            f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in given
+            if value is not None
+        ]
         return " ".join(told) or "the server's defaults"
 
 

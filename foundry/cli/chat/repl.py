@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from foundry.cli.chat.answering import Answer, name_served, stream_answer
+from foundry.cli.chat.answering import Answer, name_served, require_served, stream_answer
 from foundry.cli.chat.conversation import Conversation, Turn
 from foundry.cli.chat.history import TypedLines
 from foundry.cli.console import print_error, stderr
@@ -91,6 +91,7 @@ class Repl:
         if not name:
             _note(f"this is {self._conversation.model}; {name_served(self._client.chat.models())}")
             return
+        require_served(self._client, name)
         self._conversation.model = name
         _note(f"from now on {printable(name)} answers, and reads what was said before")
 
