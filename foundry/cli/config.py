@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import typer
 
 from foundry.cli.console import Output, OutputOption, print_rows, stdout
+from foundry.cli.help import examples
 from foundry.config import Settings, describe_settings, load_settings
 from foundry.errors import SetupError
 from foundry.governance.identity.pepper import pepper_path, read_pepper
@@ -14,7 +15,7 @@ from foundry.governance.identity.pepper import pepper_path, read_pepper
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Show or check the settings")
 
 
-@app.command(epilog="Example: foundry config show --output json")
+@app.command(epilog=examples("foundry config show --output json"))
 def show(output: OutputOption = Output.TABLE) -> None:
     """List every setting: its variable, its value now, and where that comes from.
 
@@ -32,7 +33,7 @@ def show(output: OutputOption = Output.TABLE) -> None:
         raise problem
 
 
-@app.command(epilog="Example: foundry config check")
+@app.command(epilog=examples("foundry config check"))
 def check() -> None:
     """Fail with 2 on a setting that is unknown, invalid, or at odds with another or this machine.
 

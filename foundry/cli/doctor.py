@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from foundry.cli.console import Output, OutputOption, print_json, print_rows, stdout
+from foundry.cli.help import examples
 from foundry.config import Settings, load_settings
 from foundry.errors import FoundryError, PermissionDenied
 from foundry.infra.embedded import ray, stack
@@ -53,7 +54,7 @@ class Check:
     next_step: str = ""
 
 
-@app.command(epilog="Example: foundry doctor --security")
+@app.command(epilog=examples("foundry doctor", "foundry doctor --security --output json"))
 def doctor(
     output: OutputOption = Output.TABLE,
     security: Annotated[

@@ -10,6 +10,8 @@ import typer
 
 from foundry.cli import session
 from foundry.cli.console import Output, OutputOption, print_record, print_rows, stderr
+from foundry.cli.help import examples
+from foundry.cli.references import find_key
 from foundry.config import load_settings
 from foundry.errors import FoundryError
 from foundry.governance.identity.schemas import DEFAULT_DAYS, MAX_DAYS
@@ -24,7 +26,12 @@ _CREATED = ("key", "id", "name", "subject", "role", "may", "expires_at")
 _REVOKED = ("id", "name", "subject", "role", "state", "revoked_at")
 
 
-@app.command(epilog="Example: foundry keys create ci --role member --scope inference:invoke")
+@app.command(
+    epilog=examples(
+        "foundry keys create ci --scope inference:invoke",
+        "foundry keys create looks --role viewer --expires-in-days 30 --output json",
+    )
+)
 def create(
     name: Annotated[str, typer.Argument(help="what the key is for")],
     role: Annotated[Literal["viewer", "member", "admin"], typer.Option()] = "member",
@@ -58,7 +65,7 @@ def create(
     _tell_to_keep(key.key, url)
 
 
-@app.command(epilog="Example: foundry keys bootstrap --output json")
+@app.command(epilog=examples("foundry keys bootstrap"))
 def bootstrap(output: OutputOption = Output.TABLE) -> None:
     """Create an installation's first key, straight in its database.
 
@@ -74,7 +81,7 @@ def bootstrap(output: OutputOption = Output.TABLE) -> None:
         _tell_to_keep(first.api_key, settings.client.url or settings.base_url)
 
 
-@app.command("list", epilog="Example: foundry keys list")
+@app.command("list", epilog=examples("foundry keys list"))
 def list_keys(
     limit: session.LimitOption = session.DEFAULT_LIMIT, output: OutputOption = Output.TABLE
 ) -> None:
@@ -84,22 +91,28 @@ def list_keys(
             lambda cursor, size: client.keys.list(cursor=cursor, limit=size), limit
         )
     if output is Output.TABLE:
-        rows = [_pick(row, _COLUMNS) for row in rows]
+        for row in rows:
+            row["may"] = _tell_permissions(row)
     print_rows(rows, output, columns=_COLUMNS, empty="no keys yet: foundry keys create NAME")
 
 
-@app.command(epilog="Example: foundry keys revoke pDKGA7lmjZWL")
+@app.command(epilog=examples("foundry keys revoke ci", "foundry keys revoke pDKGA7lmjZWL --yes"))
 def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="the key's public part")],
+    reference: Annotated[
+        str, typer.Argument(metavar="KEY", help="its id, a beginning of that, or its name")
+    ],
     yes: session.YesOption = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Refuse a key from now on. The last administrator's key cannot be revoked."""
     with session.client() as client:
+        found = find_key(client, reference)
         if not yes:
-            own = " (the one that you use now)" if _is_own(client, key_id) else ""
-            session.confirm(f"revoke key {key_id}{own}; what uses it stops working", yes)
-        record = session.record(client.keys.revoke(key_id))
+            own = ", the one that you use now" if _is_own(client, found.id) else ""
+            session.confirm(
+                f"revoke the key {found.id} ({found.name}){own}; what uses it stops working", yes
+            )
+        record = session.record(client.keys.revoke(found.id))
     print_record(record if output is Output.JSON else _pick(record, _REVOKED), output)
 
 
@@ -113,9 +126,12 @@ def _is_own(client: Foundry, key_id: str) -> bool:
 
 def _pick(record: Mapping[str, object], names: tuple[str, ...]) -> dict[str, object]:
     """What a person looks for, and with `may` what the key's role and scopes come to."""
-    permissions = record["permissions"]
-    may = permissions if record["limited"] else f"all of {record['role']}"
-    return {name: may if name == "may" else record[name] for name in names}
+    told = {**record, "may": _tell_permissions(record)}
+    return {name: told[name] for name in names}
+
+
+def _tell_permissions(record: Mapping[str, object]) -> object:
+    return record["permissions"] if record["limited"] else f"all of {record['role']}"
 
 
 def _tell_to_keep(key: str, url: str) -> None:

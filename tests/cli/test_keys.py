@@ -29,6 +29,10 @@ def key(**fields: object) -> dict[str, object]:
     } | fields
 
 
+def listed(server: type[Server]) -> None:
+    server.answers["/keys"] = (200, {"data": [key()], "next_cursor": None})
+
+
 def created(server: type[Server], **fields: object) -> None:
     server.answers["/keys"] = (201, key(key=KEY, namesakes=[]) | fields)
 
@@ -125,6 +129,7 @@ def test_revoking_asks_and_says_which_key_it_is(
         "key_id": "pDKGA7lmjZWL",
     }
     server.answers["/whoami"] = (200, who)
+    listed(server)
     asked: list[str] = []
 
     def refuse(text: str, err: bool) -> bool:
@@ -132,30 +137,33 @@ def test_revoking_asks_and_says_which_key_it_is(
         return False
 
     monkeypatch.setattr("typer.confirm", refuse)
-    assert run(["keys", "revoke", "pDKGA7lmjZWL"]) == 1
+    assert run(["keys", "revoke", "ci"]) == 1
     assert asked == [
-        "revoke key pDKGA7lmjZWL (the one that you use now); what uses it stops working?"
+        "revoke the key pDKGA7lmjZWL (ci), the one that you use now; what uses it stops working?"
     ]
-    assert [path for path, _ in server.asked] == ["/whoami"]
+    assert [path for path, _ in server.asked] == ["/keys", "/whoami"]
 
 
 @pytest.mark.parametrize(
     ("status", "code", "says", "exit_code"),
     [
-        (404, "not_found", "there is no key x", 3),
-        (409, "conflict", "the key x (ci) was revoked at 2026-01-02 03:04:05 UTC", 6),
+        (404, "not_found", "there is no key ci", 3),
+        (409, "conflict", "the key pDKGA7lmjZWL (ci) was revoked at 2026-01-02 03:04:05 UTC", 6),
         (403, "permission_denied", "this key lacks the permission keys:write", 4),
     ],
 )
 def test_a_key_that_cannot_be_revoked_has_its_exit_code(
     server: type[Server], capsys: Capture, status: int, code: str, says: str, exit_code: int
 ) -> None:
-    server.answers["/keys/x"] = (status, {"error": {"message": says, "code": code, **ERROR}})
-    assert run(["keys", "revoke", "x", "--yes"]) == exit_code
+    listed(server)
+    refusal = {"error": {"message": says, "code": code, **ERROR}}
+    server.answers["/keys/pDKGA7lmjZWL"] = (status, refusal)
+    assert run(["keys", "revoke", "pDKG", "--yes"]) == exit_code
     assert says in capsys.readouterr().err
 
 
 def test_a_revoked_key_is_shown(server: type[Server], capsys: Capture) -> None:
+    listed(server)
     server.answers["/keys/pDKGA7lmjZWL"] = (200, key(state="revoked", revoked_at=AT))
     assert run(["keys", "revoke", "pDKGA7lmjZWL", "--yes"]) == 0
     assert "revoked" in capsys.readouterr().out

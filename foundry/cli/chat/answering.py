@@ -13,6 +13,7 @@ from foundry.errors import FoundryError, InvalidRequest, ModelNotFound, NoHealth
 if TYPE_CHECKING:
     from foundry.sdk import Foundry
 
+CUT_OFF = "cut off: max_tokens or the model's context was reached"
 # Of what runs, so many names fit into an error.
 _NAMED = 8
 
@@ -75,16 +76,16 @@ def require_served(client: Foundry, model: str) -> None:
     # Every version and alias of a model answers where the model does.
     if model.partition("@")[0] not in {name.partition("@")[0] for name in served}:
         raise ModelNotFound(
-            f"{model} is not served now ({name_served(served)}): `foundry deploy {model}` serves "
-            "a model, `foundry endpoints list` shows what starts"
+            f"{model} is not served ({name_served(served)}): `foundry deploy {model}` serves it, "
+            "`foundry endpoints list` shows what starts"
         )
 
 
 def name_served(names: Iterable[str]) -> str:
-    """What runs, for a sentence."""
+    """What runs, after the word `served`."""
     served = list(names)
     more = f" and {len(served) - _NAMED} more" if len(served) > _NAMED else ""
-    return f"what is: {', '.join(served[:_NAMED])}{more}" if served else "nothing is"
+    return f"now: {', '.join(served[:_NAMED])}{more}" if served else "now: nothing"
 
 
 def _tell_what_is_served(client: Foundry, error: FoundryError) -> FoundryError:
@@ -92,7 +93,7 @@ def _tell_what_is_served(client: Foundry, error: FoundryError) -> FoundryError:
         served = client.chat.models()
     except FoundryError:
         return error
-    told = f"served now: {name_served(served).removeprefix('what is: ')}"
+    told = f"served {name_served(served)}"
     if not served:
         told = "nothing is served: `foundry deploy MODEL` serves one"
     return type(error)(f"{error.message}; {told}", **error.details)

@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from foundry.cli import session
-from foundry.cli.chat.answering import require_served, stream_answer
+from foundry.cli.chat.answering import CUT_OFF, require_served, stream_answer
 from foundry.cli.chat.conversation import Conversation, Sampling
-from foundry.cli.console import Detached, Output, OutputOption, print_json, stderr
+from foundry.cli.console import Detached, Output, OutputOption, print_json, print_note
+from foundry.cli.help import examples
 from foundry.cli.terminal import printable
 from foundry.errors import Conflict, InvalidRequest
 
@@ -20,7 +21,13 @@ _MAX_PROMPT_CHARS = 8 * 2**20
 _NO_PROMPT = 'there is no prompt: foundry chat MODEL "PROMPT"'
 
 
-@app.command(epilog='Example: foundry chat support-bot@production "Where is my parcel?"')
+@app.command(
+    epilog=examples(
+        'foundry chat support-bot@production "Where is my parcel?"',
+        "foundry chat support-bot < question.txt",
+        "foundry chat support-bot --temperature 0",
+    )
+)
 def chat(
     model: Annotated[str, typer.Argument(help="name, name@alias or name@1.2.3")],
     prompt: Annotated[
@@ -85,12 +92,12 @@ def _answer_once(conversation: Conversation, prompt: str, output: Output) -> Non
             if shown:
                 typer.echo()
     if answer.stopped:
-        stderr().print("stopped", style="dim")
+        print_note("stopped")
         raise Detached
     if output is Output.JSON:
         print_json({"model": conversation.model, "content": answer.text})
     elif answer.cut:
-        stderr().print("cut off: max_tokens or the model's context was reached", style="dim")
+        print_note(CUT_OFF)
 
 
 def _read_piped() -> str:

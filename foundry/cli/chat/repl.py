@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from foundry.cli.chat.answering import Answer, name_served, require_served, stream_answer
+from foundry.cli.chat.answering import CUT_OFF, Answer, name_served, require_served, stream_answer
 from foundry.cli.chat.conversation import Conversation, Turn
 from foundry.cli.chat.history import TypedLines
-from foundry.cli.console import print_error, stderr
+from foundry.cli.console import print_error, print_note
 from foundry.cli.terminal import printable
 from foundry.errors import Conflict, ContextLengthExceeded, FoundryError, InvalidRequest
 
@@ -36,8 +36,8 @@ class Repl:
 
     def run(self) -> None:
         """Read and answer until Ctrl-D, Ctrl-C at an empty prompt, or /exit."""
-        _note(f"{self._conversation.model} at {self._client.url}")
-        _note("/help lists commands; Ctrl-C stops an answer, Ctrl-D leaves")
+        print_note(f"{self._conversation.model} at {self._client.url}")
+        print_note("/help lists commands; Ctrl-C stops an answer, Ctrl-D leaves")
         while not self.leaving and (line := self._lines.read_line(PROMPT)) is not None:
             self._take_line(line)
 
@@ -53,10 +53,10 @@ class Repl:
         except FoundryError as error:
             print_error(printable(error.message))
             if isinstance(error, ContextLengthExceeded):
-                _note("/clear forgets what was said, /retry then asks this again")
+                print_note("/clear forgets what was said, /retry then asks this again")
         except KeyboardInterrupt:
             # A second Ctrl-C, while the first one was obeyed.
-            _note("stopped")
+            print_note("stopped")
 
     def _obey(self, name: str, rest: str) -> None:
         command = COMMANDS.get(name)
@@ -81,7 +81,7 @@ class Repl:
         if answer.text:
             self._conversation.keep(turn, answer.text)
         if told := _describe_end(answer):
-            _note(told)
+            print_note(told)
 
     def show_help(self, rest: str) -> None:
         for command in COMMANDS.values():
@@ -89,19 +89,20 @@ class Repl:
 
     def choose_model(self, name: str) -> None:
         if not name:
-            _note(f"this is {self._conversation.model}; {name_served(self._client.chat.models())}")
+            served = name_served(self._client.chat.models())
+            print_note(f"this is {self._conversation.model}; served {served}")
             return
         require_served(self._client, name)
         self._conversation.model = name
-        _note(f"from now on {printable(name)} answers, and reads what was said before")
+        print_note(f"from now on {printable(name)} answers, and reads what was said before")
 
     def set_system(self, text: str) -> None:
         self._conversation.system = text or None
-        _note("the system message is set" if text else "there is no system message now")
+        print_note("the system message is set" if text else "there is no system message now")
 
     def set_sampling(self, assignments: str) -> None:
         self._conversation.sampling = self._conversation.sampling.changed(assignments)
-        _note(str(self._conversation.sampling))
+        print_note(str(self._conversation.sampling))
 
     def ask_again(self, rest: str) -> None:
         turn = self._conversation.begin_again()
@@ -117,11 +118,11 @@ class Repl:
         if file.suffix != ".jsonl":
             raise InvalidRequest("give a file whose name ends with .jsonl")
         _append_row(file, {"messages": messages})
-        _note(f"added as a row: {printable(str(file))}, for `foundry datasets add`")
+        print_note(f"added as a row: {printable(str(file))}, for `foundry datasets add`")
 
     def clear(self, rest: str) -> None:
         count = self._conversation.clear()
-        _note(f"forgot {count} exchange{'' if count == 1 else 's'}")
+        print_note(f"forgot {count} exchange{'' if count == 1 else 's'}")
 
     def leave(self, rest: str) -> None:
         self.leaving = True
@@ -159,7 +160,7 @@ def _describe_end(answer: Answer) -> str:
         return f"stopped; {kept}/retry asks again"
     if not answer.text:
         return "the answer is empty"
-    return "cut off: max_tokens or the model's context was reached" if answer.cut else ""
+    return CUT_OFF if answer.cut else ""
 
 
 def _append_row(file: Path, row: object) -> None:
@@ -168,7 +169,3 @@ def _append_row(file: Path, row: object) -> None:
             writer.write(json.dumps(row) + "\n")
     except OSError as error:
         raise Conflict(f"{file} cannot be written: {error.strerror}") from error
-
-
-def _note(text: str) -> None:
-    stderr().print(text, style="dim", markup=False)

@@ -98,7 +98,7 @@ def test_errors_of_a_turn_end_neither_the_conversation_nor_enter_it(
         terminal.expect("error: the prompt has 9000 tokens")
         terminal.expect("/clear forgets what was said, /retry then asks this again")
         ask(terminal, "/model nobody")
-        terminal.expect("error: nobody is not served now (what is: bot, bot@production, smol)")
+        terminal.expect("error: nobody is not served (now: bot, bot@production, smol)")
         ask(terminal, "/model bot@production")
         ask(terminal, "hello")
         terminal.expect("<hello>")
@@ -143,7 +143,7 @@ def test_commands(environment: dict[str, str], chat_server: ChatServer, tmp_path
         ask(terminal, "/retry")
         terminal.expect("</etc is what?>")
         ask(terminal, "/model")
-        terminal.expect("this is bot; what is: bot, bot@production, smol")
+        terminal.expect("this is bot; served now: bot, bot@production, smol")
     asked = [
         {name: body.get(name) for name in ("temperature", "max_tokens", "seed")}
         for body in chat_server.asked
@@ -183,7 +183,7 @@ def test_what_is_not_served_is_told_before_the_first_question(
     environment: dict[str, str],
 ) -> None:
     with open_terminal("chat", "nobody", environment=environment) as terminal:
-        terminal.expect("error: nobody is not served now (what is: bot, bot@production, smol)")
+        terminal.expect("error: nobody is not served (now: bot, bot@production, smol)")
         assert terminal.wait() == 3
     with open_terminal("chat", "bot", "-o", "json", environment=environment) as terminal:
         terminal.expect("error: --output json prints one answer")
