@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 _COLUMNS = ("id", "name", "state", "role", "may", "expires_at", "subject")
-_CREATED = ("key", "id", "name", "subject", "role", "may", "expires_at")
+# No label has more than seven letters: beside a longer one a key does not fit into 80 columns.
+_CREATED = ("key", "id", "name", "subject", "role", "may", "expires")
 _REVOKED = ("id", "name", "subject", "role", "state", "revoked_at")
 
 
@@ -126,7 +127,7 @@ def _is_own(client: Foundry, key_id: str) -> bool:
 
 def _pick(record: Mapping[str, object], names: tuple[str, ...]) -> dict[str, object]:
     """What a person looks for, and with `may` what the key's role and scopes come to."""
-    told = {**record, "may": _tell_permissions(record)}
+    told = {**record, "may": _tell_permissions(record), "expires": record["expires_at"]}
     return {name: told[name] for name in names}
 
 

@@ -46,6 +46,7 @@ def test_a_new_key_is_whole_on_one_line_and_says_how_to_use_it(
     shown = capsys.readouterr()
     (line,) = (line for line in shown.out.splitlines() if line.startswith("key "))
     assert line.split() == ["key", KEY]
+    assert len(line) < 80
     # A viewer's key does not look like an administrator's.
     assert "*:*" not in shown.out
     assert "all of viewer" in shown.out
