@@ -21,7 +21,7 @@ _ERRORS: Mapping[str, tuple[int, str, str]] = {
 
 @dataclass
 class ChatServer:
-    """What it does follows from the last message: `slow` never ends, `gone` is an error, …
+    """What it does follows from the last message: `slow` never ends, `silent` never begins, `gone` is an error, …
 
     Attributes:
         asked: the bodies that came.
@@ -56,6 +56,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.end_headers()
+        if prompt == "silent":
+            # Returns when the client closes its end.
+            assert self.connection.recv(1) == b""
+            return chat.hung_up.set()
         if prompt == "slow":
             return self._stream_for_ever()
         if prompt == "broken":

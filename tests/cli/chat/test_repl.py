@@ -3,6 +3,7 @@
 import json
 import re
 import stat
+import time
 from pathlib import Path
 
 from tests.cli.chat.conftest import ChatServer
@@ -53,6 +54,21 @@ def test_ctrl_c_stops_the_answer_and_the_stream(
     assert first == ["slow"]
     assert [second[0], second[2]] == ["slow", "and now"]
     assert second[1].startswith("tick tick ")
+
+
+def test_ctrl_c_does_not_wait_for_the_first_word(
+    chat_server: ChatServer, environment: dict[str, str]
+) -> None:
+    with open_terminal("chat", "bot", environment=environment) as terminal:
+        ask(terminal, "silent")
+        while not chat_server.asked:
+            time.sleep(0.01)
+        terminal.write(CTRL_C)
+        terminal.expect("stopped; /retry asks again")
+        assert chat_server.hung_up.wait(10)
+        ask(terminal, "next")
+        terminal.expect("<next>")
+    assert chat_server.prompts == [["silent"], ["next"]]
 
 
 def test_history_outlives_the_conversation_and_is_private(
