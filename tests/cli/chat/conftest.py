@@ -21,7 +21,7 @@ _ERRORS: Mapping[str, tuple[int, str, str]] = {
 
 @dataclass
 class ChatServer:
-    """What it does follows from the last message: `slow` never ends, `silent` never begins, `gone` is an error, …
+    """The last message says what it does: `slow` never ends, `silent` never begins, …
 
     Attributes:
         asked: the bodies that came.
