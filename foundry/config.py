@@ -8,11 +8,13 @@ otherwise be ignored in silence.
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from foundry.errors import SetupError
@@ -21,6 +23,7 @@ from foundry.validation import find_problem
 _PREFIX = "FOUNDRY_"
 # IPv4 on purpose: Ray and HAProxy take the address literally, and `localhost` may be `::1`.
 LOOPBACK = "127.0.0.1"
+HIDDEN = "set, and hidden"
 
 
 class _Section(BaseModel):
@@ -180,6 +183,61 @@ def variable_names() -> Iterator[str]:
             yield f"{_PREFIX}{name}".upper()
 
 
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A setting for a reader.
+
+    Attributes:
+        value: as it would be used, where it is valid; secrets are hidden.
+    """
+
+    variable: str
+    value: object
+    source: Literal["environment", "default"]
+    description: str | None
+
+
+def describe_settings(settings: Settings | None = None) -> Iterator[Described]:
+    """Every setting that there is.
+
+    Args:
+        settings: as loaded; None: they cannot be, so what the environment says is told as it is.
+    """
+    given = {name.upper(): value for name, value in os.environ.items()}
+    used = settings or Settings.model_construct()
+    for variable, value in _values(used):
+        if settings is None:
+            value = given.get(variable, value)
+        field = _field_of(variable)
+        hidden = _is_secret(value) or (value is not None and "SecretStr" in str(field.annotation))
+        yield Described(
+            variable,
+            HIDDEN if hidden else value,
+            "environment" if variable in given else "default",
+            field.description,
+        )
+
+
+def _field_of(variable: str) -> FieldInfo:
+    names = variable.removeprefix(_PREFIX).lower().split("__")
+    field = Settings.model_fields[names[0]]
+    for name in names[1:]:
+        assert isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        field = field.annotation.model_fields[name]
+    return field
+
+
+def _is_secret(value: object) -> bool:
+    if isinstance(value, SecretStr):
+        return True
+    if not isinstance(value, str) or "://" not in value:
+        return False
+    try:
+        return bool(urlsplit(value).password)
+    except ValueError:  # No address after all, so what is in it cannot be told.
+        return "@" in value
+
+
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     known = set(variable_names())
     ours = (name for name in environment if name.upper().startswith(_PREFIX))
@@ -218,12 +276,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
 def secret_variables(settings: Settings) -> set[str]:
     """Variables whose values no file, argument or output may hold, whatever they are called."""
-    found = set()
-    for variable, value in _values(settings):
-        password = isinstance(value, str) and "://" in value and urlsplit(value).password
-        if isinstance(value, SecretStr) or password:
-            found.add(variable)
-    return found
+    return {variable for variable, value in _values(settings) if _is_secret(value)}
 
 
 def _values(settings: Settings) -> Iterator[tuple[str, object]]:

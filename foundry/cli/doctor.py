@@ -2,22 +2,23 @@
 
 import asyncio
 import os
+import shlex
 import shutil
 import sys
+import textwrap
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from foundry.cli.console import Output, OutputOption, print_json, print_rows, stdout
+from foundry.cli.help import examples
 from foundry.config import Settings, load_settings
-from foundry.errors import FoundryError
+from foundry.errors import FoundryError, PermissionDenied
 from foundry.infra.embedded import ray, stack
 from foundry.infra.embedded.file_modes import OpenPath, find_open_paths
 from foundry.infra.embedded.health import PartStatus
@@ -28,7 +29,7 @@ from foundry.infra.embedded.listeners import (
     find_listeners,
     judge_listeners,
 )
-from foundry.infra.embedded.ports import is_free
+from foundry.infra.embedded.ports import describe_holder, find_free_ports, is_free
 from foundry.infra.embedded.starting import list_chosen_ports
 from foundry.infra.embedded.state import stack_id
 from foundry.infra.hardware import DetectionReport, detect
@@ -39,6 +40,8 @@ app = typer.Typer(add_completion=False)
 _MIN_PYTHON = (3, 11)
 _MIN_FREE_GB, _MIN_MEMORY_GB = 5.0, 6.0
 _GIB = 2**30
+# A server that takes longer to say that it lives is no help.
+_SERVER_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +54,14 @@ class Check:
     next_step: str = ""
 
 
-@app.command()
+@app.command(epilog=examples("foundry doctor", "foundry doctor --security --output json"))
 def doctor(
     output: OutputOption = Output.TABLE,
     security: Annotated[
         bool,
-        typer.Option("--security", help="list every listener and open file with its verdict"),
+        typer.Option(
+            "--security", help="list who listens, and what other accounts may open; json: each file"
+        ),
     ] = False,
 ) -> None:
     """Print what was found, what contradicts it, and what to do. Exits with 1 on a failed check."""
@@ -96,14 +101,50 @@ def _report_security(settings: Settings, output: Output) -> None:
     else:
         nobody = "no process of this stack listens: start it with `foundry up`"
         print_rows(listeners, output, empty=nobody)
-        print_rows(files, output, empty=f"no file in {settings.home} is open to other accounts")
+        print_rows(
+            [_topmost_row(*group) for group in _group_below(opened)],
+            output,
+            empty=f"no file in {settings.home} is open to other accounts",
+        )
+        for step in _list_steps(opened):
+            stdout().print(f"to close: {step}", markup=False)
     exposed = any(exposure.verdict is Verdict.EXPOSED for exposure in exposures)
     if exposed or any(found.reachable for found in opened):
         raise typer.Exit(1)
 
 
+def _group_below(opened: Sequence[OpenPath]) -> Iterator[tuple[OpenPath, list[OpenPath]]]:
+    """Each open path that lies below no other, and those below it; `opened` is sorted."""
+    top, below = None, list[OpenPath]()
+    for found in opened:
+        if top is not None and found.path.is_relative_to(top.path):
+            below.append(found)
+            continue
+        if top is not None:
+            yield top, below
+        top, below = found, []
+    if top is not None:
+        yield top, below
+
+
+def _topmost_row(top: OpenPath, below: Sequence[OpenPath]) -> dict[str, object]:
+    row = _open_path_row(top)
+    del row["next_step"]
+    if any(found.reachable for found in below):
+        row["verdict"] = "OPEN"
+    return row | {"open_below": len(below)}
+
+
+def _list_steps(opened: Sequence[OpenPath]) -> Iterator[str]:
+    if any(found.owned for found in opened):
+        yield "`foundry up`, what it has made"
+    for top, _ in _group_below([found for found in opened if not found.owned]):
+        yield f"chmod -R go= {shlex.quote(str(top.path))}"
+
+
 def _open_path_row(found: OpenPath) -> dict[str, object]:
-    step = "`foundry up` closes it" if found.owned else f"yours: chmod go= {found.path}"
+    path = shlex.quote(str(found.path))
+    step = "`foundry up` closes it" if found.owned else f"yours: chmod go= {path}"
     return {
         "file": str(found.path),
         "mode": f"{found.mode:04o}",
@@ -157,6 +198,8 @@ def _check_machine(settings: Settings, report: DetectionReport) -> Iterator[Chec
     else:
         yield from _check_ports(settings)
         yield Check("stack", True, "not started yet: `foundry up`")
+    if running or settings.client.url or settings.client.api_key:
+        yield _check_server(settings)
 
 
 def _check_running_stack(settings: Settings, parts: list[PartStatus]) -> Iterator[Check]:
@@ -164,6 +207,25 @@ def _check_running_stack(settings: Settings, parts: list[PartStatus]) -> Iterato
     ray_part = next(part for part in parts if part.part == "ray")
     yield _make_check("ray", ray_part.healthy, ray_part.detail, "start it with `foundry up`")
     yield _check_token(settings)
+
+
+def _check_server(settings: Settings) -> Check:
+    """Whether commands get through to the server that they would ask."""
+    from foundry.sdk import Foundry
+
+    try:
+        with Foundry(settings=settings, timeout_s=_SERVER_TIMEOUT_S) as client:
+            url = client.url
+            try:
+                client.health()
+                role = client.whoami().role
+            except PermissionDenied:
+                return Check("server", True, f"{url} answers; the key is limited")
+            except FoundryError as error:
+                return Check("server", False, f"{url}: {error.code}", error.message)
+    except FoundryError as error:
+        return Check("server", False, error.code, error.message)
+    return Check("server", True, f"{url} answers; the key has the role {role}")
 
 
 def _check_home(home: Path) -> Iterator[Check]:
@@ -186,8 +248,12 @@ def _check_home(home: Path) -> Iterator[Check]:
 def _check_ports(settings: Settings) -> Iterator[Check]:
     for host, port, variable in list_chosen_ports(settings):
         free = is_free(host, port)
-        detail = f"{port} is free" if free else f"{port} is taken"
-        yield _make_check("port", free, detail, f"stop the program that has it, or set {variable}")
+        detail, step = f"{port} is free", ""
+        if not free:
+            detail = f"{port} is taken{describe_holder(port)}"
+            other = next(find_free_ports(f"{host}:{port}"))
+            step = f"stop that program, or choose another port with {variable}={other}"
+        yield Check("port", free, detail, step)
 
 
 async def _check_database(settings: Settings) -> Check:
@@ -210,9 +276,11 @@ def _check_token(settings: Settings) -> Check:
     if settings.ray.address is not None:
         return Check("ray token", True, "the external cluster's own; see its RAY_AUTH_MODE")
     path = ray.token_file(settings.home)
-    private = path.is_file() and path.stat().st_mode & 0o077 == 0
-    detail = "on, readable by its owner only" if private else "missing or readable by others"
-    return _make_check("ray token", private, detail, f"`foundry up` makes it; chmod 400 {path}")
+    if not path.is_file():
+        return Check("ray token", False, "missing", "`foundry up` makes it")
+    private = path.stat().st_mode & 0o077 == 0
+    detail = "on, readable by its owner only" if private else "readable by others"
+    return _make_check("ray token", private, detail, f"chmod 400 {shlex.quote(str(path))}")
 
 
 def _make_check(name: str, ok: bool, detail: str, next_step: str) -> Check:
@@ -234,27 +302,42 @@ def _print_machine(report: DetectionReport, build: dict[str, object]) -> None:
     console.print(
         f"processor    {machine.cpu_model}, {machine.cores} cores, {features}", markup=False
     )
-    chosen = build.get("refused") or f"torch {build['torch']}, {build['engine']}"
-    console.print(f"build        {chosen}", markup=False)
-    console.print(
-        f"installed    torch {build['installed_torch']}, ray {build['installed_ray']}", markup=False
+    console.print(f"build        {_describe_packages(build)}", markup=False)
+    installed = ", ".join(
+        f"{name} {build[f'installed_{name}'] or 'not installed'}" for name in ("torch", "ray")
     )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("evidence", "strength", "vendor"):
-        table.add_column(column, overflow="fold")
-    for item in report.evidence:
-        table.add_row(item.detail, item.strength.name.lower(), item.vendor)
-    if report.evidence:
-        Console(highlight=False).print(table)
+    console.print(f"installed    {installed}", markup=False)
+    rows = [
+        {"evidence": item.detail, "strength": item.strength.name.lower(), "vendor": item.vendor}
+        for item in report.evidence
+    ]
+    if rows:
+        print_rows(rows, Output.TABLE)
     else:
         console.print("evidence     no accelerator: PCI, device nodes, drivers and tools are empty")
     for text in report.contradictions:
         console.print(f"contradiction: {text}", style="yellow", markup=False)
 
 
-def _print_checks(checks: list[Check]) -> None:
-    table = Table(box=None, pad_edge=False, show_header=False)
+def _describe_packages(build: dict[str, object]) -> str:
+    if refused := build.get("refused"):
+        return str(refused)
+    engine = build["engine"]
+    packages = engine if isinstance(engine, list) else [engine]
+    return ", ".join([f"torch {build['torch']}", *map(str, packages)])
+
+
+def _print_checks(checks: Sequence[Check]) -> None:
+    """A line for each check, and one below it for what to do."""
+    console = stdout()
+    name_width = max(len(check.name) for check in checks)
+    indent = " " * (name_width + 6)
+    room = console.width - len(indent) if console.is_terminal else sys.maxsize
     for check in checks:
-        mark = "[green]ok[/]" if check.ok else "[red]no[/]"
-        table.add_row(mark, check.name, check.detail, check.next_step)
-    Console(highlight=False).print(table)
+        mark, style = ("ok", "green") if check.ok else ("no", "red")
+        console.print(mark, style=style, end="  ")
+        console.print(f"{check.name:<{name_width}}  {check.detail}", markup=False)
+        for line in textwrap.wrap(
+            check.next_step, room, break_long_words=False, break_on_hyphens=False
+        ):
+            console.print(indent + line, markup=False)

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any
 
 import typer
@@ -43,7 +44,7 @@ COMMANDS: Mapping[str, _Entry] = {
     "deploy": _Entry("foundry.cli.endpoints", "Serve a model", "deploy_app"),
     "budsim": _Entry("foundry.cli.budsim", "What to set: the cheapest configuration that fits"),
     "keys": _Entry("foundry.cli.keys", "Create, list and revoke API keys"),
-    "chat": _Entry("foundry.cli.chat", "Talk to a served model"),
+    "chat": _Entry("foundry.cli.chat.command", "Talk to a served model"),
     "completion": _Entry("foundry.cli.completion", "Print a shell's completion script"),
 }
 
@@ -133,6 +134,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # What others wrote may have characters that this terminal's encoding lacks.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
     sys.exit(run())
 
 

@@ -3,7 +3,8 @@
 import re
 
 # A model or a job may print escape sequences, which could rewrite the screen or the clipboard.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# A lone surrogate, which JSON can hold, would end the program that prints it.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def printable(text: str) -> str:

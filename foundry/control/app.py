@@ -15,6 +15,7 @@ from foundry.control.capabilities import Capability, find_capabilities
 from foundry.execution.fleets.router import router as fleets
 from foundry.execution.jobs.router import router as jobs
 from foundry.governance.audit.router import router as audit
+from foundry.governance.identity.domain import PERMISSIONS
 from foundry.governance.identity.router import router as identity
 from foundry.governance.identity.service import Authenticator
 from foundry.infra.database import Database
@@ -140,7 +141,7 @@ def create_control(
     for router in (_own, *_SLICES):
         app.include_router(router)
     install_error_handlers(app)
-    collect_permissions(app)
+    collect_permissions(app, PERMISSIONS)
     return app
 
 

@@ -108,10 +108,10 @@ async def _create_first_key(db: AsyncSession, settings: Settings, pepper: bytes)
     )
     audit = AuditTrail(db, principal, str(uuid7()))
     keys = KeyRing(db, audit, principal, pepper, settings.security)
-    row, plain = await keys.create_key(
+    made = await keys.create_key(
         name=_KEY_NAME, role=Role.ADMIN, scopes=EVERYTHING, expires_in_days=_KEY_DAYS
     )
-    return FirstKey(row.id, plain)
+    return FirstKey(made.row.id, made.text)
 
 
 def read_stored_key(home: Path) -> str | None:

@@ -8,6 +8,7 @@ from foundry.gateway import openai, probes
 from foundry.gateway.ends import InferenceEnds
 from foundry.gateway.plane import Plane
 from foundry.gateway.ports import Meter, Routing, Upstream
+from foundry.governance.identity.domain import PERMISSIONS
 from foundry.infra.http.admission import Admission
 from foundry.infra.http.errors import install_error_handlers
 from foundry.infra.http.permissions import collect_permissions
@@ -51,5 +52,5 @@ def create_gateway(
     install_error_handlers(app)
     app.include_router(openai.router)
     app.include_router(probes.router)
-    collect_permissions(app)
+    collect_permissions(app, PERMISSIONS)
     return app

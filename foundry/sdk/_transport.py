@@ -45,6 +45,7 @@ class Call(Generic[T]):
         returns: what the body is parsed as; `NoneType`: there is none.
         body: a model is sent as JSON, bytes and files as they are.
         slow: the answer may take far longer than usual.
+        plane: where the application is that answers: `/api` or `/v1`.
     """
 
     method: str
@@ -53,6 +54,7 @@ class Call(Generic[T]):
     query: Query = field(default_factory=dict)
     body: BaseModel | bytes | Path | None = None
     slow: bool = False
+    plane: str = "/api"
 
 
 def path(*parts: object) -> str:
@@ -101,7 +103,7 @@ class _Sender:
     def _options(self, call: Call[Any]) -> dict[str, Any]:
         options: dict[str, Any] = {
             "method": call.method,
-            "url": f"{self.url}/api{call.path}",
+            "url": f"{self.url}{call.plane}{call.path}",
             "params": {name: value for name, value in call.query.items() if value is not None},
             "headers": dict(self._headers),
             "timeout": self._slow if call.slow else self._timeout,

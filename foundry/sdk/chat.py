@@ -1,17 +1,51 @@
 """Streamed chat over the OpenAI API. For everything else of `/v1`, use the `openai` package."""
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel
 
 from foundry.errors import EngineFailed
 from foundry.sdk._errors import from_body
-from foundry.sdk._transport import AsyncSender, Resource, SyncSender
+from foundry.sdk._transport import AsyncSender, Call, Resource, SyncSender, path
 
-_ROUTE = "/v1/chat/completions"
+_PLANE = "/v1"
+_ROUTE = f"{_PLANE}/chat/completions"
 _PREFIX = "data:"
 _DONE = "[DONE]"
 
 Messages = Sequence[Mapping[str, str]]
+# Is told why an answer ended: `stop`; `length`: it reached max_tokens or the model's context.
+OnFinish = Callable[[str], None]
+
+
+class _Card(BaseModel):
+    id: str
+
+
+class _Cards(BaseModel):
+    data: list[_Card]
+
+
+_LIST = Call("GET", path("models"), _Cards, plane=_PLANE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """One event of the stream.
+
+    Attributes:
+        text: a piece of the answer; empty: it holds none.
+        finish_reason: None: the answer goes on.
+    """
+
+    text: str
+    finish_reason: str | None
+
+    def tell_finish(self, on_finish: OnFinish | None) -> None:
+        if on_finish is not None and self.finish_reason is not None:
+            on_finish(self.finish_reason)
 
 
 def _document(model: str, messages: Messages, options: Mapping[str, object]) -> dict[str, object]:
@@ -19,8 +53,8 @@ def _document(model: str, messages: Messages, options: Mapping[str, object]) -> 
     return {"model": model, "messages": [dict(m) for m in messages], "stream": True} | given
 
 
-def _text(data: str) -> str:
-    """The piece of the answer in one event.
+def _parse_event(data: str) -> _Event:
+    """Read one event.
 
     Raises:
         FoundryError: the event reports one.
@@ -29,8 +63,9 @@ def _text(data: str) -> str:
         document = json.loads(data)
         if (error := from_body(document)) is not None:
             raise error
-        choices = document.get("choices") or [{}]
-        return choices[0].get("delta", {}).get("content") or ""
+        choice = (document.get("choices") or [{}])[0]
+        text = choice.get("delta", {}).get("content")
+        return _Event(str(text or ""), choice.get("finish_reason"))
     except (ValueError, AttributeError, TypeError, LookupError) as error:
         raise EngineFailed(
             f"the stream held an event that is no chat chunk: {data[:80]}"
@@ -38,6 +73,10 @@ def _text(data: str) -> str:
 
 
 class SyncChat(Resource[SyncSender]):
+    def models(self) -> list[str]:
+        """What a request may name now."""
+        return [card.id for card in self.sender.send(_LIST).data]
+
     def stream(
         self,
         model: str,
@@ -46,10 +85,16 @@ class SyncChat(Resource[SyncSender]):
         max_tokens: int | None = None,
         temperature: float | None = None,
         seed: int | None = None,
-    ) -> Iterator[str]:
-        """The answer, piece by piece as it is generated.
+        on_finish: OnFinish | None = None,
+    ) -> Generator[str, None, None]:
+        """The answer, piece by piece as it is generated. Closing the iterator stops it.
 
-        Raises EngineFailed: the stream ended before the answer did.
+        Args:
+            on_finish: is told why the answer ended: `stop`; `length`: it reached `max_tokens` or
+                the end of the model's context.
+
+        Raises:
+            EngineFailed: the stream ended before the answer did.
         """
         options = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
         with self.sender.lines(_ROUTE, _document(model, messages, options)) as lines:
@@ -59,12 +104,18 @@ class SyncChat(Resource[SyncSender]):
                 data = line.removeprefix(_PREFIX).strip()
                 if data == _DONE:
                     return
-                if text := _text(data):
-                    yield text
+                event = _parse_event(data)
+                event.tell_finish(on_finish)
+                if event.text:
+                    yield event.text
         raise EngineFailed("the stream ended before the answer did")
 
 
 class AsyncChat(Resource[AsyncSender]):
+    async def models(self) -> list[str]:
+        """As `SyncChat.models`."""
+        return [card.id for card in (await self.sender.send(_LIST)).data]
+
     async def stream(
         self,
         model: str,
@@ -73,7 +124,8 @@ class AsyncChat(Resource[AsyncSender]):
         max_tokens: int | None = None,
         temperature: float | None = None,
         seed: int | None = None,
-    ) -> AsyncIterator[str]:
+        on_finish: OnFinish | None = None,
+    ) -> AsyncGenerator[str, None]:
         """As `SyncChat.stream`."""
         options = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
         async with self.sender.lines(_ROUTE, _document(model, messages, options)) as lines:
@@ -83,6 +135,8 @@ class AsyncChat(Resource[AsyncSender]):
                 data = line.removeprefix(_PREFIX).strip()
                 if data == _DONE:
                     return
-                if text := _text(data):
-                    yield text
+                event = _parse_event(data)
+                event.tell_finish(on_finish)
+                if event.text:
+                    yield event.text
         raise EngineFailed("the stream ended before the answer did")

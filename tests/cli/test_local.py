@@ -131,18 +131,6 @@ def test_a_misspelled_command_gets_a_suggestion(capsys: pytest.CaptureFixture[st
     assert "Did you mean 'down'" in capsys.readouterr().err
 
 
-def test_config_show_hides_secrets(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("FOUNDRY_CLIENT__API_KEY", "fk_live_secret")
-    assert run(["config", "show", "-o", "json"]) == 0
-    shown = capsys.readouterr().out
-    assert "fk_live_secret" not in shown
-    rows = {row["variable"]: row["value"] for row in json.loads(shown)}
-    assert rows["FOUNDRY_CLIENT__API_KEY"] == "**********"
-    assert rows["FOUNDRY_HTTP__PORT"] == 8000
-
-
 def test_logs_of_an_unknown_part(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["logs", "nothing"]) == 3
     assert "no part is called 'nothing': choose from postgres, ray, serve" in (

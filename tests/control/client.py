@@ -63,8 +63,8 @@ async def new_key(
     """The id and the text of a new key."""
     async with database.begin() as db:
         ring = KeyRing(db, AuditTrail(db, caller, "test"), caller, PEPPER, SECURITY)
-        row, text = await ring.create_key(name="test", role=role, scopes=scopes, expires_in_days=1)
-        return row.id, text
+        made = await ring.create_key(name="test", role=role, scopes=scopes, expires_in_days=1)
+        return made.row.id, made.text
 
 
 @asynccontextmanager

@@ -21,6 +21,46 @@ async def test_keys_are_made_listed_and_revoked_at_once(control: Control) -> Non
     revoked = await control.client.delete(f"/keys/{made.json()['id']}")
     assert revoked.status_code == 200
     assert (await control.client.get("/whoami", headers=mine)).status_code == 401
+    states = {row["id"]: row["state"] for row in (await control.client.get("/keys")).json()["data"]}
+    assert states[made.json()["id"]] == "revoked"
+    again = await control.client.delete(f"/keys/{made.json()['id']}")
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "conflict")
+
+
+async def test_a_key_tells_what_it_may_do(control: Control) -> None:
+    body = {"name": "looks", "role": "viewer"}
+    first = (await control.client.post("/keys", json=body)).json()
+    assert (first["scopes"], first["limited"], first["namesakes"]) == (["*:*"], False, [])
+    assert "jobs:read" in first["permissions"]
+    assert "jobs:write" not in first["permissions"]
+    assert first["state"] == "active"
+    second = (await control.client.post("/keys", json=body | {"scopes": ["jobs:*"]})).json()
+    assert (second["permissions"], second["limited"]) == (["jobs:read"], True)
+    assert second["namesakes"] == [first["id"]]
+    mine = {"authorization": f"Bearer {first['key']}"}
+    who = (await control.client.get("/whoami", headers=mine)).json()
+    assert who["permissions"] == first["permissions"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            {"scopes": ["jobs:delete"]},
+            "there is no permission 'jobs:delete': choose from audit:read",
+        ),
+        ({"role": "viewer", "scopes": ["inference:invoke"]}, "it takes the role member"),
+        ({"expires_in_days": 0}, "expires_in_days must be at least 1"),
+        ({"expires_in_days": 367}, "expires_in_days must be at most 366"),
+        ({"name": "a\nb"}, "name: a name is one line of printable characters"),
+    ],
+)
+async def test_a_key_that_would_mislead_is_refused(
+    control: Control, change: dict[str, object], says: str
+) -> None:
+    answer = await control.client.post("/keys", json={"name": "ci", **change})
+    assert answer.status_code == 400
+    assert says in answer.json()["error"]["message"]
 
 
 async def test_a_dataset_is_added_once(control: Control) -> None:

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from foundry.config import DatabaseSettings, HttpSettings
 from foundry.control.app import create_control
 from foundry.errors import SetupError
+from foundry.governance.identity.domain import PERMISSIONS
 from foundry.governance.identity.service import Authenticator
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
@@ -95,7 +96,7 @@ def test_operations_and_permissions(tmp_path: Path) -> None:
         authenticator=Authenticator(database, PEPPER, SECURITY),
         settings=Sections(HttpSettings()),
     )
-    permissions = collect_permissions(app)
+    permissions = collect_permissions(app, PERMISSIONS)
     found = sorted(
         (method.upper(), path, permissions[f"{method.upper()} {path}"], operation["operationId"])
         for path, operations in app.openapi()["paths"].items()
@@ -117,4 +118,4 @@ def test_a_route_without_a_permission_stops_the_start(tmp_path: Path) -> None:
     router.add_api_route("/open", lambda: None)
     app.include_router(router)
     with pytest.raises(SetupError, match="/open declares no permission"):
-        collect_permissions(app)
+        collect_permissions(app, PERMISSIONS)

@@ -277,6 +277,24 @@ def test_chat_streams_pieces(tmp_path: Path) -> None:
         assert list(foundry.chat.stream("bot", messages, temperature=0.0)) == ["Hel", "lo"]
 
 
+def test_chat_tells_why_an_answer_ended(tmp_path: Path) -> None:
+    last = json.dumps({"choices": [{"delta": {}, "finish_reason": "length"}]})
+    answer = httpx.Response(200, content=_events(_piece("x"), last, "[DONE]"))
+    reasons: list[str] = []
+    with client(lambda request: answer, tmp_path) as foundry:
+        assert list(foundry.chat.stream("bot", [], on_finish=reasons.append)) == ["x"]
+    assert reasons == ["length"]
+
+
+def test_chat_lists_what_is_served(tmp_path: Path) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.url.path == "/v1/models"
+        return httpx.Response(200, json={"object": "list", "data": [{"id": "bot", "created": 1}]})
+
+    with client(answer, tmp_path) as foundry:
+        assert foundry.chat.models() == ["bot"]
+
+
 @pytest.mark.parametrize(
     ("body", "kind", "words"),
     [

@@ -1,8 +1,11 @@
 """Principals, roles and the permissions that follow from them."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
+
+from foundry.errors import InvalidRequest
 
 EVERYTHING = frozenset({"*:*"})
 
@@ -13,36 +16,34 @@ class Role(StrEnum):
     ADMIN = "admin"
 
 
-_VIEWER = frozenset({"*:read"})
-_MEMBER = _VIEWER | {
-    "inference:invoke",
-    "jobs:*",
-    "datasets:*",
-    "registry:write",
-    "endpoints:write",
-    "budsim:run",
-    "feedback:write",
+class KeyState(StrEnum):
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+# Every permission of the product, and the lowest role that has it. An application whose routes
+# declare another does not start, and a key cannot be limited to another.
+PERMISSIONS: Mapping[str, Role] = {
+    "audit:read": Role.ADMIN,
+    "budsim:admin": Role.ADMIN,
+    "budsim:read": Role.VIEWER,
+    "budsim:run": Role.MEMBER,
+    "capabilities:read": Role.VIEWER,
+    "datasets:read": Role.VIEWER,
+    "datasets:write": Role.MEMBER,
+    "endpoints:read": Role.VIEWER,
+    "endpoints:write": Role.MEMBER,
+    "inference:invoke": Role.MEMBER,
+    "jobs:read": Role.VIEWER,
+    "jobs:write": Role.MEMBER,
+    "keys:read": Role.VIEWER,
+    "keys:write": Role.ADMIN,
+    "models:read": Role.VIEWER,
+    "registry:import": Role.ADMIN,
+    "registry:promote": Role.ADMIN,
+    "registry:write": Role.MEMBER,
 }
-_ADMIN = _MEMBER | {
-    "users:*",
-    "keys:*",
-    "policies:*",
-    "quotas:*",
-    "registry:promote",
-    "registry:import",
-    "routes:*",
-    "budsim:*",
-    "audit:read",
-    "audit:export",
-    "maintenance:*",
-}
-PERMISSIONS: dict[Role, frozenset[str]] = {
-    Role.VIEWER: _VIEWER,
-    Role.MEMBER: _MEMBER,
-    Role.ADMIN: _ADMIN,
-}
-# `*:read` does not reach these: they must be granted by name.
-_NAMED_READS = frozenset({"audit:read"})
 _RANK = {Role.VIEWER: 0, Role.MEMBER: 1, Role.ADMIN: 2}
 
 
@@ -55,9 +56,42 @@ def pattern_covers(pattern: str, permission: str) -> bool:
 
 def role_grants(role: Role, permission: str) -> bool:
     """Whether a role includes a permission, before its credential's scopes are looked at."""
-    if permission in _NAMED_READS:
-        return permission in PERMISSIONS[role]
-    return any(pattern_covers(pattern, permission) for pattern in PERMISSIONS[role])
+    lowest = PERMISSIONS.get(permission)
+    return lowest is not None and _RANK[role] >= _RANK[lowest]
+
+
+def expand_scope(scope: str) -> list[str]:
+    """The permissions that a pattern covers; none: it means nothing."""
+    return [permission for permission in PERMISSIONS if pattern_covers(scope, permission)]
+
+
+def list_granted(role: Role, scopes: Iterable[str] = EVERYTHING) -> list[str]:
+    """What a credential may do: its role's permissions, as far as its scopes cover them."""
+    covered = {permission for scope in scopes for permission in expand_scope(scope)}
+    return [name for name in PERMISSIONS if name in covered and role_grants(role, name)]
+
+
+def check_scopes(role: Role, scopes: Iterable[str]) -> None:
+    """Refuse scopes that limit a credential to nothing.
+
+    Raises:
+        InvalidRequest: a scope names no permission, or none that the role has.
+    """
+    for scope in sorted(scopes):
+        covered = expand_scope(scope)
+        if not covered:
+            raise InvalidRequest(
+                f"scopes: there is no permission {scope[:64]!r}: choose from "
+                f"{', '.join(PERMISSIONS)}, or a pattern of them like jobs:*",
+                param="scopes",
+            )
+        if not any(role_grants(role, permission) for permission in covered):
+            lowest = min((PERMISSIONS[name] for name in covered), key=_RANK.__getitem__)
+            raise InvalidRequest(
+                f"scopes: {scope} gives a {role} nothing: it takes the role {lowest}; "
+                f"a {role} has {', '.join(list_granted(role))}",
+                param="scopes",
+            )
 
 
 def are_within(scopes: frozenset[str], larger: frozenset[str]) -> bool:

@@ -4,13 +4,23 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import ColumnElement, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from foundry.governance.identity.domain import EVERYTHING, Role
 from foundry.governance.identity.tables import ApiKey, Project, Tenant
 from foundry.infra.ids import uuid7
+
+_REVOCATION_LOCK = 0x6B657973
+_WORKS: tuple[ColumnElement[bool], ...] = (
+    ApiKey.revoked_at.is_(None),
+    ApiKey.expires_at > func.now(),
+)
+_ADMINISTERS: tuple[ColumnElement[bool], ...] = (
+    ApiKey.role == Role.ADMIN,
+    ApiKey.scopes.contains(sorted(EVERYTHING)),
+)
 
 
 async def find_key(db: AsyncSession, key_id: str) -> ApiKey | None:
@@ -20,12 +30,7 @@ async def find_key(db: AsyncSession, key_id: str) -> ApiKey | None:
 
 async def find_administrator_key(db: AsyncSession) -> ApiKey | None:
     """One of any tenant that works now and may create others, as far as its row tells."""
-    query = select(ApiKey).where(
-        ApiKey.role == Role.ADMIN,
-        ApiKey.scopes.contains(sorted(EVERYTHING)),
-        ApiKey.revoked_at.is_(None),
-        ApiKey.expires_at > func.now(),
-    )
+    query = select(ApiKey).where(*_WORKS, *_ADMINISTERS)
     return (await db.execute(query.order_by(ApiKey.created_at).limit(1))).scalar()
 
 
@@ -67,6 +72,26 @@ class Keys:
             query = query.where(tuple_(ApiKey.created_at, ApiKey.id) < tuple_(*after))
         query = query.order_by(ApiKey.created_at.desc(), ApiKey.id.desc()).limit(limit)
         return (await self._db.execute(query)).scalars().all()
+
+    async def list_namesakes(self, name: str, limit: int) -> Sequence[str]:
+        """Ids of the keys of a name that work now, newest first."""
+        query = select(ApiKey.id).where(*self._working(), ApiKey.name == name)
+        query = query.order_by(ApiKey.created_at.desc()).limit(limit)
+        return (await self._db.execute(query)).scalars().all()
+
+    async def find_other_administrator(self, key_id: str) -> ApiKey | None:
+        """A key that could take over when `key_id` is revoked.
+
+        Until this transaction ends no other looks: two revocations at once would each find the
+        key that the other revokes.
+        """
+        lock = func.pg_advisory_xact_lock(_REVOCATION_LOCK, func.hashtext(str(self._tenant_id)))
+        await self._db.execute(select(lock))
+        query = select(ApiKey).where(*self._working(), *_ADMINISTERS, ApiKey.id != key_id)
+        return (await self._db.execute(query.limit(1))).scalar()
+
+    def _working(self) -> tuple[ColumnElement[bool], ...]:
+        return (ApiKey.tenant_id == self._tenant_id, *_WORKS)
 
     async def now(self) -> datetime:
         """The database's clock, by which keys expire."""

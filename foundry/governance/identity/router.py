@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 
 from foundry.governance.audit.service import AuditTrail
+from foundry.governance.identity.domain import list_granted
 from foundry.governance.identity.schemas import KeyCreate, KeyCreated, KeyList, KeyOut, WhoAmI
 from foundry.governance.identity.service import KeyRing
 from foundry.governance.identity.tables import ApiKey
@@ -37,6 +38,7 @@ async def whoami(request: Request) -> WhoAmI:
         subject=caller.subject,
         role=caller.role,
         scopes=sorted(caller.scopes),
+        permissions=list_granted(caller.role, caller.scopes),
         key_id=caller.credential_id,
     )
 
@@ -49,14 +51,15 @@ async def whoami(request: Request) -> WhoAmI:
     dependencies=[Depends(require_permission("keys:write"))],
 )
 async def create_key(body: KeyCreate, keys: KeyRingDep) -> KeyCreated:
-    row, plain = await keys.create_key(
+    made = await keys.create_key(
         name=body.name,
         role=body.role,
         scopes=frozenset(body.scopes),
         expires_in_days=body.expires_in_days,
         subject=body.subject,
     )
-    return KeyCreated(**KeyOut.model_validate(row).model_dump(), key=plain)
+    row = KeyOut.model_validate(made.row)
+    return KeyCreated(**row.model_dump(), key=made.text, namesakes=made.namesakes)
 
 
 @router.get(

@@ -1,16 +1,31 @@
 """Wire models of API keys."""
 
 from datetime import datetime
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from foundry.governance.identity.domain import KeyState
 from foundry.governance.identity.domain import Role as Role
+
+DEFAULT_DAYS, MAX_DAYS = 90, 366
+
+
+def _require_one_line(name: str) -> str:
+    # It is shown in lists, on terminals among other places.
+    if not name.isprintable() or not name.strip():
+        raise ValueError("a name is one line of printable characters")
+    return name.strip()
 
 
 class KeyCreate(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(min_length=1, max_length=128, description="what the key is for")
+    name: Annotated[str, AfterValidator(_require_one_line)] = Field(
+        min_length=1,
+        max_length=128,
+        description="what the key is for; several keys may have one name",
+    )
     role: Role = Role.MEMBER
     scopes: list[str] = Field(
         default=["*:*"],
@@ -18,7 +33,7 @@ class KeyCreate(BaseModel):
         max_length=32,
         description="permissions it is limited to, like `inference:invoke` or `jobs:*`",
     )
-    expires_in_days: int = Field(default=90, ge=1, le=366)
+    expires_in_days: int = Field(default=DEFAULT_DAYS, ge=1, le=MAX_DAYS)
     subject: str | None = Field(
         default=None,
         pattern=r"^[a-z0-9][a-z0-9._@:-]{0,127}$",
@@ -33,7 +48,12 @@ class KeyOut(BaseModel):
     name: str
     subject: str
     role: Role
-    scopes: list[str]
+    scopes: list[str] = Field(description="as asked for; a role is never widened by them")
+    permissions: list[str] = Field(
+        description="what the key may do: what its role has and its scopes cover"
+    )
+    limited: bool = Field(description="whether its scopes take something from its role")
+    state: KeyState
     created_at: datetime
     expires_at: datetime
     revoked_at: datetime | None
@@ -41,6 +61,9 @@ class KeyOut(BaseModel):
 
 class KeyCreated(KeyOut):
     key: str = Field(description="the key itself; shown this once")
+    namesakes: list[str] = Field(
+        description="ids of older keys with this name that work as well, the newest ten at most"
+    )
 
 
 class KeyList(BaseModel):
@@ -58,4 +81,5 @@ class WhoAmI(BaseModel):
     subject: str
     role: Role
     scopes: list[str]
+    permissions: list[str]
     key_id: str

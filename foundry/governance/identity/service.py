@@ -5,6 +5,7 @@ import hmac
 import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Self, cast
 from uuid import UUID
@@ -15,14 +16,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from foundry.config import SecuritySettings, Settings
 from foundry.errors import (
     Conflict,
-    InvalidRequest,
     NotFound,
     Overloaded,
     PermissionDenied,
     Unauthenticated,
 )
 from foundry.governance.audit.service import AuditTrail
-from foundry.governance.identity.domain import Principal, Role
+from foundry.governance.identity.domain import (
+    EVERYTHING,
+    KeyState,
+    Principal,
+    Role,
+    check_scopes,
+)
 from foundry.governance.identity.keys import (
     Token,
     mint_token,
@@ -47,6 +53,7 @@ _VERDICT_TTL_S = 60.0
 _VERDICTS = 10_000
 _BCRYPT_THREADS = 2
 _BCRYPT_QUEUE = 64
+_NAMESAKES = 10
 
 
 def _invalid_key_error() -> Unauthenticated:
@@ -205,6 +212,20 @@ def _is_usable(row: ApiKey, token: Token, pepper: bytes) -> bool:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class MadeKey:
+    """A new key.
+
+    Attributes:
+        text: the key itself, for which nobody can ask again.
+        namesakes: ids of older keys of this name that work as well.
+    """
+
+    row: ApiKey
+    text: str = field(repr=False)
+    namesakes: list[str]
+
+
 class KeyRing:
     """Keys of the caller's tenant."""
 
@@ -231,15 +252,20 @@ class KeyRing:
         scopes: frozenset[str],
         expires_in_days: int,
         subject: str | None = None,
-    ) -> tuple[ApiKey, str]:
-        """Make a key: its row, and the key in plain text, for which nobody can ask again.
+    ) -> MadeKey:
+        """Make a key.
 
         Raises:
+            InvalidRequest: a scope means nothing, or nothing to this role.
             PermissionDenied: role or scopes exceed the caller's own.
         """
-        _check_scopes(scopes)
+        check_scopes(role, scopes)
         if not self._principal.may_mint(role, scopes):
-            raise PermissionDenied("a key cannot be more powerful than the key that creates it")
+            raise PermissionDenied(
+                "a key cannot be more powerful than the key that creates it, which has the role "
+                f"{self._principal.role} and the scopes {', '.join(sorted(self._principal.scopes))}"
+            )
+        namesakes = await self._keys.list_namesakes(name, _NAMESAKES)
         token = mint_token()
         row = ApiKey(
             id=token.id,
@@ -260,7 +286,7 @@ class KeyRing:
         await self._db.flush()
         after = {"name": name, "role": role, "scopes": scopes, "subject": row.subject}
         await self._audit.record("key.create", "key", row.id, after=dict(after))
-        return row, token.text
+        return MadeKey(row, token.text, list(namesakes))
 
     async def list_keys(
         self, cursor: str | None = None, limit: int = DEFAULT_LIMIT
@@ -276,30 +302,34 @@ class KeyRing:
         return page_of(rows, limit, lambda key: (key.created_at, key.id))
 
     async def revoke_key(self, key_id: str) -> ApiKey:
-        """Revoke a key from its next request on, everywhere; twice changes nothing.
+        """Revoke a key from its next request on, everywhere.
 
         Raises:
             NotFound: no such key in this tenant.
+            Conflict: it is revoked, or nobody could create keys without it.
         """
         row = await self._keys.get(key_id, lock=True)
         if row is None:
             raise NotFound(f"there is no key {key_id}: `foundry keys list` shows yours")
-        if row.revoked_at is None:
-            row.revoked_at = await self._keys.now()
-            await self._db.flush()
-            await self._audit.record("key.revoke", "key", row.id)
+        if row.revoked_at is not None:
+            raise Conflict(
+                f"the key {row.id} ({row.name}) was revoked at {row.revoked_at:%F %T} UTC"
+            )
+        await self._require_successor(row)
+        row.revoked_at = await self._keys.now()
+        await self._db.flush()
+        await self._audit.record("key.revoke", "key", row.id)
         return row
+
+    async def _require_successor(self, row: ApiKey) -> None:
+        administers = row.role == Role.ADMIN and set(row.scopes) >= EVERYTHING
+        works = row.state == KeyState.ACTIVE
+        if administers and works and await self._keys.find_other_administrator(row.id) is None:
+            raise Conflict(
+                f"the key {row.id} ({row.name}) is the last one that may create others: create its "
+                "successor first, by `foundry keys create NAME --role admin`"
+            )
 
 
 def _hash_secret(secret: str, cost: int) -> str:
     return bcrypt.hashpw(secret.encode(), bcrypt.gensalt(cost)).decode()
-
-
-def _check_scopes(scopes: frozenset[str]) -> None:
-    for scope in scopes:
-        resource, separator, action = scope.partition(":")
-        if not (separator and resource and action and ":" not in action):
-            raise InvalidRequest(
-                f"scopes: {scope!r} is not a permission; they look like jobs:* or inference:invoke",
-                param="scopes",
-            )

@@ -1,12 +1,12 @@
 """Tenants contain projects contain everything else."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from foundry.governance.identity.domain import Role
+from foundry.governance.identity.domain import KeyState, Role, list_granted
 from foundry.infra.database import Base, utcnow
 from foundry.infra.ids import uuid7
 
@@ -53,3 +53,20 @@ class ApiKey(Base):
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     expires_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
+
+    @property
+    def state(self) -> KeyState:
+        if self.revoked_at is not None:
+            return KeyState.REVOKED
+        expired = self.expires_at <= datetime.now(UTC)
+        return KeyState.EXPIRED if expired else KeyState.ACTIVE
+
+    @property
+    def permissions(self) -> list[str]:
+        """What the key may do: what its role has and its scopes cover."""
+        return list_granted(Role(self.role), self.scopes)
+
+    @property
+    def limited(self) -> bool:
+        """Whether its scopes take something from its role."""
+        return self.permissions != list_granted(Role(self.role))

@@ -16,7 +16,17 @@ from foundry.infra.embedded.paths import home_mode
 # Everything that Foundry writes into a home. Under root PostgreSQL's folder belongs to an account
 # of its own, which sees to its modes itself.
 _OWNED = frozenset(
-    {"cache", "credentials.json", "jobs", "logs", "objects", "postgres", "run", "secrets"}
+    {
+        "cache",
+        "chat_history.jsonl",
+        "credentials.json",
+        "jobs",
+        "logs",
+        "objects",
+        "postgres",
+        "run",
+        "secrets",
+    }
 )
 _NAMED = 5
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO

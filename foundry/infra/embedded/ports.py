@@ -25,7 +25,7 @@ def require_free_port(host: str, port: int, setting: str) -> None:
     if is_free(host, port):
         return
     raise SetupError(
-        f"port {port} is taken{_describe_holder(port)}: stop that program, "
+        f"port {port} is taken{describe_holder(port)}: stop that program, "
         f"or choose another port with {setting}={next(find_free_ports(f'{host}:{port}'))}"
     )
 
@@ -62,7 +62,8 @@ def find_free_ports(seed: str) -> Iterator[int]:
     raise SetupError(f"no free TCP port between {_FIRST} and {_FIRST + _COUNT}")
 
 
-def _describe_holder(port: int) -> str:
+def describe_holder(port: int) -> str:
+    """` by NAME (pid N)`, for whoever reads that a port is taken; empty: it cannot be told."""
     with suppress(psutil.Error):
         for connection in psutil.net_connections("tcp"):
             listening = connection.status == psutil.CONN_LISTEN and connection.pid

@@ -1,6 +1,6 @@
 """Permissions: every route declares the one that it needs, else its application does not start."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Container, Iterator
 
 from fastapi import FastAPI, Request
 from fastapi.routing import APIRoute
@@ -58,11 +58,15 @@ def _permissions_of(route: APIRoute) -> Iterator[str]:
             yield permission
 
 
-def collect_permissions(app: FastAPI) -> dict[str, str]:
+def collect_permissions(app: FastAPI, known: Container[str]) -> dict[str, str]:
     """Map `METHOD path` of every route to the permission that it declares.
 
+    Args:
+        known: the permissions that roles and keys can have.
+
     Raises:
-        SetupError: a route declares none, so the application must not start.
+        SetupError: a route declares none, or one that nobody can have, so the application must
+            not start.
     """
     declared: dict[str, str] = {}
     for route in app.routes:
@@ -71,6 +75,8 @@ def collect_permissions(app: FastAPI) -> dict[str, str]:
         permission = next(_permissions_of(route), None)
         if permission is None:
             raise SetupError(f"route {route.path} declares no permission")
+        if permission != PUBLIC and permission not in known:
+            raise SetupError(f"route {route.path} declares the unknown permission {permission}")
         for method in sorted(route.methods):
             declared[f"{method} {route.path}"] = permission
     return declared

@@ -1,10 +1,20 @@
 """Roles, scopes and keys; no database."""
 
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
+from pydantic import ValidationError
 
-from foundry.governance.identity.domain import Role, job_principal, pattern_covers
+from foundry.errors import InvalidRequest
+from foundry.governance.identity.domain import (
+    PERMISSIONS,
+    Role,
+    check_scopes,
+    job_principal,
+    list_granted,
+    pattern_covers,
+)
 from foundry.governance.identity.keys import (
     checksum,
     mint_token,
@@ -12,6 +22,7 @@ from foundry.governance.identity.keys import (
     parse_token,
     prefilter,
 )
+from foundry.governance.identity.schemas import KeyCreate
 from tests.governance.identity.principals import principal
 
 TABLE = [
@@ -29,6 +40,7 @@ TABLE = [
     ("registry:import", False, False, True),
     ("keys:write", False, False, True),
     ("platform:anything", False, False, False),
+    ("feedback:write", False, False, False),
 ]
 
 
@@ -49,6 +61,53 @@ def test_scopes_only_narrow() -> None:
         caller.tenant_id, caller.project_id, "s", "user", "k", Role.VIEWER, frozenset({"*:*"})
     )
     assert not wide.allows("jobs:write")
+
+
+@pytest.mark.parametrize("scope", ["*:*", "jobs:*", "*:write", "*:read", "inference:invoke"])
+def test_scopes_that_mean_something_are_accepted(scope: str) -> None:
+    check_scopes(Role.MEMBER, {scope})
+
+
+@pytest.mark.parametrize(
+    "scope", ["everything", "", ":", "jobs", "jobs:delete", "job:read", "jobs:read:x", "*", "*:x"]
+)
+def test_a_scope_that_does_not_exist_is_refused_with_those_that_do(scope: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check_scopes(Role.ADMIN, {"*:*", scope})
+    assert repr(scope) in caught.value.message
+    assert all(permission in caught.value.message for permission in PERMISSIONS)
+
+
+def test_a_scope_that_gives_the_role_nothing_is_refused_with_the_role_that_has_it() -> None:
+    with pytest.raises(InvalidRequest, match="gives a viewer nothing: it takes the role member"):
+        check_scopes(Role.VIEWER, {"*:read", "jobs:write"})
+    with pytest.raises(InvalidRequest, match="gives a member nothing: it takes the role admin"):
+        check_scopes(Role.MEMBER, {"audit:*"})
+
+
+def test_what_is_granted_is_the_roles_share_of_the_scopes() -> None:
+    assert list_granted(Role.VIEWER, {"*:*"}) == [
+        "budsim:read",
+        "capabilities:read",
+        "datasets:read",
+        "endpoints:read",
+        "jobs:read",
+        "keys:read",
+        "models:read",
+    ]
+    assert list_granted(Role.ADMIN) == list(PERMISSIONS)
+    assert list_granted(Role.VIEWER, {"jobs:*", "nonsense"}) == ["jobs:read"]
+    caller = replace(principal(Role.MEMBER), scopes=frozenset({"jobs:*", "keys:*"}))
+    assert list_granted(caller.role, caller.scopes) == [
+        permission for permission in PERMISSIONS if caller.allows(permission)
+    ]
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "\x1b[2J", "a\u202eb", "x" * 129])
+def test_a_name_is_one_printable_line(name: str) -> None:
+    with pytest.raises(ValidationError):
+        KeyCreate(name=name)
+    assert KeyCreate(name=" ci für Ada ").name == "ci für Ada"
 
 
 def test_no_key_mints_one_above_itself() -> None:

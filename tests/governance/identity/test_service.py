@@ -8,10 +8,11 @@ import bcrypt
 import pytest
 from sqlalchemy import text
 
-from foundry.errors import InvalidRequest, PermissionDenied, Unauthenticated
+from foundry.errors import Conflict, InvalidRequest, NotFound, PermissionDenied, Unauthenticated
+from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal, Role
 from foundry.governance.identity.keys import checksum, mint_token
-from foundry.governance.identity.service import Authenticator, VerdictCache
+from foundry.governance.identity.service import Authenticator, KeyRing, VerdictCache
 from foundry.infra.database import Database
 from tests.control.client import PEPPER, SECURITY, administrator, new_key
 
@@ -131,8 +132,48 @@ async def test_a_member_cannot_mint_an_administrator(database: Database, admin: 
     member = Principal(admin.tenant_id, admin.project_id, "m", "user", "k", Role.MEMBER)
     with pytest.raises(PermissionDenied):
         await new_key(database, member, Role.ADMIN)
-    with pytest.raises(InvalidRequest, match="is not a permission"):
+    with pytest.raises(InvalidRequest, match="there is no permission 'everything'"):
         await new_key(database, admin, Role.MEMBER, frozenset({"everything"}))
+
+
+async def revoke(database: Database, admin: Principal, key_id: str) -> None:
+    async with database.begin() as db:
+        await KeyRing(db, AuditTrail(db, admin, "test"), admin, PEPPER, SECURITY).revoke_key(key_id)
+
+
+async def test_the_last_administrators_key_is_not_revoked(
+    database: Database, admin: Principal
+) -> None:
+    first, _ = await new_key(database, admin)
+    await new_key(database, admin, Role.ADMIN, frozenset({"keys:*"}))
+    await new_key(database, admin, Role.MEMBER)
+    await new_key(database, await administrator(database, "another tenant"))
+    with pytest.raises(Conflict, match=f"the key {first} .* is the last one that may create"):
+        await revoke(database, admin, first)
+    second, _ = await new_key(database, admin)
+    outcomes = await asyncio.gather(
+        *(revoke(database, admin, key_id) for key_id in (first, second)), return_exceptions=True
+    )
+    assert [type(outcome) for outcome in outcomes if outcome] == [Conflict]
+
+
+async def test_an_expired_key_is_no_successor_and_can_be_revoked(
+    database: Database, admin: Principal
+) -> None:
+    first, _ = await new_key(database, admin)
+    expired, _ = await new_key(database, admin)
+    async with database.begin() as db:
+        await db.execute(
+            text("UPDATE api_keys SET expires_at = now() - interval '1 s' WHERE id = :id"),
+            {"id": expired},
+        )
+    with pytest.raises(Conflict, match="the last one"):
+        await revoke(database, admin, first)
+    await revoke(database, admin, expired)
+    with pytest.raises(Conflict, match=r"was revoked at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"):
+        await revoke(database, admin, expired)
+    with pytest.raises(NotFound, match="there is no key nobody"):
+        await revoke(database, admin, "nobody")
 
 
 def test_verdicts_are_bounded_and_expire() -> None:

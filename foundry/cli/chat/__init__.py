@@ -1,0 +1,1 @@
+"""`foundry chat`: one question to a served model, or a conversation on a terminal."""
