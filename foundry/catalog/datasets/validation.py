@@ -231,5 +231,13 @@ def _listed(names: frozenset[str]) -> str:
 
 
 def _type(value: object) -> str:
-    names = {type(None): "null", bool: "a boolean", str: "a string", list: "an array"}
-    return names.get(type(value), "an object" if isinstance(value, dict) else "a number")
+    names = {
+        type(None): "null",
+        bool: "a boolean",
+        str: "a string",
+        list: "an array",
+        dict: "an object",
+        int: "a number",
+        float: "a number",
+    }
+    return names.get(type(value), f"a {type(value).__name__}")
