@@ -189,7 +189,9 @@ def _chat(name: str, turns: Sequence[object], row: Mapping[str, object]) -> str 
 
 def _reader(suffix: str | None) -> str:
     if suffix == ".parquet":
-        return "parquet.read_table(sys.stdin.buffer).to_pylist()"
+        # Without threads: pyarrow's are in the way of an interpreter that ends.
+        source = "io.BytesIO(sys.stdin.buffer.read())"
+        return f"parquet.read_table({source},use_threads=False,pre_buffer=False).to_pylist()"
     return "map(json.loads,filter(bytes.strip,sys.stdin.buffer))"
 
 
@@ -200,9 +202,7 @@ def _python(
         f'import {imports}; sys.stdout.writelines(json.dumps({expression})+"\\n" for r in {reader})'
     )
     if reader.startswith("parquet"):
-        source = f"import io; from pyarrow import parquet; {source}".replace(
-            "sys.stdin.buffer", "io.BytesIO(sys.stdin.buffer.read())"
-        )
+        source = f"import io; from pyarrow import parquet; {source}"
     out = shlex.quote(_target(shown, suffix))
     return f"{_feed(shown, f'python3 -c {shlex.quote(source)}')} > {out}"
 

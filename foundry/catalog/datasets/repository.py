@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import Row, Select, func, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import aliased, joinedload, selectinload
+from sqlalchemy.orm import aliased, contains_eager, joinedload, selectinload
 
 from foundry.catalog.datasets.tables import Dataset, DatasetFile, DatasetVersion
 from foundry.infra.ids import uuid7
@@ -123,17 +123,19 @@ class DatasetRows:
             DatasetVersion.dataset_id == Dataset.id,
             DatasetVersion.deleted_at.is_(None),
         )
-        newest = (
+        lateral = (
             select(DatasetVersion)
             .where(*of_dataset)
             .order_by(DatasetVersion.number.desc())
             .limit(1)
             .lateral()
         )
+        newest = aliased(DatasetVersion, lateral)
         count = select(func.count()).select_from(DatasetVersion).where(*of_dataset)
         query = (
-            select(Dataset, aliased(DatasetVersion, newest), count.scalar_subquery())
+            select(Dataset, newest, count.scalar_subquery())
             .join(newest, true())
+            .options(contains_eager(newest.dataset))
             .where(Dataset.tenant_id == self._tenant_id, Dataset.project_id == self._project_id)
         )
         if after is not None:

@@ -106,7 +106,7 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 def test_a_time_that_python_cannot_hold(tmp_path: Path) -> None:
     times = pa.array([0] * 20 + [2**62]).cast(pa.timestamp("ms"))
     content = _table(tmp_path / "t.parquet", times)
-    with pytest.raises(InvalidDataset, match="completion: wrong_type: .* is a datetime") as caught:
+    with pytest.raises(InvalidDataset, match=r"completion: wrong_type: .* is a datetime") as caught:
         run(content, tmp_path, AddOptions("t.parquet"))
     errors = caught.value.details["errors"]
     assert isinstance(errors, list)
