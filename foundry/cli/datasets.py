@@ -200,15 +200,16 @@ def _uploading(file: Path) -> Iterator[Callable[[int], None] | None]:
     if size < _LARGE_BYTES:
         yield None
         return
-    with activity(f"uploading {file.name}") as say:
+    stage = f"uploading {file.name} of {size / 1e6:.0f} MB"
+    with activity(stage) as say:
+        say(stage)
         last = -1
 
         def show(sent: int) -> None:
             nonlocal last
             percent = sent * 100 // size
             if percent != last:
-                said = f"uploading {file.name}, {percent} % of {size / 1e6:,.0f} MB"
-                say(said if sent < size else "checking the rows")
+                say(f"{stage}, {percent} % sent" if sent < size else "checking the rows")
                 last = percent
 
         yield show

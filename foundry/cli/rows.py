@@ -28,7 +28,7 @@ def _turn(message: Mapping[str, object]) -> Iterator[str]:
         function = call.get("function") if isinstance(call, dict) else None
         asked = function if isinstance(function, dict) else {"name": call}
         arguments = asked.get("arguments")
-        text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+        text = arguments if isinstance(arguments, str) else _document(arguments)
         yield _paragraph(role, f"calls {asked.get('name')}({text})")
 
 
@@ -43,8 +43,12 @@ def _tools(tools: object) -> Iterator[str]:
 
 
 def _paragraph(name: str, value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = value if isinstance(value, str) else _document(value)
     return f"{_escape(name)}: " + _escape(text).replace("\n", "\n" + _INDENT)
+
+
+def _document(value: object) -> str:
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def _escape(text: str) -> str:

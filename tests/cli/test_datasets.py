@@ -46,7 +46,7 @@ def rows_file(folder: Path, size: int = 0) -> Path:
 def test_the_options_are_readable(server: type[Server], capsys: pytest.CaptureFixture[str]) -> None:
     server.answers[f"{VERSIONS}/2"] = (200, ADDED)
     assert run(["datasets", "show", "support@2"]) == 0
-    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    lines = dict(line.strip().split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert lines["options"] == "eval_fraction=0.1, seed=0"
     assert lines["file"] == "x.jsonl"
     assert "deleted" not in lines
@@ -98,7 +98,10 @@ def test_a_large_upload_tells_how_far_it_is(
     monkeypatch.setattr(commands, "_LARGE_BYTES", 100)
     server.answers[VERSIONS] = (201, ADDED)
     assert run(["datasets", "add", "support", str(rows_file(tmp_path, 300_000))]) == 0
-    assert capsys.readouterr().err.splitlines() == ["uploading x.jsonl", "checking the rows"]
+    assert capsys.readouterr().err.splitlines() == [
+        "uploading x.jsonl of 0 MB",
+        "checking the rows",
+    ]
     sent: list[int] = []
     with Foundry() as client:
         client.datasets.add("support", tmp_path / "x.jsonl", on_sent=sent.append)
