@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -196,7 +197,7 @@ def _parsed(text: str) -> tuple[str, int | None]:
 @contextmanager
 def _uploading(file: Path) -> Iterator[Callable[[int], None] | None]:
     """Says how far the upload of a large file is."""
-    size = file.stat().st_size if file.is_file() else 0
+    size = os.path.getsize(file) if os.path.isfile(file) else 0
     if size < _LARGE_BYTES:
         yield None
         return

@@ -1,5 +1,6 @@
 """Datasets and their versions."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import NoneType
@@ -112,9 +113,10 @@ def _check_file(file: Path, filename: str | None, *, strict: bool) -> None:
         filename: replaces the file's own; advice names the file as it was given.
         strict: no row may be invalid, so the first one decides.
     """
-    if file.is_dir():
+    # What cannot be looked at is told when it is opened.
+    if os.path.isdir(file):
         raise InvalidDataset(explain_directory(file))
-    if not file.is_file() or filename is not None:
+    if not os.path.isfile(file) or filename is not None:
         return
     problem = explain_file(file, str(file))
     if problem is None and strict and (said := explain_first_row(file, str(file))):

@@ -4,6 +4,7 @@ Nothing is converted here. A file is told by its first bytes, a row by its field
 refused gets a command that works when pasted, for the path as it was typed.
 """
 
+import codecs
 import gzip
 import json
 import re
@@ -24,6 +25,8 @@ _MAGIC = {
     b"PAR1": ".parquet",
 }
 _MAGIC_NAMES = {".jsonl.gz": "gzip", ".jsonl.zst": "zstd", ".parquet": "Parquet"}
+# What spreadsheets write that do not write Unicode.
+_WESTERN = "cp1252"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 # Names that others give to what is asked and what is answered, the likeliest first.
 _ASKED = ("prompt", "instruction", "question", "query", "input", "user", "human")
@@ -70,14 +73,24 @@ def explain_row(row: Mapping[str, object], shown: str) -> str | None:
     """What to do with rows like this one; None: it has the fields of a dataset, or unknown ones."""
     if _is_native(row) or (expression := _expression(row)) is None:
         return None
-    fields = ", ".join(list(row)[:6])
-    command = _python(expression, _reader(suffix_of(shown)), shown, ".fixed.jsonl")
+    fields = ", ".join("".join(filter(str.isprintable, name[:40])) for name in list(row)[:6])
+    command = _python(expression, _reader(suffix_of(shown)), shown)
     return f"rows with the fields {fields} become a dataset with: {command}"
+
+
+def explain_encoding(shown: str) -> str:
+    """What to do with lines that are not UTF-8."""
+    out = shlex.quote(_target(shown, ".utf8.jsonl"))
+    command = _feed(shown, f"iconv -f {_WESTERN} -t UTF-8")
+    return f"if it is Western European text, this makes it UTF-8: {command} > {out}"
 
 
 def explain_directory(path: Path) -> str:
     """Which file of a directory to add."""
-    files = sorted(each for each in path.iterdir() if suffix_of(each.name))
+    try:
+        files = sorted(each for each in path.iterdir() if suffix_of(each.name))
+    except OSError:
+        return f"{path} is a directory that cannot be read; a dataset is one file"
     if not files:
         return f"{path} is a directory, and no file in it ends in {', '.join(SUFFIXES)}"
     lines = [each for each in files if suffix_of(each.name) == ".jsonl"]
@@ -118,13 +131,13 @@ def _explain_suffix(head: bytes, content: str | None, shown: str) -> str:
 def _explain_text(head: bytes, shown: str) -> str | None:
     """Of text that should be JSON lines, unpacked."""
     if head.startswith(_UTF_16):
-        out = shlex.quote(_target(shown, ".utf8" + (Path(shown).suffix or ".jsonl")))
+        out = shlex.quote(_target(shown, ".utf8.jsonl"))
         command = _feed(shown, "iconv -f UTF-16 -t UTF-8")
         return f"{shown} is UTF-16; in UTF-8 it is read: {command} > {out}"
     if re.match(rb"(\xef\xbb\xbf)?\s*\[\s*\{", head):
         row = _first_element(head)
         expression = "r" if row is None or _is_native(row) else _expression(row) or "r"
-        command = _python(expression, "json.load(sys.stdin.buffer)", shown, ".fixed.jsonl")
+        command = _python(expression, "json.load(sys.stdin.buffer)", shown)
         return f"{shown} is one JSON array, not one JSON object a line: {command}"
     if re.match(rb"(\xef\xbb\xbf)?\s*\{\s*\r?\n", head):
         out = shlex.quote(_target(shown, ".fixed.jsonl"))
@@ -133,7 +146,7 @@ def _explain_text(head: bytes, shown: str) -> str | None:
 
 
 def _explain_table(head: bytes, shown: str, delimiters: str) -> str:
-    encoding = "utf-16" if head.startswith(_UTF_16) else "utf-8-sig"
+    encoding = _encoding(head)
     first = head.decode(encoding, errors="replace").partition("\n")[0].rstrip("\r")
     delimiter = max(delimiters, key=first.count)
     columns = [name.strip().strip('"') for name in first.split(delimiter)]
@@ -146,8 +159,19 @@ def _explain_table(head: bytes, shown: str, delimiters: str) -> str:
         f'csv.DictReader(io.TextIOWrapper(sys.stdin.buffer,"{encoding}",newline="")'
         f",delimiter={json.dumps(delimiter)})"
     )
-    command = _python(expression, reader, shown, ".jsonl", imports="csv,io,json,sys")
+    command = _python(expression, reader, shown, "csv,io,json,sys")
     return f"{shown} is a table; this makes JSON lines of it, check its columns: {command}"
+
+
+def _encoding(head: bytes) -> str:
+    if head.startswith(_UTF_16):
+        return "utf-16"
+    try:
+        # A character that the end of the head cuts is no fault.
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return _WESTERN
+    return "utf-8-sig"
 
 
 def _is_native(row: Mapping[str, object]) -> bool:
@@ -195,15 +219,12 @@ def _reader(suffix: str | None) -> str:
     return "map(json.loads,filter(bytes.strip,sys.stdin.buffer))"
 
 
-def _python(
-    expression: str, reader: str, shown: str, suffix: str, imports: str = "json,sys"
-) -> str:
-    source = (
-        f'import {imports}; sys.stdout.writelines(json.dumps({expression})+"\\n" for r in {reader})'
-    )
+def _python(expression: str, reader: str, shown: str, imports: str = "json,sys") -> str:
+    lines = f'json.dumps({expression})+"\\n" for r in {reader}'
+    source = f"import {imports}; sys.stdout.writelines({lines})"
     if reader.startswith("parquet"):
         source = f"import io; from pyarrow import parquet; {source}"
-    out = shlex.quote(_target(shown, suffix))
+    out = shlex.quote(_target(shown, ".fixed.jsonl"))
     return f"{_feed(shown, f'python3 -c {shlex.quote(source)}')} > {out}"
 
 
@@ -217,7 +238,7 @@ def _feed(shown: str, command: str) -> str:
 
 def _rename(shown: str, before: str, after: str) -> str:
     target = shown[: len(shown) - len(before)] + after if before else shown + after
-    return f"mv {shlex.quote(shown)} {shlex.quote(target)}"
+    return f"mv -i {shlex.quote(shown)} {shlex.quote(target)}"
 
 
 def _target(shown: str, suffix: str) -> str:

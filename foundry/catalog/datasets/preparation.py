@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from foundry.catalog.datasets.domain import EVAL_FILE, TRAIN_FILE, AddOptions, Kind, RowError
-from foundry.catalog.datasets.hints import EXAMPLE, explain_row
+from foundry.catalog.datasets.hints import EXAMPLE, explain_encoding, explain_row
 from foundry.catalog.datasets.reading import read
 from foundry.catalog.datasets.shards import ShardWriter, canonical, normalised, read_rows
 from foundry.catalog.datasets.validation import (
@@ -78,9 +78,8 @@ class _Report:
     counts: Counter[str] = field(default_factory=Counter)
     errors: list[RowError] = field(default_factory=list)
 
-    def add(self, errors: list[RowError], hint: str | None = None) -> None:
+    def add(self, errors: list[RowError]) -> None:
         self.bad_rows += 1
-        self.hint = self.hint or hint
         self.counts.update(error.code for error in errors)
         self.errors.extend(errors[: _KEPT_ERRORS - len(self.errors)])
 
@@ -137,10 +136,13 @@ def _distribute(source: Path, work_dir: Path, options: AddOptions, report: _Repo
             report.rows += 1
             if isinstance(row, RowError):
                 report.add([row])
+                if row.code == "bad_utf8":
+                    report.hint = report.hint or explain_encoding(options.filename)
                 continue
             kind = kind or kind_of(row)
             if errors := _errors(number, row, kind, ids):
-                report.add(errors, explain_row(row, options.filename))
+                report.add(errors)
+                report.hint = report.hint or explain_row(row, options.filename)
                 continue
             assert kind is not None
             kept = cleaned(row, kind)

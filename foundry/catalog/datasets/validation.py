@@ -8,6 +8,7 @@ from foundry.catalog.datasets.domain import Kind
 _ROLES = frozenset({"system", "user", "assistant", "tool"})
 # Far above what tool arguments need, far below what recursion bears.
 _MAX_DEPTH = 64
+_SHOWN_CHARS = 40
 _MESSAGE_FIELDS = ("role", "content", "tool_calls", "tool_call_id", "name", "weight")
 
 Finding = tuple[str, str, str]
@@ -97,7 +98,11 @@ def _message(index: int, message: object) -> Iterator[Finding]:
     if role is None:
         yield f"{path}.role", "missing_field", "every message needs it"
     elif not isinstance(role, str) or role not in _ROLES:
-        yield f"{path}.role", "unknown_role", f"{str(role)[:40]!r} is none of {_listed(_ROLES)}"
+        yield (
+            f"{path}.role",
+            "unknown_role",
+            f"{str(role)[:_SHOWN_CHARS]!r} is none of {_listed(_ROLES)}",
+        )
     yield from _content(path, message)
     yield from _identifier(f"{path}.tool_call_id", message.get("tool_call_id"))
     yield from _weight(path, message.get("weight"))
@@ -122,7 +127,8 @@ def find_foreign_values(value: object, path: str = "", depth: int = 0) -> Iterat
             if not isinstance(key, str):
                 yield path, "wrong_type", "a name must be a string"
                 continue
-            yield from find_foreign_values(item, f"{path}.{key}" if path else key, depth + 1)
+            name = key[:_SHOWN_CHARS]
+            yield from find_foreign_values(item, f"{path}.{name}" if path else name, depth + 1)
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from find_foreign_values(item, f"{path}[{index}]", depth + 1)

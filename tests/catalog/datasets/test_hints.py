@@ -60,6 +60,10 @@ def packed_table(rows: list[dict[str, object]]) -> bytes:
     return stream.getvalue()
 
 
+def latin_lines() -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ASKED).encode("cp1252")
+
+
 FORMATS: list[tuple[str, Callable[[], bytes], object]] = [
     ("alpaca.jsonl", lambda: json_lines(ALPACA), PAIRS),
     ("alpaca.json", lambda: json.dumps(ALPACA).encode(), PAIRS),
@@ -73,6 +77,8 @@ FORMATS: list[tuple[str, Callable[[], bytes], object]] = [
     ("odd.tsv", lambda: table(["it's A", "ü"], "\t"), ASKED),
     ("excel.csv", lambda: table(["prompt", "completion"], ";"), ASKED),
     ("unicode.csv", lambda: table(["Prompt", "Response"], "\t", "utf-16"), ASKED),
+    ("latin.csv", lambda: table(["prompt", "completion"], ",", "cp1252"), ASKED),
+    ("latin.jsonl", latin_lines, ASKED),
     ("utf16.jsonl", lambda: json_lines(list(ASKED)).decode().encode("utf-16"), ASKED),
     ("lines.json", lambda: json_lines(list(ASKED)), ASKED),
     ("lines.ndjson", lambda: json_lines(list(ASKED)), ASKED),

@@ -227,7 +227,7 @@ def test_a_repeated_id_is_named(tmp_path: Path) -> None:
     [
         (b"", AddOptions(), "the file has no rows"),
         (b"hello", AddOptions("x.txt"), "is none of"),
-        (lines(rows(5)), AddOptions("x.txt"), "holds JSON lines: mv x.txt x.jsonl"),
+        (lines(rows(5)), AddOptions("x.txt"), "holds JSON lines: mv -i x.txt x.jsonl"),
         (b"nonsense", AddOptions("x.parquet"), "not a readable Parquet"),
         (b"nonsense", AddOptions("x.jsonl.gz"), "compressed file is damaged"),
         (b"nonsense", AddOptions("x.jsonl.zst"), "compressed file is damaged"),
