@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -42,7 +42,7 @@ CHATS = [
 ASKED = [{"prompt": f'q "{i}"\nx', "completion": f"a,{i} é"} for i in range(4)]
 
 
-def json_lines(rows: list[dict[str, object]]) -> bytes:
+def json_lines(rows: Sequence[Mapping[str, object]]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
@@ -54,7 +54,7 @@ def table(header: list[str], delimiter: str = ",", encoding: str = "utf-8-sig") 
     return text.getvalue().encode(encoding)
 
 
-def packed_table(rows: list[dict[str, object]]) -> bytes:
+def packed_table(rows: Sequence[Mapping[str, object]]) -> bytes:
     stream = io.BytesIO()
     parquet.write_table(pa.Table.from_pylist(rows), stream)
     return stream.getvalue()
@@ -79,12 +79,12 @@ FORMATS: list[tuple[str, Callable[[], bytes], object]] = [
     ("unicode.csv", lambda: table(["Prompt", "Response"], "\t", "utf-16"), ASKED),
     ("latin.csv", lambda: table(["prompt", "completion"], ",", "cp1252"), ASKED),
     ("latin.jsonl", latin_lines, ASKED),
-    ("utf16.jsonl", lambda: json_lines(list(ASKED)).decode().encode("utf-16"), ASKED),
-    ("lines.json", lambda: json_lines(list(ASKED)), ASKED),
-    ("lines.ndjson", lambda: json_lines(list(ASKED)), ASKED),
-    ("packed.jsonl", lambda: gzip.compress(json_lines(list(ASKED))), ASKED),
-    ("plain.jsonl.gz", lambda: json_lines(list(ASKED)), ASKED),
-    ("pq.jsonl", lambda: packed_table(list(ASKED)), ASKED),
+    ("utf16.jsonl", lambda: json_lines(ASKED).decode().encode("utf-16"), ASKED),
+    ("lines.json", lambda: json_lines(ASKED), ASKED),
+    ("lines.ndjson", lambda: json_lines(ASKED), ASKED),
+    ("packed.jsonl", lambda: gzip.compress(json_lines(ASKED)), ASKED),
+    ("plain.jsonl.gz", lambda: json_lines(ASKED), ASKED),
+    ("pq.jsonl", lambda: packed_table(ASKED), ASKED),
     ("qa.csv.gz", lambda: gzip.compress(table(["question", "answer"])), ASKED),
     ("alpaca.parquet", lambda: packed_table(ALPACA), PAIRS),
 ]
