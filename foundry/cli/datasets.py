@@ -16,9 +16,9 @@ from foundry.cli.console import (
     OutputOption,
     activity,
     print_json,
+    print_note,
     print_record,
     print_rows,
-    stderr,
 )
 from foundry.cli.rows import describe_row
 from foundry.errors import InvalidRequest, NotFound
@@ -105,7 +105,8 @@ def list_datasets(
             lambda cursor, size: client.datasets.list(cursor=cursor, limit=size), limit
         )
     if output is Output.TABLE:
-        rows = [_flattened(row) for row in rows]
+        # In place: the list itself says whether there are more.
+        rows[:] = map(_flattened, rows)
     print_rows(rows, output, columns=_LIST, empty="no datasets yet: foundry datasets add NAME FILE")
 
 
@@ -219,13 +220,12 @@ def _uploading(file: Path) -> Iterator[Callable[[int], None] | None]:
 def _print_notes(version: DatasetAdded) -> None:
     """What the numbers alone do not say."""
     if not version.created:
-        stderr().print(
+        print_note(
             f"{version.reference} holds the same rows, split alike, since "
-            f"{version.created_at:%Y-%m-%d %H:%M} UTC: nothing new was stored",
-            markup=False,
+            f"{version.created_at:%Y-%m-%d %H:%M} UTC: nothing new was stored"
         )
     if version.eval_rows == 0:
-        stderr().print("no rows are held out: training on it measures no eval loss", markup=False)
+        print_note("no rows are held out: training on it measures no eval loss")
 
 
 def _flattened(row: Mapping[str, object]) -> dict[str, object]:

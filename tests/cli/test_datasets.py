@@ -76,6 +76,9 @@ def test_a_list_shows_rows_and_versions(
     assert row.split()[:6] == ["support", "support@2", "36", "4", "2", "chat"]
     assert run(["datasets", "list", "-o", "json"]) == 0
     assert json.loads(capsys.readouterr().out) == [listed]
+    server.answers["/datasets"] = (200, {"data": [listed, listed], "next_cursor": None})
+    assert run(["datasets", "list", "--limit", "1"]) == 0
+    assert "the first 1" in capsys.readouterr().err
 
 
 def test_adding_the_same_again_says_so(
