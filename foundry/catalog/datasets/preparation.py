@@ -229,11 +229,9 @@ def _check(report: _Report, options: AddOptions) -> None:
         raise InvalidDataset(f"the file has no rows: write one JSON object a line, like {EXAMPLE}")
     if report.bad_rows > options.max_bad_fraction * report.rows:
         raise _invalid(report)
-    rows = report.train_rows + report.eval_rows
-    if rows == 0:
-        raise InvalidDataset("no row is left: every one is invalid")
     if options.eval_fraction == 0 or report.first != report.last:
         return
+    rows = report.train_rows + report.eval_rows
     instead = "add others, or hold nothing out with --eval-fraction 0 (eval_fraction=0)"
     if rows == 1:
         said = f"there is only one distinct row, so none can be held out: {instead}"
