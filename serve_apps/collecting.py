@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from foundry.catalog.datasets.collecting import collect_deleted
 from foundry.catalog.datasets.content import list_known_files
 from foundry.catalog.registry.collecting import collect_blobs, list_known_blobs
 from foundry.config import Settings
@@ -42,6 +43,7 @@ def collecting_chores(settings: Settings, database: Database, calls: RayCalls) -
     return [
         Chore("job leftovers", jobs.collect, _PERIOD_S),
         Chore("blobs", lambda: collect_blobs(database, objects), _PERIOD_S),
+        Chore("deleted datasets", lambda: collect_deleted(database, objects), _PERIOD_S),
         Chore("node caches", NodeCollector(database, nodes).clean_nodes, _PERIOD_S),
         Chore("orphan objects", orphans.collect, _ORPHAN_PERIOD_S, _ORPHAN_DEADLINE_S),
     ]

@@ -1,34 +1,80 @@
 """`foundry datasets`: rows to train on."""
 
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from foundry.cli import session
-from foundry.cli.console import Output, OutputOption, print_json, print_record, print_rows
-from foundry.errors import InvalidRequest
+from foundry.cli.console import (
+    Output,
+    OutputOption,
+    activity,
+    print_json,
+    print_note,
+    print_record,
+    print_rows,
+)
+from foundry.cli.rows import describe_row
+from foundry.errors import InvalidRequest, NotFound
+
+if TYPE_CHECKING:
+    from foundry.catalog.datasets.schemas import DatasetAdded, DatasetVersionOut
+    from foundry.sdk import Foundry
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
-_VERSION = ("reference", "kind", "train_rows", "eval_rows", "duplicate_rows", "bad_rows", "digest")
+# The most important first: a narrow terminal drops the last ones.
+_LIST = ("name", "latest", "train_rows", "eval_rows", "versions", "kind", "added_at")
+_VERSIONS = (
+    "reference",
+    "train_rows",
+    "eval_rows",
+    "created_at",
+    "kind",
+    "duplicate_rows",
+    "bad_rows",
+    "created_by",
+    "digest",
+)
+_VERSION = (
+    "reference",
+    "kind",
+    "train_rows",
+    "eval_rows",
+    "duplicate_rows",
+    "bad_rows",
+    "file",
+    "options",
+    "digest",
+    "created_by",
+    "created_at",
+)
+_DELETION = ("deleted_at", "deleted_by", "delete_reason")
+# What is shorter has been sent before anybody wonders.
+_LARGE_BYTES = 8 * 2**20
+_PAGE = 200
 Reference = Annotated[str, typer.Argument(metavar="NAME[@NUMBER]")]
-
-
-def _parsed(text: str) -> tuple[str, int | None]:
-    name, selector = session.reference(text)
-    if selector == "latest":
-        return name, None
-    if not selector.isascii() or not selector.isdigit() or int(selector) == 0:
-        raise InvalidRequest(f"{text!r} is not a dataset: use name or name@number")
-    return name, int(selector)
 
 
 @app.command(epilog="Example: foundry datasets add support data/support.jsonl")
 def add(
     name: str,
-    file: Annotated[Path, typer.Argument(help=".jsonl, .jsonl.gz, .jsonl.zst or .parquet")],
-    eval_fraction: Annotated[float, typer.Option(help="share of prompts held out")] = 0.1,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="one JSON object a line (.jsonl, or packed: .jsonl.gz, .jsonl.zst), or .parquet; "
+            "rows have messages, or prompt and completion"
+        ),
+    ],
+    eval_fraction: Annotated[
+        float, typer.Option(help="share of prompts held out; 0: none, so nothing measures a model")
+    ] = 0.1,
     seed: Annotated[int, typer.Option(help="of the split")] = 0,
     max_bad_fraction: Annotated[
         float, typer.Option(help="share of invalid rows that may be left out")
@@ -36,14 +82,16 @@ def add(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Check a file and store it as a new version. The same bytes are the same version."""
-    with session.client() as client:
+    with session.client() as client, _uploading(file) as show:
         version = client.datasets.add(
             name,
             file,
             eval_fraction=eval_fraction,
             seed=seed,
             max_bad_fraction=max_bad_fraction,
+            on_sent=show,
         )
+    _print_notes(version)
     _print_version(session.record(version), output)
 
 
@@ -51,17 +99,15 @@ def add(
 def list_datasets(
     limit: session.LimitOption = session.DEFAULT_LIMIT, output: OutputOption = Output.TABLE
 ) -> None:
-    """List datasets."""
+    """List datasets with the rows of their newest versions."""
     with session.client() as client:
         rows = session.fetched(
             lambda cursor, size: client.datasets.list(cursor=cursor, limit=size), limit
         )
-    print_rows(
-        rows,
-        output,
-        columns=("name", "created_by", "created_at"),
-        empty="no datasets yet: foundry datasets add NAME FILE",
-    )
+    if output is Output.TABLE:
+        # In place: the list itself says whether there are more.
+        rows[:] = map(_flattened, rows)
+    print_rows(rows, output, columns=_LIST, empty="no datasets yet: foundry datasets add NAME FILE")
 
 
 @app.command(epilog="Example: foundry datasets versions support")
@@ -70,17 +116,17 @@ def versions(
     limit: session.LimitOption = session.DEFAULT_LIMIT,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List the versions of a dataset."""
+    """List the versions of a dataset, newest first."""
     with session.client() as client:
         rows = session.fetched(
             lambda cursor, size: client.datasets.versions(name, cursor=cursor, limit=size), limit
         )
-    print_rows(rows, output, columns=_VERSION)
+    print_rows(rows, output, columns=_VERSIONS, empty=f"every version of {name} was deleted")
 
 
 @app.command(epilog="Example: foundry datasets show support@1")
 def show(dataset: Reference, output: OutputOption = Output.TABLE) -> None:
-    """Show one version; without a number the newest."""
+    """Show one version; without a number the newest. Of a deleted one the record is left."""
     name, number = _parsed(dataset)
     with session.client() as client:
         _print_version(session.record(client.datasets.get(name, number)), output)
@@ -89,8 +135,12 @@ def show(dataset: Reference, output: OutputOption = Output.TABLE) -> None:
 @app.command(epilog="Example: foundry datasets rows support@1 --split eval --limit 3")
 def rows(
     dataset: Reference,
-    split: Annotated[Literal["train", "eval"], typer.Option()] = "train",
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100)] = 10,
+    split: Annotated[
+        Literal["train", "eval"], typer.Option(help="what is trained on, or what is held out")
+    ] = "train",
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=100, help="at most so many")
+    ] = 10,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Print the first rows of a split."""
@@ -100,20 +150,112 @@ def rows(
     if output is Output.JSON:
         print_json(data)
         return
-    print_rows([_readable(row) for row in data], output, empty=f"the {split} split is empty")
+    if not data:
+        print_rows([], output, empty=f"the {split} split of {dataset} is empty")
+    for place, row in enumerate(data, start=1):
+        typer.echo(f"{'' if place == 1 else chr(10)}row {place}")
+        typer.echo(describe_row(row))
 
 
-def _readable(row: dict[str, object]) -> dict[str, object]:
-    """A chat as lines of `role: text`; other rows as they are."""
-    messages = row.get("messages")
-    if not isinstance(messages, list):
-        return row
-    lines = (f"{message.get('role')}: {message.get('content')}" for message in messages)
-    return {"messages": "\n".join(lines)}
+@app.command(epilog="Example: foundry datasets delete support@1 --reason 'bad labels' --yes")
+def delete(
+    dataset: Reference,
+    force: Annotated[
+        bool, typer.Option("--force", help="also if a model was trained on it")
+    ] = False,
+    reason: session.ReasonOption = None,
+    yes: session.YesOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Delete one version, or without a number the whole dataset. Numbers are never used again.
+
+    A record of each version stays, so that the lineage of models keeps its names; the rows go.
+    """
+    name, number = _parsed(dataset)
+    with session.client() as client:
+        if "@" in dataset:
+            version = client.datasets.get(name, number)
+            session.confirm(f"delete {version.reference} ({_count(version)} rows)", yes)
+            # By number: a newer one may have come while the question was open.
+            client.datasets.delete_version(name, version.number, force=force, reason=reason)
+            deleted = version.reference
+        else:
+            session.confirm(_question(client, name), yes)
+            client.datasets.delete(name, force=force, reason=reason)
+            deleted = name
+    print_record({"deleted": deleted}, output)
+
+
+def _parsed(text: str) -> tuple[str, int | None]:
+    name, separator, number = text.partition("@")
+    if name and (not separator or number == "latest"):
+        return name, None
+    if not name or not number.isascii() or not number.isdigit() or int(number) == 0:
+        raise InvalidRequest(f"{text!r} is not a dataset: use NAME or NAME@NUMBER, like support@1")
+    return name, int(number)
+
+
+@contextmanager
+def _uploading(file: Path) -> Iterator[Callable[[int], None] | None]:
+    """Says how far the upload of a large file is."""
+    size = os.path.getsize(file) if os.path.isfile(file) else 0
+    if size < _LARGE_BYTES:
+        yield None
+        return
+    stage = f"uploading {file.name} of {size / 1e6:.0f} MB"
+    with activity(stage) as say:
+        say(stage)
+        last = -1
+
+        def show(sent: int) -> None:
+            nonlocal last
+            percent = sent * 100 // size
+            if percent != last:
+                say(f"{stage}, {percent} % sent" if sent < size else "checking the rows")
+                last = percent
+
+        yield show
+
+
+def _print_notes(version: DatasetAdded) -> None:
+    """What the numbers alone do not say."""
+    if not version.created:
+        print_note(
+            f"{version.reference} holds the same rows, split alike, since "
+            f"{version.created_at:%Y-%m-%d %H:%M} UTC: nothing new was stored"
+        )
+    if version.eval_rows == 0:
+        print_note("no rows are held out: training on it measures no eval loss")
+
+
+def _flattened(row: Mapping[str, object]) -> dict[str, object]:
+    latest = row["latest"]
+    assert isinstance(latest, dict)
+    shown = {name: latest[name] for name in ("train_rows", "eval_rows", "kind")}
+    return {**row, **shown, "latest": latest["reference"], "added_at": latest["created_at"]}
+
+
+def _count(version: DatasetVersionOut) -> int:
+    return version.train_rows + version.eval_rows
+
+
+def _question(client: Foundry, name: str) -> str:
+    page = client.datasets.versions(name, limit=_PAGE)
+    if not page.data:
+        raise NotFound(f"every version of {name} was deleted already")
+    if len(page.data) == 1:
+        return f"delete the dataset {name} ({_count(page.data[0])} rows)"
+    count = f"more than {_PAGE}" if page.next_cursor else f"all {len(page.data)}"
+    return f"delete {count} versions of {name}"
 
 
 def _print_version(version: dict[str, object], output: Output) -> None:
-    shown = (*_VERSION, "options", "created_by", "created_at")
-    if output is Output.TABLE:
-        version = {name: version[name] for name in shown}
-    print_record(version, output)
+    if output is Output.JSON:
+        print_record(version, output)
+        return
+    options = dict(version["options"]) if isinstance(version["options"], dict) else {}
+    file = options.pop("filename", None)
+    said = ", ".join(f"{name}={value}" for name, value in options.items())
+    shown = {**version, "file": file, "options": said}
+    fields = _VERSION if version["deleted_at"] is None else (*_VERSION, *_DELETION)
+    print_record({name: shown[name] for name in fields}, output)

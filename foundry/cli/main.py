@@ -36,7 +36,7 @@ COMMANDS: Mapping[str, _Entry] = {
     "env": _Entry("foundry.cli.local", "Print what a shell needs to reach Ray", "env_app"),
     "doctor": _Entry("foundry.cli.doctor", "Check this machine and explain what it found"),
     "config": _Entry("foundry.cli.config", "Show or check the settings"),
-    "datasets": _Entry("foundry.cli.datasets", "Add, list and inspect datasets"),
+    "datasets": _Entry("foundry.cli.datasets", "Add, list, inspect and delete datasets"),
     "models": _Entry("foundry.cli.models", "Models, versions, aliases and lineage"),
     "train": _Entry("foundry.cli.train", "Fine-tune a model"),
     "jobs": _Entry("foundry.cli.jobs", "Watch, cancel and resume jobs"),

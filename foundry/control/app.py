@@ -10,9 +10,11 @@ from starlette.middleware import Middleware
 from foundry import __version__
 from foundry.catalog.datasets.router import router as datasets
 from foundry.catalog.registry.router import router as registry
+from foundry.catalog.registry.training_data import TrainingData
 from foundry.config import HttpSettings, ServingSettings
 from foundry.control.capabilities import Capability, find_capabilities
 from foundry.execution.fleets.router import router as fleets
+from foundry.execution.jobs.dataset_use import JobsReading
 from foundry.execution.jobs.router import router as jobs
 from foundry.governance.audit.router import router as audit
 from foundry.governance.identity.domain import PERMISSIONS
@@ -138,6 +140,8 @@ def create_control(
     app.state.engine_check = _engine_check(settings, hardware, objects)
     app.state.http = settings.http
     app.state.version_use_guards = (endpoint_use,)
+    app.state.dataset_readers = (JobsReading,)
+    app.state.dataset_heirs = (TrainingData,)
     for router in (_own, *_SLICES):
         app.include_router(router)
     install_error_handlers(app)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 from urllib.parse import quote
@@ -46,6 +46,7 @@ class Call(Generic[T]):
         body: a model is sent as JSON, bytes and files as they are.
         slow: the answer may take far longer than usual.
         plane: where the application is that answers: `/api` or `/v1`.
+        on_sent: told how many bytes of a file have left, now and then.
     """
 
     method: str
@@ -55,6 +56,7 @@ class Call(Generic[T]):
     body: BaseModel | bytes | Path | None = None
     slow: bool = False
     plane: str = "/api"
+    on_sent: Callable[[int], None] | None = None
 
 
 def path(*parts: object) -> str:
@@ -141,7 +143,7 @@ class SyncSender(_Sender):
         options = self._options(call)
         for pause_s in self._pauses(call):
             try:
-                with _sync_body(call.body) as content:
+                with _sync_body(call) as content:
                     replaced = {} if content is None else {"content": content}
                     return parse(call, self._client.request(**options | replaced))
             except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -180,7 +182,7 @@ class AsyncSender(_Sender):
     async def send(self, call: Call[T]) -> T:
         options = self._options(call)
         if isinstance(call.body, Path):
-            options["content"] = _chunks(call.body)
+            options["content"] = _chunks(call.body, call.on_sent)
         for pause_s in self._pauses(call):
             try:
                 return parse(call, await self._client.request(**options))
@@ -207,17 +209,33 @@ class AsyncSender(_Sender):
 
 
 @contextmanager
-def _sync_body(body: object) -> Iterator[object]:
+def _sync_body(call: Call[Any]) -> Iterator[object]:
     """An open file for a body that is one; None: the body is no file."""
-    if not isinstance(body, Path):
+    if not isinstance(call.body, Path):
         yield None
         return
-    with _opened(body) as reader:
+    with _opened(call.body, call.on_sent) as reader:
         yield reader
 
 
-async def _chunks(file: Path) -> AsyncIterator[bytes]:
-    reader = await asyncio.to_thread(_opened, file)
+class _CountingReader(BufferedReader):
+    """Tells how much of a file was read; its length stays known, so it is sent in one piece."""
+
+    def __init__(self, file: FileIO, on_read: Callable[[int], None] | None) -> None:
+        super().__init__(file)
+        self._on_read = on_read
+        self._bytes_read = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        chunk = super().read(size)
+        self._bytes_read += len(chunk)
+        if self._on_read is not None:
+            self._on_read(self._bytes_read)
+        return chunk
+
+
+async def _chunks(file: Path, on_sent: Callable[[int], None] | None) -> AsyncIterator[bytes]:
+    reader = await asyncio.to_thread(_opened, file, on_sent)
     try:
         while chunk := await asyncio.to_thread(reader.read, _CHUNK_BYTES):
             yield chunk
@@ -225,9 +243,9 @@ async def _chunks(file: Path) -> AsyncIterator[bytes]:
         reader.close()
 
 
-def _opened(file: Path) -> BufferedReader:
+def _opened(file: Path, on_sent: Callable[[int], None] | None) -> BufferedReader:
     try:
-        return file.open("rb")
+        return _CountingReader(FileIO(file), on_sent)
     except FileNotFoundError as error:
         raise NotFound(f"there is no file {file}") from error
     except OSError as error:

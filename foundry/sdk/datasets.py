@@ -1,15 +1,20 @@
 """Datasets and their versions."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
+from types import NoneType
 
+from foundry.catalog.datasets.hints import explain_directory, explain_file, explain_first_row
 from foundry.catalog.datasets.schemas import (
+    DatasetAdded,
     DatasetList,
     DatasetRows,
     DatasetVersionList,
     DatasetVersionOut,
     Split,
 )
-from foundry.errors import InvalidRequest
+from foundry.errors import InvalidDataset, InvalidRequest
 from foundry.sdk._transport import Call, Query, Resource, S_co, operation, path
 
 
@@ -26,43 +31,49 @@ class Datasets(Resource[S_co]):
         eval_fraction: float = 0.1,
         seed: int = 0,
         max_bad_fraction: float = 0.0,
-    ) -> Call[DatasetVersionOut]:
+        on_sent: Callable[[int], None] | None = None,
+    ) -> Call[DatasetAdded]:
         """Upload a file, or its bytes, as a version; the same bytes are the same version.
 
         Args:
             filename: its suffix names the format (.jsonl, .jsonl.gz, .jsonl.zst, .parquet);
                 needed with bytes.
-            eval_fraction: expected share of prompts held out, 0 < x < 1.
+            eval_fraction: expected share of prompts held out, 0 <= x < 1; 0: none.
             max_bad_fraction: share of invalid rows that may be dropped, 0 <= x < 1.
-        Raises InvalidDataset: names the rows and fields that are wrong.
+            on_sent: told how many bytes of the file have left.
+        Raises InvalidDataset: names the rows and fields that are wrong, or says what to do with a
+        file of another format, before it is sent.
         """
         body = source if isinstance(source, bytes) else Path(source)
-        if filename is None:
-            if isinstance(body, bytes):
-                raise InvalidRequest("bytes need a filename, whose suffix names their format")
-            filename = body.name
+        if isinstance(body, Path):
+            _check_file(body, filename, strict=max_bad_fraction == 0)
+        elif filename is None:
+            raise InvalidRequest("bytes need a filename, whose suffix names their format")
         query: Query = {
-            "filename": filename,
+            "filename": filename or (body.name if isinstance(body, Path) else None),
             "eval_fraction": eval_fraction,
             "seed": seed,
             "max_bad_fraction": max_bad_fraction,
         }
         where = path("datasets", name, "versions")
-        return Call("POST", where, DatasetVersionOut, query, body, slow=True)
+        return Call("POST", where, DatasetAdded, query, body, slow=True, on_sent=on_sent)
 
     @operation("datasets_list")
     def list(self, *, cursor: str | None = None, limit: int = 50) -> Call[DatasetList]:
+        """One page of datasets by name, each with its newest version."""
         return Call("GET", path("datasets"), DatasetList, {"cursor": cursor, "limit": limit})
 
     @operation("datasets_versions")
     def versions(
         self, name: str, *, cursor: str | None = None, limit: int = 50
     ) -> Call[DatasetVersionList]:
+        """One page of versions, newest first, without the deleted ones."""
         query = {"cursor": cursor, "limit": limit}
         return Call("GET", path("datasets", name, "versions"), DatasetVersionList, query)
 
     @operation("datasets_get")
     def get(self, name: str, number: int | None = None) -> Call[DatasetVersionOut]:
+        """One version. Of a deleted one its record is left; its number must be given."""
         return Call(
             "GET", path("datasets", name, "versions", number or "latest"), DatasetVersionOut
         )
@@ -74,3 +85,41 @@ class Datasets(Resource[S_co]):
         """The first rows of a split, at most 100."""
         where = path("datasets", name, "versions", number or "latest", "rows")
         return Call("GET", where, DatasetRows, {"split": split, "limit": limit})
+
+    @operation("datasets_delete_version")
+    def delete_version(
+        self, name: str, number: int, *, force: bool = False, reason: str | None = None
+    ) -> Call[None]:
+        """Delete one version for good; its record stays for the lineage of models.
+
+        Args:
+            force: also if a model was trained on it.
+        Raises VersionInUse: a job reads it, or a model was trained on it.
+        """
+        where = path("datasets", name, "versions", number)
+        return Call("DELETE", where, NoneType, {"force": force, "reason": reason})
+
+    @operation("datasets_delete")
+    def delete(self, name: str, *, force: bool = False, reason: str | None = None) -> Call[None]:
+        """As `delete_version`, of every version of a dataset."""
+        where = path("datasets", name)
+        return Call("DELETE", where, NoneType, {"force": force, "reason": reason})
+
+
+def _check_file(file: Path, filename: str | None, *, strict: bool) -> None:
+    """Refuse what need not be sent.
+
+    Args:
+        filename: replaces the file's own; advice names the file as it was given.
+        strict: no row may be invalid, so the first one decides.
+    """
+    # What cannot be looked at is told when it is opened.
+    if os.path.isdir(file):
+        raise InvalidDataset(explain_directory(file))
+    if not os.path.isfile(file) or filename is not None:
+        return
+    problem = explain_file(file, str(file))
+    if problem is None and strict and (said := explain_first_row(file, str(file))):
+        problem = f"{file} has rows of another format. {said[:1].upper()}{said[1:]}"
+    if problem is not None:
+        raise InvalidDataset(problem, param="filename")

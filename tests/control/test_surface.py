@@ -16,6 +16,8 @@ from foundry.infra.http.permissions import collect_permissions
 from tests.control.client import PEPPER, SECURITY, Sections
 
 OPERATIONS = """
+DELETE /datasets/{name}                            datasets:write      datasets_delete
+DELETE /datasets/{name}/versions/{number}          datasets:write      datasets_delete_version
 DELETE /endpoints/{endpoint_id}                    endpoints:write     endpoints_delete
 DELETE /keys/{key_id}                              keys:write          keys_revoke
 DELETE /models/{name}/aliases/{alias}              registry:write      aliases_delete

@@ -53,6 +53,7 @@ SAMPLES: dict[str, Any] = {
     "split": "eval",
     "direction": "down",
     "number": 3,
+    "on_sent": None,
     "revision": 3,
     "before": 1,
     "after": 2,

@@ -12,6 +12,8 @@ Kind = Literal["chat", "prompt_completion"]
 Split = Literal["train", "eval"]
 TRAIN_FILE = "train.jsonl.zst"
 EVAL_FILE = "eval.jsonl.zst"
+# Names of files say their format.
+SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 
 _NAME = re.compile(NAME_PATTERN.removesuffix("$"))
 
@@ -21,8 +23,9 @@ class AddOptions:
     """How a file becomes a version.
 
     Attributes:
-        filename: decides the format by its suffix: .jsonl, .jsonl.gz, .jsonl.zst, .parquet.
-        eval_fraction: expected share of prompts held out, 0 < x < 1.
+        filename: decides the format by its suffix, one of SUFFIXES.
+        eval_fraction: expected share of prompts held out, 0 <= x < 1; 0: none, so that a model is
+            not measured on rows that it has not seen.
         seed: of the split; the same seed splits the same prompts the same way for ever.
         max_bad_fraction: share of invalid rows that may be dropped, 0 <= x < 1.
     """
@@ -33,9 +36,10 @@ class AddOptions:
     max_bad_fraction: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.eval_fraction < 1:
+        if not 0 <= self.eval_fraction < 1:
             raise InvalidRequest(
-                "eval_fraction must lie between 0 and 1, both excluded", param="eval_fraction"
+                "eval_fraction must be at least 0 (nothing is held out) and below 1",
+                param="eval_fraction",
             )
         if not 0 <= self.max_bad_fraction < 1:
             raise InvalidRequest(
@@ -81,6 +85,11 @@ class Reference:
                 f"{text[:160]!r} is not a dataset reference: use name or name@1", param="dataset"
             )
         return cls(name, int(number) if separator else None)
+
+
+def suffix_of(filename: str) -> str | None:
+    """The one of SUFFIXES that a name has."""
+    return next((each for each in SUFFIXES if filename.lower().endswith(each)), None)
 
 
 def valid_name(name: str) -> bool:

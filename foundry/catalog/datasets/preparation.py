@@ -1,17 +1,29 @@
-"""From an uploaded file to two shards: validate, deduplicate, split. One pass, bounded memory."""
+"""From an uploaded file to two shards: validate, deduplicate, split. One pass, bounded memory.
+
+Rows are split by the hash of what they ask. Where that leaves a side without rows, a second pass
+over the shards moves one group.
+"""
 
 import hashlib
 import json
 import struct
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from foundry.catalog.datasets.domain import EVAL_FILE, TRAIN_FILE, AddOptions, Kind, RowError
+from foundry.catalog.datasets.hints import EXAMPLE, explain_encoding, explain_row
 from foundry.catalog.datasets.reading import read
-from foundry.catalog.datasets.shards import ShardWriter, canonical, normalised
-from foundry.catalog.datasets.validation import cleaned, findings, kind_of, prompt_part
+from foundry.catalog.datasets.shards import ShardWriter, canonical, normalised, read_rows
+from foundry.catalog.datasets.validation import (
+    cleaned,
+    find_foreign_values,
+    findings,
+    kind_of,
+    prompt_part,
+)
 from foundry.errors import InvalidDataset
 from foundry.infra.directory_store import storage_error
 
@@ -48,11 +60,21 @@ class Prepared:
 
 @dataclass(slots=True)
 class _Report:
-    """Counts of everything, the first thousand errors in full."""
+    """Counts of everything, the first thousand errors in full.
+
+    Attributes:
+        first, last: the lowest and the highest position of a group; equal: there is one group.
+        hint: how rows of another format become ours.
+    """
 
     rows: int = 0
     bad_rows: int = 0
     duplicates: int = 0
+    train_rows: int = 0
+    eval_rows: int = 0
+    first: float = 1.0
+    last: float = 0.0
+    hint: str | None = None
     counts: Counter[str] = field(default_factory=Counter)
     errors: list[RowError] = field(default_factory=list)
 
@@ -61,31 +83,35 @@ class _Report:
         self.counts.update(error.code for error in errors)
         self.errors.extend(errors[: _KEPT_ERRORS - len(self.errors)])
 
+    def place(self, position: float) -> None:
+        self.first = min(self.first, position)
+        self.last = max(self.last, position)
+
 
 def prepare(source: Path, work_dir: Path, options: AddOptions) -> Prepared:
     """Write the shards of `source` into `work_dir`.
 
     Raises:
-        InvalidDataset: rows are invalid (details list them), or a split would be empty.
+        InvalidDataset: rows are invalid (details list them), or nothing can be held out.
         DiskFull: no room for the shards.
     """
     report = _Report()
     try:
-        with ExitStack() as stack:
-            train = stack.enter_context(ShardWriter(work_dir / TRAIN_FILE))
-            held_out = stack.enter_context(ShardWriter(work_dir / EVAL_FILE))
-            kind = _distribute(source, options, report, train, held_out)
+        kind = _distribute(source, work_dir, options, report)
+        _check(report, options)
+        if options.eval_fraction > 0 and 0 in (report.train_rows, report.eval_rows):
+            assert kind is not None
+            _split_again(work_dir, options.seed, kind, report)
     except OSError as error:
         raise storage_error(error, work_dir) from error
-    _check(report, options, train.rows, held_out.rows)
     assert kind is not None
     files = tuple(_described(work_dir / name) for name in (EVAL_FILE, TRAIN_FILE))
     manifest = {
         "format": _FORMAT,
         "kind": kind,
         "files": [{"path": f.path, "sha256": f.sha256, "size": f.size} for f in files],
-        "train_rows": train.rows,
-        "eval_rows": held_out.rows,
+        "train_rows": report.train_rows,
+        "eval_rows": report.eval_rows,
         "eval_fraction": options.eval_fraction,
         "seed": options.seed,
     }
@@ -93,44 +119,74 @@ def prepare(source: Path, work_dir: Path, options: AddOptions) -> Prepared:
         kind=kind,
         digest=hashlib.sha256(canonical(manifest)).hexdigest(),
         files=files,
-        train_rows=train.rows,
-        eval_rows=held_out.rows,
+        train_rows=report.train_rows,
+        eval_rows=report.eval_rows,
         duplicate_rows=report.duplicates,
         bad_rows=report.bad_rows,
     )
 
 
-def _distribute(
-    source: Path,
-    options: AddOptions,
-    report: _Report,
-    train: ShardWriter,
-    held_out: ShardWriter,
-) -> Kind | None:
+def _distribute(source: Path, work_dir: Path, options: AddOptions, report: _Report) -> Kind | None:
     kind: Kind | None = None
     # 16 bytes per row: a collision among 2^32 rows is less likely than a bit flip.
     seen: set[bytes] = set()
     ids: dict[str, int] = {}
-    for number, row in read(source, options.filename):
-        report.rows += 1
-        if isinstance(row, RowError):
-            report.add([row])
-            continue
-        kind = kind or kind_of(row)
-        if errors := _errors(number, row, kind, ids):
-            report.add(errors)
-            continue
-        assert kind is not None
-        kept = cleaned(row, kind)
-        mark = hashlib.sha256(canonical(normalised(kept))).digest()[:16]
-        if mark in seen:
-            report.duplicates += 1
-            continue
-        seen.add(mark)
-        key = canonical(normalised(prompt_part(kept, kind)))
-        in_eval = split_position(options.seed, key) < options.eval_fraction
-        (held_out if in_eval else train).write(canonical(kept))
+    with _open_shards(work_dir) as (train, held_out):
+        for number, row in read(source, options.filename):
+            report.rows += 1
+            if isinstance(row, RowError):
+                report.add([row])
+                if row.code == "bad_utf8":
+                    report.hint = report.hint or explain_encoding(options.filename)
+                continue
+            kind = kind or kind_of(row)
+            if errors := _errors(number, row, kind, ids):
+                report.add(errors)
+                report.hint = report.hint or explain_row(row, options.filename)
+                continue
+            assert kind is not None
+            kept = cleaned(row, kind)
+            mark = hashlib.sha256(canonical(normalised(kept))).digest()[:16]
+            if mark in seen:
+                report.duplicates += 1
+                continue
+            seen.add(mark)
+            position = _position(options.seed, kept, kind)
+            report.place(position)
+            shard = held_out if position < options.eval_fraction else train
+            shard.write(canonical(kept))
+    report.train_rows, report.eval_rows = train.rows, held_out.rows
     return kind
+
+
+@contextmanager
+def _open_shards(directory: Path) -> Iterator[tuple[ShardWriter, ShardWriter]]:
+    with (
+        ShardWriter(directory / TRAIN_FILE) as train,
+        ShardWriter(directory / EVAL_FILE) as held_out,
+    ):
+        yield train, held_out
+
+
+def _split_again(work_dir: Path, seed: int, kind: Kind, report: _Report) -> None:
+    """Hold one group out where the hash left a side empty: few prompts, or an unlucky seed.
+
+    It is the group that the formula would hold out first, or keep for training last. Rows that are
+    added later may return it to the other side.
+    """
+    first, last = report.first, report.last
+    train_was_empty = report.train_rows == 0
+    whole = work_dir / "whole"
+    (work_dir / (EVAL_FILE if train_was_empty else TRAIN_FILE)).rename(whole)
+    for name in (TRAIN_FILE, EVAL_FILE):
+        (work_dir / name).unlink(missing_ok=True)
+    with _open_shards(work_dir) as (train, held_out):
+        for row in read_rows(whole):
+            position = _position(seed, row, kind)
+            in_eval = position < last if train_was_empty else position <= first
+            (held_out if in_eval else train).write(canonical(row))
+    whole.unlink()
+    report.train_rows, report.eval_rows = train.rows, held_out.rows
 
 
 def _errors(
@@ -140,12 +196,26 @@ def _errors(
         message = "expected messages (chat), or prompt and completion"
         return [RowError(number, "", "missing_field", message)]
     errors = [RowError(number, *finding) for finding in findings(row, kind)]
+    if not errors:
+        values = find_foreign_values(cleaned(row, kind))
+        errors = [RowError(number, *finding) for finding in values]
     if (identifier := row.get("id")) is not None:
-        first = ids.setdefault(json.dumps(identifier, default=str), number)
-        if first != number:
-            message = f"row {first} has the same id"
-            errors.append(RowError(number, "id", "duplicate_id", message))
+        errors.extend(_check_identifier(number, identifier, ids))
     return errors
+
+
+def _check_identifier(number: int, identifier: object, ids: dict[str, int]) -> list[RowError]:
+    try:
+        first = ids.setdefault(json.dumps(identifier, default=str), number)
+    except RecursionError:
+        return [RowError(number, "id", "bad_json", "nested too deeply")]
+    if first == number:
+        return []
+    return [RowError(number, "id", "duplicate_id", f"row {first} has the same id")]
+
+
+def _position(seed: int, row: dict[str, object], kind: Kind) -> float:
+    return split_position(seed, canonical(normalised(prompt_part(row, kind))))
 
 
 def split_position(seed: int, key: bytes) -> float:
@@ -154,28 +224,32 @@ def split_position(seed: int, key: bytes) -> float:
     return float(int.from_bytes(digest[:8], "big") / 2**64)
 
 
-def _check(report: _Report, options: AddOptions, train_rows: int, eval_rows: int) -> None:
+def _check(report: _Report, options: AddOptions) -> None:
     if report.rows == 0:
-        raise InvalidDataset("the file has no rows")
+        raise InvalidDataset(f"the file has no rows: write one JSON object a line, like {EXAMPLE}")
     if report.bad_rows > options.max_bad_fraction * report.rows:
         raise _invalid(report)
-    if train_rows == 0 or eval_rows == 0:
-        empty = "train" if train_rows == 0 else "eval"
-        raise InvalidDataset(
-            f"the {empty} split is empty: {train_rows + eval_rows} distinct rows with "
-            f"eval_fraction {options.eval_fraction} left it without one; add rows, change "
-            "eval_fraction or choose another seed",
-            train_rows=train_rows,
-            eval_rows=eval_rows,
+    if options.eval_fraction == 0 or report.first != report.last:
+        return
+    rows = report.train_rows + report.eval_rows
+    instead = "add others, or hold nothing out with --eval-fraction 0 (eval_fraction=0)"
+    if rows == 1:
+        said = f"there is only one distinct row, so none can be held out: {instead}"
+    else:
+        said = (
+            f"all {rows} rows ask the same, and rows that ask the same stay on one side of the "
+            f"split, so none can be held out: {instead}"
         )
+    raise InvalidDataset(said, train_rows=report.train_rows, eval_rows=report.eval_rows)
 
 
 def _invalid(report: _Report) -> InvalidDataset:
     shown = "; ".join(str(error) for error in report.errors[:_SHOWN_ERRORS])
     more = sum(report.counts.values()) - min(len(report.errors), _SHOWN_ERRORS)
     tail = f"; and {more} more" if more > 0 else ""
+    hint = f". {report.hint[:1].upper()}{report.hint[1:]}" if report.hint else ""
     return InvalidDataset(
-        f"{report.bad_rows} of {report.rows} rows are invalid: {shown}{tail}",
+        f"{report.bad_rows} of {report.rows} rows are invalid: {shown}{tail}{hint}",
         rows=report.rows,
         bad_rows=report.bad_rows,
         counts=dict(report.counts),

@@ -7,17 +7,17 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import zstandard
 
-from foundry.catalog.datasets.domain import RowError
+from foundry.catalog.datasets.domain import RowError, suffix_of
+from foundry.catalog.datasets.hints import explain_file
 from foundry.errors import InvalidDataset
 
 _MAX_LINE_BYTES = 8 * 2**20
 _MAX_EXPANDED_BYTES = 8 * 2**30
 _BATCH_ROWS = 512
-_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 
 Row = tuple[int, dict[str, object] | RowError]
 
@@ -28,12 +28,10 @@ def read(path: Path, filename: str) -> Iterator[Row]:
     Raises:
         InvalidDataset: the format is unknown or the file is damaged as a whole.
     """
-    suffix = next((each for each in _SUFFIXES if filename.lower().endswith(each)), None)
-    if suffix is None:
-        raise InvalidDataset(
-            f"{filename!r} is none of {', '.join(_SUFFIXES)}: name the file by its format",
-            param="filename",
-        )
+    if (problem := explain_file(path, filename)) is not None:
+        raise InvalidDataset(problem, param="filename")
+    suffix = suffix_of(filename)
+    assert suffix is not None
     return _parquet(path) if suffix == ".parquet" else _jsonl(path, suffix)
 
 
@@ -71,7 +69,8 @@ def _lines(file: BinaryIO) -> Iterator[Row]:
             raise InvalidDataset("the file expands to more than 8 GiB: split it")
         if len(line) > _MAX_LINE_BYTES:
             yield number, RowError(number, "", "too_long", "the line exceeds 8 MiB")
-            _skip_line(file)
+            if not line.endswith(b"\n"):
+                _skip_line(file)
             continue
         if line.strip():
             yield number, _parse(number, line.removeprefix(b"\xef\xbb\xbf"))
@@ -115,11 +114,35 @@ def _parquet(path: Path) -> Iterator[Row]:
         number = 0
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=_BATCH_ROWS):
-                for row in batch.to_pylist():
+                for row in _batch_rows(batch, number + 1):
                     number += 1
-                    yield number, without_nulls(row)
+                    yield number, row
     except (pyarrow.ArrowException, OSError) as error:
         raise InvalidDataset(f"not a readable Parquet file: {error}") from error
+
+
+def _batch_rows(batch: Any, first: int) -> Iterator[dict[str, object] | RowError]:
+    """Rows `first` and up. One with a value that Python cannot hold is an error of its own."""
+    try:
+        rows = batch.to_pylist()
+    except (ValueError, OverflowError):
+        for offset in range(batch.num_rows):
+            yield _single_row(batch.slice(offset, 1), first + offset)
+        return
+    for row in rows:
+        yield without_nulls(row)
+
+
+def _single_row(batch: Any, number: int) -> dict[str, object] | RowError:
+    row: dict[str, object] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            row[name] = column.to_pylist()[0]
+        except UnicodeDecodeError:
+            return RowError(number, name, "bad_utf8", "a string of it is not UTF-8")
+        except (ValueError, OverflowError):
+            return RowError(number, name, "wrong_type", "a value of it is no JSON value")
+    return without_nulls(row)
 
 
 def without_nulls(row: dict[str, object]) -> dict[str, object]:

@@ -3,10 +3,10 @@
 from collections.abc import Collection, Sequence
 from uuid import UUID
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Row, Select, func, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import joinedload, selectinload
+from sqlalchemy.orm import aliased, contains_eager, joinedload, selectinload
 
 from foundry.catalog.datasets.tables import Dataset, DatasetFile, DatasetVersion
 from foundry.infra.ids import uuid7
@@ -23,6 +23,13 @@ async def find_version(db: AsyncSession, version_id: UUID) -> DatasetVersion | N
     """For workers, which get ids from callers that were authorised."""
     query = _with_files(select(DatasetVersion).where(DatasetVersion.id == version_id))
     return (await db.execute(query)).scalar()
+
+
+async def hold_version(db: AsyncSession, version_id: UUID) -> DatasetVersion | None:
+    """Read it as it is now, and keep it from being deleted until we commit."""
+    query = _with_files(select(DatasetVersion).where(DatasetVersion.id == version_id))
+    query = query.with_for_update(read=True, key_share=True, of=DatasetVersion)
+    return (await db.execute(query.execution_options(populate_existing=True))).scalar()
 
 
 class DatasetRows:
@@ -69,45 +76,123 @@ class DatasetRows:
         )
 
     async def version(self, dataset_id: UUID, number: int | None) -> DatasetVersion | None:
-        """By number; None: the highest."""
+        """By number, deleted or not; None: the highest that is not deleted."""
         query = self._versions().where(DatasetVersion.dataset_id == dataset_id)
-        if number is not None:
+        if number is None:
+            query = query.where(DatasetVersion.deleted_at.is_(None))
+        else:
             query = query.where(DatasetVersion.number == number)
         query = query.order_by(DatasetVersion.number.desc()).limit(1)
         return (await self._db.execute(query)).scalar()
 
-    async def by_digest(self, dataset_id: UUID, digest: str) -> DatasetVersion | None:
+    async def lock_live(
+        self, dataset_id: UUID, number: int | None, limit: int
+    ) -> Sequence[DatasetVersion]:
+        """Versions that are not deleted, the lowest first, until we commit; None: of any number."""
         query = self._versions().where(
-            DatasetVersion.dataset_id == dataset_id, DatasetVersion.digest == digest
+            DatasetVersion.dataset_id == dataset_id, DatasetVersion.deleted_at.is_(None)
+        )
+        if number is not None:
+            query = query.where(DatasetVersion.number == number)
+        query = query.order_by(DatasetVersion.number).limit(limit)
+        query = query.with_for_update(of=DatasetVersion)
+        query = query.execution_options(populate_existing=True)
+        return (await self._db.execute(query)).scalars().all()
+
+    async def by_digest(self, dataset_id: UUID, digest: str) -> DatasetVersion | None:
+        """The version of these bytes that is not deleted."""
+        query = self._versions().where(
+            DatasetVersion.dataset_id == dataset_id,
+            DatasetVersion.digest == digest,
+            DatasetVersion.deleted_at.is_(None),
         )
         return (await self._db.execute(query)).scalar()
 
     async def next_number(self, dataset_id: UUID) -> int:
+        """Deleted versions keep theirs."""
         query = select(func.max(DatasetVersion.number)).where(
             DatasetVersion.dataset_id == dataset_id
         )
         return ((await self._db.execute(query)).scalar() or 0) + 1
 
-    async def page(self, after: str | None, limit: int) -> Sequence[Dataset]:
-        query = select(Dataset).where(
-            Dataset.tenant_id == self._tenant_id, Dataset.project_id == self._project_id
+    async def page(
+        self, after: str | None, limit: int
+    ) -> Sequence[Row[Dataset, DatasetVersion, int]]:
+        """By name: datasets that have versions, the newest of each, and how many there are."""
+        of_dataset = (
+            DatasetVersion.dataset_id == Dataset.id,
+            DatasetVersion.deleted_at.is_(None),
+        )
+        lateral = (
+            select(DatasetVersion)
+            .where(*of_dataset)
+            .order_by(DatasetVersion.number.desc())
+            .limit(1)
+            .lateral()
+        )
+        newest = aliased(DatasetVersion, lateral)
+        count = select(func.count()).select_from(DatasetVersion).where(*of_dataset)
+        query = (
+            select(Dataset, newest, count.scalar_subquery())
+            .join(newest, true())
+            .options(contains_eager(newest.dataset))
+            .where(Dataset.tenant_id == self._tenant_id, Dataset.project_id == self._project_id)
         )
         if after is not None:
             query = query.where(Dataset.name > after)
-        return (await self._db.execute(query.order_by(Dataset.name).limit(limit))).scalars().all()
+        return (await self._db.execute(query.order_by(Dataset.name).limit(limit))).all()
 
     async def versions_page(
         self, dataset_id: UUID, below: int | None, limit: int
     ) -> Sequence[DatasetVersion]:
-        """Newest first."""
-        query = self._versions().where(DatasetVersion.dataset_id == dataset_id)
+        """Newest first, without the deleted ones."""
+        query = self._versions().where(
+            DatasetVersion.dataset_id == dataset_id, DatasetVersion.deleted_at.is_(None)
+        )
         if below is not None:
             query = query.where(DatasetVersion.number < below)
         query = query.order_by(DatasetVersion.number.desc()).limit(limit)
         return (await self._db.execute(query)).scalars().all()
 
 
+class DeletedVersions:
+    """Deleted versions of all tenants whose objects are not removed yet."""
+
+    def __init__(self, db: AsyncSession) -> None:
+        self._db = db
+
+    async def list_uncollected(
+        self, older_than_s: float, skipped: Collection[UUID], limit: int
+    ) -> Sequence[DatasetVersion]:
+        """With their files; the longest deleted first."""
+        query = (
+            select(DatasetVersion)
+            .where(
+                DatasetVersion.deleted_at
+                < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, older_than_s),
+                DatasetVersion.collected_at.is_(None),
+                DatasetVersion.id.not_in(skipped),
+            )
+            .options(selectinload(DatasetVersion.stored_files))
+            .order_by(DatasetVersion.deleted_at)
+            .limit(limit)
+        )
+        return (await self._db.execute(query)).scalars().all()
+
+    async def mark_collected(self, version_id: UUID) -> None:
+        """The rows of the files stay: they tell what the version was."""
+        await self._db.execute(
+            update(DatasetVersion)
+            .where(DatasetVersion.id == version_id)
+            .values(collected_at=func.now())
+        )
+
+
 async def list_known_keys(db: AsyncSession, keys: Collection[str]) -> set[str]:
-    """Those of `keys` that belong to a version, of whatever tenant."""
-    query = select(DatasetFile.object_key).where(DatasetFile.object_key.in_(keys))
+    """Those of `keys` that belong to a version whose objects are kept, of whatever tenant."""
+    query = (
+        select(DatasetFile.object_key)
+        .join(DatasetVersion, DatasetVersion.id == DatasetFile.version_id)
+        .where(DatasetFile.object_key.in_(keys), DatasetVersion.collected_at.is_(None))
+    )
     return set((await db.execute(query)).scalars())

@@ -1,6 +1,7 @@
 """Wire models of datasets."""
 
 from datetime import datetime
+from typing import Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,44 +13,73 @@ class _Out(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
 
+class DatasetSummary(_Out):
+    """A version without its files."""
+
+    number: int = Field(description="counts the versions of a dataset from 1")
+    reference: str = Field(description="name@number")
+    kind: str = Field(description="chat or prompt_completion")
+    train_rows: int
+    eval_rows: int = Field(description="held out: a model is measured on them")
+    created_at: datetime
+
+
 class DatasetOut(_Out):
     id: UUID
     name: str
+    versions: int = Field(description="how many there are, without the deleted ones")
+    latest: DatasetSummary = Field(description="the newest version, which the bare name means")
     created_by: str
     created_at: datetime
 
 
 class DatasetList(_Out):
     data: list[DatasetOut]
-    next_cursor: str | None
+    next_cursor: str | None = Field(description="of the next page; null on the last one")
 
 
 class DatasetFileOut(_Out):
     path: str
-    size: int
-    sha256: str
+    size: int = Field(description="bytes")
+    sha256: str = Field(description="lower-case hex")
 
 
 class DatasetVersionOut(_Out):
     id: UUID
     name: str
-    number: int
+    number: int = Field(description="counts the versions of a dataset from 1")
     reference: str = Field(description="name@number")
     digest: str = Field(description="sha256 of the manifest, hex")
     kind: str = Field(description="chat or prompt_completion")
     train_rows: int
-    eval_rows: int
+    eval_rows: int = Field(description="held out: a model is measured on them")
     duplicate_rows: int = Field(description="exact duplicates that were left out")
     bad_rows: int = Field(description="invalid rows that were left out")
-    options: dict[str, object]
+    options: dict[str, object] = Field(description="how it was added: file name, split, tolerance")
     files: list[DatasetFileOut]
     created_by: str
     created_at: datetime
+    deleted_at: datetime | None = Field(
+        default=None, description="since then only this record is left: the rows are gone"
+    )
+    deleted_by: str | None = None
+    delete_reason: str | None = None
+
+
+class DatasetAdded(DatasetVersionOut):
+    created: bool = Field(
+        default=True, description="false: these rows, split alike, were this version already"
+    )
+
+    @classmethod
+    def of(cls, version: object, created: bool) -> Self:
+        """What was stored, or found."""
+        return cls.model_validate(version).model_copy(update={"created": created})
 
 
 class DatasetVersionList(_Out):
     data: list[DatasetVersionOut]
-    next_cursor: str | None
+    next_cursor: str | None = Field(description="of the next page; null on the last one")
 
 
 class DatasetRows(BaseModel):

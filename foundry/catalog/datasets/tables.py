@@ -1,9 +1,20 @@
-"""Datasets and their immutable versions."""
+"""Datasets and their versions, of which only the columns of a deletion ever change (a trigger).
+
+live ──deleted──> a tombstone ──its objects removed──> collected
+"""
 
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from foundry.infra.database import Base, utcnow
@@ -27,11 +38,37 @@ class Dataset(Base):
 
 
 class DatasetVersion(Base):
+    """What was added at once.
+
+    Attributes:
+        deleted_at: since then the row only says what the version was: lineages name it, and its
+            number is never given to another.
+        collected_at: when its objects were removed.
+    """
+
     __tablename__ = "dataset_versions"
     __table_args__ = (
         UniqueConstraint("dataset_id", "number"),
         # The same bytes are the same version: adding them again adds nothing.
-        Index("uq_dataset_versions_digest", "dataset_id", "digest", unique=True),
+        Index(
+            "uq_dataset_versions_digest",
+            "dataset_id",
+            "digest",
+            unique=True,
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
+        # Lists show the newest version of each dataset and count them.
+        Index(
+            "ix_dataset_versions_live",
+            "dataset_id",
+            "number",
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
+        Index(
+            "ix_dataset_versions_uncollected",
+            "deleted_at",
+            postgresql_where=text("deleted_at IS NOT NULL AND collected_at IS NULL"),
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
@@ -48,6 +85,10 @@ class DatasetVersion(Base):
     options: Mapped[dict[str, object]]
     created_by: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    deleted_at: Mapped[datetime | None]
+    deleted_by: Mapped[str | None] = mapped_column(Text)
+    delete_reason: Mapped[str | None] = mapped_column(Text)
+    collected_at: Mapped[datetime | None]
 
     dataset: Mapped[Dataset] = relationship(lazy="raise")
     stored_files: Mapped[list["DatasetFile"]] = relationship(

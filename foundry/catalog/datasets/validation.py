@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from foundry.catalog.datasets.domain import Kind
 
 _ROLES = frozenset({"system", "user", "assistant", "tool"})
+# Far above what tool arguments need, far below what recursion bears.
+_MAX_DEPTH = 64
+_SHOWN_CHARS = 40
 _MESSAGE_FIELDS = ("role", "content", "tool_calls", "tool_call_id", "name", "weight")
 
 Finding = tuple[str, str, str]
@@ -21,10 +24,7 @@ def kind_of(row: dict[str, object]) -> Kind | None:
 
 def findings(row: dict[str, object], kind: Kind) -> Iterator[Finding]:
     """`(path, code, message)` of everything that is wrong with `row`."""
-    if kind == "prompt_completion":
-        yield from _pair(row)
-    else:
-        yield from _chat(row)
+    yield from _pair(row) if kind == "prompt_completion" else _chat(row)
 
 
 def cleaned(row: dict[str, object], kind: Kind) -> dict[str, object]:
@@ -98,8 +98,13 @@ def _message(index: int, message: object) -> Iterator[Finding]:
     if role is None:
         yield f"{path}.role", "missing_field", "every message needs it"
     elif not isinstance(role, str) or role not in _ROLES:
-        yield f"{path}.role", "unknown_role", f"{str(role)[:40]!r} is none of {_listed(_ROLES)}"
+        yield (
+            f"{path}.role",
+            "unknown_role",
+            f"{str(role)[:_SHOWN_CHARS]!r} is none of {_listed(_ROLES)}",
+        )
     yield from _content(path, message)
+    yield from _identifier(f"{path}.tool_call_id", message.get("tool_call_id"))
     yield from _weight(path, message.get("weight"))
     yield from _calls(path, message.get("tool_calls"))
 
@@ -111,6 +116,26 @@ def _content(path: str, message: dict[str, object]) -> Iterator[Finding]:
             yield f"{path}.content", "missing_field", "every message needs it"
     elif not isinstance(content, str):
         yield f"{path}.content", "wrong_type", f"must be a string, is {_type(content)}"
+
+
+def find_foreign_values(value: object, path: str = "", depth: int = 0) -> Iterator[Finding]:
+    """What JSON cannot say: Parquet has times and bytes, and 1e999 is an infinite number."""
+    if depth > _MAX_DEPTH:
+        yield path, "bad_json", f"nested deeper than {_MAX_DEPTH} levels"
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                yield path, "wrong_type", "a name must be a string"
+                continue
+            name = key[:_SHOWN_CHARS]
+            yield from find_foreign_values(item, f"{path}.{name}" if path else name, depth + 1)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from find_foreign_values(item, f"{path}[{index}]", depth + 1)
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield path, "non_finite", f"{value} is not a JSON number"
+    elif value is not None and not isinstance(value, str | int | float):
+        yield path, "wrong_type", f"a {type(value).__name__} is no JSON value"
 
 
 def _weight(path: str, weight: object) -> Iterator[Finding]:
@@ -127,6 +152,14 @@ def _calls(path: str, calls: object) -> Iterator[Finding]:
         return
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
         yield f"{path}.tool_calls", "wrong_type", "must be an array of objects"
+        return
+    for place, call in enumerate(calls):
+        yield from _identifier(f"{path}.tool_calls[{place}].id", call.get("id"))
+
+
+def _identifier(path: str, value: object) -> Iterator[Finding]:
+    if value is not None and not isinstance(value, str | int):
+        yield path, "wrong_type", f"must be a string, is {_type(value)}"
 
 
 # Who may speak after whom; "" is the start.
@@ -204,5 +237,13 @@ def _listed(names: frozenset[str]) -> str:
 
 
 def _type(value: object) -> str:
-    names = {type(None): "null", bool: "a boolean", str: "a string", list: "an array"}
-    return names.get(type(value), "an object" if isinstance(value, dict) else "a number")
+    names = {
+        type(None): "null",
+        bool: "a boolean",
+        str: "a string",
+        list: "an array",
+        dict: "an object",
+        int: "a number",
+        float: "a number",
+    }
+    return names.get(type(value), f"a {type(value).__name__}")

@@ -194,6 +194,14 @@ class Versions:
         )
         return await self._one(query)
 
+    async def trained_on(self, dataset_version_ids: Collection[UUID]) -> ModelVersion | None:
+        """A version, not deleted, that was made from one of these versions of datasets."""
+        query = self._select().where(
+            ModelVersion.dataset_version_id.in_(dataset_version_ids),
+            ModelVersion.stage != Stage.TOMBSTONED,
+        )
+        return await self._one(query)
+
     async def alias_of(self, version_id: UUID) -> str | None:
         query = select(Alias.name).where(
             Alias.tenant_id == self._tenant_id, Alias.version_id == version_id

@@ -50,6 +50,11 @@ class ModelVersion(Base):
         UniqueConstraint("model_id", "major", "minor", "patch", "pre_key"),
         Index("ix_model_versions_parent_version_id", "parent_version_id"),
         Index("ix_model_versions_base_version_id", "base_version_id"),
+        Index(
+            "ix_model_versions_dataset_version_id",
+            "dataset_version_id",
+            postgresql_where=text("dataset_version_id IS NOT NULL"),
+        ),
         # Registering a job's result again finds the first one.
         Index(
             "uq_model_versions_job",

@@ -50,6 +50,18 @@ class JobRows:
         )
         return (await self._db.execute(query)).scalar()
 
+    async def find_reader(self, dataset_version_ids: Collection[UUID]) -> Job | None:
+        """An active job that reads one of these versions of datasets."""
+        read = Job.spec["dataset_version_id"].astext
+        query = (
+            select(Job)
+            .where(*self._mine, Job.state.in_(ACTIVE))
+            .where(read.in_(map(str, dataset_version_ids)))
+            .order_by(Job.id)
+            .limit(1)
+        )
+        return (await self._db.execute(query)).scalar()
+
     async def list_page(
         self, states: Collection[str], reference: str | None, before: UUID | None, limit: int
     ) -> Sequence[Job]:

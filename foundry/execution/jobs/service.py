@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from foundry.catalog.datasets.service import hold_version
 from foundry.errors import Conflict, InvalidRequest, NotFound
 from foundry.execution.jobs.domain import ENDED, JobKind, JobState
 from foundry.execution.jobs.placement import Needs
@@ -131,9 +132,12 @@ class Jobs:
 
         Raises:
             Conflict: it runs, or it has succeeded.
+            NotFound: its dataset was deleted.
         """
         job = _found(await self._rows.get(job_id, lock=True), job_id)
         before = job.state
+        if (dataset := job.spec.get("dataset_version_id")) is not None:
+            await hold_version(self._db, UUID(str(dataset)))
         resumed = await JobTransitions(self._db).resume(job_id)
         if resumed is None:
             raise Conflict(f"job {job_id} is {before}: only a failed or cancelled one resumes")

@@ -7,7 +7,7 @@ from foundry.catalog.registry.domain import Kind
 from foundry.catalog.registry.service import ModelVersion, Registry
 from foundry.engines.training.config import SftConfig
 from foundry.engines.training.diloco.config import DilocoConfig
-from foundry.errors import InvalidRequest
+from foundry.errors import Conflict, InvalidRequest
 from foundry.execution.jobs.domain import FLEET_WORKER_CPUS, JobKind, check_source
 from foundry.execution.jobs.placement import Needs
 from foundry.execution.jobs.service import Jobs
@@ -87,8 +87,10 @@ class Submissions:
         self, asked: _Training, *, force: bool, submission_id: str | None
     ) -> tuple[Job, bool]:
         base = await self._registry.resolve(asked.base)
-        data = await self._datasets.resolve(asked.dataset)
+        # Held, so that it is not deleted before the job is there to refuse that.
+        data = await self._datasets.hold(asked.dataset)
         _check_trainable(base, asked)
+        _check_evaluation(data.reference, data.eval_rows, asked)
         kind: Kind = "adapter" if asked.inner.method.kind == "lora" else "merged"
         await self._registry.check_kind(asked.name, kind)
         spec: dict[str, object] = {
@@ -123,6 +125,15 @@ class Submissions:
         await self._registry.check_kind(name, "base")
         spec: dict[str, object] = {"model": name, "source": source}
         return await self._jobs.submit("import", name, spec, force=force, priority=priority)
+
+
+def _check_evaluation(dataset: str, eval_rows: int, asked: _Training) -> None:
+    if eval_rows == 0 and asked.inner.eval_every is not None:
+        raise Conflict(
+            f"{asked.where}.eval_every is set, but {dataset} holds no rows out: leave it out, or "
+            "add the dataset with an eval_fraction above 0",
+            param=f"{asked.where}.eval_every",
+        )
 
 
 def _check_trainable(base: ModelVersion, asked: _Training) -> None:

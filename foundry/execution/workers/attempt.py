@@ -123,6 +123,11 @@ class Attempt:
         """Write a line to the job's log, with the time."""
         await self.lease.log(f"{datetime.now(UTC):%H:%M:%S} {text}\n")
 
+    async def say_if_unmeasured(self, eval_rows: int) -> None:
+        """A dataset may hold nothing out: then there is no eval loss, and the log says why."""
+        if eval_rows == 0:
+            await self.say("the dataset holds no rows out: no eval loss is measured")
+
     def publication(self, spec: VersionSpec) -> Publication:
         job = self.job
         return Publication(job.tenant_id, job.project_id, job.id, self.lease.fence, spec)

@@ -47,6 +47,7 @@ async def fine_tune(attempt: Attempt) -> None:
     base = await load_manifest(attempt.database, base_id)
     dataset = await load_dataset(attempt.database, dataset_id)
     config = SftConfig.model_validate(spec["config"])
+    await attempt.say_if_unmeasured(dataset.eval_rows)
     placed = await _place_worker(attempt, SftWorker)
     if placed is None:
         return

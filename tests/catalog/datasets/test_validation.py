@@ -54,6 +54,14 @@ CASES: list[tuple[dict[str, object], list[tuple[str, str]]]] = [
         [("messages[1].tool_calls[0]", "dangling_tool_call")],
     ),
     (chat(ASK, {**CALL, "tool_calls": "x"}), [("messages[1].tool_calls", "wrong_type")]),
+    (
+        chat(ASK, {**CALL, "tool_calls": [{"id": ["c1"]}]}, RESULT, TELL),
+        [("messages[1].tool_calls[0].id", "wrong_type")],
+    ),
+    (
+        chat(ASK, CALL, {**RESULT, "tool_call_id": ["c1"]}, TELL),
+        [("messages[2].tool_call_id", "wrong_type")],
+    ),
     ({**chat(ASK, TELL), "tools": {}}, [("tools", "wrong_type")]),
 ]
 
@@ -218,8 +226,8 @@ def test_a_repeated_id_is_named(tmp_path: Path) -> None:
     ("content", "options", "says"),
     [
         (b"", AddOptions(), "the file has no rows"),
-        (lines(rows(1)), AddOptions(eval_fraction=0.5), "split is empty"),
-        (lines(rows(5)), AddOptions("x.csv"), "is none of"),
+        (b"hello", AddOptions("x.txt"), "is none of"),
+        (lines(rows(5)), AddOptions("x.txt"), "holds JSON lines: mv -i x.txt x.jsonl"),
         (b"nonsense", AddOptions("x.parquet"), "not a readable Parquet"),
         (b"nonsense", AddOptions("x.jsonl.gz"), "compressed file is damaged"),
         (b"nonsense", AddOptions("x.jsonl.zst"), "compressed file is damaged"),
@@ -234,7 +242,7 @@ def test_files_that_cannot_be_used(
 
 
 def test_options_and_references_are_checked() -> None:
-    for bad in (0.0, 1.0, -1.0, float("nan")):
+    for bad in (1.0, -0.1, float("nan")):
         with pytest.raises(InvalidRequest):
             AddOptions(eval_fraction=bad)
     with pytest.raises(InvalidRequest):

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,17 @@ def test_nothing_to_train_on_is_said(tiny_model: Path, tmp_path: Path) -> None:
     rows = [{"messages": [{"role": "user", "content": "anyone?"}]}]
     with pytest.raises(InvalidDataset, match="no row is left"):
         run_sft(CONFIG, model_dir=tiny_model, train_rows=rows, work_dir=tmp_path)
+
+
+def test_without_held_out_rows_there_is_no_eval_loss(
+    tiny_model: Path, chat_rows: Rows, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"max_steps": 2, "eval_every": 1})
+    events = _losses(config, tiny_model, chat_rows[:1], tmp_path)
+    assert [event.eval_loss for event in events] == [None, None]
+    result = run_sft(config, model_dir=tiny_model, train_rows=chat_rows[:1], work_dir=tmp_path)
+    assert "eval_loss" not in result.metrics
+    assert all(map(math.isfinite, result.metrics.values()))
 
 
 def test_events_carry_evaluation_and_checkpoints(

@@ -224,6 +224,17 @@ async def test_a_result_is_published_for_the_jobs_owner_under_the_attempts_fence
     ]
 
 
+async def test_a_dataset_that_holds_nothing_out_is_told() -> None:
+    lease = FakeLease()
+    attempt = attempted(lease)
+    await attempt.say_if_unmeasured(4)
+    assert lease.lines == []
+    await attempt.say_if_unmeasured(0)
+    assert [line.split(" ", 1)[1] for line in lease.lines] == [
+        "the dataset holds no rows out: no eval loss is measured\n"
+    ]
+
+
 async def test_progress_is_shown_and_an_outage_only_delays_it() -> None:
     lease = FakeLease([DatabaseUnavailable("away"), True])
     attempt = attempted(lease)

@@ -102,6 +102,7 @@ class _FleetJob:
         attempt, spec = self._attempt, self._attempt.job.spec
         base = await load_manifest(attempt.database, UUID(str(spec["base_version_id"])))
         dataset = await load_dataset(attempt.database, UUID(str(spec["dataset_version_id"])))
+        await attempt.say_if_unmeasured(dataset.eval_rows)
         training = asyncio.ensure_future(
             run_fleet(
                 RegistrySource(

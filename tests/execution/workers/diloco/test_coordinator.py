@@ -1,10 +1,12 @@
 """The coordinator with real members on threads: bits, faults, resumption."""
 
+from math import isfinite
+
 import pytest
 
 from foundry.execution.workers.diloco.coordinator import Coordinator
 from tests.execution.workers.diloco.fleets import config, local
-from tests.fakes.fleet import FakeSpawner, MemoryLog
+from tests.fakes.fleet import FakeSpawner, MemoryLog, TinyWorkload
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
@@ -29,6 +31,17 @@ async def test_a_calm_fleet_equals_the_one_in_one_process(
     assert [set(digests.values()) for digests in result.digests] == [
         {record.digest} for record in log.records
     ]
+
+
+async def test_without_held_out_rows_there_is_no_eval_loss(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(TinyWorkload, "evaluation", lambda workload: [])
+    settings, log = config(2, 8), MemoryLog()
+    result = await Coordinator(settings, FakeSpawner(settings, 8), log).run()
+    assert result.eval_loss is None
+    assert [record.eval_loss for record in log.records] == [None, None]
+    assert result.loss is not None and isfinite(result.loss)
 
 
 async def test_whoever_gets_none_of_the_last_batches_still_sends_what_it_has() -> None:

@@ -1,0 +1,283 @@
+"""What to do about a file that is no dataset yet: one line of shell that makes it one.
+
+Nothing is converted here. A file is told by its first bytes, a row by its fields; whoever is
+refused gets a command that works when pasted, for the path as it was typed.
+"""
+
+import codecs
+import gzip
+import json
+import re
+import shlex
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from foundry.catalog.datasets.domain import SUFFIXES, suffix_of
+
+EXAMPLE = '{"prompt": "What is 2 + 2?", "completion": "4"}'
+_HEAD_BYTES = 64 * 1024
+_DELIMITERS = {".csv": ",;\t|", ".tsv": "\t"}
+_JSON_LINES = (".ndjson", ".jsonlines", ".jl", ".json")
+_MAGIC = {
+    b"\x1f\x8b": ".jsonl.gz",
+    b"\x28\xb5\x2f\xfd": ".jsonl.zst",
+    b"PAR1": ".parquet",
+}
+_MAGIC_NAMES = {".jsonl.gz": "gzip", ".jsonl.zst": "zstd", ".parquet": "Parquet"}
+# What spreadsheets write that do not write Unicode.
+_WESTERN = "cp1252"
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+# Names that others give to what is asked and what is answered, the likeliest first.
+_ASKED = ("prompt", "instruction", "question", "query", "input", "user", "human")
+_ANSWERED = ("completion", "output", "response", "answer", "reply", "assistant", "chosen", "target")
+_ROLES = '{"human":"user","gpt":"assistant"}'
+
+
+def explain_file(path: Path, shown: str) -> str | None:
+    """Why the whole file cannot be read, and what to do; None: nothing speaks against it.
+
+    Args:
+        shown: the file as whoever reads the message would type it; its suffix names the format.
+    """
+    suffix = suffix_of(shown)
+    head = _read_head(path)
+    content = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+    if suffix is None:
+        return _explain_suffix(head, content, shown)
+    if content is not None and content != suffix:
+        return f"{shown} holds {_MAGIC_NAMES[content]} data: {_rename(shown, suffix, content)}"
+    if content == ".parquet":
+        return None
+    if content is None and suffix != ".jsonl":
+        if re.match(rb"\s*[\[{]", head):
+            return f"{shown} is plain text, not {suffix}: {_rename(shown, suffix, '.jsonl')}"
+        return None
+    return _explain_text(_plain(head, suffix), shown)
+
+
+def explain_first_row(path: Path, shown: str) -> str | None:
+    """What to do if the first row of a readable file has the fields of another format."""
+    suffix = suffix_of(shown)
+    if suffix is None or suffix == ".parquet":
+        return None
+    line, newline, _ = _plain(_read_head(path), suffix).lstrip().partition(b"\n")
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return explain_row(row, shown) if newline and isinstance(row, dict) else None
+
+
+def explain_row(row: Mapping[str, object], shown: str) -> str | None:
+    """What to do with rows like this one; None: it has the fields of a dataset, or unknown ones."""
+    if _is_native(row) or (expression := _expression(row)) is None:
+        return None
+    fields = ", ".join("".join(filter(str.isprintable, name[:40])) for name in list(row)[:6])
+    command = _python(expression, _reader(suffix_of(shown)), shown)
+    return f"rows with the fields {fields} become a dataset with: {command}"
+
+
+def explain_encoding(shown: str) -> str:
+    """What to do with lines that are not UTF-8."""
+    out = shlex.quote(_target(shown, ".utf8.jsonl"))
+    command = _feed(shown, f"iconv -f {_WESTERN} -t UTF-8")
+    return f"if it is Western European text, this makes it UTF-8: {command} > {out}"
+
+
+def explain_directory(path: Path) -> str:
+    """Which file of a directory to add."""
+    try:
+        files = sorted(each for each in path.iterdir() if suffix_of(each.name))
+    except OSError:
+        return f"{path} is a directory that cannot be read; a dataset is one file"
+    if not files:
+        return f"{path} is a directory, and no file in it ends in {', '.join(SUFFIXES)}"
+    lines = [each for each in files if suffix_of(each.name) == ".jsonl"]
+    said = f"{path} is a directory; a dataset is one file, like {shlex.quote(str(files[0]))}"
+    if len(lines) < 2:
+        return said
+    # awk ends every file with a newline, which cat does not.
+    return f"{said}; to join its files: awk 1 {shlex.quote(str(path))}/*.jsonl > all.jsonl"
+
+
+def _explain_suffix(head: bytes, content: str | None, shown: str) -> str:
+    """Of a file whose name has none of our suffixes."""
+    ending = Path(shown).suffix.lower()
+    if content == ".parquet":
+        return f"{shown} holds Parquet data: {_rename(shown, ending, '.parquet')}"
+    if content is not None:
+        unpack = "gzip -dk" if content == ".jsonl.gz" else "zstd -dk"
+        return (
+            f"{shown} is none of {', '.join(SUFFIXES)}; unpack it and add what is in it: "
+            f"{unpack} {shlex.quote(shown)}"
+        )
+    if head.startswith(b"PK"):
+        return (
+            f"{shown} is an archive or a spreadsheet: unpack it, or save the sheet as CSV, and "
+            "`foundry datasets add` says how to go on"
+        )
+    if ending in _DELIMITERS:
+        return _explain_table(head, shown, _DELIMITERS[ending])
+    if ending in _JSON_LINES or re.match(rb"\s*[\[{]", head):
+        problem = _explain_text(head, shown)
+        return problem or f"{shown} holds JSON lines: {_rename(shown, ending, '.jsonl')}"
+    return (
+        f"{shown} is none of {', '.join(SUFFIXES)}. Write one JSON object a line, such as: "
+        f"printf '%s\\n' '{EXAMPLE}' > rows.jsonl"
+    )
+
+
+def _explain_text(head: bytes, shown: str) -> str | None:
+    """Of text that should be JSON lines, unpacked."""
+    if head.startswith(_UTF_16):
+        out = shlex.quote(_target(shown, ".utf8.jsonl"))
+        command = _feed(shown, "iconv -f UTF-16 -t UTF-8")
+        return f"{shown} is UTF-16; in UTF-8 it is read: {command} > {out}"
+    if re.match(rb"(\xef\xbb\xbf)?\s*\[\s*\{", head):
+        row = _first_element(head)
+        expression = "r" if row is None or _is_native(row) else _expression(row) or "r"
+        command = _python(expression, "json.load(sys.stdin.buffer)", shown)
+        return f"{shown} is one JSON array, not one JSON object a line: {command}"
+    if re.match(rb"(\xef\xbb\xbf)?\s*\{\s*\r?\n", head):
+        out = shlex.quote(_target(shown, ".fixed.jsonl"))
+        return f"{shown} spreads its JSON over several lines: {_feed(shown, 'jq -c .')} > {out}"
+    return None
+
+
+def _explain_table(head: bytes, shown: str, delimiters: str) -> str:
+    encoding = _encoding(head)
+    first = head.decode(encoding, errors="replace").partition("\n")[0].rstrip("\r")
+    delimiter = max(delimiters, key=first.count)
+    columns = [name.strip().strip('"') for name in first.split(delimiter)]
+    if len(columns) < 2:
+        return f"{shown} has one column: a dataset needs what is asked and what is answered"
+    expression = _expression(dict.fromkeys(columns, ""))
+    if expression is None:
+        expression = _pair(columns[0], columns[1])
+    reader = (
+        f'csv.DictReader(io.TextIOWrapper(sys.stdin.buffer,"{encoding}",newline="")'
+        f",delimiter={json.dumps(delimiter)})"
+    )
+    command = _python(expression, reader, shown, "csv,io,json,sys")
+    return f"{shown} is a table; this makes JSON lines of it, check its columns: {command}"
+
+
+def _encoding(head: bytes) -> str:
+    if head.startswith(_UTF_16):
+        return "utf-16"
+    try:
+        # A character that the end of the head cuts is no fault.
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return _WESTERN
+    return "utf-8-sig"
+
+
+def _is_native(row: Mapping[str, object]) -> bool:
+    return "messages" in row or ("prompt" in row and "completion" in row)
+
+
+def _expression(row: Mapping[str, object]) -> str | None:
+    """Python that makes a row of ours of `r`, which has the fields of `row`."""
+    for name in ("conversations", "conversation"):
+        if isinstance(turns := row.get(name), list) and (chat := _chat(name, turns, row)):
+            return chat
+    if "instruction" in row and "output" in row and "input" in row:
+        asked = 'r["instruction"]+("\\n\\n"+r["input"] if r.get("input") else "")'
+        return f'{{"prompt":{asked},"completion":r["output"]}}'
+    lower = {name.lower(): name for name in row}
+    asked_names = [lower[name] for name in _ASKED if name in lower]
+    answered = [lower[name] for name in _ANSWERED if name in lower]
+    return _pair(asked_names[0], answered[0]) if asked_names and answered else None
+
+
+def _pair(asked: str, answered: str) -> str:
+    return f'{{"prompt":r[{_literal(asked)}],"completion":r[{_literal(answered)}]}}'
+
+
+def _chat(name: str, turns: Sequence[object], row: Mapping[str, object]) -> str | None:
+    first = turns[0] if turns else None
+    if not isinstance(first, dict):
+        return None
+    if "role" in first and "content" in first:
+        return f'{{"messages":r["{name}"]}}'
+    if "from" not in first or "value" not in first:
+        return None
+    said = f'{{"role":{_ROLES}.get(m["from"],m["from"]),"content":m["value"]}}'
+    messages = f'[{said} for m in r["{name}"]]'
+    if row.get("system"):
+        messages = f'[{{"role":"system","content":r["system"]}}]*bool(r.get("system"))+{messages}'
+    return f'{{"messages":{messages}}}'
+
+
+def _reader(suffix: str | None) -> str:
+    if suffix == ".parquet":
+        # Without threads: pyarrow's are in the way of an interpreter that ends.
+        source = "io.BytesIO(sys.stdin.buffer.read())"
+        return f"parquet.read_table({source},use_threads=False,pre_buffer=False).to_pylist()"
+    return "map(json.loads,filter(bytes.strip,sys.stdin.buffer))"
+
+
+def _python(expression: str, reader: str, shown: str, imports: str = "json,sys") -> str:
+    lines = f'json.dumps({expression})+"\\n" for r in {reader}'
+    source = f"import {imports}; sys.stdout.writelines({lines})"
+    if reader.startswith("parquet"):
+        source = f"import io; from pyarrow import parquet; {source}"
+    out = shlex.quote(_target(shown, ".fixed.jsonl"))
+    return f"{_feed(shown, f'python3 -c {shlex.quote(source)}')} > {out}"
+
+
+def _feed(shown: str, command: str) -> str:
+    """`command` with the unpacked file as its input."""
+    unpack = {".jsonl.gz": "gzip -dc", ".jsonl.zst": "zstd -dc"}.get(suffix_of(shown) or "")
+    if unpack:
+        return f"{unpack} {shlex.quote(shown)} | {command}"
+    return f"{command} < {shlex.quote(shown)}"
+
+
+def _rename(shown: str, before: str, after: str) -> str:
+    target = shown[: len(shown) - len(before)] + after if before else shown + after
+    return f"mv -i {shlex.quote(shown)} {shlex.quote(target)}"
+
+
+def _target(shown: str, suffix: str) -> str:
+    ending = suffix_of(shown) or Path(shown).suffix
+    return (shown[: -len(ending)] if ending else shown) + suffix
+
+
+def _literal(name: str) -> str:
+    return json.dumps(name, ensure_ascii=False)
+
+
+def _first_element(head: bytes) -> dict[str, object] | None:
+    text = head.decode("utf-8-sig", errors="replace").lstrip()[1:].lstrip()
+    try:
+        element, _ = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return None
+    return element if isinstance(element, dict) else None
+
+
+def _read_head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_HEAD_BYTES)
+    except OSError:
+        # Whoever reads the file says what is wrong with it.
+        return b""
+
+
+def _plain(head: bytes, suffix: str) -> bytes:
+    """The beginning of the text; nothing, if the packed data are damaged."""
+    if suffix == ".jsonl":
+        return head
+    try:
+        if suffix == ".jsonl.gz":
+            return zlib.decompressobj(wbits=31).decompress(head, _HEAD_BYTES)
+        # Imported late: clients need it only to look into such a file.
+        import zstandard
+
+        return zstandard.ZstdDecompressor().decompressobj().decompress(head)[:_HEAD_BYTES]
+    except (zlib.error, gzip.BadGzipFile, zstandard.ZstdError):
+        return b""

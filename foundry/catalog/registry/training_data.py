@@ -1,0 +1,31 @@
+"""Which versions were trained on which data."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from foundry.catalog.registry.repository import Versions
+from foundry.governance.identity.domain import Principal
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedOn:
+    """A model whose lineage names a version of a dataset."""
+
+    version_id: UUID
+    user: str
+
+
+class TrainingData:
+    """Tells the datasets which of their versions a lineage names."""
+
+    def __init__(self, db: AsyncSession, principal: Principal) -> None:
+        self._versions = Versions(db, principal.tenant_id)
+
+    async def find_user(self, version_ids: Collection[UUID]) -> TrainedOn | None:
+        version = await self._versions.trained_on(version_ids)
+        if version is None or version.dataset_version_id is None:
+            return None
+        return TrainedOn(version.dataset_version_id, version.reference)

@@ -1,0 +1,58 @@
+"""Rows of datasets as text: who said what, one paragraph a turn."""
+
+import json
+from collections.abc import Iterator, Mapping
+
+_INDENT = "    "
+
+
+def describe_row(row: Mapping[str, object]) -> str:
+    """A chat turn by turn, another row field by field; what a terminal would obey is escaped."""
+    messages = row.get("messages")
+    if not isinstance(messages, list):
+        return "\n".join(_paragraph(name, value) for name, value in row.items())
+    lines = list(_tools(row.get("tools")))
+    for message in messages:
+        lines.extend(_turn(message) if isinstance(message, dict) else [str(message)])
+    return "\n".join(lines)
+
+
+def _turn(message: Mapping[str, object]) -> Iterator[str]:
+    role = str(message.get("role"))
+    if message.get("weight") == 0:
+        role += " (not trained)"
+    if message.get("content") is not None:
+        yield _paragraph(role, message["content"])
+    calls = message.get("tool_calls")
+    for call in calls if isinstance(calls, list) else []:
+        function = call.get("function") if isinstance(call, dict) else None
+        asked = function if isinstance(function, dict) else {"name": call}
+        arguments = asked.get("arguments")
+        text = arguments if isinstance(arguments, str) else _document(arguments)
+        yield _paragraph(role, f"calls {asked.get('name')}({text})")
+
+
+def _tools(tools: object) -> Iterator[str]:
+    if not isinstance(tools, list) or not tools:
+        return
+    names = []
+    for tool in tools:
+        function = tool.get("function", tool) if isinstance(tool, dict) else None
+        names.append(str(function.get("name")) if isinstance(function, dict) else str(tool))
+    yield _paragraph("tools", ", ".join(names))
+
+
+def _paragraph(name: str, value: object) -> str:
+    text = value if isinstance(value, str) else _document(value)
+    return f"{_escape(name)}: " + _escape(text).replace("\n", "\n" + _INDENT)
+
+
+def _document(value: object) -> str:
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _escape(text: str) -> str:
+    """Control characters, which move a terminal's cursor or worse, as Python writes them."""
+    return "".join(
+        char if char in "\n\t" or char.isprintable() else ascii(char)[1:-1] for char in text
+    )
