@@ -1,4 +1,4 @@
-"""A pseudo-terminal with `foundry` in it, as a person types and sees it."""
+"""A pseudo-terminal with `foundry` or a shell in it, as a person types and sees it."""
 
 import fcntl
 import os
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 COLUMNS, ROWS = 80, 24
@@ -54,9 +54,9 @@ class Terminal:
         self._at = found + len(text)
         return passed
 
-    def wait(self) -> int:
+    def wait(self, patience_s: float = _PATIENCE_S) -> int:
         """The exit code."""
-        until = time.monotonic() + _PATIENCE_S
+        until = time.monotonic() + patience_s
         while self._process.poll() is None:
             assert time.monotonic() < until, f"it goes on: {self.shown!r}"
             self._read(0.1)
@@ -77,10 +77,23 @@ class Terminal:
 
 @contextmanager
 def open_terminal(*arguments: str, environment: Mapping[str, str]) -> Iterator[Terminal]:
+    with _open([sys.executable, "-c", _PROGRAM, *arguments], environment) as terminal:
+        yield terminal
+
+
+@contextmanager
+def open_shell(script: str, environment: Mapping[str, str]) -> Iterator[Terminal]:
+    """A script that ends at its first command that fails."""
+    with _open(["bash", "-euo", "pipefail", "-c", script], environment) as terminal:
+        yield terminal
+
+
+@contextmanager
+def _open(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Terminal]:
     master, slave = os.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     process = subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM, *arguments],
+        command,
         stdin=slave,
         stdout=slave,
         stderr=slave,
