@@ -5,6 +5,8 @@ become the endpoint's, with a new revision and with what was predicted of it.
 """
 
 import asyncio
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -141,6 +143,30 @@ class Configuring:
         )
 
 
+def next_options(endpoint: Endpoint) -> dict[str, object]:
+    """The options that an endpoint is served with from its next deploy on, as far as known."""
+    if endpoint.recommendation_id is not None:
+        kept = {name: value for name, value in endpoint.config.items() if name in KEPT}
+        return kept | (endpoint.next_config or {})
+    return endpoint.config if endpoint.next_config is None else endpoint.next_config
+
+
+def describe_change(endpoint: Endpoint, wanted: Mapping[str, object]) -> str:
+    """The commands that change some options of an endpoint and keep the others."""
+    options = json.dumps(next_options(endpoint) | dict(wanted), sort_keys=True)
+    return (
+        f"`echo '{options}' | foundry endpoints configure {endpoint.name} -` and "
+        f"`{deploy_command(endpoint)}`"
+    )
+
+
+def deploy_command(endpoint: Endpoint) -> str:
+    """How a shell asks for this endpoint to run."""
+    name = endpoint.model_reference.partition("@")[0]
+    named = "" if endpoint.name == name else f" --name {endpoint.name}"
+    return f"foundry deploy {endpoint.model_reference}{named}"
+
+
 async def plan_deploy(
     db: AsyncSession,
     principal: Principal,
@@ -164,8 +190,7 @@ async def plan_deploy(
         found = await approve_recommendation(
             db, principal, endpoint.recommendation_id, endpoint.name, learnt
         )
-        kept = {name: value for name, value in endpoint.config.items() if name in KEPT}
-        return PlannedDeploy({**kept, **(endpoint.next_config or {}), **found.configuration}, found)
+        return PlannedDeploy({**next_options(endpoint), **found.configuration}, found)
     if endpoint.next_config is None:
         return None
     return PlannedDeploy(dict(endpoint.next_config), _manual_prediction(endpoint))

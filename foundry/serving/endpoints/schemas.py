@@ -154,6 +154,10 @@ class EndpointOut(BaseModel):
     created_by: str
     created_at: datetime
     updated_at: datetime
+    note: str | None = Field(
+        default=None,
+        description="what this request has found to be so already, so that it changed nothing",
+    )
 
 
 class EndpointList(BaseModel):

@@ -6,6 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
+LLAMA: dict[str, object] = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 4,
+    "intermediate_size": 8,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": True,
+    "vocab_size": 4,
+}
 NAMES = {np.dtype("float32"): "F32", np.dtype("float16"): "F16"}
 
 
@@ -27,11 +37,12 @@ def write_raw(path: Path, header: bytes, data: bytes) -> None:
 
 
 def base_dir(folder: Path, seed: int = 0, context_length: int = 512) -> Path:
-    """A base of 4 x 4 = 16 parameters."""
+    """A base of 4 x 4 = 16 parameters, with all the files that a training asks for."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"architectures": ["LlamaForCausalLM"], "max_position_embeddings": context_length}
+    config = LLAMA | {"max_position_embeddings": context_length}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_text("{}")
+    (folder / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
     weights = np.random.default_rng(seed).normal(size=(4, 4)).astype(np.float32)
     write_safetensors(folder / "model.safetensors", {"model.embed_tokens.weight": weights})
     return folder
