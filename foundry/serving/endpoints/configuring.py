@@ -56,10 +56,11 @@ class Configuring:
         Raises:
             InvalidRequest: no workload is given, now or before.
             InvalidConfiguration: a manual one breaks rules; lists each.
-            Conflict: the endpoint is being deleted.
+            Conflict: the endpoint is being deleted, or a field was set that would be ignored.
         """
         if endpoint.state == EndpointState.DELETING:
             raise Conflict(f"endpoint {endpoint.name} is being deleted")
+        _check_nothing_ignored(wanted)
         before: dict[str, object] = {
             "next_config": endpoint.next_config,
             "optimization": endpoint.optimization,
@@ -194,6 +195,20 @@ async def plan_deploy(
     if endpoint.next_config is None:
         return None
     return PlannedDeploy(dict(endpoint.next_config), _manual_prediction(endpoint))
+
+
+def _check_nothing_ignored(wanted: EndpointConfigure) -> None:
+    """Refuse what is only read of a search or a deployment file. Raises Conflict."""
+    if wanted.method != "MANUAL" or wanted.deployment is not None:
+        return
+    names = ("performance_targets", "workload", "policy", "cluster")
+    if ignored := [name for name in names if getattr(wanted, name) is not None]:
+        raise Conflict(
+            f"{', '.join(ignored)} would be ignored: options are taken as they are, so leave "
+            "that out, or let a configuration be found with performance_targets and the "
+            "optimization_method REGRESSOR or PRIOR, or check a deployment",
+            param=ignored[0],
+        )
 
 
 def _manual_prediction(endpoint: Endpoint) -> Approved | None:

@@ -331,6 +331,7 @@ class Endpoints:
 
     async def _written(self, endpoint: Endpoint) -> None:
         """Whoever decided on the endpoint as it was decides again."""
+        endpoint.note = None
         endpoint.version += 1
         endpoint.updated_at = utcnow()
         await self._db.flush()
