@@ -141,6 +141,7 @@ class SftConfig(_Frozen):
 
 def is_said(model: BaseModel, field: str, *, explicit: bool) -> bool:
     """Whether a field was set, to something else than its default unless `explicit`."""
-    if field not in model.model_fields_set:
+    value = getattr(model, field)
+    if value is None or field not in model.model_fields_set:
         return False
-    return explicit or getattr(model, field) != type(model).model_fields[field].default
+    return explicit or value != type(model).model_fields[field].default

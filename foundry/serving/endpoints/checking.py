@@ -19,7 +19,7 @@ from foundry.serving.engine.hardware import LiveHardware
 from foundry.serving.engine.runtime import RuntimeRules, VllmRules
 from foundry.serving.engine.shape import ModelShape
 
-_CONFIG, _ADAPTER_CONFIG = "config.json", "adapter_config.json"
+_CONFIG = "config.json"
 # Shapes are small; versions never change, so one that was read stays right.
 _CAPACITY = 1024
 
@@ -48,15 +48,6 @@ class ModelShapes:
             while len(self._shapes) > _CAPACITY:
                 self._shapes.popitem(last=False)
         return replace(self._shapes[manifest.digest], context_length=context_length)
-
-    async def read_rank(self, manifest: Manifest) -> int | None:
-        """The LoRA rank of an adapter; None: unknown."""
-        try:
-            document = await read_document(self._objects, manifest, _ADAPTER_CONFIG)
-        except Unavailable:
-            return None
-        rank = (document or {}).get("r")
-        return rank if isinstance(rank, int) else None
 
 
 def _parse_shape(config: dict[str, Any], manifest: Manifest) -> ModelShape:
@@ -125,9 +116,3 @@ class EngineCheck:
         if not report.ok:
             violations = [*report.reasons, *report.missing]
             raise InvalidConfiguration("; ".join(violations), violations=violations)
-
-    async def read_adapter_rank(self, registry: Registry, adapter: ModelVersion) -> int | None:
-        """Of a registered adapter; None: unknown."""
-        if self._shapes is None:
-            return None
-        return await self._shapes.read_rank(await registry.manifest(adapter.id))

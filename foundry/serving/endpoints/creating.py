@@ -48,14 +48,12 @@ class Creating:
         existing = named if name is not None else await self._rows.find_of_version(base.id)
         if existing is not None and existing.model_version_id == base.id:
             _check_same_options(existing, config)
-            await self._check_rank(
-                version, base, find_rank(existing, self._check.serving.max_lora_rank)
-            )
+            _check_rank(version, find_rank(existing, self._check.serving.max_lora_rank))
             existing.note = f"the endpoint {existing.name} exists already; it is {existing.state}"
             return existing, False
         await self._check.check(self._registry, base, config, anywhere=True)
         rank = cast(int, config.get("max_lora_rank", self._check.serving.max_lora_rank))
-        await self._check_rank(version, base, ServingRank(rank))
+        _check_rank(version, ServingRank(rank))
         return await self._add(base, name, config), True
 
     async def _add(
@@ -86,30 +84,27 @@ class Creating:
             f"an endpoint is called {candidates[0]} already: choose another name", param="name"
         )
 
-    async def _check_rank(
-        self, version: ModelVersion, base: ModelVersion, served: ServingRank
-    ) -> None:
-        """Refuse an adapter that the base's endpoint would refuse at its first request."""
-        if version.id == base.id:
-            return
-        rank = await self._check.read_adapter_rank(self._registry, version)
-        if rank is None or rank <= served.rank:
-            return
-        serving = f"{version.reference} has LoRA rank {rank}, more than the {served.rank} that "
-        wanted = next_lora_rank(rank)
-        if wanted is None:
-            raise InvalidConfiguration(f"{serving}any engine serves: train one of a lower rank")
-        if served.endpoint is None:
-            raise InvalidConfiguration(
-                f"{serving}a new endpoint would serve: give it max_lora_rank {wanted}, as "
-                f"`foundry deploy {version.reference} --max-lora-rank {wanted}` does",
-                param="config.max_lora_rank",
-            )
-        raise Conflict(
-            f"{serving}{served.describe(base)} serves: "
-            f"{describe_change(served.endpoint, {'max_lora_rank': wanted})} change that",
-            max_lora_rank=served.rank,
+
+def _check_rank(version: ModelVersion, served: ServingRank) -> None:
+    """Refuse an adapter that the base's endpoint would refuse at its first request."""
+    rank = version.lora_rank
+    if version.kind != "adapter" or rank is None or rank <= served.rank:
+        return
+    told = f"{version.reference} has LoRA rank {rank}, and "
+    wanted = next_lora_rank(rank)
+    if wanted is None:
+        raise InvalidConfiguration(f"{told}no engine serves such a rank: train one of a lower rank")
+    if served.endpoint is None:
+        raise InvalidConfiguration(
+            f"{told}a new endpoint would serve up to {served.rank}: give it max_lora_rank "
+            f"{wanted}, as `foundry deploy {version.reference} --max-lora-rank {wanted}` does",
+            param="config.max_lora_rank",
         )
+    raise Conflict(
+        f"{told}the endpoint {served.endpoint.name} serves up to {served.rank}: "
+        f"{describe_change(served.endpoint, {'max_lora_rank': wanted})} change that",
+        max_lora_rank=served.rank,
+    )
 
 
 def _check_same_options(existing: Endpoint, wanted: Mapping[str, object]) -> None:
