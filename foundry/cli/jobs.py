@@ -100,6 +100,11 @@ def logs(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Print a job's output."""
+    if follow and output is Output.JSON:
+        raise Conflict(
+            "--follow prints as the job writes, and --output json one document at the end: leave "
+            "one of them out"
+        )
     after, chunks = 0, []
     with session.client() as client:
         job_id = find_job(client, job).id
