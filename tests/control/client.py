@@ -21,7 +21,7 @@ from foundry.governance.identity.service import Authenticator, KeyRing, ensure_h
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
 from foundry.serving.recommendations.searching import LiveCluster, Searcher
-from tests.catalog.registry.files import adapter_dir, base_dir
+from tests.catalog.registry.files import adapter_dir, trainable_dir
 
 PEPPER = bytes(range(32))
 # The cheapest bcrypt there is: these tests are about routes.
@@ -108,7 +108,9 @@ async def register(control: Control, spec: VersionSpec, folder: Path) -> ModelVe
 
 
 async def with_models(control: Control, folder: Path) -> tuple[ModelVersion, ModelVersion]:
-    base = await register(control, VersionSpec("smol", "base", "import"), base_dir(folder / "b"))
+    base = await register(
+        control, VersionSpec("smol", "base", "import"), trainable_dir(folder / "b")
+    )
     spec = VersionSpec(
         "support-bot",
         "adapter",

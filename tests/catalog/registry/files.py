@@ -37,14 +37,22 @@ def write_raw(path: Path, header: bytes, data: bytes) -> None:
 
 
 def base_dir(folder: Path, seed: int = 0, context_length: int = 512) -> Path:
-    """A base of 4 x 4 = 16 parameters, with all the files that a training asks for."""
+    """A base of 4 x 4 = 16 parameters."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = LLAMA | {"max_position_embeddings": context_length}
+    config = {"architectures": ["LlamaForCausalLM"], "max_position_embeddings": context_length}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_text("{}")
-    (folder / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
     weights = np.random.default_rng(seed).normal(size=(4, 4)).astype(np.float32)
     write_safetensors(folder / "model.safetensors", {"model.embed_tokens.weight": weights})
+    return folder
+
+
+def trainable_dir(folder: Path) -> Path:
+    """As `base_dir`, with everything that a training asks for."""
+    base_dir(folder)
+    config = LLAMA | {"max_position_embeddings": 512}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
     return folder
 
 

@@ -8,6 +8,7 @@ import pytest
 from foundry.catalog.registry.domain import VersionSpec
 from foundry.errors import Conflict, InvalidConfiguration
 from foundry.infra.database import Database
+from foundry.serving.endpoints.tables import Endpoint
 from tests.catalog.registry.files import adapter_dir
 from tests.serving.endpoints.cluster import run_endpoints
 from tests.serving.endpoints.test_configuring import Studio
@@ -32,8 +33,9 @@ async def with_adapter(studio: Studio, folder: Path, rank: int) -> str:
 async def test_the_same_options_are_no_conflict(studio: Studio) -> None:
     config: dict[str, object] = {"max_num_seqs": 3, "max_model_len": 64}
     endpoint, _ = await studio.call(lambda e: e.create("smol", config=config))
+    asked: dict[str, object]
     for asked in ({}, {"max_num_seqs": 3}, config):
-        same, created = await studio.call(lambda e, asked=asked: e.create("smol", config=asked))
+        same, created = await studio.call(lambda e: e.create("smol", config=asked))  # noqa: B023
         assert (same.id, created) == (endpoint.id, False)
         assert same.note == "the endpoint smol exists already; it is CREATED"
 
@@ -111,7 +113,8 @@ async def test_what_was_so_already_is_said(studio: Studio) -> None:
     endpoint, _ = await studio.call(lambda e: e.create("smol"))
 
     async def note(act: str, *args: Any) -> str | None:
-        return (await studio.call(lambda e: getattr(e, act)(endpoint.id, *args))).note
+        asked: Endpoint = await studio.call(lambda e: getattr(e, act)(endpoint.id, *args))
+        return asked.note
 
     assert await note("stop") == "the endpoint smol was not deployed, so there is nothing to stop"
     assert await note("deploy") is None

@@ -183,7 +183,7 @@ class DilocoConfig(_Frozen):
 
     def _unused_fields(self) -> dict[tuple[str, str], str]:
         """Fields that a fleet of this size has no use for, with the reason."""
-        unused = {}
+        unused: dict[tuple[str, str], str] = {}
         if self.fleet.workers == 1:
             reason = "one worker exchanges nothing, so leave it out or use more workers"
             unused |= {("outer", "exchange"): reason, ("fleet", "link_mbit_s"): reason}
