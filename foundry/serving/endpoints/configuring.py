@@ -6,6 +6,7 @@ become the endpoint's, with a new revision and with what was predicted of it.
 
 import asyncio
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -156,7 +157,7 @@ def describe_change(endpoint: Endpoint, wanted: Mapping[str, object]) -> str:
     """The commands that change some options of an endpoint and keep the others."""
     options = json.dumps(next_options(endpoint) | dict(wanted), sort_keys=True)
     return (
-        f"`echo '{options}' | foundry endpoints configure {endpoint.name} -` and "
+        f"`echo {shlex.quote(options)} | foundry endpoints configure {endpoint.name} -` and "
         f"`{deploy_command(endpoint)}`"
     )
 

@@ -1,5 +1,6 @@
 """How a base gets its endpoint: one that is there already is found, and keeps its options."""
 
+import json
 from collections.abc import Mapping
 from typing import cast
 
@@ -47,7 +48,7 @@ class Creating:
         named = await self._rows.find_by_name(name) if name is not None else None
         existing = named if name is not None else await self._rows.find_of_version(base.id)
         if existing is not None and existing.model_version_id == base.id:
-            _check_same_options(existing, config)
+            _check_same_options(existing, config, self._check.serving.model_dump())
             _check_rank(version, find_rank(existing, self._check.serving.max_lora_rank))
             existing.note = f"the endpoint {existing.name} exists already; it is {existing.state}"
             return existing, False
@@ -107,10 +108,17 @@ def _check_rank(version: ModelVersion, served: ServingRank) -> None:
     )
 
 
-def _check_same_options(existing: Endpoint, wanted: Mapping[str, object]) -> None:
-    """Refuse options that an endpoint, which keeps its own, would ignore. Raises Conflict."""
+def _check_same_options(
+    existing: Endpoint, wanted: Mapping[str, object], defaults: Mapping[str, object]
+) -> None:
+    """Refuse options that an endpoint, which keeps its own, would ignore. Raises Conflict.
+
+    Args:
+        defaults: of the server, which an option that is unset follows.
+    """
     options = next_options(existing)
-    others = {name: value for name, value in wanted.items() if options.get(name) != value}
+    effective = {**defaults, **options}
+    others = {name: value for name, value in wanted.items() if effective.get(name) != value}
     if not others:
         return
     differ = ", ".join(
@@ -125,4 +133,6 @@ def _check_same_options(existing: Endpoint, wanted: Mapping[str, object]) -> Non
 
 
 def _write(value: object) -> str:
-    return "unset" if value is None else str(value)
+    if isinstance(value, str):
+        return value
+    return "unset" if value is None else json.dumps(value, sort_keys=True)

@@ -1,5 +1,7 @@
 """An endpoint that is there already keeps its options, and says so; on a real PostgreSQL."""
 
+import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,22 @@ async def test_other_options_are_a_conflict_that_says_what_changes_them(studio: 
         'instead of 5: `echo \'{"max_model_len": 64, "max_num_seqs": 5}\' | foundry endpoints '
         "configure smol -` and `foundry deploy smol@0.1.0` change that"
     )
+
+
+async def test_an_option_that_is_unset_follows_the_server(studio: Studio) -> None:
+    await studio.call(lambda e: e.create("smol"))
+    _, created = await studio.call(lambda e: e.create("smol", config={"max_lora_rank": 64}))
+    assert not created
+
+
+async def test_what_is_to_be_typed_is_one_word_to_a_shell(studio: Studio) -> None:
+    kind = "nvidia-l4' $(id)"
+    await studio.call(lambda e: e.create("smol"))
+    with pytest.raises(Conflict) as raised:
+        await studio.call(lambda e: e.create("smol", config={"resources": {"gpu_type": kind}}))
+    command = raised.value.message.split("`")[1]
+    document = shlex.split(command)[1]
+    assert json.loads(document) == {"resources": {"gpu_type": kind}}
 
 
 async def test_the_options_of_the_next_deploy_count(studio: Studio) -> None:
