@@ -134,8 +134,8 @@ def check_nothing_ignored(training: Training, data: DatasetVersion) -> None:
     if training.inner.eval_every is not None and not data.eval_rows:
         path = f"{training.where}.eval_every"
         raise Conflict(
-            f"{path} would be ignored: {data.reference} holds no rows out, so leave it out or add "
-            "the dataset with an eval_fraction",
+            f"{path} is set, but {data.reference} holds no rows out: leave it out, or add the "
+            "dataset with an eval_fraction above 0",
             param=path,
         )
 

@@ -205,7 +205,9 @@ async def test_prompts_need_no_template_and_one_may_be_a_file(desk: Desk) -> Non
 async def test_evaluating_needs_rows_that_are_held_out(desk: Desk) -> None:
     desk.rows = (9, 0)
     await desk.ask(sft())
-    with pytest.raises(Conflict, match=r"config.eval_every would be ignored: support@1 holds no"):
+    with pytest.raises(
+        Conflict, match=r"config.eval_every is set, but support@1 holds no rows out"
+    ):
         await desk.ask(sft(eval_every=5))
 
 
