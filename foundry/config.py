@@ -71,6 +71,11 @@ class RaySettings(_Section):
     num_cpus: int | None = Field(default=None, ge=1, description="unset: the machine's cores")
     object_store_mb: int = Field(default=256, ge=80, description="shared memory of the local Ray")
     start_timeout_s: float = Field(default=120.0, gt=0)
+    grows: bool = Field(
+        default=False,
+        description="nodes join when jobs wait for them: a job that no node could hold today is "
+        "queued instead of refused",
+    )
 
 
 class HttpSettings(_Section):

@@ -15,8 +15,8 @@ def arguments() -> argparse.ArgumentParser:
     parser = submission.arguments(
         "workflows.diloco", "Fine-tune with workers that train apart and synchronise now and then."
     )
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--inner-steps", type=int, default=100, help="between synchronisations")
+    parser.add_argument("--workers", type=int, help="default 2")
+    parser.add_argument("--inner-steps", type=int, help="between synchronisations; default 100")
     return parser
 
 
@@ -24,15 +24,15 @@ def config_of(options: submission.Options) -> DilocoConfig:
     """The defaults, with what the options say, with what `--config` says of its sections.
 
     Raises:
-        SetupError: a field of `--config` is wrong.
+        InvalidRequest: a field is wrong.
+        Conflict: an option and `--config` say the same.
     """
-    document = DilocoConfig().model_dump()
-    document["fleet"]["workers"] = options.workers
-    document["outer"]["inner_steps"] = options.inner_steps
-    for section, said in options.config.items():
-        known = document.get(section, {})
-        document[section] = known | said if isinstance(said, dict) else said
-    return submission.configured(DilocoConfig, document)
+    said: dict[str, dict[str, object]] = {}
+    if options.workers is not None:
+        said["fleet"] = {"workers": options.workers}
+    if options.inner_steps is not None:
+        said["outer"] = {"inner_steps": options.inner_steps}
+    return submission.configured(DilocoConfig, submission.join_fields(said, options.config))
 
 
 def submit(client: Foundry, options: submission.Options, submission_id: str) -> JobOut:

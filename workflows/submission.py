@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import ray
 from pydantic import BaseModel, ValidationError
 
+from foundry.cli.console import exit_code, print_error
 from foundry.config import Settings, load_settings, ray_submission_id
-from foundry.errors import FoundryError, SetupError
+from foundry.errors import Conflict, FoundryError, InvalidRequest, SetupError
 from foundry.execution.jobs.schemas import JobOut
 from foundry.execution.workers.run import run_job
 from foundry.sdk import Foundry
@@ -36,17 +37,40 @@ def arguments(program: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def join_fields(options: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that options of their own say, and those of `--config`.
+
+    Args:
+        options: by option; a nested field's is in its section.
+    Raises:
+        Conflict: both say the same field.
+    """
+    joined: dict[str, Any] = dict(config)
+    for section, said in options.items():
+        given = config.get(section)
+        if given is None:
+            joined[section] = said
+            continue
+        if isinstance(said, dict) and isinstance(given, dict) and not said.keys() & given.keys():
+            joined[section] = said | given
+            continue
+        twice = sorted(said.keys() & given.keys()) if isinstance(given, dict) else []
+        field = ".".join([section, *twice[:1]])
+        raise Conflict(f"--config says {field}, and an option says it too: leave one of them out")
+    return joined
+
+
 def configured(model: type[Model], document: Mapping[str, Any]) -> Model:
     """Validate what `--config` holds.
 
     Raises:
-        SetupError: it names the field that is wrong.
+        InvalidRequest: it names the field that is wrong.
     """
     try:
         return model.model_validate(document)
     except ValidationError as error:
         _, text = describe_problem(error.errors(), document)
-        raise SetupError(f"--config: {text}") from error
+        raise InvalidRequest(f"--config: {text}") from error
 
 
 def run(parser: argparse.ArgumentParser, submit: Submit, instead: str) -> None:
@@ -61,7 +85,8 @@ def run(parser: argparse.ArgumentParser, submit: Submit, instead: str) -> None:
     try:
         job = _drive(options, submit, load_settings(), _submission_id(parser.prog, instead))
     except FoundryError as error:
-        sys.exit(f"error: {error.message}")
+        print_error(error.message)
+        sys.exit(exit_code(error))
     if job.state != "SUCCEEDED":
         sys.exit(f"job {job.id} is {job.state}: see `foundry jobs show {job.id}`")
     sys.stdout.write(f"{(job.result or {}).get('model')} is in the registry\n")
@@ -93,7 +118,7 @@ def _drive(options: Options, submit: Submit, settings: Settings, submission_id: 
     """The ended job."""
     with Foundry.from_settings(settings) as client:
         job = submit(client, options, submission_id)
-        sys.stdout.write(f"job {job.id}\n")
+        sys.stdout.write(f"job {job.id}\n" if job.note is None else f"{job.note}\n")
         sys.stdout.flush()
         if job.submission_id == submission_id:
             ray.init(address="auto", logging_level=logging.WARNING)

@@ -7,20 +7,31 @@ Ray job use `foundry train sft`.
 import argparse
 
 from foundry.execution.jobs.schemas import JobOut
-from foundry.sdk import Foundry, Lora, SftConfig
+from foundry.sdk import Foundry, SftConfig
 from workflows import submission
+
+_RANK = 16
 
 
 def arguments() -> argparse.ArgumentParser:
     parser = submission.arguments("workflows.train", "Fine-tune a registered model with LoRA.")
-    parser.add_argument("--lora-rank", type=int, default=16)
+    parser.add_argument("--lora-rank", type=int, help=f"default {_RANK}")
     return parser
 
 
 def config_of(options: submission.Options) -> SftConfig:
-    """Raises SetupError: a field of `--config` is wrong."""
-    method = Lora(rank=options.lora_rank, alpha=2 * options.lora_rank)
-    return submission.configured(SftConfig, {"method": method.model_dump(), **options.config})
+    """The configuration that the options and `--config` say.
+
+    Raises:
+        InvalidRequest: a field is wrong.
+        Conflict: both say how to train.
+    """
+    said = options.config
+    if options.lora_rank is not None or "method" not in said:
+        rank = _RANK if options.lora_rank is None else options.lora_rank
+        method = {"kind": "lora", "rank": rank, "alpha": 2 * rank}
+        said = submission.join_fields({"method": method}, said)
+    return submission.configured(SftConfig, said)
 
 
 def submit(client: Foundry, options: submission.Options, submission_id: str) -> JobOut:

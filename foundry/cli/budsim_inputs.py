@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,6 +184,9 @@ def prices(changes: list[str]) -> dict[str, float | None]:
 
 
 def text(file: Path) -> str:
+    """A file of a command line; `-` is standard input."""
+    if str(file) == "-":
+        return sys.stdin.read(_MAX_FILE_BYTES)
     try:
         if file.stat().st_size > _MAX_FILE_BYTES:
             raise InvalidRequest(f"{file} is larger than {_MAX_FILE_BYTES >> 20} MiB")

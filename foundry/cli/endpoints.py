@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from foundry.cli import session
+from foundry.cli.advice import print_already
 from foundry.cli.console import (
     Detached,
     Output,
@@ -19,7 +21,7 @@ from foundry.cli.console import (
     stderr,
 )
 from foundry.cli.references import find_endpoint
-from foundry.errors import EngineFailed
+from foundry.errors import Conflict, EngineFailed
 
 if TYPE_CHECKING:
     from foundry.sdk import Foundry
@@ -39,6 +41,23 @@ Now = Annotated[bool, typer.Option("--now", help="cut running requests off")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="return at once")]
 Dtype = Annotated[Literal["auto", "float32", "bfloat16", "float16"] | None, typer.Option()]
 Timeout = Annotated[float | None, typer.Option(min=0.0, help="stop waiting after so many seconds")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """Whether to wait for the end of what was asked, and how long; None: as long as it takes."""
+
+    wanted: bool
+    timeout_s: float | None
+
+    @classmethod
+    def of(cls, no_wait: bool, timeout_s: float | None) -> _Waiting:
+        """Raises Conflict: a limit is given to a command that does not wait."""
+        if no_wait and timeout_s is not None:
+            raise Conflict(
+                "--timeout-s would be ignored: --no-wait does not wait, so leave one of them out"
+            )
+        return cls(not no_wait, timeout_s)
 
 
 @app.command("list", epilog="Example: foundry endpoints list")
@@ -80,7 +99,8 @@ def create(
         "max_lora_rank": max_lora_rank,
     }
     with session.client() as client:
-        endpoint = _created(client, model, name, config, deploy=False)
+        endpoint = _create_endpoint(client, model, name, config, deploy=False)
+    print_already(endpoint)
     print_record(session.record(endpoint), output)
 
 
@@ -88,7 +108,10 @@ def create(
 def configure(
     endpoint: Endpoint,
     file: Annotated[
-        Path, typer.Argument(help="YAML: options, or performance_targets{...} and workload{...}")
+        Path,
+        typer.Argument(
+            help="YAML: options, or performance_targets{...} and workload{...}; -: standard input"
+        ),
     ],
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -115,9 +138,10 @@ def scale(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Change how many replicas serve, without restarting those that run."""
+    waiting = _Waiting.of(no_wait, timeout_s)
     with session.client() as client:
         found = client.endpoints.scale(find_endpoint(client, endpoint).id, replicas)
-        _settle(client, found, None if no_wait else "scaling", timeout_s, output)
+        _settle(client, found, "scaling", waiting, output)
 
 
 @app.command(epilog="Example: foundry endpoints rollback smollm2-135m 3")
@@ -129,9 +153,10 @@ def rollback(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Run the configuration of an earlier revision again. What serves goes on until it answers."""
+    waiting = _Waiting.of(no_wait, timeout_s)
     with session.client() as client:
         found = client.endpoints.rollback(find_endpoint(client, endpoint).id, revision)
-        _settle(client, found, None if no_wait else "rolling back", timeout_s, output)
+        _settle(client, found, "rolling back", waiting, output)
 
 
 @app.command(epilog="Example: foundry endpoints revisions smollm2-135m")
@@ -174,9 +199,10 @@ def stop(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Let an endpoint finish its requests and release its accelerator."""
+    waiting = _Waiting.of(no_wait, timeout_s)
     with session.client() as client:
         found = client.endpoints.stop(find_endpoint(client, endpoint).id, now=now)
-        _settle(client, found, None if no_wait else "stopping", timeout_s, output)
+        _settle(client, found, "stopping", waiting, output)
 
 
 @app.command(epilog="Example: foundry endpoints delete smollm2-135m --yes")
@@ -189,11 +215,12 @@ def delete(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Stop an endpoint and forget it. Its model stays."""
+    waiting = _Waiting.of(no_wait, timeout_s)
     with session.client() as client:
         found = find_endpoint(client, endpoint)
         session.confirm(f"delete endpoint {found.name} ({found.model})", yes)
         found = client.endpoints.delete(found.id, now=now)
-        _settle(client, found, None if no_wait else "deleting", timeout_s, output)
+        _settle(client, found, "deleting", waiting, output)
 
 
 @deploy_app.command(epilog="Example: foundry deploy support-bot@production")
@@ -210,6 +237,7 @@ def deploy(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Serve a model, and wait until it answers. Adapters of a running base need no deploy."""
+    waiting = _Waiting.of(no_wait, timeout_s)
     config = {
         "dtype": dtype,
         "max_model_len": max_model_len,
@@ -218,13 +246,18 @@ def deploy(
         "max_lora_rank": max_lora_rank,
     }
     with session.client() as client:
-        endpoint = _created(client, model, name, config, deploy=True)
-        _settle(client, endpoint, None if no_wait else "deploying", timeout_s, output)
+        endpoint = _create_endpoint(client, model, name, config, deploy=True)
+        _settle(client, endpoint, "deploying", waiting, output)
     if output is Output.TABLE:
-        stderr().print(f'next: foundry chat {model} "Hello"', markup=False)
+        # A name is the base's; an adapter is asked for by its own.
+        is_base = endpoint.model.partition("@")[0] == model.partition("@")[0]
+        step = f'foundry chat {name if name and is_base else model} "Hello"'
+        if no_wait and endpoint.note is None:
+            step = f"foundry endpoints show {endpoint.name}"
+        stderr().print(f"next: {step}", markup=False)
 
 
-def _created(
+def _create_endpoint(
     client: Foundry,
     model: str,
     name: str | None,
@@ -237,35 +270,28 @@ def _created(
 
     wanted = {option: value for option, value in options.items() if value is not None}
     config = checked(EngineConfig, wanted)
-    endpoint = client.endpoints.create(model, name=name, config=config, deploy=deploy)
-    if any(endpoint.config.get(option) != value for option, value in wanted.items()):
-        stderr().print(
-            f"endpoint {endpoint.name} existed and keeps its options; "
-            f"foundry endpoints configure {endpoint.name} FILE changes them",
-            style="yellow",
-            markup=False,
-        )
-    return endpoint
+    return client.endpoints.create(model, name=name, config=config, deploy=deploy)
 
 
 def _settle(
     client: Foundry,
     endpoint: EndpointOut,
-    doing: str | None,
-    timeout_s: float | None,
+    doing: str,
+    waiting: _Waiting,
     output: Output,
 ) -> None:
-    """Wait for the end of what was asked (`doing`; None: do not), and print the endpoint.
+    """Say what was so already, wait for the end of what was asked, and print the endpoint.
 
     Raises:
         EngineFailed: it did not start.
         Detached: the user has interrupted.
     """
-    if doing is not None:
+    print_already(endpoint)
+    if waiting.wanted:
         try:
             with activity(f"{doing} {endpoint.model}") as say:
                 endpoint = client.endpoints.wait(
-                    endpoint.id, lambda seen: say(_words(seen)), timeout_s=timeout_s
+                    endpoint.id, lambda seen: say(_words(seen)), timeout_s=waiting.timeout_s
                 )
         except KeyboardInterrupt:
             stderr().print(
@@ -275,7 +301,7 @@ def _settle(
     record = session.record(endpoint)
     shown = record if output is Output.JSON else {name: record[name] for name in _COLUMNS}
     print_record(shown, output)
-    if doing is not None and endpoint.state == "FAILED":
+    if waiting.wanted and endpoint.state == "FAILED":
         raise EngineFailed(f"{endpoint.model} did not start: {endpoint.last_error or 'no reason'}")
 
 

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from foundry.cli import fleets
+from foundry.cli.advice import print_already, print_next_step
 from foundry.cli.console import Detached, Output, print_json, print_note, print_record, stderr
 from foundry.cli.job_words import describe_phase, describe_steps, list_measures
 from foundry.cli.progress import make_columns, number
@@ -36,7 +37,10 @@ def follow(client: Foundry, job: JobOut, output: Output) -> None:
         FoundryError: it failed (with the job's own code) or was cancelled.
         Detached: the user has interrupted; the job goes on.
     """
-    print_note(f"job {job.id} for {job.name}")
+    if job.note is None:
+        print_note(f"job {job.id} for {job.name}")
+    else:
+        print_already(job)
     try:
         with watching(stderr()) as show:
             ended = client.jobs.wait(job.id, show)
@@ -48,10 +52,10 @@ def follow(client: Foundry, job: JobOut, output: Output) -> None:
             markup=False,
         )
         raise Detached from None
-    report(ended, output)
+    report(client, ended, output)
 
 
-def report(job: JobOut, output: Output) -> None:
+def report(client: Foundry, job: JobOut, output: Output) -> None:
     """Print a job that has ended. Raises FoundryError: it has no result."""
     if output is Output.JSON:
         print_json(job.model_dump(mode="json"))
@@ -64,7 +68,7 @@ def report(job: JobOut, output: Output) -> None:
             f"job {job.id} was cancelled: `foundry jobs resume {job.id}` continues it"
         )
     if job.result is not None and output is Output.TABLE:
-        stderr().print(f"next: foundry deploy {job.result.get('model')}", markup=False)
+        print_next_step(client, job)
 
 
 def _flat(result: dict[str, object]) -> dict[str, object]:

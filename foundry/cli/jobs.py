@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from foundry.cli import fleets, session
+from foundry.cli.advice import print_already
 from foundry.cli.console import Output, OutputOption, print_json, print_record, print_rows
 from foundry.cli.help import examples
 from foundry.cli.job_words import describe_job
@@ -99,6 +100,11 @@ def logs(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Print a job's output."""
+    if follow and output is Output.JSON:
+        raise Conflict(
+            "--follow prints as the job writes, and --output json one document at the end: leave "
+            "one of them out"
+        )
     after, chunks = 0, []
     with session.client() as client:
         job_id = find_job(client, job).id
@@ -177,7 +183,9 @@ def members(job: JobArgument, output: OutputOption = Output.TABLE) -> None:
 def cancel(job: JobArgument, output: OutputOption = Output.TABLE) -> None:
     """Stop a job at its next step; what it has checkpointed stays."""
     with session.client() as client:
-        _print(session.record(client.jobs.cancel(find_job(client, job).id)), output)
+        cancelled = client.jobs.cancel(find_job(client, job).id)
+        print_already(cancelled)
+        _print(session.record(cancelled), output)
 
 
 @app.command(epilog=examples("foundry jobs resume last"))

@@ -7,6 +7,7 @@ from uuid import UUID
 import typer
 
 from foundry.cli import session
+from foundry.cli.advice import print_already
 from foundry.cli.console import (
     Output,
     OutputOption,
@@ -155,6 +156,7 @@ def import_model(
     with session.client() as client:
         job = client.models.import_(name, source, force=force)
         if detach:
+            print_already(job)
             print_record(session.record(job), output)
         else:
             follow(client, job, output)

@@ -7,6 +7,7 @@ import typer
 
 from foundry.cli import session
 from foundry.cli import training_options as opt
+from foundry.cli.advice import print_already
 from foundry.cli.console import Output, OutputOption, print_record
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ def _submit(given: dict[str, Any], submit: Callable[..., "JobOut"]) -> None:
     with session.client() as client:
         job = submit(client, given["name"], given["base"], given["dataset"])
         if given["detach"]:
+            print_already(job)
             print_record(session.record(job), given["output"])
             return
         follow(client, job, given["output"])

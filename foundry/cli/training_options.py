@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from foundry.errors import InvalidRequest
+from foundry.errors import Conflict, InvalidRequest
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -17,16 +17,20 @@ if TYPE_CHECKING:
 Given = Mapping[str, Any]
 Location = tuple[str, ...]
 Model = TypeVar("Model", bound="BaseModel")
+Config = TypeVar("Config", "SftConfig", "DilocoConfig")
 
 Base = Annotated[str, typer.Option(help="the model to start from: name, name@alias, name@1.2.3")]
 Dataset = Annotated[str, typer.Option(help="name or name@number")]
 Name = Annotated[str, typer.Option(help="the model that gets a new version")]
 Method = Annotated[Literal["lora", "full"], typer.Option(help="an adapter, or every weight")]
-Rank = Annotated[int | None, typer.Option(help="of the adapter; default 16")]
+Rank = Annotated[
+    int | None,
+    typer.Option(help="of the adapter; default 16; at most what the base's endpoint serves"),
+]
 Alpha = Annotated[int | None, typer.Option(help="the update is scaled by alpha/rank; default 32")]
 Dropout = Annotated[float | None, typer.Option(help="default 0")]
 Epochs = Annotated[int | None, typer.Option(help="default 3")]
-MaxSteps = Annotated[int | None, typer.Option(help="overrides --epochs")]
+MaxSteps = Annotated[int | None, typer.Option(help="instead of --epochs")]
 Batch = Annotated[int | None, typer.Option(help="sequences per optimiser step; default 8")]
 Micro = Annotated[int | None, typer.Option(help="sequences held in memory at once")]
 Rate = Annotated[float | None, typer.Option(help="learning rate; default 2e-4")]
@@ -158,10 +162,11 @@ def sft_config(given: Given) -> SftConfig:
 
     Raises:
         InvalidRequest: names the option that is out of range.
+        Conflict: names the option that would be ignored.
     """
     from foundry.sdk import SftConfig
 
-    return _valid(SftConfig, _inner(given), _inner_option)
+    return _refuse_ignored(_valid(SftConfig, _inner(given), _inner_option), _inner_option)
 
 
 def diloco_config(given: Given) -> DilocoConfig:
@@ -169,11 +174,11 @@ def diloco_config(given: Given) -> DilocoConfig:
     from foundry.sdk import DilocoConfig, FleetConfig
 
     if given["density"] is not None and given["codec"] != "topk":
-        raise InvalidRequest("--density: only --codec topk has one", param="density")
+        raise Conflict("--density: only --codec topk has one", param="density")
     inner = _inner({name: value for name, value in given.items() if name != "checkpoint_every"})
     fleet = {name: given[name] for name in FleetConfig.model_fields if given.get(name) is not None}
     document = {"inner": inner, "outer": _outer(given), "fleet": fleet}
-    return _valid(DilocoConfig, document, _diloco_option)
+    return _refuse_ignored(_valid(DilocoConfig, document, _diloco_option), _diloco_option)
 
 
 def _inner(given: Given) -> dict[str, Any]:
@@ -183,16 +188,13 @@ def _inner(given: Given) -> dict[str, Any]:
     stray = [name for name in said if name.startswith("lora_") and said["method"] != "lora"]
     if stray:
         option = stray[0].replace("_", "-")
-        raise InvalidRequest(f"--{option}: only --method lora has one", param=stray[0])
+        raise Conflict(f"--{option}: only --method lora has one", param=stray[0])
     method = {"kind": said["method"]} | {
         name.removeprefix("lora_"): value
         for name, value in said.items()
         if name.startswith("lora_")
     }
     fields = {name: value for name, value in said.items() if name in SftConfig.model_fields}
-    if "batch_size" in fields and "micro_batch_size" not in fields:
-        default = SftConfig.model_fields["micro_batch_size"].default
-        fields["micro_batch_size"] = min(default, fields["batch_size"])
     return fields | {"method": method}
 
 
@@ -222,6 +224,14 @@ def _diloco_option(where: Location) -> str:
         return _inner_option(tuple(rest))
     options = {field: option for option, field in _OUTER.items()} if section == "outer" else {}
     return options.get(rest[-1], rest[-1]) if rest else ""
+
+
+def _refuse_ignored(config: Config, option_of: Callable[[Location], str]) -> Config:
+    """The configuration. Raises Conflict: an option was given that would be ignored."""
+    for ignored in config.find_ignored(explicit=True):
+        option = option_of(ignored.path).replace("_", "-")
+        raise Conflict(f"--{option} would be ignored: {ignored.reason}", param=option)
+    return config
 
 
 def _valid(

@@ -11,9 +11,10 @@ from foundry import __version__
 from foundry.catalog.datasets.router import router as datasets
 from foundry.catalog.registry.router import router as registry
 from foundry.catalog.registry.training_data import TrainingData
-from foundry.config import HttpSettings, ServingSettings
+from foundry.config import HttpSettings, RaySettings, ServingSettings
 from foundry.control.capabilities import Capability, find_capabilities
 from foundry.execution.fleets.router import router as fleets
+from foundry.execution.jobs.checking import TrainingCheck
 from foundry.execution.jobs.dataset_use import JobsReading
 from foundry.execution.jobs.router import router as jobs
 from foundry.governance.audit.router import router as audit
@@ -57,6 +58,9 @@ class ControlSettings(Protocol):
     @property
     def serving(self) -> ServingSettings: ...
 
+    @property
+    def ray(self) -> RaySettings: ...
+
 
 _own = APIRouter(tags=["control"])
 
@@ -80,7 +84,9 @@ async def list_capabilities() -> dict[str, dict[str, Capability]]:
 def _engine_check(
     settings: ControlSettings, hardware: LiveHardware | None, objects: ObjectStore
 ) -> EngineCheck:
-    return EngineCheck(VllmRules(settings.serving), hardware, ModelShapes(objects))
+    return EngineCheck(
+        VllmRules(settings.serving), hardware, ModelShapes(objects), settings.serving
+    )
 
 
 def create_control(
@@ -138,6 +144,9 @@ def create_control(
     app.state.searches = searches
     app.state.forecasts = forecasts or PredictorForecasts(database, objects, live=live)
     app.state.engine_check = _engine_check(settings, hardware, objects)
+    app.state.training_check = TrainingCheck(
+        objects, hardware, settings.serving, grows=settings.ray.grows
+    )
     app.state.http = settings.http
     app.state.version_use_guards = (endpoint_use,)
     app.state.dataset_readers = (JobsReading,)

@@ -38,6 +38,7 @@ def _read() -> Hardware:
         free=tuple(_node(free.get(node["NodeID"], {})) for node in nodes),
         accelerators=known,
         accelerator_memory={kind: catalogue.gpu(kind).memory_gb for kind in known},
+        without_bfloat16=frozenset(kind for kind in known if not catalogue.gpu(kind).flops("bf16")),
         unknown_accelerators=any(_is_unknown(node["Resources"], known) for node in nodes),
         host_gb=max((_host_gb(node["Resources"]) for node in nodes), default=None),
     )

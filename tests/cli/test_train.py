@@ -91,8 +91,6 @@ def test_a_fleet_may_train_an_adapter(server: type[Server]) -> None:
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        (f"{DILOCO} --density 0.1", "--density: only --codec topk has one"),
-        (f"{DILOCO} --codec int8 --density 0.1", "--density: only --codec topk has one"),
         (f"{DILOCO} --codec topk --density 0.9", "--density must be at most 0.25"),
         (f"{DILOCO} --outer-lr 9", "--outer-lr must be at most 4"),
         (f"{DILOCO} --outer-momentum 1", "--outer-momentum must be less than 1"),
@@ -107,11 +105,9 @@ def test_a_fleet_may_train_an_adapter(server: type[Server]) -> None:
             f"{DILOCO} --overlap 100",
             "options: overlap must be shorter than inner_steps / fragments",
         ),
-        (f"{DILOCO} --lora-rank 4", "--lora-rank: only --method lora has one"),
         (f"{DILOCO} --method lora --lora-rank 0", "--lora-rank must be at least 1"),
         (f"{SFT} --lr 9", "--lr must be at most 1"),
         (f"{SFT} --lora-rank 0", "--lora-rank must be at least 1"),
-        (f"{SFT} --method full --lora-alpha 8", "--lora-alpha: only --method lora has one"),
         (
             f"{SFT} --batch-size 4 --micro-batch-size 8",
             "options: micro_batch_size must not exceed batch_size",
@@ -124,6 +120,32 @@ def test_a_wrong_option_is_named(
     assert run(command.split()) == 2
     # The whole first line: whatever a library has to say about it comes nowhere.
     assert capsys.readouterr().err.splitlines()[0] == f"error: {says}"
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (f"{DILOCO} --density 0.1", "--density: only --codec topk has one"),
+        (f"{DILOCO} --codec int8 --density 0.1", "--density: only --codec topk has one"),
+        (f"{DILOCO} --lora-rank 4", "--lora-rank: only --method lora has one"),
+        (f"{SFT} --method full --lora-alpha 8", "--lora-alpha: only --method lora has one"),
+        # Also of the value that they have anyway.
+        (
+            f"{SFT} --epochs 3 --max-steps 2",
+            "--epochs would be ignored: max_steps says how long the run is, so leave one of the "
+            "two out",
+        ),
+        (f"{DILOCO} --epochs 1 --max-steps 2", "--epochs would be ignored: max_steps says"),
+        (f"{DILOCO} --grace-s 30", "--grace-s would be ignored: a round needs all 2 workers"),
+        (f"{DILOCO} --workers 1 --exchange auto", "--exchange would be ignored: one worker"),
+        (f"{DILOCO} --workers 1 --link-mbit-s 9", "--link-mbit-s would be ignored: one worker"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_a_conflict(
+    capsys: pytest.CaptureFixture[str], command: str, says: str
+) -> None:
+    assert run(command.split()) == 6
+    assert capsys.readouterr().err.splitlines()[0].startswith(f"error: {says}")
 
 
 def _round(number: int) -> dict[str, object]:

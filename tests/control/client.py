@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from foundry.catalog.registry.domain import VersionSpec
 from foundry.catalog.registry.registrar import Registrar
 from foundry.catalog.registry.service import ModelVersion
-from foundry.config import HttpSettings, SecuritySettings, ServingSettings
+from foundry.config import HttpSettings, RaySettings, SecuritySettings, ServingSettings
 from foundry.control.app import create_control
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import EVERYTHING, Principal, Role
@@ -21,7 +21,7 @@ from foundry.governance.identity.service import Authenticator, KeyRing, ensure_h
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
 from foundry.serving.recommendations.searching import LiveCluster, Searcher
-from tests.catalog.registry.files import adapter_dir, base_dir
+from tests.catalog.registry.files import adapter_dir, trainable_dir
 
 PEPPER = bytes(range(32))
 # The cheapest bcrypt there is: these tests are about routes.
@@ -32,6 +32,7 @@ SECURITY = SecuritySettings(bcrypt_cost=4)
 class Sections:
     http: HttpSettings
     serving: ServingSettings = field(default_factory=ServingSettings)
+    ray: RaySettings = field(default_factory=RaySettings)
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,9 @@ async def register(control: Control, spec: VersionSpec, folder: Path) -> ModelVe
 
 
 async def with_models(control: Control, folder: Path) -> tuple[ModelVersion, ModelVersion]:
-    base = await register(control, VersionSpec("smol", "base", "import"), base_dir(folder / "b"))
+    base = await register(
+        control, VersionSpec("smol", "base", "import"), trainable_dir(folder / "b")
+    )
     spec = VersionSpec(
         "support-bot",
         "adapter",

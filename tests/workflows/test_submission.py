@@ -2,8 +2,17 @@
 
 import pytest
 
-from foundry.errors import SetupError
-from foundry.sdk import DilocoConfig, FleetConfig, InnerConfig, Lora, OuterConfig, SftConfig, TopK
+from foundry.errors import Conflict, InvalidRequest
+from foundry.sdk import (
+    DilocoConfig,
+    FleetConfig,
+    Full,
+    InnerConfig,
+    Lora,
+    OuterConfig,
+    SftConfig,
+    TopK,
+)
 from workflows import diloco, submission, train
 
 REQUIRED = ["--base", "smol", "--dataset", "support", "--name", "bot"]
@@ -38,13 +47,46 @@ def test_a_section_of_the_configuration_keeps_its_other_defaults() -> None:
 )
 def test_a_wrong_field_is_named(config: str, says: str) -> None:
     options = diloco.arguments().parse_args([*REQUIRED, "--config", config])
-    with pytest.raises(SetupError) as raised:
+    with pytest.raises(InvalidRequest) as raised:
         diloco.config_of(options)
     assert raised.value.message == says
 
 
-def test_outside_of_a_ray_job_it_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--workers", "3", "--config", '{"fleet": {"workers": 2}}'], "fleet.workers"),
+        (["--inner-steps", "3", "--config", '{"outer": {"inner_steps": 2}}'], "outer.inner_steps"),
+        (["--inner-steps", "3", "--config", '{"outer": 3}'], "outer"),
+    ],
+)
+def test_an_option_is_not_said_twice(arguments: list[str], says: str) -> None:
+    options = diloco.arguments().parse_args([*REQUIRED, *arguments])
+    with pytest.raises(Conflict, match=f"^--config says {says}, and an option says it too"):
+        diloco.config_of(options)
+
+
+def test_a_rank_is_of_an_adapter() -> None:
+    full = [*REQUIRED, "--config", '{"method": {"kind": "full"}}']
+    assert train.config_of(train.arguments().parse_args(full)) == SftConfig(method=Full())
+    with pytest.raises(Conflict, match=r"^--config says method\.kind"):
+        train.config_of(train.arguments().parse_args([*full, "--lora-rank", "8"]))
+    with pytest.raises(InvalidRequest, match="rank must be at least 1"):
+        train.config_of(train.arguments().parse_args([*REQUIRED, "--lora-rank", "0"]))
+
+
+def test_a_small_batch_needs_no_micro_batch() -> None:
+    config = '{"inner": {"batch_size": 4}}'
+    options = diloco.arguments().parse_args([*REQUIRED, "--config", config])
+    assert diloco.config_of(options).inner.micro_batch_size == 4
+
+
+def test_outside_of_a_ray_job_it_says_how(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
     monkeypatch.setattr("sys.argv", ["diloco", *REQUIRED])
-    with pytest.raises(SystemExit, match=r"ray job submit -- python -m workflows\.diloco "):
+    with pytest.raises(SystemExit) as ended:
         submission.run(diloco.arguments(), diloco.submit, instead="foundry train diloco")
+    assert ended.value.code == 2
+    assert "ray job submit -- python -m workflows.diloco " in capsys.readouterr().err

@@ -11,7 +11,10 @@ from foundry.catalog.datasets.domain import (
 )
 from foundry.catalog.datasets.repository import DatasetRows, find_version
 from foundry.catalog.datasets.repository import hold_version as hold_row
-from foundry.catalog.datasets.tables import Dataset, DatasetVersion
+from foundry.catalog.datasets.tables import Dataset
+
+# Other slices get their type of a version here: tables stay inside the slice.
+from foundry.catalog.datasets.tables import DatasetVersion as DatasetVersion
 from foundry.errors import NotFound
 from foundry.governance.identity.domain import Principal
 from foundry.infra.cursors import DEFAULT_LIMIT, Page, decode, page_of

@@ -1,7 +1,9 @@
 """What a fine-tuning run is told. Imports no torch: the control plane validates these models."""
 
 import hashlib
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -11,6 +13,19 @@ TARGET_MODULES: dict[TargetGroup, tuple[str, ...]] = {
     "attn": ("q_proj", "k_proj", "v_proj", "o_proj"),
     "mlp": ("gate_proj", "up_proj", "down_proj"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """A field that was set and decides nothing.
+
+    Attributes:
+        path: of the field in the configuration.
+        reason: what decides instead, and what to do.
+    """
+
+    path: tuple[str, ...]
+    reason: str
 
 
 class _Frozen(BaseModel):
@@ -43,17 +58,27 @@ class Full(_Frozen):
     kind: Literal["full"] = "full"
 
 
+_EPOCHS = 3
+_MICRO_BATCH = 8
+
+
 class SftConfig(_Frozen):
     """Supervised fine-tuning. One batch is one optimiser step."""
 
     method: Annotated[Lora | Full, Field(discriminator="kind")] = Lora()
-    epochs: int = Field(default=3, ge=1, le=1000)
-    max_steps: int | None = Field(default=None, ge=1, description="overrides epochs")
+    epochs: int | None = Field(
+        default=None, ge=1, le=1000, description=f"unset: {_EPOCHS}, or as max_steps says"
+    )
+    max_steps: int | None = Field(default=None, ge=1, description="instead of epochs")
     batch_size: int = Field(
         default=8, ge=1, le=4096, description="sequences, or packs, per optimiser step"
     )
     micro_batch_size: int = Field(
-        default=8, ge=1, le=4096, description="sequences, or packs, held in memory at once"
+        default=_MICRO_BATCH,
+        ge=1,
+        le=4096,
+        description=f"sequences, or packs, held in memory at once; unset: {_MICRO_BATCH}, or "
+        "batch_size if that is less",
     )
     max_seq_len: int = Field(default=1024, ge=8, le=131_072, description="tokens")
     too_long: Literal["error", "drop", "truncate"] = "error"
@@ -74,13 +99,49 @@ class SftConfig(_Frozen):
     )
     log_every: int = Field(default=1, ge=1, description="optimiser steps")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fit_micro_batch(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "micro_batch_size" in values:
+            return values
+        size = values.get("batch_size")
+        if isinstance(size, int) and 0 < size < _MICRO_BATCH:
+            return values | {"micro_batch_size": size}
+        return values
+
     @model_validator(mode="after")
     def _micro_batch_fits(self) -> Self:
         if self.micro_batch_size > self.batch_size:
             raise ValueError("micro_batch_size must not exceed batch_size")
         return self
 
+    @property
+    def num_epochs(self) -> int:
+        """Passes over the data; only counted where `max_steps` is unset."""
+        return self.epochs or _EPOCHS
+
+    def find_ignored(self, *, explicit: bool = False) -> Iterator[Ignored]:
+        """Fields that were set and would be ignored.
+
+        Args:
+            explicit: also those that were set to their defaults; not for a configuration that a
+                client has written out in full.
+        """
+        if self.max_steps is not None and is_said(self, "epochs", explicit=explicit):
+            yield Ignored(
+                ("epochs",), "max_steps says how long the run is, so leave one of the two out"
+            )
+
     def digest(self) -> str:
         """SHA-256 of everything that decides the weights; how often to report does not."""
-        document = self.model_dump_json(exclude={"checkpoint_every", "eval_every", "log_every"})
+        whole = self.model_copy(update={"epochs": self.num_epochs})
+        document = whole.model_dump_json(exclude={"checkpoint_every", "eval_every", "log_every"})
         return hashlib.sha256(document.encode()).hexdigest()
+
+
+def is_said(model: BaseModel, field: str, *, explicit: bool) -> bool:
+    """Whether a field was set, to something else than its default unless `explicit`."""
+    value = getattr(model, field)
+    if value is None or field not in model.model_fields_set:
+        return False
+    return explicit or value != type(model).model_fields[field].default

@@ -7,92 +7,17 @@ cannot see another.
 Shapes: T tokens of a stream, H hidden, Q query heads, K key heads, D head, F feed-forward.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
-from typing import Any, Self, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from foundry.engines.training.architecture import LlamaConfig as LlamaConfig
 from foundry.engines.training.kernels import gated_projection, lora_projection, rotate, scaled_norm
-from foundry.errors import InvalidArtifact, UnsupportedFeature
-
-_FIXED = {"attention_bias": False, "mlp_bias": False, "hidden_act": "silu"}
-
-
-@dataclass(frozen=True, slots=True)
-class LlamaConfig:
-    """The part of config.json that decides the computation."""
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    max_position_embeddings: int
-    rms_norm_eps: float
-    rope_theta: float
-    tie_word_embeddings: bool
-
-    @classmethod
-    def load(cls, model_dir: Path) -> Self:
-        """Read config.json.
-
-        Raises:
-            InvalidArtifact: missing, not JSON, or incomplete.
-            UnsupportedFeature: another architecture, or a variant that this decoder lacks.
-        """
-        try:
-            document = json.loads((model_dir / "config.json").read_text())
-        except (OSError, ValueError) as error:
-            raise InvalidArtifact(f"config.json of {model_dir.name} cannot be read") from error
-        _refuse_other_architectures(document)
-        try:
-            return cls._from_document(document)
-        except KeyError as error:
-            raise InvalidArtifact(f"config.json lacks {error.args[0]!r}") from error
-
-    @classmethod
-    def _from_document(cls, document: dict[str, Any]) -> Self:
-        heads = document["num_attention_heads"]
-        hidden = document["hidden_size"]
-        rope = document.get("rope_parameters") or {}
-        return cls(
-            vocab_size=document["vocab_size"],
-            hidden_size=hidden,
-            intermediate_size=document["intermediate_size"],
-            num_hidden_layers=document["num_hidden_layers"],
-            num_attention_heads=heads,
-            num_key_value_heads=document.get("num_key_value_heads") or heads,
-            head_dim=document.get("head_dim") or hidden // heads,
-            max_position_embeddings=document["max_position_embeddings"],
-            rms_norm_eps=document["rms_norm_eps"],
-            rope_theta=float(rope.get("rope_theta") or document.get("rope_theta") or 10_000.0),
-            tie_word_embeddings=document.get("tie_word_embeddings", False),
-        )
-
-
-def _refuse_other_architectures(document: dict[str, Any]) -> None:
-    names = document.get("architectures") or [document.get("model_type")]
-    if names != ["LlamaForCausalLM"]:
-        raise UnsupportedFeature(
-            f"training {', '.join(map(str, names))} is not supported: only LlamaForCausalLM is"
-        )
-    for key, value in _FIXED.items():
-        if document.get(key, value) != value:
-            raise UnsupportedFeature(f"LlamaForCausalLM with {key}={document[key]!r}")
-    for key in ("rope_scaling", "rope_parameters"):
-        rope = document.get(key) or {}
-        kind = rope.get("rope_type", rope.get("type", "default"))
-        if kind != "default":
-            raise UnsupportedFeature(f"LlamaForCausalLM with {kind!r} rotary scaling")
 
 
 class Projection(nn.Module):

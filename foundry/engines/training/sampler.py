@@ -33,7 +33,7 @@ class Sampler:
     def total_steps(self) -> int:
         if self._config.max_steps is not None:
             return self._config.max_steps
-        return sum(self._batches(epoch) for epoch in range(self._config.epochs))
+        return sum(self._batches(epoch) for epoch in range(self._config.num_epochs))
 
     def batch(self, cursor: Cursor) -> tuple[list[Item], Cursor]:
         """The items of one optimiser step, and where the next one starts."""

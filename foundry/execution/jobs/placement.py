@@ -138,6 +138,32 @@ def place_jobs(
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """How many of a job's workers a cluster has places for, were it idle.
+
+    Attributes:
+        workers: as many as fit, at most those that were asked for.
+        each: what one worker takes, in words.
+        there: what the cluster has, in words.
+    """
+
+    workers: int
+    each: str
+    there: str
+
+
+def measure_room(needs: Needs, totals: Sequence[Bundle]) -> Room:
+    """Count the workers of a job that nodes of these sizes hold."""
+    has_gpus = any(node.gpus >= 1 for node in totals)
+    bundle = _bundle_of(needs, has_gpus)
+    left, workers = list(totals), 0
+    while workers < needs.workers and (after := _place_workers(left, bundle, 1)) is not None:
+        left, workers = after, workers + 1
+    one = Needs(1, needs.cpus, needs.accelerator, needs.memory)
+    return Room(workers, _describe_needs(one, bundle), _describe_nodes(totals, has_gpus))
+
+
+@dataclass(frozen=True, slots=True)
 class CpuShare:
     """What a worker without an accelerator takes of its node."""
 
@@ -184,6 +210,12 @@ def _set_aside(free: list[Bundle], needs: Needs, has_gpus: bool) -> None:
         if index is None:
             index = max(range(len(free)), key=lambda i: (free[i].gpus, free[i].cpus))
         free[index] = free[index].minus(bundle)
+
+
+def _describe_nodes(totals: Sequence[Bundle], has_gpus: bool) -> str:
+    nodes = f"{len(totals)} node" + ("s" if len(totals) != 1 else "")
+    cpus, gpus = sum(node.cpus for node in totals), sum(node.gpus for node in totals)
+    return f"{nodes} with {cpus:g} CPU" + (f" and {gpus:g} accelerators" if has_gpus else "")
 
 
 def _describe_needs(needs: Needs, bundle: Bundle) -> str:

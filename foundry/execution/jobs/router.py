@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from foundry.catalog.datasets.service import Datasets
 from foundry.catalog.registry.service import Registry
+from foundry.execution.jobs.checking import TrainingCheck
 from foundry.execution.jobs.log_archive import JobLogs, LogChunk
 from foundry.execution.jobs.schemas import (
     DilocoSubmit,
@@ -25,6 +26,7 @@ from foundry.governance.audit.service import AuditTrail
 from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
 from foundry.infra.http import Db, require_permission
 from foundry.infra.http.references import ReferenceQuery
+from foundry.serving.endpoints.serving_rank import ServingRanks
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -37,10 +39,13 @@ def _jobs(request: Request, db: Db) -> Jobs:
 def _submissions(request: Request, db: Db) -> Submissions:
     principal = request.state.principal
     audit = AuditTrail(db, principal, request.state.request_id)
+    check: TrainingCheck = request.app.state.training_check
     return Submissions(
         Jobs(db, audit, principal),
         Registry(db, audit, principal),
         Datasets(db, principal),
+        check,
+        ServingRanks(db, principal, check.serving.max_lora_rank),
     )
 
 

@@ -101,6 +101,10 @@ class JobOut(BaseModel):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    note: str | None = Field(
+        default=None,
+        description="what this request has found to be so already, so that it changed nothing",
+    )
 
 
 class JobList(BaseModel):

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import cast
 from uuid import UUID
 
@@ -44,6 +44,7 @@ class Jobs:
         submission_id: str | None = None,
         priority: int = 0,
         needs: Needs | None = None,
+        vet: Callable[[], Awaitable[None]] | None = None,
     ) -> tuple[Job, bool]:
         """Queue a job, or find the same one. Returns it and whether it is new.
 
@@ -52,11 +53,15 @@ class Jobs:
             needs: what its workers reserve; default: one CPU.
             identity: what makes two submissions the same; default: the whole spec.
             submission_id: of a Ray job that is the first attempt's driver already.
+            vet: asked before a new job is queued; it raises to refuse it.
         """
         fingerprint = _fingerprint(kind, name, spec if identity is None else identity)
         await self._rows.serialise_submissions(fingerprint)
         if not force and (same := await self._rows.find_same(fingerprint)):
+            same.note = describe_same(same)
             return same, False
+        if vet is not None:
+            await vet()
         job = Job(
             tenant_id=self._principal.tenant_id,
             project_id=self._principal.project_id,
@@ -112,10 +117,16 @@ class Jobs:
     async def cancel(self, job_id: UUID) -> Job:
         """Ask a job to stop: at once if no driver runs, else after a checkpoint.
 
-        Cancelling an ended job changes nothing.
+        One that is being cancelled is left alone. Raises Conflict: it has ended.
         """
         job = _found(await self._rows.get(job_id, lock=True), job_id)
-        if job.state in ENDED or job.cancel_requested:
+        if job.state in ENDED:
+            raise Conflict(
+                f"job {job_id} has ended already, it is {job.state}: there is nothing to cancel",
+                state=job.state,
+            )
+        if job.cancel_requested:
+            job.note = f"job {job_id} is being cancelled already"
             return job
         before = job.state
         job.cancel_requested, job.cancel_requested_at = True, utcnow()
@@ -140,9 +151,28 @@ class Jobs:
             await hold_version(self._db, UUID(str(dataset)))
         resumed = await JobTransitions(self._db).resume(job_id)
         if resumed is None:
-            raise Conflict(f"job {job_id} is {before}: only a failed or cancelled one resumes")
+            raise Conflict(
+                f"job {job_id} {_describe_state(job)}: only a failed or cancelled one resumes",
+                state=before,
+            )
         await self._audit.record("job.resume", "job", str(job.id), before={"state": before})
         return resumed
+
+
+def describe_same(job: Job) -> str:
+    """That the same job was there before, and how to run it again all the same."""
+    verb = "import" if job.kind == "import" else "train"
+    if job.state == JobState.SUCCEEDED:
+        made = (job.result or {}).get("model", job.name)
+        return f"already {verb}ed as {made} by job {job.id}; --force {verb}s again"
+    return f"the same job is {job.state} already: {job.id}; --force {verb}s beside it"
+
+
+def _describe_state(job: Job) -> str:
+    if job.state == JobState.SUCCEEDED:
+        made = (job.result or {}).get("model")
+        return "has succeeded" + (f" and made {made}" if made else "")
+    return f"is {job.state}" + (" and being cancelled" if job.cancel_requested else "")
 
 
 def _fingerprint(kind: str, name: str, identity: dict[str, object]) -> str:

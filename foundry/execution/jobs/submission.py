@@ -1,45 +1,60 @@
 """What is checked before a job is queued: a job that starts can finish."""
 
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from uuid import UUID
 
 from foundry.catalog.datasets.service import Datasets
 from foundry.catalog.registry.domain import Kind
-from foundry.catalog.registry.service import ModelVersion, Registry
+from foundry.catalog.registry.service import Registry
 from foundry.engines.training.config import SftConfig
 from foundry.engines.training.diloco.config import DilocoConfig
-from foundry.errors import Conflict, InvalidRequest
+from foundry.errors import ModelNotFound
+from foundry.execution.jobs.checking import Training, TrainingCheck, check_nothing_ignored
 from foundry.execution.jobs.domain import FLEET_WORKER_CPUS, JobKind, check_source
 from foundry.execution.jobs.placement import Needs
 from foundry.execution.jobs.service import Jobs
 from foundry.execution.jobs.tables import Job
+from foundry.serving.endpoints.serving_rank import ServingRanks
 
 
 @dataclass(frozen=True, slots=True)
-class _Training:
-    """What is asked for.
-
-    Attributes:
-        inner: the optimiser's part of `config`, which the request calls `where`.
-    """
+class _Request:
+    """A training as its owner asks for it."""
 
     job: JobKind
     name: str
     base: str
     dataset: str
-    config: SftConfig | DilocoConfig
-    inner: SftConfig
-    where: str
+    training: Training
     needs: Needs
+    force: bool
+    submission_id: str | None
     priority: int
 
 
 class Submissions:
     """Turns references into pinned versions, so that an alias moved later changes no job."""
 
-    def __init__(self, jobs: Jobs, registry: Registry, datasets: Datasets) -> None:
+    def __init__(
+        self,
+        jobs: Jobs,
+        registry: Registry,
+        datasets: Datasets,
+        check: TrainingCheck | None = None,
+        ranks: ServingRanks | None = None,
+    ) -> None:
+        """Remember whom to ask.
+
+        Args:
+            check: None: only of what the database knows.
+            ranks: of adapters that bases are served with; None: any rank is.
+        """
         self._jobs = jobs
         self._registry = registry
         self._datasets = datasets
+        self._check = check or TrainingCheck()
+        self._ranks = ranks
 
     async def sft(
         self,
@@ -59,11 +74,14 @@ class Submissions:
 
         Raises:
             ModelNotFound, NotFound: base or dataset do not exist.
-            InvalidRequest: the base cannot be trained, or the sequences exceed its context.
+            Conflict: a field was set that would be ignored.
+            FoundryError: it could not end well; see `TrainingCheck.check`.
         """
         needs = Needs(accelerator=True)
-        asked = _Training("sft", name, base, dataset, config, config, "config", needs, priority)
-        return await self._train(asked, force=force, submission_id=submission_id)
+        training = Training(config, config, "config", needs)
+        return await self._train(
+            _Request("sft", name, base, dataset, training, needs, force, submission_id, priority)
+        )
 
     async def diloco(
         self,
@@ -77,21 +95,21 @@ class Submissions:
         priority: int = 0,
     ) -> tuple[Job, bool]:
         """As `sft`, by a fleet of workers."""
-        needs = Needs(config.fleet.needed, FLEET_WORKER_CPUS, accelerator=True)
-        asked = _Training(
-            "diloco", name, base, dataset, config, config.inner, "config.inner", needs, priority
+        fleet = config.fleet
+        needs = Needs(fleet.needed, FLEET_WORKER_CPUS, accelerator=True)
+        # Who sets a quorum knows that the others may come later, or never.
+        together = replace(needs, workers=fleet.quorum or fleet.workers)
+        training = Training(config, config.inner, "config.inner", together)
+        return await self._train(
+            _Request("diloco", name, base, dataset, training, needs, force, submission_id, priority)
         )
-        return await self._train(asked, force=force, submission_id=submission_id)
 
-    async def _train(
-        self, asked: _Training, *, force: bool, submission_id: str | None
-    ) -> tuple[Job, bool]:
+    async def _train(self, asked: _Request) -> tuple[Job, bool]:
         base = await self._registry.resolve(asked.base)
         # Held, so that it is not deleted before the job is there to refuse that.
         data = await self._datasets.hold(asked.dataset)
-        _check_trainable(base, asked)
-        _check_evaluation(data.reference, data.eval_rows, asked)
-        kind: Kind = "adapter" if asked.inner.method.kind == "lora" else "merged"
+        config, method = asked.training.config, asked.training.inner.method
+        kind: Kind = "adapter" if method.kind == "lora" else "merged"
         await self._registry.check_kind(asked.name, kind)
         spec: dict[str, object] = {
             "model": asked.name,
@@ -99,22 +117,33 @@ class Submissions:
             "base_version_id": str(base.id),
             "dataset": data.reference,
             "dataset_version_id": str(data.id),
-            "config": asked.config.model_dump(mode="json"),
+            "config": config.model_dump(mode="json"),
         }
         identity: dict[str, object] = {
             "base": base.digest,
             "dataset": data.digest,
-            "config": asked.config.digest(),
+            "config": config.digest(),
         }
-        return await self._jobs.submit(
-            asked.job,
-            asked.name,
-            spec,
-            identity=identity,
-            force=force,
-            submission_id=submission_id,
-            priority=asked.priority,
-            needs=asked.needs,
+        check_nothing_ignored(asked.training, data)
+
+        async def vet() -> None:
+            files = await self._registry.manifest(base.id)
+            served = await self._ranks.read_rank(base) if self._ranks is not None else None
+            await self._check.check(asked.training, base, files, data, served)
+
+        return await self._once(
+            lambda force: self._jobs.submit(
+                asked.job,
+                asked.name,
+                spec,
+                identity=identity,
+                force=force,
+                submission_id=asked.submission_id,
+                priority=asked.priority,
+                needs=asked.needs,
+                vet=vet,
+            ),
+            force=asked.force,
         )
 
     async def import_model(
@@ -124,25 +153,26 @@ class Submissions:
         check_source(source)
         await self._registry.check_kind(name, "base")
         spec: dict[str, object] = {"model": name, "source": source}
-        return await self._jobs.submit("import", name, spec, force=force, priority=priority)
-
-
-def _check_evaluation(dataset: str, eval_rows: int, asked: _Training) -> None:
-    if eval_rows == 0 and asked.inner.eval_every is not None:
-        raise Conflict(
-            f"{asked.where}.eval_every is set, but {dataset} holds no rows out: leave it out, or "
-            "add the dataset with an eval_fraction above 0",
-            param=f"{asked.where}.eval_every",
+        return await self._once(
+            lambda force: self._jobs.submit("import", name, spec, force=force, priority=priority),
+            force=force,
         )
 
+    async def _once(
+        self, submit: Callable[[bool], Awaitable[tuple[Job, bool]]], *, force: bool
+    ) -> tuple[Job, bool]:
+        """Submit, and again if the result of the same job was deleted since."""
+        job, created = await submit(force)
+        if created or await self._has_result(job):
+            return job, created
+        return await submit(True)
 
-def _check_trainable(base: ModelVersion, asked: _Training) -> None:
-    if base.kind == "adapter":
-        raise InvalidRequest(f"{base.reference} is an adapter: train from its base", param="base")
-    context, length = base.context_length, asked.inner.max_seq_len
-    if context is not None and length > context:
-        raise InvalidRequest(
-            f"{asked.where}.max_seq_len is {length}, but {base.reference} reads {context} tokens "
-            "at most",
-            param=f"{asked.where}.max_seq_len",
-        )
+    async def _has_result(self, job: Job) -> bool:
+        """Whether the version that a job has made, or will make, may be used."""
+        version_id = (job.result or {}).get("version_id")
+        if version_id is None:
+            return True
+        try:
+            return (await self._registry.get(UUID(str(version_id)))).usable
+        except ModelNotFound:
+            return False

@@ -1,14 +1,16 @@
 """Whether an endpoint's configuration can be served: every reason at once, at the call."""
 
 import asyncio
-import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
+from foundry.catalog.registry.documents import read_document
 from foundry.catalog.registry.domain import Manifest
 from foundry.catalog.registry.service import ModelVersion, Registry
+from foundry.config import ServingSettings
 from foundry.engines.budsim.architecture import ModelSpec
 from foundry.engines.budsim.model_config import model_spec
 from foundry.errors import FoundryError, InvalidConfiguration, Unavailable
@@ -18,12 +20,8 @@ from foundry.serving.engine.runtime import RuntimeRules, VllmRules
 from foundry.serving.engine.shape import ModelShape
 
 _CONFIG = "config.json"
-# Those of models are a few KiB.
-_MAX_CONFIG_BYTES = 2**20
 # Shapes are small; versions never change, so one that was read stays right.
 _CAPACITY = 1024
-# A transaction is open meanwhile: a store that takes longer says nothing of the shape.
-_READ_S = 2.0
 
 
 class ModelShapes:
@@ -31,7 +29,7 @@ class ModelShapes:
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
-        self._specs: OrderedDict[str, ModelSpec | None] = OrderedDict()
+        self._shapes: OrderedDict[str, ModelShape] = OrderedDict()
 
     async def read_shape(self, manifest: Manifest, context_length: int | None) -> ModelShape:
         """What is known of a version; what cannot be read or understood is unknown.
@@ -39,33 +37,31 @@ class ModelShapes:
         Args:
             context_length: as the registry has it.
         """
-        if manifest.digest not in self._specs:
+        if manifest.digest not in self._shapes:
             try:
-                async with asyncio.timeout(_READ_S):
-                    spec = await self._read_spec(manifest)
-            except (TimeoutError, FoundryError, OSError):
+                document = await read_document(self._objects, manifest, _CONFIG)
+            except Unavailable:
                 # Of the store, not of the model: the next call asks again.
                 return ModelShape(context_length)
-            self._specs[manifest.digest] = spec
-            while len(self._specs) > _CAPACITY:
-                self._specs.popitem(last=False)
-        return ModelShape(context_length, self._specs[manifest.digest])
-
-    async def _read_spec(self, manifest: Manifest) -> ModelSpec | None:
-        files = {file.path: file for file in manifest.files}
-        if _CONFIG not in files or files[_CONFIG].size > _MAX_CONFIG_BYTES:
-            return None
-        text = await self._objects.get_bytes(files[_CONFIG].object_key)
-        weights = sum(file.size for path, file in files.items() if path.endswith(".safetensors"))
-        return await asyncio.to_thread(_parse_spec, text, weights or None)
+            shape = await asyncio.to_thread(_parse_shape, document or {}, manifest)
+            self._shapes[manifest.digest] = shape
+            while len(self._shapes) > _CAPACITY:
+                self._shapes.popitem(last=False)
+        return replace(self._shapes[manifest.digest], context_length=context_length)
 
 
-def _parse_spec(text: bytes, checkpoint_bytes: int | None) -> ModelSpec | None:
+def _parse_shape(config: dict[str, Any], manifest: Manifest) -> ModelShape:
+    names = config.get("architectures")
+    return ModelShape(
+        spec=_parse_spec(config, manifest),
+        architectures=tuple(map(str, names)) if isinstance(names, list) else (),
+    )
+
+
+def _parse_spec(config: dict[str, Any], manifest: Manifest) -> ModelSpec | None:
+    sizes = (file.size for file in manifest.files if file.path.endswith(".safetensors"))
     try:
-        config = json.loads(text)
-        if not isinstance(config, dict):
-            return None
-        spec = model_spec(config, checkpoint_bytes=checkpoint_bytes)
+        spec = model_spec(config, checkpoint_bytes=sum(sizes) or None)
     except (ValueError, TypeError, RecursionError, FoundryError):
         return None
     # Of a model that is only counted like its nearest kin, nothing is certain.
@@ -80,12 +76,15 @@ class EngineCheck:
         rules: RuntimeRules | None = None,
         hardware: LiveHardware | None = None,
         shapes: ModelShapes | None = None,
+        serving: ServingSettings | None = None,
     ) -> None:
         """Remember whom to ask.
 
         Args:
             hardware, shapes: None: only what holds everywhere is checked.
+            serving: what holds where a configuration says nothing; None: as shipped.
         """
+        self.serving = serving or ServingSettings()
         self._rules = rules or VllmRules()
         self._hardware = hardware
         self._shapes = shapes
@@ -112,7 +111,8 @@ class EngineCheck:
         if self._shapes is not None:
             manifest = await registry.manifest(base.id)
             shape = await self._shapes.read_shape(manifest, base.context_length)
-        report = self._rules.supports(config, hardware, model=shape)
+        # What the engine knows is read from its source at the first question.
+        report = await asyncio.to_thread(self._rules.supports, config, hardware, model=shape)
         if not report.ok:
             violations = [*report.reasons, *report.missing]
             raise InvalidConfiguration("; ".join(violations), violations=violations)

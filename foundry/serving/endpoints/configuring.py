@@ -5,6 +5,9 @@ become the endpoint's, with a new revision and with what was predicted of it.
 """
 
 import asyncio
+import json
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -54,10 +57,11 @@ class Configuring:
         Raises:
             InvalidRequest: no workload is given, now or before.
             InvalidConfiguration: a manual one breaks rules; lists each.
-            Conflict: the endpoint is being deleted.
+            Conflict: the endpoint is being deleted, or a field was set that would be ignored.
         """
         if endpoint.state == EndpointState.DELETING:
             raise Conflict(f"endpoint {endpoint.name} is being deleted")
+        _check_nothing_ignored(wanted)
         before: dict[str, object] = {
             "next_config": endpoint.next_config,
             "optimization": endpoint.optimization,
@@ -141,6 +145,30 @@ class Configuring:
         )
 
 
+def next_options(endpoint: Endpoint) -> dict[str, object]:
+    """The options that an endpoint is served with from its next deploy on, as far as known."""
+    if endpoint.recommendation_id is not None:
+        kept = {name: value for name, value in endpoint.config.items() if name in KEPT}
+        return kept | (endpoint.next_config or {})
+    return endpoint.config if endpoint.next_config is None else endpoint.next_config
+
+
+def describe_change(endpoint: Endpoint, wanted: Mapping[str, object]) -> str:
+    """The commands that change some options of an endpoint and keep the others."""
+    options = json.dumps(next_options(endpoint) | dict(wanted), sort_keys=True)
+    return (
+        f"`echo {shlex.quote(options)} | foundry endpoints configure {endpoint.name} -` and "
+        f"`{deploy_command(endpoint)}`"
+    )
+
+
+def deploy_command(endpoint: Endpoint) -> str:
+    """How a shell asks for this endpoint to run."""
+    name = endpoint.model_reference.partition("@")[0]
+    named = "" if endpoint.name == name else f" --name {endpoint.name}"
+    return f"foundry deploy {endpoint.model_reference}{named}"
+
+
 async def plan_deploy(
     db: AsyncSession,
     principal: Principal,
@@ -164,11 +192,24 @@ async def plan_deploy(
         found = await approve_recommendation(
             db, principal, endpoint.recommendation_id, endpoint.name, learnt
         )
-        kept = {name: value for name, value in endpoint.config.items() if name in KEPT}
-        return PlannedDeploy({**kept, **(endpoint.next_config or {}), **found.configuration}, found)
+        return PlannedDeploy({**next_options(endpoint), **found.configuration}, found)
     if endpoint.next_config is None:
         return None
     return PlannedDeploy(dict(endpoint.next_config), _manual_prediction(endpoint))
+
+
+def _check_nothing_ignored(wanted: EndpointConfigure) -> None:
+    """Refuse what is only read of a search or a deployment file. Raises Conflict."""
+    if wanted.method != "MANUAL" or wanted.deployment is not None:
+        return
+    names = ("performance_targets", "workload", "policy", "cluster")
+    if ignored := [name for name in names if getattr(wanted, name) is not None]:
+        raise Conflict(
+            f"{', '.join(ignored)} would be ignored: options are taken as they are, so leave "
+            "that out, or let a configuration be found with performance_targets and the "
+            "optimization_method REGRESSOR or PRIOR, or check a deployment",
+            param=ignored[0],
+        )
 
 
 def _manual_prediction(endpoint: Endpoint) -> Approved | None:

@@ -132,6 +132,21 @@ class RevisionRows:
         query = query.order_by(EndpointRevision.number.desc()).limit(limit)
         return (await self._db.execute(query)).scalars().all()
 
+    async def differ_in_replicas(
+        self, endpoint_id: UUID, numbers: Collection[int], replicas: int
+    ) -> bool:
+        """Whether one of these revisions has another number of replicas."""
+        query = (
+            select(EndpointRevision.number)
+            .where(
+                EndpointRevision.endpoint_id == endpoint_id,
+                EndpointRevision.number.in_(list(numbers)),
+                EndpointRevision.replicas != replicas,
+            )
+            .limit(1)
+        )
+        return (await self._db.execute(query)).scalar() is not None
+
     async def retire(self, endpoint_id: UUID, *, keep: Collection[int] = ()) -> None:
         """Ask for every revision but those kept to be removed."""
         await self._db.execute(

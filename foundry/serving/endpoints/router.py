@@ -1,6 +1,6 @@
 """Routes of endpoints."""
 
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, BackgroundTasks, Depends, Path, Query, Request, Response
@@ -55,6 +55,9 @@ SearchesDep = Annotated[Searches, Depends(_searches)]
 RevisionNumber = Annotated[int, Path(ge=1, le=2**31 - 1)]
 Now = Annotated[bool, Query(description="cut running requests off instead of draining them")]
 EndpointsDep = Annotated[Endpoints, Depends(_endpoints)]
+_SAME: dict[int | str, dict[str, Any]] = {
+    200: {"description": "it was so already: `note` says what"}
+}
 _READ = [Depends(require_permission("endpoints:read"))]
 _WRITE = [Depends(require_permission("endpoints:write"))]
 
@@ -116,39 +119,47 @@ async def configure(
     "/{endpoint_id}/deploy",
     status_code=202,
     response_model=EndpointOut,
+    responses=_SAME,
     operation_id="endpoints_deploy",
     dependencies=_WRITE,
 )
 async def deploy(
     endpoint_id: UUID,
     endpoints: EndpointsDep,
+    response: Response,
     recommendation_id: Annotated[
         UUID | None, Query(description="the one that was reviewed; refuse to apply any other")
     ] = None,
 ) -> Endpoint:
-    return await endpoints.deploy(endpoint_id, recommendation_id)
+    return _told(response, await endpoints.deploy(endpoint_id, recommendation_id))
 
 
 @router.post(
     "/{endpoint_id}/scale",
     status_code=202,
     response_model=EndpointOut,
+    responses=_SAME,
     operation_id="endpoints_scale",
     dependencies=_WRITE,
 )
-async def scale(endpoint_id: UUID, body: EndpointScale, endpoints: EndpointsDep) -> Endpoint:
-    return await endpoints.scale(endpoint_id, body.replicas)
+async def scale(
+    endpoint_id: UUID, body: EndpointScale, endpoints: EndpointsDep, response: Response
+) -> Endpoint:
+    return _told(response, await endpoints.scale(endpoint_id, body.replicas))
 
 
 @router.post(
     "/{endpoint_id}/rollback",
     status_code=202,
     response_model=EndpointOut,
+    responses=_SAME,
     operation_id="endpoints_rollback",
     dependencies=_WRITE,
 )
-async def rollback(endpoint_id: UUID, body: EndpointRollback, endpoints: EndpointsDep) -> Endpoint:
-    return await endpoints.rollback(endpoint_id, body.revision)
+async def rollback(
+    endpoint_id: UUID, body: EndpointRollback, endpoints: EndpointsDep, response: Response
+) -> Endpoint:
+    return _told(response, await endpoints.rollback(endpoint_id, body.revision))
 
 
 @router.get(
@@ -182,19 +193,32 @@ async def diff_revisions(
     "/{endpoint_id}/stop",
     status_code=202,
     response_model=EndpointOut,
+    responses=_SAME,
     operation_id="endpoints_stop",
     dependencies=_WRITE,
 )
-async def stop(endpoint_id: UUID, endpoints: EndpointsDep, now: Now = False) -> Endpoint:
-    return await endpoints.stop(endpoint_id, now=now)
+async def stop(
+    endpoint_id: UUID, endpoints: EndpointsDep, response: Response, now: Now = False
+) -> Endpoint:
+    return _told(response, await endpoints.stop(endpoint_id, now=now))
 
 
 @router.delete(
     "/{endpoint_id}",
     status_code=202,
     response_model=EndpointOut,
+    responses=_SAME,
     operation_id="endpoints_delete",
     dependencies=_WRITE,
 )
-async def delete(endpoint_id: UUID, endpoints: EndpointsDep, now: Now = False) -> Endpoint:
-    return await endpoints.delete(endpoint_id, now=now)
+async def delete(
+    endpoint_id: UUID, endpoints: EndpointsDep, response: Response, now: Now = False
+) -> Endpoint:
+    return _told(response, await endpoints.delete(endpoint_id, now=now))
+
+
+def _told(response: Response, endpoint: Endpoint) -> Endpoint:
+    """The endpoint; 200 if the request changed nothing of it."""
+    if endpoint.note is not None:
+        response.status_code = 200
+    return endpoint

@@ -8,6 +8,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from foundry.engines.budsim.request import KvDtype, Method, Quantization, Runtime
 from foundry.serving.endpoints.domain import RESTING as RESTING
+from foundry.serving.endpoints.domain import SERVING as SERVING
 from foundry.serving.endpoints.domain import EndpointState as EndpointState
 from foundry.serving.endpoints.domain import Strategy
 from foundry.serving.recommendations.schemas import ClusterIn, PolicyIn, TargetsIn, WorkloadIn
@@ -154,6 +155,10 @@ class EndpointOut(BaseModel):
     created_by: str
     created_at: datetime
     updated_at: datetime
+    note: str | None = Field(
+        default=None,
+        description="what this request has found to be so already, so that it changed nothing",
+    )
 
 
 class EndpointList(BaseModel):

@@ -6,14 +6,20 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from foundry.catalog.registry.service import ModelVersion, Registry
+from foundry.catalog.registry.service import Registry
 from foundry.errors import Conflict, NotFound
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
 from foundry.infra.cursors import DEFAULT_LIMIT, Page, decode, page_of
 from foundry.infra.database import utcnow
 from foundry.serving.endpoints.checking import EngineCheck
-from foundry.serving.endpoints.configuring import Configuring, PlannedDeploy, plan_deploy
+from foundry.serving.endpoints.configuring import (
+    Configuring,
+    PlannedDeploy,
+    next_options,
+    plan_deploy,
+)
+from foundry.serving.endpoints.creating import Creating
 from foundry.serving.endpoints.domain import (
     PENDING_S,
     SERVING,
@@ -86,31 +92,15 @@ class Endpoints:
 
         Raises:
             ModelNotFound: the model does not exist.
-            Conflict: the name belongs to another base's endpoint.
-            InvalidConfiguration: no engine can be configured so; lists every reason.
+            Conflict: the name belongs to another base's endpoint, or there is one with other
+                options than these.
+            InvalidConfiguration: no engine can be configured so, or none so that it serves the
+                adapter; lists every reason.
         """
-        base = await self._base_of(model)
-        await self._rows.lock_base(base.digest)
-        named = await self._rows.find_by_name(name) if name is not None else None
-        existing = named if name is not None else await self._rows.find_of_version(base.id)
-        if existing is not None and existing.model_version_id == base.id:
-            return existing, False
-        await self._engine_check.check(self._registry, base, config or {}, anywhere=True)
-        endpoint = Endpoint(
-            tenant_id=self._principal.tenant_id,
-            project_id=self._principal.project_id,
-            name=await self._free_name(name, base),
-            model_version_id=base.id,
-            model_reference=base.reference,
-            base_digest=base.digest,
-            app_name=app_name(base.digest, 0),
-            config=config or {},
-            created_by=self._principal.subject,
+        creating = Creating(
+            self._rows, self._audit, self._principal, self._registry, self._engine_check
         )
-        await self._rows.add(endpoint)
-        after: dict[str, object] = {"name": endpoint.name, "model": base.reference}
-        await self._audit.record("endpoint.create", "endpoint", str(endpoint.id), after=after)
-        return endpoint, True
+        return await creating.create(model, name, config or {})
 
     async def get(self, endpoint_id: UUID) -> Endpoint:
         """An endpoint of the project. Raises NotFound."""
@@ -144,6 +134,8 @@ class Endpoints:
     async def deploy(self, endpoint_id: UUID, reviewed: UUID | None = None) -> Endpoint:
         """Ask for it to run with what was configured last; one that runs so is left alone.
 
+        What a call finds to be so already, it says in the `note` of its answer.
+
         Args:
             reviewed: the recommendation that the caller approves; None: the stored one.
         Raises:
@@ -153,6 +145,7 @@ class Endpoints:
         endpoint = await self._locked(endpoint_id)
         planned = await plan_deploy(self._db, self._principal, endpoint, reviewed, self._learnt)
         if planned is None and endpoint.state in STARTING | SERVING:
+            endpoint.note = f"the endpoint {endpoint.name} is {endpoint.state} already"
             return endpoint
         prediction = await self._choose_prediction(endpoint, planned)
         config = planned.config if planned is not None else endpoint.config
@@ -192,11 +185,14 @@ class Endpoints:
         endpoint = await self._locked(endpoint_id)
         if endpoint.state == EndpointState.DELETING:
             raise Conflict(f"endpoint {endpoint.name} is being deleted", state=endpoint.state)
+        numbers = {endpoint.serving_revision, endpoint.target_revision} - {None}
+        if await self._has_replicas(endpoint, cast(set[int], numbers), replicas):
+            endpoint.note = f"the endpoint {endpoint.name} has replicas {replicas} already"
+            return endpoint
         config = {**endpoint.config, "replicas": replicas}
         base = await self._registry.hold(endpoint.model_version_id)
         await self._engine_check.check(self._registry, base, config)
         before: dict[str, object] = {"replicas": endpoint.config.get("replicas", 1)}
-        numbers = {endpoint.serving_revision, endpoint.target_revision} - {None}
         await self._revisions.scale(endpoint.id, cast(set[int], numbers), replicas)
         endpoint.config = config
         if endpoint.next_config is not None and "replicas" in endpoint.next_config:
@@ -210,6 +206,13 @@ class Endpoints:
             after={"replicas": replicas},
         )
         return endpoint
+
+    async def _has_replicas(self, endpoint: Endpoint, numbers: set[int], replicas: int) -> bool:
+        """Whether so many are wanted already, of what runs and of the next deploy."""
+        options = (endpoint.config, next_options(endpoint))
+        if any(each.get("replicas", 1) != replicas for each in options):
+            return False
+        return not await self._revisions.differ_in_replicas(endpoint.id, numbers, replicas)
 
     async def list_revisions(
         self, endpoint_id: UUID, *, cursor: str | None = None, limit: int = DEFAULT_LIMIT
@@ -237,6 +240,7 @@ class Endpoints:
         endpoint = _found(await self._rows.get(endpoint_id, lock=True), endpoint_id)
         hastens = now and endpoint.state == EndpointState.STOPPING
         if not hastens and endpoint.state not in states_before(EndpointState.STOPPING):
+            endpoint.note = _describe_rest(endpoint)
             return endpoint
         await self._revisions.release(endpoint.id, now=now)
         return await self._desire(endpoint, "stopped", EndpointState.STOPPING, now=now)
@@ -245,6 +249,7 @@ class Endpoints:
         """Ask for it to stop and to be forgotten. Args: now: as of `stop`."""
         endpoint = _found(await self._rows.get(endpoint_id, lock=True), endpoint_id)
         if endpoint.state == EndpointState.DELETING and not now:
+            endpoint.note = f"the endpoint {endpoint.name} is being deleted already"
             return endpoint
         await self._revisions.release(endpoint.id, now=now)
         return await self._desire(endpoint, "deleted", EndpointState.DELETING, now=now)
@@ -285,6 +290,7 @@ class Endpoints:
     async def _stay(self, endpoint: Endpoint, number: int) -> Endpoint:
         """End an update: the revision that serves is the one that is wanted."""
         if endpoint.target_revision == number:
+            endpoint.note = f"revision {number} of the endpoint {endpoint.name} serves already"
             return endpoint
         await self._revisions.retire(endpoint.id, keep=[number])
         endpoint.target_revision, endpoint.last_error = number, None
@@ -325,6 +331,7 @@ class Endpoints:
 
     async def _written(self, endpoint: Endpoint) -> None:
         """Whoever decided on the endpoint as it was decides again."""
+        endpoint.note = None
         endpoint.version += 1
         endpoint.updated_at = utcnow()
         await self._db.flush()
@@ -365,23 +372,18 @@ class Endpoints:
             model_version=row.model_version,
         )
 
-    async def _base_of(self, model: str) -> ModelVersion:
-        version = await self._registry.resolve(model)
-        if version.kind == "adapter" and version.base_version_id is not None:
-            return await self._registry.hold(version.base_version_id)
-        return await self._registry.hold(version.id)
-
-    async def _free_name(self, wanted: str | None, base: ModelVersion) -> str:
-        candidates = [wanted] if wanted else [base.name, f"{base.name}-{base.version}"[:128]]
-        for candidate in candidates:
-            if await self._rows.find_by_name(candidate) is None:
-                return candidate
-        raise Conflict(
-            f"an endpoint is called {candidates[0]} already: choose another name", param="name"
-        )
-
 
 def _found(endpoint: Endpoint | None, endpoint_id: UUID) -> Endpoint:
     if endpoint is None:
         raise NotFound(f"there is no endpoint {endpoint_id}: `foundry endpoints list` shows yours")
     return endpoint
+
+
+def _describe_rest(endpoint: Endpoint) -> str:
+    """Why there is nothing to stop."""
+    if endpoint.state in (EndpointState.CREATED, EndpointState.CONFIGURED):
+        return f"the endpoint {endpoint.name} was not deployed, so there is nothing to stop"
+    doing = "is being stopped" if endpoint.state == EndpointState.STOPPING else "is stopped"
+    if endpoint.state == EndpointState.DELETING:
+        doing = "is being deleted"
+    return f"the endpoint {endpoint.name} {doing} already"

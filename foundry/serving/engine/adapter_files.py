@@ -72,7 +72,10 @@ def check_adapter(path: Path, base: dict[str, Shape], max_rank: int) -> None:
     config = _read_adapter_config(path)
     rank = config.get("r")
     if not isinstance(rank, int) or not 0 < rank <= max_rank:
-        raise InvalidArtifact(f"LoRA rank {rank!r} is not between 1 and {max_rank}")
+        raise InvalidArtifact(
+            f"the adapter has LoRA rank {rank!r}, and this engine serves 1 to {max_rank}: "
+            "configure its endpoint with a max_lora_rank that is as high, and deploy it again"
+        )
     for feature in ("use_dora", "modules_to_save", "lora_bias", "trainable_token_indices"):
         if config.get(feature):
             raise InvalidArtifact(f"the adapter uses {feature}, which the engine cannot serve")

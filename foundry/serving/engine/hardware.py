@@ -39,6 +39,7 @@ class Hardware:
         free: of the same nodes, what nobody has taken.
         accelerators: from catalogue id to the scheduler's name.
         accelerator_memory: of one, by catalogue id; 10^9 bytes.
+        without_bfloat16: catalogue ids of those that cannot compute in it.
         unknown_accelerators: there are some that the catalogue does not know.
         host_gb: memory of the largest machine, all of it that is not the system's; 10^9 bytes;
             None: unknown.
@@ -48,6 +49,7 @@ class Hardware:
     free: tuple[Node, ...] = ()
     accelerators: Mapping[str, str] = field(default_factory=dict)
     accelerator_memory: Mapping[str, float] = field(default_factory=dict)
+    without_bfloat16: frozenset[str] = frozenset()
     unknown_accelerators: bool = False
     host_gb: float | None = None
 

@@ -9,8 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from foundry.config import ServingSettings
+from foundry.serving.engine.architectures import list_architectures
 from foundry.serving.engine.hardware import Hardware
-from foundry.serving.engine.options import EngineOptions
+from foundry.serving.engine.limits import (
+    find_architecture_faults,
+    find_limit_faults,
+    find_missing_dtype,
+)
+from foundry.serving.engine.options import EngineOptions, serving_of
 from foundry.serving.engine.shape import (
     ModelShape,
     find_context_faults,
@@ -86,10 +92,13 @@ class VllmRules:
             )
         if model.spec is not None:
             reasons += find_head_faults(options, model.spec)
+        reasons += find_limit_faults(serving_of(self._serving, config), options)
+        reasons += find_architecture_faults(model.architectures, list_architectures())
         if hardware is None:
             return Report(tuple(reasons))
         reasons += find_context_faults(config, model, self._serving, hardware)
         missing = options.lacks(hardware)
+        missing += find_missing_dtype(serving_of(self._serving, config), options, hardware)
         missing += find_missing_memory(config, model, self._serving, hardware)
         return Report(tuple(reasons), tuple(missing))
 

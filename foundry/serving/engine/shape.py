@@ -29,10 +29,12 @@ class ModelShape:
     Attributes:
         context_length: tokens; None: unknown.
         spec: its layers and heads; None: its configuration is not understood.
+        architectures: as its configuration names them; empty: unknown.
     """
 
     context_length: int | None = None
     spec: ModelSpec | None = None
+    architectures: tuple[str, ...] = ()
 
 
 def find_head_faults(options: EngineOptions, spec: ModelSpec) -> list[str]:

@@ -6,6 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
+LLAMA: dict[str, object] = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 4,
+    "intermediate_size": 8,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": True,
+    "vocab_size": 4,
+}
 NAMES = {np.dtype("float32"): "F32", np.dtype("float16"): "F16"}
 
 
@@ -34,6 +44,15 @@ def base_dir(folder: Path, seed: int = 0, context_length: int = 512) -> Path:
     (folder / "tokenizer.json").write_text("{}")
     weights = np.random.default_rng(seed).normal(size=(4, 4)).astype(np.float32)
     write_safetensors(folder / "model.safetensors", {"model.embed_tokens.weight": weights})
+    return folder
+
+
+def trainable_dir(folder: Path) -> Path:
+    """As `base_dir`, with everything that a training asks for."""
+    base_dir(folder)
+    config = LLAMA | {"max_position_embeddings": 512}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
     return folder
 
 

@@ -8,7 +8,9 @@ from foundry.execution.jobs.placement import (
     Bundle,
     Needs,
     NodeResources,
+    Room,
     Waiting,
+    measure_room,
     place_jobs,
     share_of_node,
 )
@@ -115,3 +117,20 @@ def test_a_lone_training_takes_what_is_idle(
 ) -> None:
     share = share_of_node(Needs(), nodes)
     assert (share.cpus, share.threads) == (cpus, threads)
+
+
+@pytest.mark.parametrize(
+    ("needs", "nodes", "room"),
+    [
+        (Needs(), [Bundle(2)], Room(1, "1 CPU", "1 node with 2 CPU")),
+        (Needs(9, 0.5), [Bundle(2), Bundle(0.75)], Room(5, "0.5 CPU", "2 nodes with 2.75 CPU")),
+        (
+            Needs(3, 0.5, accelerator=True),
+            [Bundle(8, 2), Bundle(8)],
+            Room(2, "0.5 CPU and 1 accelerator", "2 nodes with 16 CPU and 2 accelerators"),
+        ),
+        (Needs(cpus=4), [Bundle(2), Bundle(2)], Room(0, "4 CPU", "2 nodes with 4 CPU")),
+    ],
+)
+def test_the_room_of_an_idle_cluster(needs: Needs, nodes: list[Bundle], room: Room) -> None:
+    assert measure_room(needs, nodes) == room

@@ -119,12 +119,17 @@ async def test_cancelling(database: Database) -> None:
     running = await submit(database, "b")
     await start(database, running.id)
     lease, _ = await JobLease.claim(database, running.id)
-    assert (await cancel(database, running.id)).state == "RUNNING"
+    asked = await cancel(database, running.id)
+    assert (asked.state, asked.note) == ("RUNNING", None)
+    assert (await cancel(database, running.id)).note == (
+        f"job {running.id} is being cancelled already"
+    )
     assert [each.id for each in await list_jobs_to_stop(database, 0)] == [running.id]
     assert await lease.heartbeat() is True
     await lease.record_cancelled()
     assert await list_jobs_to_stop(database, 0) == []
-    assert (await cancel(database, running.id)).state == "CANCELLED"
+    with pytest.raises(Conflict, match="has ended already, it is CANCELLED"):
+        await cancel(database, running.id)
     resumed = await resume(database, running.id)
     assert (resumed.state, resumed.cancel_requested) == (JobState.QUEUED, False)
     with pytest.raises(Conflict, match="is QUEUED"):

@@ -1,11 +1,12 @@
 """What a DiLoCo run is told. Imports no torch: the control plane validates these models."""
 
 import hashlib
+from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from foundry.engines.training.config import Full, Lora, SftConfig
+from foundry.engines.training.config import Full, Ignored, Lora, SftConfig, is_said
 
 Fragment = int | None
 """Number of a part of the model, from 0; None: the whole model."""
@@ -161,6 +162,37 @@ class DilocoConfig(_Frozen):
     inner: InnerConfig = InnerConfig()
     outer: OuterConfig = OuterConfig()
     fleet: FleetConfig = FleetConfig()
+
+    def find_ignored(self, *, explicit: bool = False) -> Iterator[Ignored]:
+        """Fields that were set and would be ignored. Args: explicit: as of `SftConfig`."""
+        for found in self.inner.find_ignored(explicit=explicit):
+            yield Ignored(("inner", *found.path), found.reason)
+        reasons = {
+            ("inner", "checkpoint_every"): "a fleet counts rounds: set fleet.checkpoint_every",
+            ("inner", "log_every"): "a fleet reports every round, so leave it out",
+            **self._unused_fields(),
+        }
+        for (section, field), reason in reasons.items():
+            if is_said(getattr(self, section), field, explicit=explicit):
+                yield Ignored((section, field), reason)
+        codec = self.outer.codec
+        keeps_nothing = isinstance(codec, TopK) and not codec.error_feedback
+        if keeps_nothing and is_said(codec, "decay", explicit=explicit):
+            reason = "without error_feedback nothing is kept back, so leave it out"
+            yield Ignored(("outer", "codec", "decay"), reason)
+
+    def _unused_fields(self) -> dict[tuple[str, str], str]:
+        """Fields that a fleet of this size has no use for, with the reason."""
+        unused: dict[tuple[str, str], str] = {}
+        if self.fleet.workers == 1:
+            reason = "one worker exchanges nothing, so leave it out or use more workers"
+            unused |= {("outer", "exchange"): reason, ("fleet", "link_mbit_s"): reason}
+        if self.fleet.needed >= self.fleet.workers:
+            unused["fleet", "grace_s"] = (
+                f"a round needs all {self.fleet.workers} workers, so there are no others to wait "
+                "for: leave it out or set a smaller quorum"
+            )
+        return unused
 
     def digest(self) -> str:
         """SHA-256 of what decides the weights: not of waiting times, nor of how often to report."""

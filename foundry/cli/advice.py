@@ -1,0 +1,51 @@
+"""What a command tells beside its result: what was so already, and what to type next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from foundry.cli.console import stderr
+from foundry.errors import FoundryError
+
+if TYPE_CHECKING:
+    from foundry.execution.jobs.schemas import JobOut
+    from foundry.sdk import Foundry
+    from foundry.serving.endpoints.schemas import EndpointOut
+
+
+def print_already(answer: JobOut | EndpointOut) -> None:
+    """Say on standard error what the request has found to be so already."""
+    if answer.note is not None:
+        stderr().print(answer.note, style="yellow", markup=False)
+
+
+def print_next_step(client: Foundry, job: JobOut) -> None:
+    """Say how to use what a job has made: an adapter of a base that runs needs no deploy."""
+    made = (job.result or {}).get("model")
+    base_id = job.spec.get("base_version_id")
+    if made is None:
+        return
+    answers = _made_adapter(job) and _is_served(client, str(base_id))
+    step = f'foundry chat {made} "Hello"' if answers else f"foundry deploy {made}"
+    stderr().print(f"next: {step}", markup=False)
+
+
+def _made_adapter(job: JobOut) -> bool:
+    config = job.spec.get("config")
+    inner = config.get("inner", config) if isinstance(config, dict) else {}
+    method = inner.get("method") if isinstance(inner, dict) else None
+    return isinstance(method, dict) and method.get("kind") == "lora"
+
+
+def _is_served(client: Foundry, base_id: str) -> bool:
+    """Whether an endpoint of the base answers; a key that may not look is told to deploy."""
+    from foundry.sdk import each
+    from foundry.serving.endpoints.schemas import SERVING
+
+    try:
+        return any(
+            str(endpoint.model_version_id) == base_id and endpoint.state in SERVING
+            for endpoint in each(lambda cursor: client.endpoints.list(cursor=cursor, limit=200))
+        )
+    except FoundryError:
+        return False

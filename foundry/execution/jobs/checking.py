@@ -1,0 +1,220 @@
+"""Whether a training can be carried out and its result be served: asked before a job is queued."""
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from foundry.catalog.datasets.service import DatasetVersion
+from foundry.catalog.registry.documents import read_document
+from foundry.catalog.registry.domain import Manifest
+from foundry.catalog.registry.service import ModelVersion
+from foundry.config import ServingSettings
+from foundry.engines.training.architecture import LlamaConfig
+from foundry.engines.training.config import Lora, SftConfig
+from foundry.engines.training.diloco.config import DilocoConfig
+from foundry.errors import (
+    Conflict,
+    FoundryError,
+    InvalidConfiguration,
+    InvalidRequest,
+    Unavailable,
+)
+from foundry.execution.jobs.placement import Bundle, Needs, measure_room
+from foundry.infra.objects import ObjectStore
+from foundry.serving.endpoints.serving_rank import ServingRank
+from foundry.serving.engine.hardware import Hardware, LiveHardware
+from foundry.serving.engine.limits import next_lora_rank
+
+# Tokenizers list thousands of added tokens there; what is larger is left to the worker.
+_MOST_TOKENIZER_BYTES = 8 * 2**20
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_GB = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What is asked for.
+
+    Attributes:
+        inner: the optimiser's part of `config`, which the request calls `where`.
+        workers: without which the job cannot begin, and what each reserves.
+    """
+
+    config: SftConfig | DilocoConfig
+    inner: SftConfig
+    where: str
+    workers: Needs
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingCheck:
+    """Asks models, data, engines and the cluster whether a training can work.
+
+    Attributes:
+        objects, hardware: None: what only they know is left to the workers.
+        grows: nodes join when jobs wait, so nothing is too large for the cluster.
+    """
+
+    objects: ObjectStore | None = None
+    hardware: LiveHardware | None = None
+    serving: ServingSettings = field(default_factory=ServingSettings)
+    grows: bool = False
+
+    async def check(
+        self,
+        training: Training,
+        base: ModelVersion,
+        files: Manifest,
+        data: DatasetVersion,
+        served: ServingRank | None,
+    ) -> None:
+        """Refuse what could not end well.
+
+        Args:
+            served: the rank of adapters that the base is served with; None: any.
+        Raises:
+            InvalidRequest: the base cannot be trained, or not so; or its result not be served.
+            InvalidConfiguration: the cluster cannot hold the workers.
+        """
+        _check_base(base, data, training)
+        await self._check_files(base, files, data, training)
+        if served is not None:
+            _check_rank(training, base, served)
+        # A cluster that does not answer refuses nothing: the queue asks again.
+        with suppress(Unavailable):
+            await self._check_cluster(training)
+
+    async def _check_files(
+        self, base: ModelVersion, files: Manifest, data: DatasetVersion, training: Training
+    ) -> None:
+        """Check the base's own files; a store that does not answer refuses nothing."""
+        if self.objects is None:
+            return
+        paths = {file.path for file in files.files}
+        needed = ("config.json", "tokenizer.json", "tokenizer_config.json")
+        missing = [path for path in needed if path not in paths]
+        if not paths.intersection(_WEIGHTS):
+            missing.append(_WEIGHTS[0])
+        if missing:
+            raise InvalidRequest(
+                f"{base.reference} cannot be trained without {', '.join(missing)}: "
+                "import it again with those files",
+                param="base",
+            )
+        with suppress(Unavailable):
+            config = await read_document(self.objects, files, "config.json")
+            _check_architecture(base, config, training)
+            if data.kind == "chat" and "chat_template.jinja" not in paths:
+                tokenizer = await read_document(
+                    self.objects, files, needed[2], most_bytes=_MOST_TOKENIZER_BYTES
+                )
+                if tokenizer is not None and not tokenizer.get("chat_template"):
+                    raise InvalidRequest(
+                        f"{data.reference} holds conversations, and {base.reference} has no chat "
+                        "template: train on a dataset of prompts and completions, or from a base "
+                        "with one",
+                        param="dataset",
+                    )
+
+    async def _check_cluster(self, training: Training) -> None:
+        if self.hardware is None:
+            return
+        hardware = await self.hardware.read_hardware()
+        if not hardware.nodes:
+            return
+        _check_precision(training, hardware)
+        if not self.grows:
+            _check_room(training, hardware)
+
+
+def check_nothing_ignored(training: Training, data: DatasetVersion) -> None:
+    """Refuse fields that were set and decide nothing. Raises Conflict."""
+    for ignored in training.config.find_ignored():
+        path = ".".join(("config", *ignored.path))
+        raise Conflict(f"{path} would be ignored: {ignored.reason}", param=path)
+    if training.inner.eval_every is not None and not data.eval_rows:
+        path = f"{training.where}.eval_every"
+        raise Conflict(
+            f"{path} is set, but {data.reference} holds no rows out: leave it out, or add the "
+            "dataset with an eval_fraction above 0",
+            param=path,
+        )
+
+
+def _check_base(base: ModelVersion, data: DatasetVersion, training: Training) -> None:
+    if not data.train_rows:
+        raise InvalidRequest(
+            f"{data.reference} has no rows to train on: add one with a smaller eval_fraction",
+            param="dataset",
+        )
+    if base.kind == "adapter":
+        raise InvalidRequest(f"{base.reference} is an adapter: train from its base", param="base")
+    context, length = base.context_length, training.inner.max_seq_len
+    if context is not None and length > context:
+        raise InvalidRequest(
+            f"{training.where}.max_seq_len is {length}, but {base.reference} reads {context} "
+            f"tokens at most: set it to {context} or less",
+            param=f"{training.where}.max_seq_len",
+        )
+
+
+def _check_architecture(base: ModelVersion, config: object, training: Training) -> None:
+    try:
+        llama = LlamaConfig.of(config)
+    except FoundryError as error:
+        raise type(error)(f"{base.reference} cannot be trained: {error.message}") from error
+    if not isinstance(training.config, DilocoConfig):
+        return
+    fragments = training.config.outer.fragments
+    most = llama.most_fragments(lora=isinstance(training.inner.method, Lora))
+    if fragments > most:
+        raise InvalidRequest(
+            f"config.outer.fragments is {fragments}, but what is trained of {base.reference} "
+            f"divides into {most} at most: use fewer",
+            param="config.outer.fragments",
+        )
+
+
+def _check_rank(training: Training, base: ModelVersion, served: ServingRank) -> None:
+    method = training.inner.method
+    if not isinstance(method, Lora) or method.rank <= served.rank:
+        return
+    wanted = next_lora_rank(method.rank)
+    raise InvalidRequest(
+        f"{training.where}.method.rank is {method.rank}, but {served.describe(base)} serves "
+        f"adapters up to rank {served.rank}: train with {served.rank} or less, or first "
+        f"{served.describe_change(base, wanted or method.rank)}",
+        param=f"{training.where}.method.rank",
+    )
+
+
+def _check_precision(training: Training, hardware: Hardware) -> None:
+    kinds = hardware.accelerators.keys()
+    if training.inner.precision != "bfloat16" or hardware.on_cpu or hardware.unknown_accelerators:
+        return
+    if kinds and kinds <= hardware.without_bfloat16:
+        raise InvalidConfiguration(
+            f"{training.where}.precision is bfloat16, but {', '.join(sorted(kinds))} has none: "
+            "use float32",
+            param=f"{training.where}.precision",
+        )
+
+
+def _check_room(training: Training, hardware: Hardware) -> None:
+    """Check that an idle cluster holds the workers that the job needs."""
+    nodes = [Bundle(node.cpus, node.gpus, node.memory_gb * _GB) for node in hardware.nodes]
+    needs = training.workers
+    room = measure_room(needs, nodes)
+    if room.workers >= needs.workers:
+        return
+    workers = f"{needs.workers} workers" if needs.workers > 1 else "a worker"
+    hint = "add nodes"
+    if isinstance(training.config, DilocoConfig) and room.workers:
+        hint = (
+            f"set config.fleet.workers to {room.workers} or less, add nodes, or set "
+            f"config.fleet.quorum to {room.workers} or less so that the others may come later"
+        )
+    raise InvalidConfiguration(
+        f"the cluster has no room for {workers} with {room.each} each: it is {room.there} and "
+        f"holds {room.workers} of them even when idle; {hint}",
+        param="config.fleet.workers" if isinstance(training.config, DilocoConfig) else None,
+    )

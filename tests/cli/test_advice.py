@@ -1,0 +1,88 @@
+"""What commands tell beside their result: what was so already, and what to type next."""
+
+from typing import Any
+
+import pytest
+
+from foundry.cli.main import run
+from tests.cli.conftest import Server
+from tests.sdk.answers import JOB_ID, VERSION_ID, endpoint, job
+
+SFT = "train sft --base smol --dataset support@1 --name bot"
+
+
+def trained(method: str, **fields: Any) -> dict[str, object]:
+    spec = {"base_version_id": VERSION_ID, "config": {"method": {"kind": method}}}
+    result = {"model": "bot@0.1.0", "metrics": {"loss": 0.5}}
+    return job("SUCCEEDED", spec=spec, result=result, **fields)
+
+
+def serve(server: type[Server], ended: dict[str, object], *endpoints: dict[str, object]) -> None:
+    server.answers["/jobs/sft"] = (201, ended)
+    server.answers[f"/jobs/{JOB_ID}"] = (200, ended)
+    server.answers["/endpoints"] = (200, {"data": list(endpoints), "next_cursor": None})
+
+
+@pytest.mark.parametrize(
+    ("method", "endpoints", "step"),
+    [
+        ("lora", [endpoint("RUNNING")], 'foundry chat bot@0.1.0 "Hello"'),
+        ("lora", [endpoint("DEGRADED")], 'foundry chat bot@0.1.0 "Hello"'),
+        ("lora", [endpoint("STOPPED")], "foundry deploy bot@0.1.0"),
+        ("lora", [endpoint("RUNNING", model_version_id=JOB_ID)], "foundry deploy bot@0.1.0"),
+        ("lora", [], "foundry deploy bot@0.1.0"),
+        ("full", [endpoint("RUNNING")], "foundry deploy bot@0.1.0"),
+    ],
+)
+def test_the_advice_after_training_fits_the_case(
+    server: type[Server],
+    capsys: pytest.CaptureFixture[str],
+    method: str,
+    endpoints: list[dict[str, object]],
+    step: str,
+) -> None:
+    serve(server, trained(method), *endpoints)
+    assert run(SFT.split()) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == f"next: {step}"
+
+
+def test_who_may_not_look_at_endpoints_is_told_to_deploy(
+    server: type[Server], capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve(server, trained("lora"))
+    error = {"message": "no", "type": "x", "param": None, "code": "permission_denied"}
+    server.answers["/endpoints"] = (403, {"error": error})
+    assert run(SFT.split()) == 0
+    assert capsys.readouterr().err.endswith("next: foundry deploy bot@0.1.0\n")
+
+
+@pytest.mark.parametrize("detach", [[], ["--detach"]])
+def test_a_training_that_was_done_before_is_no_new_one(
+    server: type[Server], capsys: pytest.CaptureFixture[str], detach: list[str]
+) -> None:
+    note = f"already trained as bot@0.1.0 by job {JOB_ID}; --force trains again"
+    serve(server, trained("full", note=note))
+    assert run([*SFT.split(), *detach]) == 0
+    assert capsys.readouterr().err.splitlines()[0] == note
+
+
+def test_a_cancel_that_was_asked_before_says_so(
+    server: type[Server], capsys: pytest.CaptureFixture[str]
+) -> None:
+    note = f"job {JOB_ID} is being cancelled already"
+    running = job("RUNNING", cancel_requested=True)
+    server.answers[f"/jobs/{JOB_ID}"] = (200, running)
+    server.answers[f"/jobs/{JOB_ID}/cancel"] = (200, running | {"note": note})
+    assert run(["jobs", "cancel", JOB_ID]) == 0
+    assert note in capsys.readouterr().err
+    error = {"message": "it has ended", "type": "x", "param": None, "code": "conflict"}
+    server.answers[f"/jobs/{JOB_ID}/cancel"] = (409, {"error": error})
+    assert run(["jobs", "cancel", JOB_ID]) == 6
+
+
+def test_a_document_is_not_followed(
+    server: type[Server], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["jobs", "logs", JOB_ID, "--follow", "--output", "json"]) == 6
+    assert "leave one of them out" in capsys.readouterr().err
+    assert server.asked == []

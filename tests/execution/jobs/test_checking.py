@@ -1,0 +1,268 @@
+"""What cannot be trained, placed or served is refused before it is queued; no database, no Ray."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+
+from foundry.catalog.datasets.service import DatasetVersion
+from foundry.catalog.registry.domain import Manifest
+from foundry.catalog.registry.service import ModelVersion
+from foundry.engines.training.config import Full, Lora, SftConfig
+from foundry.engines.training.diloco.config import (
+    DilocoConfig,
+    FleetConfig,
+    InnerConfig,
+    OuterConfig,
+)
+from foundry.errors import (
+    Conflict,
+    FoundryError,
+    InvalidConfiguration,
+    InvalidRequest,
+    Unavailable,
+    UnsupportedFeature,
+)
+from foundry.execution.jobs.checking import Training, TrainingCheck, check_nothing_ignored
+from foundry.execution.jobs.placement import Needs
+from foundry.infra.directory_store import DirectoryStore
+from foundry.infra.objects import FileRef
+from foundry.serving.endpoints.serving_rank import ServingRank
+from foundry.serving.endpoints.tables import Endpoint
+from foundry.serving.engine.hardware import Hardware, Node
+from tests.catalog.registry.files import LLAMA
+
+CHAT: dict[str, Any] = {"chat_template": "{{ messages }}"}
+LAPTOP = Hardware((Node(2, 8),))
+T4S = Hardware(
+    (Node(8, 64, 2),),
+    accelerators={"nvidia-t4-16gb": "T4"},
+    without_bfloat16=frozenset({"nvidia-t4-16gb"}),
+)
+
+
+class FixedHardware:
+    """A cluster; None: it does not answer."""
+
+    def __init__(self, found: Hardware | None) -> None:
+        self._found = found
+
+    async def read_hardware(self) -> Hardware:
+        if self._found is None:
+            raise Unavailable("Ray did not answer within 2 s")
+        return self._found
+
+
+class Desk:
+    """A base `smol@0.1.0` with a context of 512, and a dataset of conversations."""
+
+    def __init__(self, root: Path) -> None:
+        self.objects = DirectoryStore(root)
+        self.config: dict[str, Any] = LLAMA | {"max_position_embeddings": 512}
+        self.tokenizer: dict[str, Any] = CHAT
+        self.paths = {"config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"}
+        self.kind, self.data_kind, self.rows = "base", "chat", (9, 1)
+        self.hardware: Hardware | None = LAPTOP
+        self.grows, self.asked = False, 0
+        self.served = ServingRank(64)
+
+    async def ask(self, config: SftConfig | DilocoConfig) -> None:
+        self.asked += 1
+        for path, document in (
+            ("config.json", self.config),
+            ("tokenizer_config.json", self.tokenizer),
+        ):
+            await self.objects.put_bytes(f"{self.asked}/{path}", json.dumps(document).encode())
+        base = SimpleNamespace(kind=self.kind, reference="smol@0.1.0", context_length=512)
+        data = SimpleNamespace(
+            kind=self.data_kind,
+            reference="support@1",
+            train_rows=self.rows[0],
+            eval_rows=self.rows[1],
+        )
+        files = tuple(
+            FileRef(path, "0" * 64, 9, f"{self.asked}/{path}") for path in sorted(self.paths)
+        )
+        training = training_of(config)
+        check_nothing_ignored(training, cast(DatasetVersion, data))
+        check = TrainingCheck(self.objects, FixedHardware(self.hardware), grows=self.grows)
+        await check.check(
+            training,
+            cast(ModelVersion, base),
+            Manifest(UUID(int=1), "d" * 64, files),
+            cast(DatasetVersion, data),
+            self.served,
+        )
+
+
+def training_of(config: SftConfig | DilocoConfig) -> Training:
+    if isinstance(config, SftConfig):
+        return Training(config, config, "config", Needs(accelerator=True))
+    workers = config.fleet.quorum or config.fleet.workers
+    return Training(config, config.inner, "config.inner", Needs(workers, 0.5, accelerator=True))
+
+
+def sft(**fields: Any) -> SftConfig:
+    return SftConfig(**{"max_seq_len": 128} | fields)
+
+
+def diloco(
+    inner: dict[str, Any] | None = None,
+    *,
+    workers: int = 2,
+    quorum: int | None = None,
+    **outer: Any,
+) -> DilocoConfig:
+    return DilocoConfig(
+        inner=InnerConfig(**{"max_seq_len": 128} | (inner or {})),
+        outer=OuterConfig(**outer),
+        fleet=FleetConfig(workers=workers, quorum=quorum),
+    )
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+async def test_what_can_be_trained_is_accepted(desk: Desk) -> None:
+    await desk.ask(sft())
+    await desk.ask(diloco())
+    # The laptop holds four halves of a core.
+    await desk.ask(diloco(workers=4))
+
+
+@pytest.mark.parametrize(
+    ("config", "kind", "says"),
+    [
+        (sft(max_seq_len=1024), InvalidRequest, "set it to 512 or less"),
+        (diloco({"max_seq_len": 513}), InvalidRequest, "config.inner.max_seq_len is 513"),
+        (
+            sft(method=Lora(rank=256)),
+            InvalidRequest,
+            "config.method.rank is 256, but an endpoint of smol@0.1.0, as the server would make "
+            "it, serves adapters up to rank 64: train with 64 or less, or first make one with "
+            "`foundry endpoints create smol@0.1.0 --max-lora-rank 256`",
+        ),
+        (diloco({"method": Lora(rank=65)}), InvalidRequest, "--max-lora-rank 128"),
+        (diloco(fragments=5), InvalidRequest, "divides into 4 at most"),
+        (diloco({"method": Lora()}, fragments=4), InvalidRequest, "divides into 2 at most"),
+        (
+            diloco(workers=6),
+            InvalidConfiguration,
+            "the cluster has no room for 6 workers with 0.5 CPU each: it is 1 node with 2 CPU and "
+            "holds 4 of them even when idle; set config.fleet.workers to 4 or less, add nodes, or "
+            "set config.fleet.quorum to 4 or less so that the others may come later",
+        ),
+        (sft(epochs=2, max_steps=9), Conflict, "config.epochs would be ignored"),
+        (diloco({"log_every": 9}), Conflict, "config.inner.log_every would be ignored"),
+    ],
+)
+async def test_what_cannot_work_is_refused_with_what_would_do(
+    desk: Desk, config: SftConfig | DilocoConfig, kind: type[FoundryError], says: str
+) -> None:
+    with pytest.raises(kind) as raised:
+        await desk.ask(config)
+    assert type(raised.value) is kind
+    assert says in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "says"),
+    [
+        ({"kind": "adapter"}, InvalidRequest, "smol@0.1.0 is an adapter: train from its base"),
+        ({"rows": (0, 3)}, InvalidRequest, "support@1 has no rows to train on"),
+        (
+            {"config": LLAMA | {"architectures": ["Qwen2ForCausalLM"]}},
+            UnsupportedFeature,
+            "smol@0.1.0 cannot be trained: training Qwen2ForCausalLM is not supported",
+        ),
+        ({"paths": {"config.json"}}, InvalidRequest, "without tokenizer.json, tokenizer_config"),
+        ({"tokenizer": {"eos_token": "x"}}, InvalidRequest, "smol@0.1.0 has no chat template"),
+    ],
+)
+async def test_a_base_or_data_that_no_training_can_use(
+    desk: Desk, changes: dict[str, Any], kind: type[FoundryError], says: str
+) -> None:
+    for name, value in changes.items():
+        setattr(desk, name, value)
+    with pytest.raises(kind) as raised:
+        await desk.ask(sft())
+    assert says in raised.value.message
+
+
+async def test_prompts_need_no_template_and_one_may_be_a_file(desk: Desk) -> None:
+    desk.tokenizer, desk.data_kind = {}, "prompt_completion"
+    await desk.ask(sft())
+    desk.data_kind, desk.paths = "chat", desk.paths | {"chat_template.jinja"}
+    await desk.ask(sft())
+
+
+async def test_evaluating_needs_rows_that_are_held_out(desk: Desk) -> None:
+    desk.rows = (9, 0)
+    await desk.ask(sft())
+    with pytest.raises(
+        Conflict, match=r"config.eval_every is set, but support@1 holds no rows out"
+    ):
+        await desk.ask(sft(eval_every=5))
+
+
+async def test_the_rank_is_that_of_the_endpoint(desk: Desk) -> None:
+    endpoint = Endpoint(name="smol", model_reference="smol@0.1.0", config={"max_lora_rank": 8})
+    desk.served = ServingRank(8, endpoint)
+    await desk.ask(sft(method=Lora(rank=8)))
+    await desk.ask(sft(method=Full()))
+    with pytest.raises(InvalidRequest) as raised:
+        await desk.ask(sft(method=Lora(rank=16)))
+    assert raised.value.message == (
+        "config.method.rank is 16, but the endpoint smol serves adapters up to rank 8: train with "
+        "8 or less, or first change that with `echo '{\"max_lora_rank\": 16}' | foundry endpoints "
+        "configure smol -` and `foundry deploy smol@0.1.0`"
+    )
+
+
+async def test_a_dtype_that_no_accelerator_has(desk: Desk) -> None:
+    desk.hardware = T4S
+    await desk.ask(sft())
+    with pytest.raises(InvalidConfiguration, match="nvidia-t4-16gb has none: use float32"):
+        await desk.ask(sft(precision="bfloat16"))
+    both = {"nvidia-t4-16gb": "T4", "nvidia-l4-24gb": "L4"}
+    for other in (replace(T4S, accelerators=both), replace(T4S, unknown_accelerators=True)):
+        desk.hardware = other
+        await desk.ask(sft(precision="bfloat16"))
+
+
+async def test_each_worker_of_a_fleet_wants_an_accelerator(desk: Desk) -> None:
+    desk.hardware = T4S
+    with pytest.raises(InvalidConfiguration, match="and 2 accelerators and holds 2 of them"):
+        await desk.ask(diloco(workers=3))
+
+
+async def test_workers_may_come_later(desk: Desk) -> None:
+    await desk.ask(diloco(workers=6, quorum=4))
+    with pytest.raises(InvalidConfiguration, match="no room for 5 workers"):
+        await desk.ask(diloco(workers=6, quorum=5))
+    desk.grows = True
+    await desk.ask(diloco(workers=600))
+
+
+@pytest.mark.parametrize("found", [None, Hardware(())])
+async def test_a_cluster_that_says_nothing_refuses_nothing(
+    desk: Desk, found: Hardware | None
+) -> None:
+    desk.hardware = found
+    await desk.ask(diloco(workers=600))
+
+
+async def test_a_store_that_is_away_refuses_nothing(desk: Desk) -> None:
+    desk.config = {"architectures": ["Qwen2ForCausalLM"]}
+    desk.objects.get_bytes = get_nothing  # type: ignore[method-assign]
+    await desk.ask(sft())
+
+
+async def get_nothing(key: str) -> bytes:
+    raise Unavailable(f"{key} cannot be read")
