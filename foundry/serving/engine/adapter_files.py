@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from foundry.catalog.registry.domain import Manifest, adapter_uid
+from foundry.engines.adapter_config import CONFIG_FILE, WEIGHTS_FILE, find_unserved_options
 from foundry.errors import InvalidArtifact, Unavailable
 from foundry.infra.weights import WeightCache
 
@@ -73,10 +74,11 @@ def check_adapter(path: Path, base: dict[str, Shape], max_rank: int) -> None:
     rank = config.get("r")
     if not isinstance(rank, int) or not 0 < rank <= max_rank:
         raise InvalidArtifact(f"LoRA rank {rank!r} is not between 1 and {max_rank}")
-    for feature in ("use_dora", "modules_to_save", "lora_bias", "trainable_token_indices"):
-        if config.get(feature):
-            raise InvalidArtifact(f"the adapter uses {feature}, which the engine cannot serve")
-    shapes = read_tensor_shapes(path / "adapter_model.safetensors")
+    if options := find_unserved_options(config):
+        raise InvalidArtifact(
+            f"the adapter uses {', '.join(options)}, which the engine cannot serve"
+        )
+    shapes = read_tensor_shapes(path / WEIGHTS_FILE)
     if not shapes:
         raise InvalidArtifact("the adapter holds no tensors")
     for name, shape in shapes.items():
@@ -85,11 +87,11 @@ def check_adapter(path: Path, base: dict[str, Shape], max_rank: int) -> None:
 
 def _read_adapter_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads((path / "adapter_config.json").read_bytes())
+        config = json.loads((path / CONFIG_FILE).read_bytes())
     except (OSError, ValueError) as error:
-        raise InvalidArtifact("adapter_config.json is missing or not JSON") from error
+        raise InvalidArtifact(f"{CONFIG_FILE} is missing or not JSON") from error
     if not isinstance(config, dict):
-        raise InvalidArtifact("adapter_config.json is not an object")
+        raise InvalidArtifact(f"{CONFIG_FILE} is not an object")
     return config
 
 
