@@ -11,10 +11,11 @@ from foundry import __version__
 from foundry.catalog.datasets.router import router as datasets
 from foundry.catalog.registry.router import router as registry
 from foundry.catalog.registry.training_data import TrainingData
-from foundry.config import HttpSettings, ServingSettings
+from foundry.config import HttpSettings, ImportSettings, ServingSettings
 from foundry.control.capabilities import Capability, find_capabilities
 from foundry.execution.fleets.router import router as fleets
 from foundry.execution.jobs.dataset_use import JobsReading
+from foundry.execution.jobs.importing import ImportRules
 from foundry.execution.jobs.router import router as jobs
 from foundry.governance.audit.router import router as audit
 from foundry.governance.identity.domain import PERMISSIONS
@@ -29,6 +30,7 @@ from foundry.infra.http.parameters import refuse_unknown_parameters
 from foundry.infra.http.permissions import collect_permissions
 from foundry.infra.http.readiness import Readiness
 from foundry.infra.http.stages import build_stages
+from foundry.infra.hub_mirror import HubMirror
 from foundry.infra.objects import ObjectStore
 from foundry.serving.endpoints.checking import EngineCheck, ModelShapes
 from foundry.serving.endpoints.router import router as endpoints
@@ -56,6 +58,9 @@ class ControlSettings(Protocol):
 
     @property
     def serving(self) -> ServingSettings: ...
+
+    @property
+    def imports(self) -> ImportSettings: ...
 
 
 _own = APIRouter(tags=["control"])
@@ -138,6 +143,9 @@ def create_control(
     app.state.searches = searches
     app.state.forecasts = forecasts or PredictorForecasts(database, objects, live=live)
     app.state.engine_check = _engine_check(settings, hardware, objects)
+    app.state.import_rules = ImportRules(
+        settings.serving.max_lora_rank, HubMirror.from_settings(settings.imports)
+    )
     app.state.http = settings.http
     app.state.version_use_guards = (endpoint_use,)
     app.state.dataset_readers = (JobsReading,)

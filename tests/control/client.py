@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from foundry.catalog.registry.domain import VersionSpec
 from foundry.catalog.registry.registrar import Registrar
 from foundry.catalog.registry.service import ModelVersion
-from foundry.config import HttpSettings, SecuritySettings, ServingSettings
+from foundry.config import HttpSettings, ImportSettings, SecuritySettings, ServingSettings
 from foundry.control.app import create_control
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import EVERYTHING, Principal, Role
@@ -32,6 +32,7 @@ SECURITY = SecuritySettings(bcrypt_cost=4)
 class Sections:
     http: HttpSettings
     serving: ServingSettings = field(default_factory=ServingSettings)
+    imports: ImportSettings = field(default_factory=ImportSettings)
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ def survey(selection: Selection, kind: Kind) -> Survey:
     """Look at everything but the tensors, and collect what is wrong."""
     names = selection.files.keys() | selection.problems.keys()
     index = _read_index(selection)
-    kept = _choose_files(names, index, kind)
+    kept = choose_files(names, index, kind)
     files = {path: local for path, local in selection.files.items() if path in kept}
     problems = [fault for path, fault in selection.problems.items() if path in kept]
     documents, headers = _read_documents(files, problems), _read_headers(files, problems)
@@ -197,7 +197,7 @@ def _read_index(selection: Selection) -> object:
         return None
 
 
-def _choose_files(names: Iterable[str], index: object, kind: Kind) -> set[str]:
+def choose_files(names: Iterable[str], index: object, kind: Kind) -> set[str]:
     """Of what engines read, what this version consists of.
 
     Weights that lie there twice are taken once: those of the index, else the one whole file.
@@ -271,7 +271,7 @@ def _hashed(path: str, local: Path) -> InspectedFile:
 def _find_model_problems(documents: Documents, headers: Headers, kept: set[str]) -> Iterator[str]:
     config = documents.get(CONFIG)
     if isinstance(config, dict):
-        yield from _find_architecture_faults(config)
+        yield from find_architecture_faults(config)
     elif CONFIG in documents:
         yield f"{CONFIG} is not a JSON object"
     if INDEX in documents:
@@ -280,7 +280,7 @@ def _find_model_problems(documents: Documents, headers: Headers, kept: set[str])
         yield from _find_shard_faults(headers, kept)
 
 
-def _find_architecture_faults(config: Mapping[str, object]) -> Iterator[str]:
+def find_architecture_faults(config: Mapping[str, object]) -> Iterator[str]:
     names = _architectures(config)
     if not names:
         yield f"{CONFIG} names no architecture"

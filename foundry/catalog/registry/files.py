@@ -73,6 +73,12 @@ def media_type_of(path: str) -> str | None:
     return None
 
 
+def is_importable(path: str) -> bool:
+    """Whether a file of this name may become part of a version."""
+    hidden = path.rpartition("/")[2].startswith(".")
+    return not hidden and media_type_of(path) is not None and _find_name_fault(path) is None
+
+
 def select_files(directory: Path) -> Selection:
     """What of a model's directory, or of its folder in a hub cache, is part of a version.
 

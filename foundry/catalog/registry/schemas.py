@@ -5,6 +5,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from foundry.catalog.registry.domain import derive_model_name as derive_model_name
+
 
 class _Out(BaseModel):
     model_config = ConfigDict(from_attributes=True)

@@ -8,7 +8,8 @@ from foundry.catalog.registry.service import ModelVersion, Registry
 from foundry.engines.training.config import SftConfig
 from foundry.engines.training.diloco.config import DilocoConfig
 from foundry.errors import Conflict, InvalidRequest
-from foundry.execution.jobs.domain import FLEET_WORKER_CPUS, JobKind, check_source
+from foundry.execution.jobs.domain import FLEET_WORKER_CPUS, JobKind
+from foundry.execution.jobs.importing import ImportCheck
 from foundry.execution.jobs.placement import Needs
 from foundry.execution.jobs.service import Jobs
 from foundry.execution.jobs.tables import Job
@@ -36,10 +37,17 @@ class _Training:
 class Submissions:
     """Turns references into pinned versions, so that an alias moved later changes no job."""
 
-    def __init__(self, jobs: Jobs, registry: Registry, datasets: Datasets) -> None:
+    def __init__(
+        self,
+        jobs: Jobs,
+        registry: Registry,
+        datasets: Datasets,
+        imports: ImportCheck | None = None,
+    ) -> None:
         self._jobs = jobs
         self._registry = registry
         self._datasets = datasets
+        self._imports = imports
 
     async def sft(
         self,
@@ -118,13 +126,27 @@ class Submissions:
         )
 
     async def import_model(
-        self, name: str, source: str, *, force: bool = False, priority: int = 0
+        self,
+        name: str,
+        source: str,
+        *,
+        base: str | None = None,
+        force: bool = False,
+        priority: int = 0,
     ) -> tuple[Job, bool]:
-        """Queue an import. Returns it and whether it is new."""
-        check_source(source)
-        await self._registry.check_kind(name, "base")
-        spec: dict[str, object] = {"model": name, "source": source}
-        return await self._jobs.submit("import", name, spec, force=force, priority=priority)
+        """Queue an import. Returns it and whether it is new.
+
+        Args:
+            base: what an adapter was trained from; None: the model that it names itself.
+
+        Raises:
+            FoundryError: it could not end well; see `ImportCheck.prepare`.
+        """
+        assert self._imports is not None
+        asked = await self._imports.prepare(name, source, base)
+        return await self._jobs.submit(
+            "import", name, asked.spec, identity=asked.identity, force=force, priority=priority
+        )
 
 
 def _check_evaluation(dataset: str, eval_rows: int, asked: _Training) -> None:

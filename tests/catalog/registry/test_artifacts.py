@@ -1,7 +1,6 @@
 """Hostile and broken model files are refused by name; good ones are described."""
 
 import json
-import pickle
 import struct
 from collections.abc import Callable
 from pathlib import Path
