@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from starlette.middleware import Middleware
 
 from foundry import __version__
+from foundry.catalog.datasets.naming import DatasetNames
 from foundry.catalog.datasets.router import router as datasets
 from foundry.catalog.registry.router import router as registry
 from foundry.catalog.registry.training_data import TrainingData
@@ -150,6 +151,7 @@ def create_control(
     app.state.version_use_guards = (endpoint_use,)
     app.state.dataset_readers = (JobsReading,)
     app.state.dataset_heirs = (TrainingData,)
+    app.state.dataset_names = DatasetNames
     for router in (_own, *_SLICES):
         app.include_router(router)
     install_error_handlers(app)
