@@ -240,16 +240,22 @@ class Blobs:
         )
         return (await self._db.execute(statement)).scalar()
 
-    async def release(self, version_id: UUID) -> None:
-        """Drop the references of a version's files."""
-        used = select(VersionFile.blob_id).where(
-            VersionFile.tenant_id == self._tenant_id, VersionFile.version_id == version_id
+    async def release(self, version_ids: Collection[UUID]) -> None:
+        """Drop the references of versions' files, in the order of `claim`: no two ever deadlock."""
+        used = (
+            select(Blob.id, func.count())
+            .join(VersionFile, VersionFile.blob_id == Blob.id)
+            .where(
+                VersionFile.tenant_id == self._tenant_id, VersionFile.version_id.in_(version_ids)
+            )
+            .group_by(Blob.id, Blob.sha256)
+            .order_by(Blob.sha256)
         )
-        for blob_id in (await self._db.execute(used.order_by(VersionFile.blob_id))).scalars().all():
+        for blob_id, count in (await self._db.execute(used)).all():
             await self._db.execute(
                 update(Blob)
                 .where(Blob.tenant_id == self._tenant_id, Blob.id == blob_id)
-                .values(refcount=Blob.refcount - 1)
+                .values(refcount=Blob.refcount - count)
             )
 
 
@@ -296,15 +302,6 @@ class AliasRows:
     def __init__(self, db: AsyncSession, tenant_id: UUID) -> None:
         self._db = db
         self._tenant_id = tenant_id
-
-    async def of_model(self, model_id: UUID) -> list[Alias]:
-        query = (
-            select(Alias)
-            .where(Alias.tenant_id == self._tenant_id, Alias.model_id == model_id)
-            .options(joinedload(Alias.target, innerjoin=True))
-            .order_by(Alias.name)
-        )
-        return list((await self._db.execute(query)).scalars())
 
     async def get(self, model_id: UUID, name: str) -> Alias | None:
         query = (

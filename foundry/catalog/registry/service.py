@@ -206,7 +206,9 @@ class Registry:
         Raises:
             AliasInUse, VersionInUse: something still points at it; the message says what.
         """
-        await self._tombstone((await self.select(name, selector)).id, reason)
+        version = await self._versions.lock((await self.select(name, selector)).id)
+        if version is not None and version.stage != Stage.TOMBSTONED:
+            await self._tombstone([version], reason)
 
     async def delete_model(
         self, name: str, *, all_versions: bool = False, reason: str | None = None
@@ -228,32 +230,34 @@ class Registry:
             raise Conflict(
                 f"{name} has more than {_MOST_DELETED} versions: delete some of them first"
             )
-        # Versions before the model, the order in which a registration locks them.
+        # Versions, then the model, then blobs: the order in which a registration locks them.
         for version in live:
-            await self._tombstone(version.id, reason)
+            await self._versions.lock(version.id)
         locked = await self._models.lock(name)
         if locked is None or locked.deleted_at is not None:
             raise _missing(name)
-        if await self._versions.list_live(locked.id, 1):
+        now = await self._versions.list_live(locked.id, len(live) + 1)
+        if {version.id for version in now} - {version.id for version in live}:
             # It was registered a moment ago.
             raise _has_versions(name)
+        await self._tombstone(now, reason)
         locked.deleted_at = utcnow()
         await self._db.flush()
-        after = {"name": name, "versions": len(live)}
+        after = {"name": name, "versions": len(now)}
         await self._audit.record(
             "model.delete", "model", str(locked.id), after=after, reason=reason
         )
 
-    async def _tombstone(self, version_id: UUID, reason: str | None) -> None:
-        version = await self._versions.lock(version_id)
-        if version is None or version.stage == Stage.TOMBSTONED:
-            return
-        await self._check_unused(version)
-        version.tombstoned_at = utcnow()
-        version.tombstoned_by = self._principal.subject
-        version.tombstone_reason = reason
-        await Blobs(self._db, self._principal.tenant_id).release(version.id)
-        await self._move(version.id, Stage.TOMBSTONED, "version.delete", reason)
+    async def _tombstone(self, versions: Sequence[ModelVersion], reason: str | None) -> None:
+        """Delete locked versions, those that were made from others first."""
+        for version in versions:
+            await self._check_unused(version)
+            version.tombstoned_at = utcnow()
+            version.tombstoned_by = self._principal.subject
+            version.tombstone_reason = reason
+            await self._move(version.id, Stage.TOMBSTONED, "version.delete", reason)
+        ids = [version.id for version in versions]
+        await Blobs(self._db, self._principal.tenant_id).release(ids)
 
     async def _check_unused(self, version: ModelVersion) -> None:
         if alias := await self._versions.alias_of(version.id):

@@ -76,7 +76,7 @@ async def test_an_empty_model_goes_and_comes_back_with_new_numbers(
     assert [row[:3] for row in await listed(desk)] == [("base", "0.1.0", 1), ("smol", "0.2.0", 1)]
     async with desk.database.begin() as db:
         actions = await db.execute(
-            text("SELECT action FROM audit_events WHERE resource_id = :id ORDER BY seq"),
+            text("SELECT action FROM audit_events WHERE resource_id = :id ORDER BY id"),
             {"id": str(base.model_id)},
         )
         assert list(actions.scalars()) == ["model.create", "model.delete", "model.create"]
@@ -88,7 +88,7 @@ async def test_a_model_goes_with_all_its_versions_or_not_at_all(desk: Desk, tmp_
     await desk.register(child, base_dir(tmp_path / "2", 2))
     adapter = VersionSpec("bot", "adapter", "sft", base_version_id=first.id)
     await desk.register(adapter, adapter_dir(tmp_path / "a"))
-    with pytest.raises(VersionInUse, match="is what bot@0.1.0 was made from"):
+    with pytest.raises(VersionInUse, match=r"is what bot@0.1.0 was made from"):
         await delete(desk, all_versions=True)
     assert (await desk.resolve("smol")).version == "0.2.0", "nothing of it was deleted"
     await desk.aliases(lambda aliases: aliases.set("bot", "staging", "0.1.0", None))
@@ -131,12 +131,18 @@ async def test_a_registration_beside_a_deletion_keeps_the_model(desk: Desk, tmp_
 
 async def test_lineage_names_the_data(desk: Desk, tmp_path: Path) -> None:
     base = await desk.register(BASE, base_dir(tmp_path / "b"))
-    data, gone, job = uuid4(), uuid4(), uuid4()
+    data, gone = uuid4(), uuid4()
+    jobs = {"bot": uuid4(), "old": uuid4()}
     for name, dataset in (("bot", data), ("old", gone)):
         spec = VersionSpec(
-            name, "adapter", "sft", base_version_id=base.id, job_id=job, dataset_version_id=dataset
+            name,
+            "adapter",
+            "sft",
+            base_version_id=base.id,
+            job_id=jobs[name],
+            dataset_version_id=dataset,
         )
-        await desk.register(spec, adapter_dir(tmp_path / name, seed=len(name)))
+        await desk.register(spec, adapter_dir(tmp_path / name))
 
     class Names:
         async def name_versions(self, ids: object) -> dict[UUID, str]:
@@ -147,7 +153,7 @@ async def test_lineage_names_the_data(desk: Desk, tmp_path: Path) -> None:
         registry = Registry(db, desk.registry, desk.caller, datasets=Names())  # type: ignore[arg-type]
         found = await registry.lineage("smol", "0.1.0", down=True)
     assert [(each.id, each.reference) for each in found.datasets] == [(data, "support@1")]
-    assert {version.job_id for version in found.versions} == {None, job}
+    assert {version.job_id for version in found.versions} == {None, *jobs.values()}
 
 
 async def test_what_a_killed_registration_left_is_collected(
