@@ -184,15 +184,16 @@ def compare(
 
 @app.command("import", epilog="Example: foundry models import ./SmolLM2-135M-Instruct")
 def import_model(
-    name: Annotated[
+    first: Annotated[
         str,
-        typer.Argument(metavar="[NAME] SOURCE", help="what to call it; unset: as SOURCE is called"),
-    ],
-    source: Annotated[
-        str | None,
         typer.Argument(
-            metavar="", help="a directory, hf:ORG/NAME[@REVISION] or bundled:smollm2-135m"
+            metavar="SOURCE|NAME",
+            help="a directory, hf:ORG/NAME@REVISION or bundled:smollm2-135m; before it, if you "
+            "like, a name",
         ),
+    ],
+    second: Annotated[
+        str | None, typer.Argument(metavar="SOURCE", help="where a name comes first")
     ] = None,
     base: Annotated[
         str | None, typer.Option(help="what an adapter was trained from; unset: as it says")
@@ -204,7 +205,7 @@ def import_model(
     """Register a model or an adapter that the server can read, and follow the job."""
     from foundry.cli.following import follow
 
-    name, source = _name_and_source(name, source)
+    name, source = _name_and_source(first, second)
     with session.client() as client:
         job = client.models.import_(name, source, base=base, force=force)
         if detach:

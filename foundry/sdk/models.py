@@ -56,7 +56,7 @@ class Models(Resource[S_co]):
 
         Raises Conflict: it has versions; VersionInUse or AliasInUse: something still needs one.
         """
-        query = {"all_versions": "true" if all_versions else None, "reason": reason}
+        query = {"all_versions": str(all_versions).lower(), "reason": reason}
         return Call("DELETE", path("models", name), NoneType, query)
 
     @operation("versions_list")

@@ -226,7 +226,10 @@ def test_a_model_with_versions_is_not_deleted_by_its_name(
 
 @pytest.mark.parametrize(
     ("versions", "options", "query"),
-    [(0, [], ""), (2, ["--all-versions", "--reason", "old"], "all_versions=true&reason=old")],
+    [
+        (0, [], "all_versions=false"),
+        (2, ["--all-versions", "--reason", "old"], "all_versions=true&reason=old"),
+    ],
 )
 def test_a_model_is_deleted(
     server: type[Server],
