@@ -4,8 +4,10 @@ import asyncio
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import UUID
 
 import httpx
@@ -19,7 +21,9 @@ from foundry.config import Settings
 from foundry.errors import DiskFull, InvalidArtifact, InvalidRequest, Unavailable
 from foundry.execution.jobs.domain import Phase
 from foundry.execution.jobs.leases import JobLease
-from foundry.execution.workers import imports
+from foundry.execution.jobs.queue import load
+from foundry.execution.jobs.service import Job
+from foundry.execution.workers import imports, single
 from foundry.execution.workers.attempt import Attempt
 from foundry.execution.workers.imports import ImportWorker
 from foundry.execution.workers.messages import Publication
@@ -29,7 +33,7 @@ from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
 from foundry.infra.hub_mirror import HubMirror
 from tests.catalog.registry.files import adapter_dir, base_dir
-from tests.execution.jobs.test_leases import CALLER, start, submit
+from tests.execution.jobs.test_leases import CALLER, logs, start, submit
 
 pytestmark = pytest.mark.postgres
 
@@ -210,9 +214,7 @@ async def test_what_has_no_room_is_refused_before_its_first_byte(
         return httpx.Response(200, json={"sha": "c0ffee", "siblings": siblings})
 
     use_mirror(answer, monkeypatch)
-    monkeypatch.setattr(
-        imports.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 2**26})
-    )
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**26))
     with pytest.raises(DiskFull, match="134,217,728 more bytes"):
         await ImportWorker(settings).run("hf:ORG/Tiny", publication)
 
@@ -242,6 +244,40 @@ async def test_a_stopped_import_registers_nothing(
             text("SELECT count(*) FROM model_versions WHERE job_id = :j"), {"j": publication.job_id}
         )
         assert made.scalar() == 0
+
+
+class _Remote:
+    """An actor's door to a worker of this process."""
+
+    def __init__(self, worker: ImportWorker) -> None:
+        self._worker = worker
+
+    def __getattr__(self, name: str) -> object:
+        return SimpleNamespace(remote=getattr(self._worker, name))
+
+
+async def test_a_job_of_an_import_tells_what_it_left_out(
+    database: Database, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = base_dir(tmp_path / "model")
+    (folder / "LICENSE").write_text("MIT")
+    job = await submit(database)
+    async with database.begin() as db:
+        (await db.get_one(Job, job.id)).spec = {"model": "mine", "source": folder.as_uri()}
+    opened = await start(database, job.id)
+    assert opened is not None
+    lease, claimed = await JobLease.claim(database, job.id, opened.submission_id)
+
+    async def place(attempt: Attempt, worker: type[ImportWorker]) -> tuple[_Remote, int]:
+        return _Remote(worker(attempt.settings)), 1
+
+    monkeypatch.setattr(single, "_place_worker", place)
+    await single.import_model(Attempt(settings, database, lease, claimed))
+    ended = await load(database, job.id)
+    assert ended is not None and ended.state == "SUCCEEDED" and ended.result is not None
+    assert (ended.result["model"], ended.result["left_out"]) == ("mine@0.1.0", ["LICENSE"])
+    told = "".join(chunk.text for chunk in await logs(database, job.id))
+    assert "left out, because no engine reads it: LICENSE" in told
 
 
 async def test_what_is_not_there_or_is_no_model_is_told(
