@@ -145,7 +145,7 @@ def create_control(
     app.state.forecasts = forecasts or PredictorForecasts(database, objects, live=live)
     app.state.engine_check = _engine_check(settings, hardware, objects)
     app.state.import_rules = ImportRules(
-        settings.serving.max_lora_rank, HubMirror.from_settings(settings.imports)
+        settings.serving.max_lora_rank, HubMirror.from_settings(settings.imports), objects
     )
     app.state.http = settings.http
     app.state.version_use_guards = (endpoint_use,)

@@ -1,12 +1,17 @@
 """A LoRA adapter in PEFT's format: what its configuration and its tensors say."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from foundry.catalog.registry.safetensors import Tensor
 from foundry.engines.adapter_config import CONFIG_FILE, WEIGHTS_FILE, find_unserved_options
 
 _LORA_A, _LORA_B = ".lora_A.weight", ".lora_B.weight"
+_LAYER = re.compile(r"\.layers\.([0-9]{1,9})\.")
+# The projections of Llama and its kin.
+_READ_HIDDEN = frozenset({"q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"})
+_WRITE_HIDDEN = frozenset({"o_proj", "down_proj"})
 # An adapter of thousands of layers that all have the same fault needs one sentence.
 _MOST_TENSOR_FAULTS = 3
 
@@ -52,6 +57,33 @@ def find_adapter_weight_faults(
         rest = len(found) - _MOST_TENSOR_FAULTS
         return [*found[:_MOST_TENSOR_FAULTS], f"{rest} more tensors have such faults"]
     return found
+
+
+def find_base_faults(tensors: Mapping[str, Tensor], base_config: Mapping[str, object]) -> list[str]:
+    """Why an adapter cannot have been trained from a base, as far as both say.
+
+    Args:
+        base_config: the base's `config.json`.
+    """
+    hidden, layers = base_config.get("hidden_size"), base_config.get("num_hidden_layers")
+    for name, tensor in tensors.items():
+        layer = _LAYER.search(name)
+        if layer and type(layers) is int and int(layer.group(1)) >= layers:
+            return [f"it adapts layer {layer.group(1)[:20]}, and the base has {layers} layers"]
+        width = _read_hidden_width(name, tensor)
+        if width is not None and type(hidden) is int and width != hidden:
+            return [f"{name[:200]} is {width} wide, and the base's hidden size is {hidden}"]
+    return []
+
+
+def _read_hidden_width(name: str, tensor: Tensor) -> int | None:
+    """The side of a known projection that is as wide as the model; None: another tensor."""
+    module = name.rpartition(".lora_")[0].rpartition(".")[2]
+    if len(tensor.shape) == 2 and module in _READ_HIDDEN and name.endswith(_LORA_A):
+        return tensor.shape[1]
+    if len(tensor.shape) == 2 and module in _WRITE_HIDDEN and name.endswith(_LORA_B):
+        return tensor.shape[0]
+    return None
 
 
 def list_targets(config: Mapping[str, object], tensors: Mapping[str, Tensor]) -> tuple[str, ...]:

@@ -6,13 +6,18 @@ hf: ──> listing of the mirror, its configuration ─┴──> kind ──ad
 """
 
 import asyncio
+import json
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from foundry.catalog.registry.adapters import find_adapter_config_faults, read_rank
+from foundry.catalog.registry.adapters import (
+    find_adapter_config_faults,
+    find_base_faults,
+    read_rank,
+)
 from foundry.catalog.registry.artifacts import (
     CONFIG,
     Survey,
@@ -24,14 +29,24 @@ from foundry.catalog.registry.artifacts import (
 )
 from foundry.catalog.registry.domain import Kind, derive_model_name
 from foundry.catalog.registry.files import is_importable, select_files
+from foundry.catalog.registry.safetensors import Tensor
 from foundry.catalog.registry.service import ModelVersion, Registry
-from foundry.engines.adapter_config import CONFIG_FILE
-from foundry.errors import Conflict, InvalidArtifact, InvalidRequest, ModelNotFound
+from foundry.engines.adapter_config import CONFIG_FILE, WEIGHTS_FILE
+from foundry.errors import (
+    Conflict,
+    FoundryError,
+    InvalidArtifact,
+    InvalidRequest,
+    ModelNotFound,
+)
 from foundry.execution.jobs.sources import DirectorySource, HubSource, parse_source
 from foundry.infra.hub_mirror import MIRROR_SETTING, HubListing, HubMirror
+from foundry.infra.objects import ObjectStore
 
 # Of a directory on a disk that hangs nothing is known here; the worker looks again.
 _LOOK_S = 20.0
+# A transaction is open meanwhile.
+_READ_S = 2.0
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +58,12 @@ class ImportRules:
     Attributes:
         max_lora_rank: of adapters that engines are started for.
         mirror: of the hub; None: none is set.
+        objects: where the configurations of bases lie; None: no adapter is compared with its base.
     """
 
     max_lora_rank: int
     mirror: HubMirror | None = None
+    objects: ObjectStore | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +85,13 @@ class _Look:
 
     Attributes:
         config: the adapter's or the model's configuration.
+        tensors: of an adapter; empty: they were not read.
         state: changes when the files do.
     """
 
     kind: Kind
     config: Mapping[str, object] = field(default_factory=dict)
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
     state: object = None
 
 
@@ -121,6 +140,7 @@ class ImportCheck:
         if look.kind == "adapter":
             version = await self._find_base(base, look.config)
             await self._check_rank(look.config, version)
+            await self._check_fit(look.tensors, version)
             found = {"kind": "adapter", "base": version.reference}
             spec |= {**found, "base_version_id": str(version.id)}
             identity = {**(identity or spec), "base": version.digest}
@@ -135,7 +155,8 @@ class ImportCheck:
             return _Look("adapter" if wants_adapter else "base")
         found.check(f"{directory} cannot be imported")
         state = await asyncio.to_thread(_describe_state, found)
-        return _Look(found.kind, found.config, state)
+        tensors = found.headers[WEIGHTS_FILE] if found.kind == "adapter" else {}
+        return _Look(found.kind, found.config, tensors, state)
 
     async def _look_at_mirror(self, source: HubSource, *, wants_adapter: bool) -> _Look:
         mirror = self._rules.mirror
@@ -155,7 +176,7 @@ class ImportCheck:
             raise InvalidArtifact(
                 f"{source.text} cannot be imported: {'; '.join(problems)}", problems=problems
             )
-        return _Look(kind, document, listing.commit)
+        return _Look(kind, document, state=listing.commit)
 
     async def _find_base(self, base: str | None, config: Mapping[str, object]) -> ModelVersion:
         if base is not None:
@@ -198,6 +219,25 @@ class ImportCheck:
                 f"{highest}: set FOUNDRY_SERVING__MAX_LORA_RANK={rank} and restart the server, or "
                 "export the adapter with a lower rank",
                 param="source",
+            )
+
+    async def _check_fit(self, tensors: Mapping[str, Tensor], base: ModelVersion) -> None:
+        """Compare shapes with the base's. A store that does not answer refuses nothing."""
+        if self._rules.objects is None or not tensors:
+            return
+        manifest = await self._registry.manifest(base.id)
+        key = next((file.object_key for file in manifest.files if file.path == CONFIG), None)
+        try:
+            async with asyncio.timeout(_READ_S):
+                text = await self._rules.objects.get_bytes(key) if key else b"{}"
+            config = json.loads(text)
+        except (TimeoutError, FoundryError, OSError, ValueError):
+            return
+        if isinstance(config, dict) and (faults := find_base_faults(tensors, config)):
+            raise InvalidArtifact(
+                f"the adapter does not fit {base.reference}: {faults[0]}; name the base that it "
+                "was trained from with `--base NAME`",
+                param="base",
             )
 
 

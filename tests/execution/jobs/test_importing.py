@@ -139,6 +139,19 @@ async def test_a_rank_that_no_endpoint_serves_is_refused(control: Control, tmp_p
     assert "FOUNDRY_SERVING__MAX_LORA_RANK=128" in error["message"]
 
 
+async def test_an_adapter_of_another_base_is_refused(control: Control, tmp_path: Path) -> None:
+    shape: dict[str, object] = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 1}
+    for name, change in (("wide", {"hidden_size": 8}), ("fits", {"hidden_size": 4})):
+        folder = base_dir(tmp_path / name)
+        (folder / "config.json").write_text(json.dumps({**shape, **change}))
+        await register(control, VersionSpec(name, "base", "import"), folder)
+    folder = adapter_dir(tmp_path / "x")
+    error = await submit(control, folder, 400, base="wide")
+    assert "the adapter does not fit wide@0.1.0" in error["message"]
+    assert "lora_A.weight is 4 wide, and the base's hidden size is 8" in error["message"]
+    assert (await submit(control, folder, base="fits"))["spec"]["base"] == "fits@0.1.0"
+
+
 async def test_a_base_that_may_be_one_of_two_has_to_be_named(
     control: Control, tmp_path: Path
 ) -> None:
