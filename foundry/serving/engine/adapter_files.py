@@ -13,6 +13,8 @@ from foundry.errors import InvalidArtifact, Unavailable
 from foundry.infra.weights import WeightCache
 
 _PREFIX = "base_model.model."
+# What GPTQ and AWQ, and compressed-tensors, call the weights of a layer.
+_PACKED = ("qweight", "weight_packed")
 _MAX_HEADER_BYTES = 100 * 2**20
 
 Shape = tuple[int, ...]
@@ -97,6 +99,12 @@ def _read_adapter_config(path: Path) -> dict[str, Any]:
 
 def _check_tensor(name: str, shape: Shape, base: dict[str, Shape], rank: int) -> None:
     module, found, half = name.removeprefix(_PREFIX).rpartition(".lora_")
+    rank_side = {"A.weight": 0, "B.weight": 1}.get(half)
+    if found and rank_side is not None and any(f"{module}.{end}" in base for end in _PACKED):
+        # Packed integers do not show the layer's shape, only the rank can be compared.
+        if len(shape) != 2 or shape[rank_side] != rank:
+            raise InvalidArtifact(f"{name} has shape {shape}, which does not fit rank {rank}")
+        return
     target = base.get(f"{module}.weight")
     if not found or target is None or len(target) != 2:
         raise InvalidArtifact(f"{name} matches no layer of the base")
