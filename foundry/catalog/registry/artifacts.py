@@ -275,7 +275,7 @@ def _find_model_problems(documents: Documents, headers: Headers, kept: set[str])
     elif CONFIG in documents:
         yield f"{CONFIG} is not a JSON object"
     if INDEX in documents:
-        yield from _find_index_faults(documents[INDEX], headers, kept)
+        yield from find_index_faults(documents[INDEX], headers, kept)
     else:
         yield from _find_shard_faults(headers, kept)
 
@@ -295,7 +295,8 @@ def _architectures(config: Mapping[str, object]) -> list[str]:
     return [str(name) for name in names]
 
 
-def _find_index_faults(index: object, headers: Headers, kept: set[str]) -> Iterator[str]:
+def find_index_faults(index: object, headers: Headers, kept: set[str]) -> Iterator[str]:
+    """What an index says of shards that is not so; of those without a header, only their names."""
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict):
         yield f"{INDEX} has no weight_map"
@@ -316,7 +317,6 @@ def _find_index_faults(index: object, headers: Headers, kept: set[str]) -> Itera
 def _find_shard_faults(headers: Headers, kept: set[str]) -> Iterator[str]:
     shards = [match for match in map(_SHARD.fullmatch, sorted(kept)) if match]
     for count in sorted({int(shard.group(2)) for shard in shards}):
-        # No directory has so many files: a name that claims it is no reason to list them.
         there = {int(shard.group(1)) for shard in shards if int(shard.group(2)) == count}
         if absent := [number for number in range(1, count + 1) if number not in there]:
             names = [f"model-{number:05}-of-{count:05}{WEIGHTS}" for number in absent]

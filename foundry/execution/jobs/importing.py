@@ -87,12 +87,14 @@ class _Look:
         config: the adapter's or the model's configuration.
         tensors: of an adapter; empty: they were not read.
         state: changes when the files do.
+        pinned: the source at the commit that a branch means now; None: it is none of the hub.
     """
 
     kind: Kind
     config: Mapping[str, object] = field(default_factory=dict)
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     state: object = None
+    pinned: HubSource | None = None
 
 
 class ImportCheck:
@@ -135,7 +137,7 @@ class ImportCheck:
                 param="base",
             )
         await self._registry.check_kind(name, look.kind)
-        spec: dict[str, object] = {"model": name, "source": parsed.text}
+        spec: dict[str, object] = {"model": name, "source": (look.pinned or parsed).text}
         identity = None if look.state is None else {**spec, "state": look.state}
         if look.kind == "adapter":
             version = await self._find_base(base, look.config)
@@ -176,7 +178,7 @@ class ImportCheck:
             raise InvalidArtifact(
                 f"{source.text} cannot be imported: {'; '.join(problems)}", problems=problems
             )
-        return _Look(kind, document, state=listing.commit)
+        return _Look(kind, document, pinned=HubSource(source.repository, listing.commit))
 
     async def _find_base(self, base: str | None, config: Mapping[str, object]) -> ModelVersion:
         if base is not None:

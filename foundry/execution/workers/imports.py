@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from foundry.catalog.registry.artifacts import choose_files, survey
+from foundry.catalog.registry.artifacts import INDEX, choose_files, find_index_faults, survey
 from foundry.catalog.registry.domain import Kind
 from foundry.catalog.registry.files import WEIGHTS, Selection, is_importable, select_files
 from foundry.config import Settings
@@ -33,13 +33,20 @@ from foundry.infra.wiring import open_database, open_objects
 
 _LOCK = ".lock"
 _MOST_NAMED = 20
+# A result is a row of the database, whatever the directory holds.
+_MOST_KEPT = 100
 # The index of a checkpoint with very many tensors has a few of them.
 _MAX_DOCUMENT_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """Attributes: published: None: it was stopped before."""
+    """What an import made.
+
+    Attributes:
+        published: None: it was stopped before.
+        left_out: the first files that no engine reads.
+    """
 
     published: Published | None
     left_out: tuple[str, ...] = ()
@@ -102,7 +109,7 @@ class ImportWorker:
         self._say("reading the files", Phase.PUBLISH)
         async with open_database(self._settings) as database:
             published = await publish(database, self._objects, publication, selection)
-        return Imported(published, found.left_out)
+        return Imported(published, found.left_out[:_MOST_KEPT])
 
     async def _gather(self, source: str, kind: Kind, staging: Path) -> Selection:
         """Files in Hugging Face's layout."""
@@ -125,8 +132,10 @@ class ImportWorker:
         folder = staging / listing.commit
         documents = {name for name in choose_files(names, None, kind) if not _is_weights(name)}
         await self._fetch_files(mirror, listing, documents, folder)
-        look = await asyncio.to_thread(survey, select_files(folder), kind)
-        kept = choose_files(names, look.documents.get("model.safetensors.index.json"), kind)
+        index = await asyncio.to_thread(_read_index, folder, kind)
+        kept = choose_files(names, index, kind)
+        if index is not None and (faults := list(find_index_faults(index, {}, kept))):
+            raise InvalidArtifact(f"{source.text} cannot be imported: {'; '.join(faults)}")
         await self._fetch_files(mirror, listing, kept, folder)
         selection = await asyncio.to_thread(select_files, folder)
         return replace(selection, left_out=tuple(sorted(listing.files.keys() - kept)))
@@ -183,6 +192,11 @@ def _select_directory(directory: Path) -> Selection:
             "disk that every node of the cluster mounts there"
         )
     return select_files(directory)
+
+
+def _read_index(folder: Path, kind: Kind) -> object:
+    """Of shards that are not fetched yet; None: there is none."""
+    return survey(select_files(folder), kind).documents.get(INDEX)
 
 
 def _is_weights(name: str) -> bool:

@@ -205,7 +205,7 @@ async def test_a_repository_of_the_mirror_is_looked_at(control: Control, tmp_pat
     folder = base_dir(tmp_path / "model")
     serve_repository(control, folder)
     job = await submit(control, "hf:ORG/Tiny")
-    assert job["spec"] == {"model": "mine", "source": "hf:ORG/Tiny@main"}
+    assert job["spec"] == {"model": "mine", "source": "hf:ORG/Tiny@c0ffee"}
     assert (await submit(control, "hf:ORG/Tiny@main", 200))["id"] == job["id"]
     missing = await submit(control, "hf:ORG/None", 404)
     assert "does not show ORG/None" in missing["message"]

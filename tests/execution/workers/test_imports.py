@@ -161,6 +161,21 @@ async def test_a_repository_of_the_mirror_is_fetched_without_what_no_engine_read
     assert list(settings.home.glob("import-*")) == []
 
 
+async def test_absent_shards_are_told_before_the_others_are_fetched(
+    settings: Settings,
+    publication: Publication,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = base_dir(tmp_path / "model")
+    shards = {"a": "model-1.safetensors", "b": "model.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    asked = mirror_of(folder, monkeypatch)
+    with pytest.raises(InvalidArtifact, match=r"index.json names model-1.safetensors, which are"):
+        await ImportWorker(settings).run("hf:ORG/Tiny", publication)
+    assert "model.safetensors" not in asked
+
+
 async def test_an_attempt_goes_on_where_the_mirror_broke_off(
     settings: Settings,
     publication: Publication,
