@@ -275,6 +275,13 @@ def delete(
         session.confirm(f"delete {version.reference} ({version.digest[:12]})", yes)
         # By number: an alias may have moved while the question was open.
         client.models.delete_version(name, version.version, reason=reason)
+        left = client.models.get(name).version_count
+    if not left:
+        stderr().print(
+            f"{name} has no version left: `foundry models delete {name}` removes it",
+            style="dim",
+            markup=False,
+        )
     print_record({"deleted": version.reference}, output)
 
 

@@ -244,6 +244,18 @@ def test_a_model_is_deleted(
     assert "support-bot" in capsys.readouterr().out
 
 
+def test_the_last_version_leaves_an_empty_model(
+    server: type[Server], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = "/models/support-bot/versions/0.1.0"
+    server.answers[path] = [(200, version("support-bot@0.1.0", BASE_ID)), (204, None)]
+    server.answers["/models/support-bot"] = (200, model(versions=0))
+    assert foundry("delete", "support-bot@0.1.0", "--yes") == 0
+    told = capsys.readouterr()
+    assert "support-bot has no version left: `foundry models delete support-bot`" in told.err
+    assert "support-bot@0.1.0" in told.out
+
+
 def test_all_versions_of_one_version_is_a_conflict(
     server: type[Server], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,12 +44,13 @@ def test_a_fitting_adapter_passes(tmp_path: Path) -> None:
 def test_layers_of_a_quantised_base_are_known_by_their_packed_weights(
     tmp_path: Path, name: str
 ) -> None:
-    base = {f"model.layers.0.self_attn.q_proj.{name}": (2, 8)}
+    base: dict[str, tuple[int, ...]] = {f"model.layers.0.self_attn.q_proj.{name}": (2, 8)}
+    other: dict[str, tuple[int, ...]] = {f"model.norm.{name}": (2, 8)}
     check_adapter(adapter(tmp_path), base, 8)
     with pytest.raises(InvalidArtifact, match="does not fit rank 4"):
         check_adapter(adapter(tmp_path, {f"{NAME}A.weight": (3, 16)}), base, 8)
     with pytest.raises(InvalidArtifact, match="matches no layer"):
-        check_adapter(adapter(tmp_path), {f"model.norm.{name}": (2, 8)}, 8)
+        check_adapter(adapter(tmp_path), other, 8)
 
 
 @pytest.mark.parametrize(
