@@ -19,7 +19,13 @@ from foundry.catalog.registry.adapters import (
 )
 from foundry.catalog.registry.architectures import is_served
 from foundry.catalog.registry.domain import Kind
-from foundry.catalog.registry.files import WEIGHTS, Selection, media_type_of, select_files
+from foundry.catalog.registry.files import (
+    FLEET_HISTORY,
+    WEIGHTS,
+    Selection,
+    media_type_of,
+    select_files,
+)
 from foundry.catalog.registry.safetensors import Tensor, first_non_finite, read_header
 from foundry.engines.adapter_config import CONFIG_FILE, WEIGHTS_FILE
 from foundry.errors import InvalidArtifact
@@ -204,7 +210,7 @@ def choose_files(names: Iterable[str], index: object, kind: Kind) -> set[str]:
     """
     there = set(names)
     if kind == "adapter":
-        return there & {CONFIG_FILE, WEIGHTS_FILE}
+        return there & {CONFIG_FILE, WEIGHTS_FILE, FLEET_HISTORY}
     there -= {CONFIG_FILE, WEIGHTS_FILE}
     weights = {name for name in there if name.endswith(WEIGHTS)}
     indexes = {name for name in there if name.endswith(f"{WEIGHTS}.index.json")}

@@ -17,6 +17,8 @@ from foundry.errors import InvalidArtifact
 WEIGHTS = ".safetensors"
 TEMPLATES = "additional_chat_templates"
 _JSON, _TEXT, _BYTES = "application/json", "text/plain", "application/octet-stream"
+# What a fleet's training tells of itself, beside its result.
+FLEET_HISTORY = "diloco.json"
 # Patterns of paths below the directory → media type. A `*` never reaches into a folder.
 ENGINE_FILES = {
     f"*{WEIGHTS}": "application/vnd.safetensors",
@@ -35,6 +37,7 @@ ENGINE_FILES = {
     f"{TEMPLATES}/*.jinja": _TEXT,
     "*.model": _BYTES,
     "*.tiktoken": _BYTES,
+    FLEET_HISTORY: _JSON,
 }
 _HUB_PREFIX = "models--"
 _PICKLE_STARTS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))

@@ -98,6 +98,15 @@ def test_an_adapter_is_two_files(tmp_path: Path) -> None:
     assert {"checkpoint-500/", "adapter_model.bin", "tokenizer_config.json"} <= set(found.left_out)
 
 
+@pytest.mark.parametrize("kind", ["adapter", "merged"])
+def test_what_a_fleet_tells_of_its_training_is_part_of_its_result(
+    tmp_path: Path, kind: Kind
+) -> None:
+    folder = (adapter_dir if kind == "adapter" else base_dir)(tmp_path / "result")
+    (folder / "diloco.json").write_text('{"rounds": []}')
+    assert "diloco.json" in {file.path for file in inspect(folder, kind).files}
+
+
 @pytest.mark.parametrize("name", ["chat_template.jinja", "additional_chat_templates/tool.jinja"])
 def test_templates_are_taken(tmp_path: Path, name: str) -> None:
     folder = base_dir(tmp_path / "model")
