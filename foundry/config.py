@@ -140,6 +140,14 @@ class RetentionSettings(_Section):
     )
 
 
+class ImportSettings(_Section):
+    hugging_face_mirror: str | None = Field(
+        default=None,
+        description="https://… of a mirror of the Hugging Face hub, for imports of hf:ORG/NAME",
+    )
+    hugging_face_token: SecretStr | None = Field(default=None, description="sent to the mirror")
+
+
 class ClientSettings(_Section):
     url: str | None = Field(default=None, description="a cluster's base URL, for CLI and SDK")
     api_key: SecretStr | None = None
@@ -169,6 +177,7 @@ class Settings(BaseSettings):
     )
     outcomes: OutcomeSettings = OutcomeSettings()
     retention: RetentionSettings = RetentionSettings()
+    imports: ImportSettings = ImportSettings()
     client: ClientSettings = ClientSettings()
 
     @property

@@ -1,7 +1,10 @@
 """`foundry models`: versions, aliases, lineage."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
-from typing import Annotated, Literal, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 from uuid import UUID
 
 import typer
@@ -16,12 +19,18 @@ from foundry.cli.console import (
     print_rows,
     stderr,
 )
-from foundry.errors import NotFound
+from foundry.errors import Conflict, InvalidRequest, NotFound
+
+if TYPE_CHECKING:
+    from foundry.catalog.registry.schemas import LineageOut
+    from foundry.sdk import Foundry
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 alias_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Move aliases")
 app.add_typer(alias_app, name="alias")
 
+# In order of importance: a narrow terminal shows the first ones.
+_LISTED = ("name", "latest", "aliases", "versions", "kind", "architecture", "parameters", "created")
 _VERSION = ("reference", "kind", "stage", "relation", "size_bytes", "created_at", "digest")
 Reference = Annotated[str, typer.Argument(metavar="NAME[@VERSION|@ALIAS]")]
 Alias = Annotated[str, typer.Argument(help="like production or staging")]
@@ -42,12 +51,31 @@ def list_models(
             ),
             limit,
         )
+    if output is Output.TABLE:
+        rows = [_describe_model(row) for row in rows]
     print_rows(
         rows,
         output,
-        columns=("name", "kind", "architecture", "parameter_count", "created_at"),
-        empty="no models yet: foundry models import smollm2-135m bundled:smollm2-135m",
+        columns=_LISTED,
+        empty="no models yet: foundry models import bundled:smollm2-135m",
     )
+
+
+def _describe_model(row: dict[str, Any]) -> dict[str, object]:
+    return {
+        "name": row["name"],
+        "latest": row["latest_version"],
+        "aliases": _name_aliases(row["aliases"]),
+        "versions": row["version_count"],
+        "kind": row["kind"],
+        "architecture": row["architecture"],
+        "parameters": row["parameter_count"],
+        "created": row["created_at"],
+    }
+
+
+def _name_aliases(aliases: Iterable[dict[str, Any]]) -> list[str]:
+    return [f"{alias['name']} → {alias['version']}" for alias in aliases]
 
 
 @app.command(epilog="Example: foundry models show support-bot@production")
@@ -62,7 +90,7 @@ def show(model: Reference, output: OutputOption = Output.TABLE) -> None:
     if output is Output.TABLE:
         aliases = found["aliases"]
         assert isinstance(aliases, list)
-        found["aliases"] = [f"{alias['name']} → {alias['version']}" for alias in aliases]
+        found["aliases"] = _name_aliases(aliases)
     print_record(found, output)
 
 
@@ -108,16 +136,31 @@ def lineage(
     if output is Output.JSON:
         print_json(session.record(found))
         return
+    print_rows(_list_lineage(found, direction), output)
+
+
+def _list_lineage(found: LineageOut, direction: str) -> list[dict[str, object]]:
+    """A line for each version: what it was made from, with which data, by which job."""
     names = {version.id: version.reference for version in found.versions}
-    rows = [
+    datasets = {dataset.id: dataset.reference for dataset in found.datasets}
+    parents: dict[UUID, list[str]] = {}
+    for edge in found.edges:
+        named = names.get(edge.parent_id, str(edge.parent_id))
+        if named not in (lines := parents.setdefault(edge.child_id, [])):
+            lines.append(named)
+    ordered = sorted(found.versions, key=lambda version: version.created_at)
+    return [
         {
-            "version": names.get(edge.child_id, edge.child_id),
-            "relation": edge.relation,
-            "parent": names.get(edge.parent_id, edge.parent_id),
+            "version": version.reference,
+            "made by": version.relation,
+            "from": parents.get(version.id),
+            "data": datasets.get(version.dataset_version_id)
+            if version.dataset_version_id
+            else None,
+            "job": version.job_id,
         }
-        for edge in found.edges
+        for version in (ordered if direction == "down" else reversed(ordered))
     ]
-    print_rows(rows, output, empty=f"nothing lies {direction} of {model}")
 
 
 @app.command(epilog="Example: foundry models compare support-bot 0.1.0 0.2.0")
@@ -140,26 +183,63 @@ def compare(
     print_rows(rows, output, empty="nothing was measured of these versions")
 
 
-@app.command("import", epilog="Example: foundry models import smollm2-135m bundled:smollm2-135m")
+@app.command("import", epilog="Example: foundry models import ./SmolLM2-135M-Instruct")
 def import_model(
-    name: str,
-    source: Annotated[
-        str, typer.Argument(help="bundled:smollm2-135m, or file:///directory on the server")
+    first: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE|NAME",
+            help="a directory, hf:ORG/NAME@REVISION or bundled:smollm2-135m; before it, if you "
+            "like, a name",
+        ),
     ],
+    second: Annotated[
+        str | None, typer.Argument(metavar="SOURCE", help="where a name comes first")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="what an adapter was trained from; unset: as it says")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="import again")] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="submit and return")] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Register a model that lies on the server, and follow the job."""
+    """Register a model or an adapter that the server can read, and follow the job."""
     from foundry.cli.following import follow
 
+    name, source = _name_and_source(first, second)
     with session.client() as client:
-        job = client.models.import_(name, source, force=force)
+        job = client.models.import_(name, source, base=base, force=force)
         if detach:
             print_already(job)
             print_record(session.record(job), output)
         else:
             follow(client, job, output)
+
+
+def _name_and_source(first: str, second: str | None) -> tuple[str, str]:
+    """`NAME SOURCE`, or only a source. Raises InvalidRequest: it is no directory."""
+    from foundry.catalog.registry.schemas import derive_model_name
+    from foundry.sdk.models import write_source
+
+    source = first if second is None else second
+    written = write_source(source)
+    path = Path(source).expanduser()
+    if written.startswith("file:") and not source.startswith("file:"):
+        # An absolute one may exist on the server only.
+        if not path.is_absolute() and not path.is_dir():
+            raise InvalidRequest(
+                f"there is no directory {source} here: name one, like ./my-model, or "
+                "hf:ORG/NAME, or bundled:smollm2-135m"
+            )
+        here = str(path.absolute())
+    else:
+        here = source.partition(":")[2].partition("@")[0]
+    if second is not None:
+        return first, written
+    if (name := derive_model_name(here)) is None:
+        raise InvalidRequest(f"{source} gives the model no name: say one, then the source")
+    stderr().print(f"importing it as {name}", style="dim", markup=False)
+    return name, written
 
 
 @app.command(epilog="Example: foundry models deprecate support-bot@0.1.0")
@@ -177,18 +257,53 @@ def deprecate(
 @app.command(epilog="Example: foundry models delete support-bot@0.1.0 --yes")
 def delete(
     model: Reference,
+    all_versions: Annotated[
+        bool, typer.Option("--all-versions", help="of a model: delete its versions with it")
+    ] = False,
     reason: session.ReasonOption = None,
     yes: session.YesOption = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Delete one version. Its number is never used again."""
+    """Delete one version, or a model without versions. A version's number is never used again."""
     name, selector = session.reference(model)
     with session.client() as client:
+        if "@" not in model:
+            _delete_model(client, name, all_versions, reason, yes)
+            print_record({"deleted": name}, output)
+            return
+        if all_versions:
+            raise Conflict(f"{model} is one version: --all-versions goes with {name} alone")
         version = client.models.version(name, selector)
         session.confirm(f"delete {version.reference} ({version.digest[:12]})", yes)
         # By number: an alias may have moved while the question was open.
         client.models.delete_version(name, version.version, reason=reason)
+        left = client.models.get(name).version_count
+    if not left:
+        stderr().print(
+            f"{name} has no version left: `foundry models delete {name}` removes it",
+            style="dim",
+            markup=False,
+        )
     print_record({"deleted": version.reference}, output)
+
+
+def _delete_model(
+    client: Foundry, name: str, all_versions: bool, reason: str | None, yes: bool
+) -> None:
+    found = client.models.get(name)
+    count = found.version_count
+    if count and not all_versions:
+        raise Conflict(
+            f"{name} has {_count_versions(count)}: delete them with "
+            f"`foundry models delete {name} --all-versions`, or one of them with "
+            f"`foundry models delete {name}@VERSION`"
+        )
+    session.confirm(f"delete {name} with {_count_versions(count)}", yes)
+    client.models.delete(name, all_versions=all_versions, reason=reason)
+
+
+def _count_versions(count: int) -> str:
+    return {0: "no version", 1: "1 version"}.get(count, f"{count} versions")
 
 
 @alias_app.command("set", epilog="Example: foundry models alias set support-bot production 0.2.0")

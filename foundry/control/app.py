@@ -8,14 +8,16 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from starlette.middleware import Middleware
 
 from foundry import __version__
+from foundry.catalog.datasets.naming import DatasetNames
 from foundry.catalog.datasets.router import router as datasets
 from foundry.catalog.registry.router import router as registry
 from foundry.catalog.registry.training_data import TrainingData
-from foundry.config import HttpSettings, RaySettings, ServingSettings
+from foundry.config import HttpSettings, ImportSettings, RaySettings, ServingSettings
 from foundry.control.capabilities import Capability, find_capabilities
 from foundry.execution.fleets.router import router as fleets
 from foundry.execution.jobs.checking import TrainingCheck
 from foundry.execution.jobs.dataset_use import JobsReading
+from foundry.execution.jobs.importing import ImportRules
 from foundry.execution.jobs.router import router as jobs
 from foundry.governance.audit.router import router as audit
 from foundry.governance.identity.domain import PERMISSIONS
@@ -30,6 +32,7 @@ from foundry.infra.http.parameters import refuse_unknown_parameters
 from foundry.infra.http.permissions import collect_permissions
 from foundry.infra.http.readiness import Readiness
 from foundry.infra.http.stages import build_stages
+from foundry.infra.hub_mirror import HubMirror
 from foundry.infra.objects import ObjectStore
 from foundry.serving.endpoints.checking import EngineCheck, ModelShapes
 from foundry.serving.endpoints.router import router as endpoints
@@ -60,6 +63,9 @@ class ControlSettings(Protocol):
 
     @property
     def ray(self) -> RaySettings: ...
+
+    @property
+    def imports(self) -> ImportSettings: ...
 
 
 _own = APIRouter(tags=["control"])
@@ -147,10 +153,14 @@ def create_control(
     app.state.training_check = TrainingCheck(
         objects, hardware, settings.serving, grows=settings.ray.grows
     )
+    app.state.import_rules = ImportRules(
+        settings.serving.max_lora_rank, HubMirror.from_settings(settings.imports), objects
+    )
     app.state.http = settings.http
     app.state.version_use_guards = (endpoint_use,)
     app.state.dataset_readers = (JobsReading,)
     app.state.dataset_heirs = (TrainingData,)
+    app.state.dataset_names = DatasetNames
     for router in (_own, *_SLICES):
         app.include_router(router)
     install_error_handlers(app)

@@ -1,6 +1,8 @@
 """Models, their versions and aliases."""
 
 from collections.abc import Sequence
+from os import PathLike, fspath
+from pathlib import Path
 from types import NoneType
 from typing import Literal
 from uuid import UUID
@@ -21,6 +23,8 @@ from foundry.catalog.registry.schemas import (
 )
 from foundry.execution.jobs.schemas import ImportSubmit, JobOut
 from foundry.sdk._transport import Call, Resource, S_co, operation, path
+
+_SCHEMES = ("bundled", "file", "hf")
 
 
 class Models(Resource[S_co]):
@@ -43,6 +47,17 @@ class Models(Resource[S_co]):
     def get(self, name: str) -> Call[ModelDetail]:
         """A model with its aliases."""
         return Call("GET", path("models", name), ModelDetail)
+
+    @operation("models_delete")
+    def delete(
+        self, name: str, *, all_versions: bool = False, reason: str | None = None
+    ) -> Call[None]:
+        """Remove a model that has no versions, or (`all_versions`) together with them.
+
+        Raises Conflict: it has versions; VersionInUse or AliasInUse: something still needs one.
+        """
+        query = {"all_versions": str(all_versions).lower(), "reason": reason}
+        return Call("DELETE", path("models", name), NoneType, query)
 
     @operation("versions_list")
     def versions(
@@ -124,7 +139,27 @@ class Models(Resource[S_co]):
         return Call("DELETE", where, NoneType, {"expected_version_id": str(expected_version_id)})
 
     @operation("jobs_submit_import")
-    def import_(self, name: str, source: str, *, force: bool = False) -> Call[JobOut]:
-        """Start a job that registers `bundled:smollm2-135m` or `file:///directory`."""
-        body = ImportSubmit(name=name, source=source, force=force)
+    def import_(
+        self,
+        name: str,
+        source: str | PathLike[str],
+        *,
+        base: str | None = None,
+        force: bool = False,
+    ) -> Call[JobOut]:
+        """Start a job that registers a model which the server can read.
+
+        Args:
+            source: a directory, `hf:ORG/NAME[@REVISION]` or `bundled:smollm2-135m`.
+            base: what an adapter was trained from; None: the model that it names itself.
+        """
+        body = ImportSubmit(name=name, source=write_source(source), base=base, force=force)
         return Call("POST", path("jobs", "import"), JobOut, body=body)
+
+
+def write_source(source: str | PathLike[str]) -> str:
+    """A source as the server is told it: a directory without `~`, `..` and the place it is from."""
+    text = fspath(source)
+    if isinstance(source, str) and text.partition(":")[0] in _SCHEMES:
+        return text
+    return Path(text).expanduser().resolve().as_uri()

@@ -13,7 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from foundry.catalog.registry.domain import VersionSpec
 from foundry.catalog.registry.registrar import Registrar
 from foundry.catalog.registry.service import ModelVersion
-from foundry.config import HttpSettings, RaySettings, SecuritySettings, ServingSettings
+from foundry.config import (
+    HttpSettings,
+    ImportSettings,
+    RaySettings,
+    SecuritySettings,
+    ServingSettings,
+)
 from foundry.control.app import create_control
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import EVERYTHING, Principal, Role
@@ -33,6 +39,7 @@ class Sections:
     http: HttpSettings
     serving: ServingSettings = field(default_factory=ServingSettings)
     ray: RaySettings = field(default_factory=RaySettings)
+    imports: ImportSettings = field(default_factory=ImportSettings)
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,10 @@ SAMPLES: dict[str, Any] = {
 }
 
 
-CONFIGS: dict[str, dict[str, Any]] = {"endpoints_configure": {"config": {"replicas": 2}}}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "endpoints_configure": {"config": {"replicas": 2}},
+    "jobs_submit_import": {"source": "bundled:smollm2-135m"},
+}
 
 
 def _operations(*resources: type[Resource[Any]]) -> Iterator[Operation[..., Any]]:

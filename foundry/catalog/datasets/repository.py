@@ -196,3 +196,19 @@ async def list_known_keys(db: AsyncSession, keys: Collection[str]) -> set[str]:
         .where(DatasetFile.object_key.in_(keys), DatasetVersion.collected_at.is_(None))
     )
     return set((await db.execute(query)).scalars())
+
+
+async def list_references(
+    db: AsyncSession, tenant_id: UUID, project_id: UUID, ids: Collection[UUID]
+) -> dict[UUID, str]:
+    """`name@number` of versions."""
+    query = (
+        select(DatasetVersion.id, Dataset.name, DatasetVersion.number)
+        .join(Dataset, Dataset.id == DatasetVersion.dataset_id)
+        .where(
+            DatasetVersion.tenant_id == tenant_id,
+            DatasetVersion.project_id == project_id,
+            DatasetVersion.id.in_(ids),
+        )
+    )
+    return {row[0]: f"{row[1]}@{row[2]}" for row in await db.execute(query)}

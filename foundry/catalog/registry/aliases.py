@@ -11,7 +11,8 @@ from foundry.catalog.registry.domain import (
     Stage,
     check_alias,
 )
-from foundry.catalog.registry.repository import AliasRows, Models, Versions
+from foundry.catalog.registry.model_rows import Models
+from foundry.catalog.registry.repository import AliasRows, Versions
 from foundry.catalog.registry.tables import Alias, AliasEvent, Model, ModelVersion
 from foundry.errors import AliasMoved, Conflict, ModelNotFound, NotFound, PermissionDenied
 from foundry.governance.audit.service import AuditTrail

@@ -1,36 +1,54 @@
 """What a directory of model files contains, and whether it may become a version.
 
-A list of what is allowed, not of what is dangerous: pickles, archives and code have no place here.
+names and links ──> JSON documents, headers of weights ──> every number, every digest
+└──────────── a survey: quick, all problems ───────────┘   an inspection: reads all bytes
 """
 
 import hashlib
 import json
-import os
-import unicodedata
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from foundry.catalog.registry.adapters import (
+    find_adapter_config_faults,
+    find_adapter_weight_faults,
+    list_targets,
+    read_rank,
+)
+from foundry.catalog.registry.architectures import is_served
 from foundry.catalog.registry.domain import Kind
+from foundry.catalog.registry.files import (
+    FLEET_HISTORY,
+    WEIGHTS,
+    Selection,
+    media_type_of,
+    select_files,
+)
 from foundry.catalog.registry.safetensors import Tensor, first_non_finite, read_header
+from foundry.engines.adapter_config import CONFIG_FILE, WEIGHTS_FILE
 from foundry.errors import InvalidArtifact
 
-_MEDIA_TYPES = {
-    ".safetensors": "application/vnd.safetensors",
-    ".json": "application/json",
-    ".txt": "text/plain",
-    ".md": "text/markdown",
-    ".jinja": "text/plain",
-    ".model": "application/octet-stream",
-}
-_PICKLE_STARTS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
-_ARCHIVE_STARTS = (b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf", b"\xfd7zXZ")
+CONFIG = "config.json"
+INDEX = "model.safetensors.index.json"
+_WHOLE = "model.safetensors"
 _MAX_JSON_BYTES = 256 * 2**20
-_MAX_PATH_BYTES = 512
-_MAX_FILES = 4096
 _CHUNK = 1 << 20
-_LORA_A, _LORA_B = ".lora_A.weight", ".lora_B.weight"
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+# Any of these sets is a tokenizer.
+_TOKENIZERS = (
+    {"tokenizer.json"},
+    {"tokenizer.model"},
+    {"vocab.json", "merges.txt"},
+    {"tekken.json"},
+)
+_SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
+_MOST_PROBLEMS = 20
+_MOST_NAMES = 3
+
+Documents = Mapping[str, object]
+Headers = Mapping[str, Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +58,39 @@ class InspectedFile:
     size: int
     sha256: str
     media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What names, documents and headers say; no tensor was read.
+
+    Attributes:
+        files: path in the version → where its bytes lie.
+        left_out: what no engine reads.
+        problems: every reason why it cannot become a version.
+    """
+
+    kind: Kind
+    files: Mapping[str, Path]
+    left_out: tuple[str, ...]
+    problems: tuple[str, ...]
+    documents: Documents
+    headers: Headers
+
+    def check(self, subject: str) -> None:
+        """Raises InvalidArtifact: names every problem at once."""
+        if not self.problems:
+            return
+        told = list(self.problems[:_MOST_PROBLEMS])
+        if more := len(self.problems) - len(told):
+            told.append(f"{more} more problems like these")
+        raise InvalidArtifact(f"{subject}: {'; '.join(told)}", problems=list(self.problems))
+
+    @property
+    def config(self) -> Mapping[str, object]:
+        """The document that describes it; empty: there is none."""
+        document = self.documents.get(CONFIG_FILE if self.kind == "adapter" else CONFIG)
+        return document if isinstance(document, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,80 +105,159 @@ class Inspection:
     lora_targets: tuple[str, ...] | None = None
 
 
-def inspect(folder: Path, kind: Kind) -> Inspection:
+def inspect(source: Path | Selection, kind: Kind) -> Inspection:
     """Read every file once.
+
+    Args:
+        source: a directory that holds nothing but the version, or what was selected of one.
 
     Raises:
         InvalidArtifact: a file is not allowed, damaged, or contradicts another.
     """
-    paths = dict(_walk(folder))
-    documents = {
-        path: _json(path, local) for path, local in paths.items() if local.suffix == ".json"
-    }
-    headers = {
-        path: read_header(local) for path, local in paths.items() if local.suffix == ".safetensors"
-    }
-    files = tuple(_hashed(path, local) for path, local in sorted(paths.items()))
-    if kind == "adapter":
-        return _adapter(files, paths, documents, headers)
-    return _model(files, paths, documents, headers)
-
-
-def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
-    if not folder.is_dir():
-        raise InvalidArtifact(f"{folder} is not a directory")
-    seen: set[str] = set()
-    pending = [folder]
-    while pending:
-        with os.scandir(pending.pop()) as entries:
-            for entry in sorted(entries, key=lambda found: found.name):
-                path = Path(entry.path).relative_to(folder).as_posix()
-                _check_path(path)
-                if entry.is_symlink():
-                    raise InvalidArtifact(f"{path} is a symbolic link: copy the file itself")
-                if entry.is_dir():
-                    pending.append(Path(entry.path))
-                    continue
-                if path.casefold() in seen or len(seen) >= _MAX_FILES:
-                    raise InvalidArtifact(f"{path}: its name repeats, or there are too many files")
-                seen.add(path.casefold())
-                _check_content(path, Path(entry.path))
-                yield path, Path(entry.path)
-    if not seen:
-        raise InvalidArtifact(f"{folder} holds no files")
-
-
-def _check_path(path: str) -> None:
-    clean = unicodedata.normalize("NFC", path) == path and "\\" not in path
-    if not clean or len(path.encode(errors="replace")) > _MAX_PATH_BYTES or not path.isprintable():
-        raise InvalidArtifact(f"{path[:200]!r} is not an acceptable file name")
-
-
-def _check_content(path: str, local: Path) -> None:
-    if local.suffix not in _MEDIA_TYPES or not local.is_file():
+    whole = isinstance(source, Path)
+    found = survey(select_files(source) if isinstance(source, Path) else source, kind)
+    found.check("the files cannot become a version")
+    if whole and found.left_out:
         raise InvalidArtifact(
-            f"{path} is not allowed in a model: only safetensors, JSON, tokenizer and text files "
-            "are; pickled weights (.bin, .pt) and code are refused, convert weights to safetensors",
-            path=path,
+            f"{found.left_out[0]} is not allowed in a version: no engine reads it",
+            path=found.left_out[0],
         )
-    if local.suffix != ".safetensors":
-        with local.open("rb") as file:
-            start = file.read(8)
-        if start.startswith((*_PICKLE_STARTS, *_ARCHIVE_STARTS)):
-            raise InvalidArtifact(f"{path} holds a pickle or an archive: refused", path=path)
+    for path, tensors in found.headers.items():
+        _check_finite(path, found.files[path], tensors)
+    files = tuple(_hashed(path, local) for path, local in sorted(found.files.items()))
+    count = sum(tensor.elements for each in found.headers.values() for tensor in each.values())
+    config = found.config
+    if kind == "adapter":
+        targets = list_targets(config, found.headers[WEIGHTS_FILE])
+        return Inspection(files, count, lora_rank=read_rank(config), lora_targets=targets)
+    names = _architectures(config)
+    return Inspection(
+        files=files,
+        parameter_count=count,
+        architecture=names[0] if names else None,
+        context_length=_read_context_length(config),
+    )
 
 
-def _json(path: str, local: Path) -> object:
-    if local.stat().st_size > _MAX_JSON_BYTES:
-        raise InvalidArtifact(f"{path} is larger than {_MAX_JSON_BYTES >> 20} MiB", path=path)
+def _read_context_length(config: Mapping[str, object]) -> int | None:
+    text = config.get("text_config")
+    for part in (config, text if isinstance(text, dict) else {}):
+        for key in _CONTEXT_KEYS:
+            if type(length := part.get(key)) is int:
+                return length
+    return None
+
+
+def detect_kind(names: Iterable[str]) -> Kind:
+    """What the files are by their names: a directory may hold an adapter and a merged model."""
+    there = set(names)
+    whole = CONFIG in there and any(
+        name.endswith(WEIGHTS) and name != WEIGHTS_FILE for name in there
+    )
+    return "adapter" if CONFIG_FILE in there and not whole else "base"
+
+
+def survey(selection: Selection, kind: Kind) -> Survey:
+    """Look at everything but the tensors, and collect what is wrong."""
+    names = selection.files.keys() | selection.problems.keys()
+    index = _read_index(selection)
+    kept = choose_files(names, index, kind)
+    files = {path: local for path, local in selection.files.items() if path in kept}
+    problems = [fault for path, fault in selection.problems.items() if path in kept]
+    documents, headers = _read_documents(files, problems), _read_headers(files, problems)
+    problems += find_missing_files(kept, kind)
+    if kind == "adapter":
+        problems += _find_adapter_problems(documents, headers)
+    else:
+        problems += _find_model_problems(documents, headers, kept)
+    left_out = sorted({*selection.left_out, *(names - kept)})
+    return Survey(kind, files, tuple(left_out), tuple(dict.fromkeys(problems)), documents, headers)
+
+
+def find_missing_files(names: Iterable[str], kind: Kind) -> list[str]:
+    """What a version of this kind needs and is not there, judged by names alone."""
+    there = set(names)
+    if kind == "adapter":
+        return [f"{name} is missing" for name in (CONFIG_FILE, WEIGHTS_FILE) if name not in there]
+    found = []
+    if CONFIG not in there:
+        found.append(f"{CONFIG} is missing")
+    if not any(name.endswith(WEIGHTS) for name in there):
+        found.append(
+            "there is no .safetensors file: pickled weights (.bin, .pt) are never read, so convert "
+            "them to safetensors first"
+        )
+    if not any(needed <= there for needed in _TOKENIZERS):
+        found.append("there is no tokenizer (tokenizer.json or tokenizer.model)")
+    return found
+
+
+def _read_index(selection: Selection) -> object:
+    local = selection.files.get(INDEX)
+    if local is None:
+        return None
     try:
+        return _read_json(INDEX, local)
+    except InvalidArtifact:
+        # Told with the other documents.
+        return None
+
+
+def choose_files(names: Iterable[str], index: object, kind: Kind) -> set[str]:
+    """Of what engines read, what this version consists of.
+
+    Weights that lie there twice are taken once: those of the index, else the one whole file.
+    """
+    there = set(names)
+    if kind == "adapter":
+        return there & {CONFIG_FILE, WEIGHTS_FILE, FLEET_HISTORY}
+    there -= {CONFIG_FILE, WEIGHTS_FILE}
+    weights = {name for name in there if name.endswith(WEIGHTS)}
+    indexes = {name for name in there if name.endswith(f"{WEIGHTS}.index.json")}
+    rest = there - weights - (indexes - {INDEX})
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if isinstance(weight_map, dict) and weight_map:
+        return rest | (weights & {str(path) for path in weight_map.values()})
+    if _WHOLE in weights:
+        return rest | {_WHOLE}
+    ours = {name for name in weights if not name.startswith("consolidated")}
+    return rest | (ours or weights)
+
+
+def _read_documents(files: Mapping[str, Path], problems: list[str]) -> dict[str, object]:
+    found = {}
+    for path, local in sorted(files.items()):
+        if path.endswith(".json"):
+            try:
+                found[path] = _read_json(path, local)
+            except InvalidArtifact as error:
+                problems.append(error.message)
+    return found
+
+
+def _read_headers(files: Mapping[str, Path], problems: list[str]) -> dict[str, dict[str, Tensor]]:
+    found = {}
+    for path, local in sorted(files.items()):
+        if path.endswith(WEIGHTS):
+            try:
+                found[path] = read_header(local, path)
+            except InvalidArtifact as error:
+                problems.append(error.message)
+    return found
+
+
+def _read_json(path: str, local: Path) -> object:
+    try:
+        if local.stat().st_size > _MAX_JSON_BYTES:
+            raise InvalidArtifact(f"{path} is larger than {_MAX_JSON_BYTES >> 20} MiB")
         document: object = json.loads(local.read_bytes())
+    except OSError as error:
+        raise InvalidArtifact(f"{path} cannot be read") from error
     except (ValueError, RecursionError) as error:
-        raise InvalidArtifact(f"{path} is not valid JSON: {error}", path=path) from error
-    if isinstance(document, dict) and "auto_map" in document:
+        raise InvalidArtifact(f"{path} is not valid JSON: {str(error)[:200]}") from error
+    if isinstance(document, dict) and document.get("auto_map"):
         raise InvalidArtifact(
-            f"{path} has auto_map: the model brings its own code, which Foundry never runs",
-            path=path,
+            f"{path} has auto_map: the model brings its own code, which Foundry never runs"
         )
     return document
 
@@ -139,114 +269,93 @@ def _hashed(path: str, local: Path) -> InspectedFile:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
             size += len(chunk)
-    return InspectedFile(path, local, size, digest.hexdigest(), _MEDIA_TYPES[local.suffix])
+    media_type = media_type_of(path)
+    assert media_type is not None
+    return InspectedFile(path, local, size, digest.hexdigest(), media_type)
 
 
-def _document(documents: dict[str, object], path: str) -> dict[str, object]:
-    document = documents.get(path)
-    if not isinstance(document, dict):
-        raise InvalidArtifact(f"{path} is missing or not a JSON object", path=path)
-    return document
+def _find_model_problems(documents: Documents, headers: Headers, kept: set[str]) -> Iterator[str]:
+    config = documents.get(CONFIG)
+    if isinstance(config, dict):
+        yield from find_architecture_faults(config)
+    elif CONFIG in documents:
+        yield f"{CONFIG} is not a JSON object"
+    if INDEX in documents:
+        yield from find_index_faults(documents[INDEX], headers, kept)
+    else:
+        yield from _find_shard_faults(headers, kept)
 
 
-def _model(
-    files: tuple[InspectedFile, ...],
-    paths: dict[str, Path],
-    documents: dict[str, object],
-    headers: dict[str, dict[str, Tensor]],
-) -> Inspection:
-    config = _document(documents, "config.json")
-    architectures = config.get("architectures")
-    if not isinstance(architectures, list) or not all(isinstance(a, str) for a in architectures):
-        raise InvalidArtifact("config.json names no architecture", path="config.json")
-    if not headers:
-        raise InvalidArtifact("there is no .safetensors file: a base model needs its weights")
-    if not {"tokenizer.json", "tokenizer.model"} & {file.path for file in files}:
-        raise InvalidArtifact("there is neither tokenizer.json nor tokenizer.model")
-    _check_index(documents, headers)
-    for path, tensors in headers.items():
-        _check_finite(path, paths[path], tensors)
-    lengths = [config[key] for key in _CONTEXT_KEYS if isinstance(config.get(key), int)]
-    return Inspection(
-        files=files,
-        parameter_count=_count(headers),
-        architecture=architectures[0] if architectures else None,
-        context_length=int(str(lengths[0])) if lengths else None,
-    )
+def find_architecture_faults(config: Mapping[str, object]) -> Iterator[str]:
+    names = _architectures(config)
+    if not names:
+        yield f"{CONFIG} names no architecture"
+    elif not any(map(is_served, names)):
+        yield f"no engine serves the architecture {', '.join(names)[:200]}"
 
 
-def _check_index(documents: dict[str, object], headers: dict[str, dict[str, Tensor]]) -> None:
-    index = documents.get("model.safetensors.index.json")
-    if index is None:
-        return
+def _architectures(config: Mapping[str, object]) -> list[str]:
+    names = config.get("architectures")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return []
+    return [str(name) for name in names]
+
+
+def find_index_faults(index: object, headers: Headers, kept: set[str]) -> Iterator[str]:
+    """What an index says of shards that is not so; of those without a header, only their names."""
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict):
-        raise InvalidArtifact("model.safetensors.index.json has no weight_map")
-    for name, path in weight_map.items():
-        if name not in headers.get(str(path), {}):
-            raise InvalidArtifact(f"the index places {name[:200]} in {path}, which lacks it")
+        yield f"{INDEX} has no weight_map"
+        return
+    if absent := sorted({str(path) for path in weight_map.values()} - kept):
+        yield f"{INDEX} names {_describe_names(absent)}, which are absent: download them"
+    lost = [
+        (str(name), str(path))
+        for name, path in weight_map.items()
+        if str(path) in headers and name not in headers[str(path)]
+    ]
+    if lost:
+        name, path = lost[0]
+        more = f", and {len(lost) - 1} more" if lost[1:] else ""
+        yield f"{INDEX} places {name[:200]} in {path[:200]}, which lacks it{more}"
 
 
-def _count(headers: dict[str, dict[str, Tensor]]) -> int:
-    return sum(tensor.elements for tensors in headers.values() for tensor in tensors.values())
+def _find_shard_faults(headers: Headers, kept: set[str]) -> Iterator[str]:
+    shards = [match for match in map(_SHARD.fullmatch, sorted(kept)) if match]
+    for count in sorted({int(shard.group(2)) for shard in shards}):
+        there = {int(shard.group(1)) for shard in shards if int(shard.group(2)) == count}
+        if absent := [number for number in range(1, count + 1) if number not in there]:
+            names = [f"model-{number:05}-of-{count:05}{WEIGHTS}" for number in absent]
+            yield f"of {count} shards {_describe_names(names)} are absent: download them"
+    seen: dict[str, str] = {}
+    for path, tensors in headers.items():
+        twice = next((name for name in tensors if name in seen), None)
+        if twice is not None:
+            yield f"{seen[twice]} and {path} both hold {twice[:200]}: keep one of them"
+            return
+        seen.update(dict.fromkeys(tensors, path))
 
 
-def _adapter(
-    files: tuple[InspectedFile, ...],
-    paths: dict[str, Path],
-    documents: dict[str, object],
-    headers: dict[str, dict[str, Tensor]],
-) -> Inspection:
-    config = _document(documents, "adapter_config.json")
-    rank, targets = config.get("r"), config.get("target_modules")
-    if config.get("peft_type") != "LORA" or type(rank) is not int or rank < 1:
-        raise InvalidArtifact(
-            "adapter_config.json must have peft_type LORA and a rank r", path="adapter_config.json"
-        )
-    if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
-        raise InvalidArtifact("adapter_config.json must list its target_modules")
-    if config.get("rank_pattern") or config.get("use_dora") or config.get("modules_to_save"):
-        raise InvalidArtifact(
-            "adapters with rank_pattern, DoRA or modules_to_save cannot be served: "
-            "export a plain LoRA"
-        )
-    weights = "adapter_model.safetensors"
-    if list(headers) != [weights]:
-        raise InvalidArtifact(f"an adapter has exactly one weights file, {weights}")
-    _check_lora(headers[weights], rank, targets)
-    _check_finite(weights, paths[weights], headers[weights])
-    return Inspection(
-        files=files,
-        parameter_count=_count(headers),
-        lora_rank=rank,
-        lora_targets=tuple(sorted(targets)),
-    )
+def _find_adapter_problems(documents: Documents, headers: Headers) -> Iterator[str]:
+    config = documents.get(CONFIG_FILE)
+    if isinstance(config, dict):
+        yield from find_adapter_config_faults(config)
+        if WEIGHTS_FILE in headers:
+            yield from find_adapter_weight_faults(config, headers[WEIGHTS_FILE])
+    elif CONFIG_FILE in documents:
+        yield f"{CONFIG_FILE} is not a JSON object"
 
 
-def _check_finite(path: str, local: Path, tensors: dict[str, Tensor]) -> None:
+def _describe_names(names: Sequence[str]) -> str:
+    shown = ", ".join(name[:200] for name in names[:_MOST_NAMES])
+    more = len(names) - _MOST_NAMES
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _check_finite(path: str, local: Path, tensors: Mapping[str, Tensor]) -> None:
     if bad := first_non_finite(local, tensors):
         raise InvalidArtifact(
             f"{path}: {bad[:200]} holds NaN or infinity: the training diverged, or the file is "
             "damaged",
             path=path,
         )
-
-
-def _check_lora(tensors: dict[str, Tensor], rank: int, targets: list[str]) -> None:
-    if not tensors:
-        raise InvalidArtifact("the adapter has no tensors")
-    for name, tensor in tensors.items():
-        module, kind = next(
-            ((name.removesuffix(end), end) for end in (_LORA_A, _LORA_B) if name.endswith(end)),
-            (name, ""),
-        )
-        if not kind:
-            raise InvalidArtifact(f"{name[:200]} is not part of a LoRA adapter")
-        if not any(module == target or module.endswith(f".{target}") for target in targets):
-            raise InvalidArtifact(f"{name[:200]} belongs to none of the target_modules")
-        if len(tensor.shape) != 2 or tensor.shape[0 if kind == _LORA_A else 1] != rank:
-            raise InvalidArtifact(
-                f"{name[:200]} has shape {list(tensor.shape)}, which does not fit rank {rank}"
-            )
-        if module + (_LORA_B if kind == _LORA_A else _LORA_A) not in tensors:
-            raise InvalidArtifact(f"{name[:200]} lacks its counterpart")

@@ -32,6 +32,9 @@ _SEMVER = re.compile(
 )
 _NAME = re.compile(NAME_PATTERN.removesuffix("$"))
 _ALIAS = re.compile(ALIAS_PATTERN.removesuffix("$"))
+_NOT_IN_NAMES = re.compile(r"[^a-z0-9._-]+")
+_MAX_NAME_CHARS = 128
+_HUB_PREFIX = "models--"
 # `pre_key` spends two digits on the length of a numeric identifier.
 _MAX_VERSION_CHARS = 99
 _RELEASE_KEY = "~"
@@ -167,6 +170,18 @@ class Reference:
 
 def valid_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
+
+
+def derive_model_name(source: str) -> str | None:
+    """A model's name from where it comes from: the last part of a directory, of `ORG/NAME`.
+
+    In a hub cache the folder's `models--ORG--NAME` says it. None: nothing of it is left.
+    """
+    parts = [part for part in source.split("/") if part not in ("", ".", "..")]
+    cached = next((part for part in reversed(parts) if part.startswith(_HUB_PREFIX)), None)
+    last = cached.rpartition("--")[2] if cached else parts[-1] if parts else ""
+    name = _NOT_IN_NAMES.sub("-", last.lower()).strip("-._")[:_MAX_NAME_CHARS].rstrip("-._")
+    return name or None
 
 
 def check_alias(alias: str) -> None:

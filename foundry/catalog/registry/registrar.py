@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from foundry.catalog.registry.artifacts import Inspection, inspect
 from foundry.catalog.registry.blobs import BlobGoneError, BlobUpload
 from foundry.catalog.registry.domain import VersionSpec, valid_name
+from foundry.catalog.registry.files import Selection
 from foundry.catalog.registry.registration import Registration
 from foundry.catalog.registry.tables import ModelVersion
 from foundry.errors import Conflict, FoundryError, InvalidRequest
@@ -45,7 +46,7 @@ class Registrar:
     async def register(
         self,
         spec: VersionSpec,
-        files_dir: Path,
+        files: Path | Selection,
         confirm: Callable[[AsyncSession], Awaitable[object]] | None = None,
     ) -> ModelVersion:
         """Check the files, store them and add a `ready` version: all of it or nothing.
@@ -53,6 +54,7 @@ class Registrar:
         Registering the same result of the same job again returns the first version.
 
         Args:
+            files: a directory that holds nothing else, or what was selected of one.
             confirm: called last in the transaction that adds the version; what it raises undoes it.
 
         Raises:
@@ -63,7 +65,7 @@ class Registrar:
         """
         if not valid_name(spec.model):
             raise InvalidRequest(f"{spec.model[:160]!r} is not a model name", param="name")
-        inspection = await asyncio.to_thread(inspect, files_dir, spec.kind)
+        inspection = await asyncio.to_thread(inspect, files, spec.kind)
         upload = BlobUpload(self._database, self._objects, self._principal.tenant_id)
         try:
             version = await self._store(spec, inspection, upload, confirm)

@@ -12,7 +12,8 @@ from foundry.catalog.registry.domain import (
     VersionSpec,
     version_digest,
 )
-from foundry.catalog.registry.repository import Models, Versions
+from foundry.catalog.registry.model_rows import Models
+from foundry.catalog.registry.repository import Versions
 from foundry.catalog.registry.tables import Model, ModelVersion, VersionFile, VersionMetric
 from foundry.errors import Conflict, InvalidArtifact, InvalidRequest, ModelNotFound, VersionExists
 from foundry.governance.audit.service import AuditTrail

@@ -27,41 +27,6 @@ _DESCENDING = tuple(column.desc() for column in _ORDER)
 Edge = tuple[UUID, UUID, str]
 
 
-class Models:
-    def __init__(self, db: AsyncSession, tenant_id: UUID) -> None:
-        self._db = db
-        self._tenant_id = tenant_id
-
-    async def get(self, name: str, *, lock: bool = False) -> Model | None:
-        query = select(Model).where(Model.tenant_id == self._tenant_id, Model.name == name)
-        return (await self._db.execute(query.with_for_update() if lock else query)).scalar()
-
-    async def ensure(self, model: dict[str, Any]) -> tuple[Model, bool]:
-        """The model of this name, locked, so that its versions are numbered one by one."""
-        statement = (
-            insert(Model)
-            .values(tenant_id=self._tenant_id, **model)
-            .on_conflict_do_nothing()
-            .returning(Model.id)
-        )
-        created = (await self._db.execute(statement)).scalar() is not None
-        found = await self.get(str(model["name"]), lock=True)
-        assert found is not None
-        return found, created
-
-    async def page(
-        self, *, prefix: str | None, kind: str | None, after: str | None, limit: int
-    ) -> Sequence[Model]:
-        query = select(Model).where(Model.tenant_id == self._tenant_id, Model.deleted_at.is_(None))
-        if prefix:
-            query = query.where(Model.name.startswith(prefix, autoescape=True))
-        if kind is not None:
-            query = query.where(Model.kind == kind)
-        if after is not None:
-            query = query.where(Model.name > after)
-        return (await self._db.execute(query.order_by(Model.name).limit(limit))).scalars().all()
-
-
 class Versions:
     def __init__(self, db: AsyncSession, tenant_id: UUID) -> None:
         self._db = db
@@ -183,6 +148,17 @@ class Versions:
         found.update((row[0], row[1], row[2]) for row in await self._db.execute(merges))
         return found
 
+    async def list_live(self, model_id: UUID, limit: int) -> Sequence[ModelVersion]:
+        """Versions that are not deleted, youngest first: what was made from one comes before it."""
+        query = self._select().where(
+            ModelVersion.model_id == model_id, ModelVersion.stage != Stage.TOMBSTONED
+        )
+        return (
+            (await self._db.execute(query.order_by(ModelVersion.id.desc()).limit(limit)))
+            .scalars()
+            .all()
+        )
+
     async def child(self, version_id: UUID) -> ModelVersion | None:
         """A version that still needs this one."""
         query = self._select().where(
@@ -264,16 +240,22 @@ class Blobs:
         )
         return (await self._db.execute(statement)).scalar()
 
-    async def release(self, version_id: UUID) -> None:
-        """Drop the references of a version's files."""
-        used = select(VersionFile.blob_id).where(
-            VersionFile.tenant_id == self._tenant_id, VersionFile.version_id == version_id
+    async def release(self, version_ids: Collection[UUID]) -> None:
+        """Drop the references of versions' files, in the order of `claim`: no two ever deadlock."""
+        used = (
+            select(Blob.id, func.count())
+            .join(VersionFile, VersionFile.blob_id == Blob.id)
+            .where(
+                VersionFile.tenant_id == self._tenant_id, VersionFile.version_id.in_(version_ids)
+            )
+            .group_by(Blob.id, Blob.sha256)
+            .order_by(Blob.sha256)
         )
-        for blob_id in (await self._db.execute(used.order_by(VersionFile.blob_id))).scalars().all():
+        for blob_id, count in (await self._db.execute(used)).all():
             await self._db.execute(
                 update(Blob)
                 .where(Blob.tenant_id == self._tenant_id, Blob.id == blob_id)
-                .values(refcount=Blob.refcount - 1)
+                .values(refcount=Blob.refcount - count)
             )
 
 
@@ -320,15 +302,6 @@ class AliasRows:
     def __init__(self, db: AsyncSession, tenant_id: UUID) -> None:
         self._db = db
         self._tenant_id = tenant_id
-
-    async def of_model(self, model_id: UUID) -> list[Alias]:
-        query = (
-            select(Alias)
-            .where(Alias.tenant_id == self._tenant_id, Alias.model_id == model_id)
-            .options(joinedload(Alias.target, innerjoin=True))
-            .order_by(Alias.name)
-        )
-        return list((await self._db.execute(query)).scalars())
 
     async def get(self, model_id: UUID, name: str) -> Alias | None:
         query = (

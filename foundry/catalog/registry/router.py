@@ -21,13 +21,9 @@ from foundry.catalog.registry.schemas import (
     VersionList,
     VersionOut,
 )
-from foundry.catalog.registry.service import (
-    Comparison,
-    Described,
-    Lineage,
-    Registry,
-)
-from foundry.catalog.registry.tables import Alias, Model, ModelVersion, VersionFile, VersionMetric
+from foundry.catalog.registry.service import Registry
+from foundry.catalog.registry.tables import Alias, ModelVersion, VersionFile, VersionMetric
+from foundry.catalog.registry.views import Comparison, Described, Lineage
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
 from foundry.infra.http import Db, require_permission
@@ -40,7 +36,7 @@ def _registry(request: Request, db: Db) -> Registry:
     audit = AuditTrail(db, principal, request.state.request_id)
     # Slices above this one say what still uses a version; the application brings them.
     guards = [guard(db, principal) for guard in request.app.state.version_use_guards]
-    return Registry(db, audit, principal, guards)
+    return Registry(db, audit, principal, guards, request.app.state.dataset_names(db, principal))
 
 
 def _aliases(request: Request, db: Db) -> Aliases:
@@ -66,13 +62,26 @@ async def list_models(
     kind: Annotated[str | None, Query(max_length=32)] = None,
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
-) -> Page[Model]:
+) -> Page[Described]:
     return await registry.list_models(prefix=q, kind=kind, cursor=cursor, limit=limit)
 
 
 @router.get("/{name}", response_model=ModelDetail, operation_id="models_get", dependencies=_READ)
 async def get_model(name: Name, registry: RegistryDep) -> Described:
     return await registry.describe(name)
+
+
+@router.delete("/{name}", status_code=204, operation_id="models_delete", dependencies=_WRITE)
+async def delete_model(
+    name: Name,
+    registry: RegistryDep,
+    all_versions: Annotated[
+        bool, Query(description="delete its versions, too; false: it must not have any")
+    ] = False,
+    reason: Annotated[str | None, Query(max_length=1024)] = None,
+) -> Response:
+    await registry.delete_model(name, all_versions=all_versions, reason=reason)
+    return Response(status_code=204)
 
 
 @router.get(

@@ -3,8 +3,10 @@
 import json
 import math
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,8 @@ from foundry.errors import InvalidArtifact
 _MAX_HEADER_BYTES = 100_000_000
 _LENGTH_BYTES = 8
 _METADATA = "__metadata__"
+# Every pointer file of Git LFS begins so, by its specification.
+_POINTER_START = b"version "
 _BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4,
     "U16": 16, "I16": 16, "F16": 16, "BF16": 16,
@@ -42,30 +46,45 @@ class Tensor:
         return math.prod(self.shape)
 
 
-def read_header(path: Path) -> dict[str, Tensor]:
+def read_header(path: Path, name: str | None = None) -> dict[str, Tensor]:
     """Tensors by name.
+
+    Args:
+        name: for messages; a file that a link leads to is called otherwise.
 
     Raises:
         InvalidArtifact: header and file contradict each other; the message says where.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        prefix = file.read(_LENGTH_BYTES)
-        if len(prefix) < _LENGTH_BYTES:
-            raise _bad(path, f"it has only {size} bytes: it is not a safetensors file")
-        (length,) = struct.unpack("<Q", prefix)
-        if length > min(_MAX_HEADER_BYTES, size - _LENGTH_BYTES):
-            raise _bad(path, f"its header claims {length} bytes, the file has {size}")
-        raw = file.read(length)
-    header = _parse(path, raw)
+    shown = name or path.name
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            raw = _read_raw_header(shown, file, size)
+    except OSError as error:
+        raise InvalidArtifact(f"{shown} cannot be read", path=shown) from error
+    header = _parse(shown, raw)
     header.pop(_METADATA, None)
-    start = _LENGTH_BYTES + length
-    tensors = {name: _tensor(path, name, entry, start) for name, entry in header.items()}
-    _check_tiling(path, tensors, start, size)
+    start = _LENGTH_BYTES + len(raw)
+    tensors = {name: _tensor(shown, name, entry, start) for name, entry in header.items()}
+    _check_tiling(shown, tensors, start, size)
     return tensors
 
 
-def first_non_finite(path: Path, tensors: dict[str, Tensor]) -> str | None:
+def _read_raw_header(shown: str, file: BinaryIO, size: int) -> bytes:
+    prefix = file.read(_LENGTH_BYTES)
+    if len(prefix) < _LENGTH_BYTES:
+        raise _bad(shown, f"it has only {size} bytes: it is not a safetensors file")
+    if prefix == _POINTER_START:
+        raise InvalidArtifact(
+            f"{shown} is a pointer of Git LFS, not the file: run `git lfs pull` there", path=shown
+        )
+    (length,) = struct.unpack("<Q", prefix)
+    if length > min(_MAX_HEADER_BYTES, size - _LENGTH_BYTES):
+        raise _bad(shown, f"its header claims {length} bytes, the file has {size}")
+    return file.read(int(length))
+
+
+def first_non_finite(path: Path, tensors: Mapping[str, Tensor]) -> str | None:
     """The name of a floating-point tensor with an infinity or NaN.
 
     Reads in pieces of 16 MiB: a tensor may be larger than memory.
@@ -89,7 +108,7 @@ def _is_finite(raw: NDArray[np.uint8], dtype: str) -> bool:
     return True
 
 
-def _parse(path: Path, raw: bytes) -> dict[str, object]:
+def _parse(shown: str, raw: bytes) -> dict[str, object]:
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         if len({key for key, _ in pairs}) != len(pairs):
             raise ValueError("duplicate key")
@@ -98,44 +117,42 @@ def _parse(path: Path, raw: bytes) -> dict[str, object]:
     try:
         header = json.loads(raw, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
-        raise _bad(path, "its header is not valid JSON") from error
+        raise _bad(shown, "its header is not valid JSON") from error
     if not isinstance(header, dict):
-        raise _bad(path, "its header is not a JSON object")
+        raise _bad(shown, "its header is not a JSON object")
     return header
 
 
-def _tensor(path: Path, name: str, entry: object, start: int) -> Tensor:
+def _tensor(shown: str, name: str, entry: object, start: int) -> Tensor:
     try:
         fields = entry if isinstance(entry, dict) else {}
         dtype, shape = fields["dtype"], fields["shape"]
         begin, end = fields["data_offsets"]
         bits = _BITS[dtype]
     except (KeyError, TypeError, ValueError) as error:
-        raise _bad(path, f"tensor {name[:200]} lacks a known dtype, shape or offsets") from error
+        raise _bad(shown, f"tensor {name[:200]} lacks a known dtype, shape or offsets") from error
     numbers = [begin, end, *shape] if isinstance(shape, list) else [None]
     if not all(type(number) is int and number >= 0 for number in numbers):
-        raise _bad(path, f"tensor {name[:200]} has a shape or offset that is no natural number")
+        raise _bad(shown, f"tensor {name[:200]} has a shape or offset that is no natural number")
     if (end - begin) * 8 != math.prod(shape) * bits:
         raise _bad(
-            path,
+            shown,
             f"tensor {name[:200]} holds {end - begin} bytes, its shape {shape} and dtype {dtype} "
             f"need {math.prod(shape) * bits // 8}",
         )
     return Tensor(dtype, tuple(shape), start + begin, start + end)
 
 
-def _check_tiling(path: Path, tensors: dict[str, Tensor], start: int, size: int) -> None:
+def _check_tiling(shown: str, tensors: dict[str, Tensor], start: int, size: int) -> None:
     """The tensors cover the data exactly: no gap hides bytes, none overlaps."""
     place = start
     for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
         if tensor.begin != place:
-            raise _bad(path, f"tensor {name[:200]} does not start where the one before it ends")
+            raise _bad(shown, f"tensor {name[:200]} does not start where the one before it ends")
         place = tensor.end
     if place != size:
-        raise _bad(path, f"its header describes {place} bytes, the file has {size}")
+        raise _bad(shown, f"its header describes {place} bytes, the file has {size}")
 
 
-def _bad(path: Path, reason: str) -> InvalidArtifact:
-    return InvalidArtifact(
-        f"{path.name} is damaged: {reason}; create or download it again", path=path.name
-    )
+def _bad(shown: str, reason: str) -> InvalidArtifact:
+    return InvalidArtifact(f"{shown} is damaged: {reason}; create or download it again", path=shown)

@@ -5,6 +5,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from foundry.catalog.registry.domain import derive_model_name as derive_model_name
+
 
 class _Out(BaseModel):
     model_config = ConfigDict(from_attributes=True)
@@ -25,11 +27,6 @@ class ModelOut(_Out):
     created_at: datetime
 
 
-class ModelList(_Out):
-    data: list[ModelOut]
-    next_cursor: str | None
-
-
 class AliasOut(_Out):
     name: str
     version_id: UUID
@@ -42,6 +39,14 @@ class AliasOut(_Out):
 class ModelDetail(ModelOut):
     aliases: list[AliasOut]
     latest_version: str | None = Field(description="what @latest means now")
+    version_count: int = Field(
+        default=0, description="versions that are not deleted; a thousand is a thousand or more"
+    )
+
+
+class ModelList(_Out):
+    data: list[ModelDetail]
+    next_cursor: str | None
 
 
 class VersionOut(_Out):
@@ -105,9 +110,17 @@ class LineageEdgeOut(_Out):
     relation: str = Field(description="how the child came from it; `base` for an adapter's base")
 
 
+class LineageDatasetOut(_Out):
+    id: UUID = Field(description="the `dataset_version_id` of a version")
+    reference: str = Field(description="name@version")
+
+
 class LineageOut(_Out):
     versions: list[VersionOut]
     edges: list[LineageEdgeOut]
+    datasets: list[LineageDatasetOut] = Field(
+        default=[], description="what the versions were trained on"
+    )
 
 
 class ComparisonColumn(_Out):

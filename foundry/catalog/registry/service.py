@@ -1,8 +1,7 @@
 """Models and versions: registering, resolving, listing, comparing, deleting."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import cast
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -15,12 +14,22 @@ from foundry.catalog.registry.domain import (
     Reference,
     Stage,
 )
+from foundry.catalog.registry.model_rows import Models
 from foundry.catalog.registry.registration import check_same_kind
-from foundry.catalog.registry.repository import AliasRows, Blobs, Edge, Models, Versions
-from foundry.catalog.registry.tables import Alias, Model, VersionFile, VersionMetric
+from foundry.catalog.registry.repository import Blobs, Edge, Versions
+from foundry.catalog.registry.tables import Model, VersionFile, VersionMetric
 
 # Other slices get their type of a version here: tables stay inside the slice.
 from foundry.catalog.registry.tables import ModelVersion as ModelVersion
+from foundry.catalog.registry.views import (
+    Comparison,
+    DatasetNames,
+    Described,
+    Lineage,
+    LineageDataset,
+    LineageEdge,
+    UseGuard,
+)
 from foundry.errors import (
     AliasInUse,
     Conflict,
@@ -37,44 +46,8 @@ from foundry.infra.objects import FileRef
 _MAX_DEPTH = 1000
 _MAX_LINEAGE = 5000
 _MAX_COMPARED = 8
-
-
-class UseGuard(Protocol):
-    """Asked before a version is deleted."""
-
-    async def user_of(self, version_id: UUID) -> str | None:
-        """What still needs the version, in words; None: nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """A model with where its names point."""
-
-    model: Model
-    aliases: list[Alias]
-    latest_version: str | None
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.model, name)
-
-
-@dataclass(frozen=True, slots=True)
-class LineageEdge:
-    child_id: UUID
-    parent_id: UUID
-    relation: str
-
-
-@dataclass(frozen=True, slots=True)
-class Lineage:
-    versions: Sequence[ModelVersion]
-    edges: list[LineageEdge]
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    version: ModelVersion
-    metrics: dict[str, float]
+# Each is a few statements of one transaction.
+_MOST_DELETED = 500
 
 
 class Registry:
@@ -86,11 +59,13 @@ class Registry:
         audit: AuditTrail,
         principal: Principal,
         guards: Sequence[UseGuard] = (),
+        datasets: DatasetNames | None = None,
     ) -> None:
         self._db = db
         self._audit = audit
         self._principal = principal
         self._guards = guards
+        self._datasets = datasets
         self._models = Models(db, principal.tenant_id)
         self._versions = Versions(db, principal.tenant_id)
 
@@ -136,10 +111,20 @@ class Registry:
         return _manifest(version, await self._versions.files(version_id))
 
     async def describe(self, name: str) -> Described:
-        model = await self._model(name)
-        latest = await self._versions.latest(name)
-        aliases = await AliasRows(self._db, self._principal.tenant_id).of_model(model.id)
-        return Described(model, aliases, latest.version if latest else None)
+        (described,) = await self._describe([await self._model(name)])
+        return described
+
+    async def _describe(self, models: Sequence[Model]) -> list[Described]:
+        ids = [model.id for model in models]
+        latest = await self._models.find_latest(ids)
+        counts = await self._models.count_versions(ids)
+        aliases = await self._models.list_aliases(ids)
+        return [
+            Described(
+                model, aliases.get(model.id, []), latest.get(model.id), counts.get(model.id, 0)
+            )
+            for model in models
+        ]
 
     async def list_models(
         self,
@@ -148,7 +133,7 @@ class Registry:
         kind: str | None = None,
         cursor: str | None = None,
         limit: int = DEFAULT_LIMIT,
-    ) -> Page[Model]:
+    ) -> Page[Described]:
         filters = f"{prefix}|{kind}"
         after = decode(cursor, (str,), filters)
         rows = await self._models.page(
@@ -157,7 +142,8 @@ class Registry:
             after=cast(str, after[0]) if after else None,
             limit=limit + 1,
         )
-        return page_of(rows, limit, lambda model: (model.name,), filters)
+        page = page_of(rows, limit, lambda model: (model.name,), filters)
+        return Page(await self._describe(page.data), page.next_cursor)
 
     async def list_versions(
         self, name: str, *, cursor: str | None = None, limit: int = DEFAULT_LIMIT
@@ -201,7 +187,11 @@ class Registry:
             if not border or len(seen) > _MAX_LINEAGE:
                 break
         ordered = sorted(edges, key=lambda edge: (str(edge[0]), str(edge[1]), edge[2]))
-        return Lineage(await self._versions.many(seen), [LineageEdge(*edge) for edge in ordered])
+        versions = await self._versions.many(seen)
+        data = {each.dataset_version_id for each in versions if each.dataset_version_id}
+        names = await self._datasets.name_versions(data) if self._datasets and data else {}
+        datasets = [LineageDataset(key, name) for key, name in sorted(names.items())]
+        return Lineage(versions, [LineageEdge(*edge) for edge in ordered], datasets)
 
     async def deprecate(self, name: str, selector: str, deprecated: bool) -> ModelVersion:
         """Hide a version from `@latest`, or bring it back; it can be loaded either way."""
@@ -216,16 +206,58 @@ class Registry:
         Raises:
             AliasInUse, VersionInUse: something still points at it; the message says what.
         """
-        found = await self.select(name, selector)
-        version = await self._versions.lock(found.id)
-        if version is None or version.stage == Stage.TOMBSTONED:
-            return
-        await self._check_unused(version)
-        version.tombstoned_at = utcnow()
-        version.tombstoned_by = self._principal.subject
-        version.tombstone_reason = reason
-        await Blobs(self._db, self._principal.tenant_id).release(version.id)
-        await self._move(version.id, Stage.TOMBSTONED, "version.delete", reason)
+        version = await self._versions.lock((await self.select(name, selector)).id)
+        if version is not None and version.stage != Stage.TOMBSTONED:
+            await self._tombstone([version], reason)
+
+    async def delete_model(
+        self, name: str, *, all_versions: bool = False, reason: str | None = None
+    ) -> None:
+        """Remove a model from the lists; a version that is registered later brings it back.
+
+        Args:
+            all_versions: delete its versions with it: all of them or none.
+
+        Raises:
+            Conflict: it has versions, or more than one call deletes.
+            AliasInUse, VersionInUse: something still points at one; the message says what.
+        """
+        model = await self._model(name)
+        live = await self._versions.list_live(model.id, _MOST_DELETED + 1)
+        if live and not all_versions:
+            raise _has_versions(name)
+        if len(live) > _MOST_DELETED:
+            raise Conflict(
+                f"{name} has more than {_MOST_DELETED} versions: delete some of them first"
+            )
+        # Versions, then the model, then blobs: the order in which a registration locks them.
+        for version in live:
+            await self._versions.lock(version.id)
+        locked = await self._models.lock(name)
+        if locked is None or locked.deleted_at is not None:
+            raise _missing(name)
+        now = await self._versions.list_live(locked.id, len(live) + 1)
+        if {version.id for version in now} - {version.id for version in live}:
+            # It was registered a moment ago.
+            raise _has_versions(name)
+        await self._tombstone(now, reason)
+        locked.deleted_at = utcnow()
+        await self._db.flush()
+        after = {"name": name, "versions": len(now)}
+        await self._audit.record(
+            "model.delete", "model", str(locked.id), after=after, reason=reason
+        )
+
+    async def _tombstone(self, versions: Sequence[ModelVersion], reason: str | None) -> None:
+        """Delete locked versions, those that were made from others first."""
+        for version in versions:
+            await self._check_unused(version)
+            version.tombstoned_at = utcnow()
+            version.tombstoned_by = self._principal.subject
+            version.tombstone_reason = reason
+            await self._move(version.id, Stage.TOMBSTONED, "version.delete", reason)
+        ids = [version.id for version in versions]
+        await Blobs(self._db, self._principal.tenant_id).release(ids)
 
     async def _check_unused(self, version: ModelVersion) -> None:
         if alias := await self._versions.alias_of(version.id):
@@ -317,6 +349,13 @@ async def load_manifest(database: Database, version_id: UUID) -> Manifest:
 def _manifest(version: ModelVersion, files: Sequence[VersionFile]) -> Manifest:
     refs = (FileRef(file.path, file.sha256, file.size, file.blob.object_key) for file in files)
     return Manifest(version.id, version.digest, tuple(refs))
+
+
+def _has_versions(name: str) -> Conflict:
+    return Conflict(
+        f"{name} has versions: delete them first, or with it "
+        f"(`foundry models delete {name} --all-versions`)"
+    )
 
 
 def _missing(reference: str) -> ModelNotFound:

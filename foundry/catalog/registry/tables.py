@@ -55,6 +55,15 @@ class ModelVersion(Base):
             "dataset_version_id",
             postgresql_where=text("dataset_version_id IS NOT NULL"),
         ),
+        Index(
+            "ix_model_versions_live",
+            "model_id",
+            "major",
+            "minor",
+            "patch",
+            "pre_key",
+            postgresql_where=text("stage <> 'tombstoned'"),
+        ),
         # Registering a job's result again finds the first one.
         Index(
             "uq_model_versions_job",

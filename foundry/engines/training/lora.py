@@ -9,15 +9,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from foundry.engines.adapter_config import CONFIG_FILE, WEIGHTS_FILE, find_unserved_options
 from foundry.engines.training.config import TARGET_MODULES, Lora
 from foundry.engines.training.files import write_json, write_tensors
 from foundry.engines.training.model import Llama, Projection
 from foundry.errors import FoundryError, InvalidArtifact, UnsupportedFeature
 
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
+WEIGHTS, CONFIG = WEIGHTS_FILE, CONFIG_FILE
 _PREFIX = "base_model.model."
-_REFUSED = ("use_dora", "use_rslora", "modules_to_save", "rank_pattern", "alpha_pattern")
 
 
 def attach(model: Llama, config: Lora, seed: int) -> None:
@@ -120,11 +119,14 @@ def _copy(parameter: Tensor, value: Tensor | None, name: str) -> None:
 
 
 def _read_config(document: dict[str, object]) -> Lora:
-    if document.get("peft_type") != "LORA" or document.get("bias", "none") != "none":
-        raise UnsupportedFeature("only plain LoRA adapters without biases are supported")
-    for key in _REFUSED:
-        if document.get(key):
-            raise UnsupportedFeature(f"LoRA with {key} is not supported")
+    if document.get("peft_type") != "LORA":
+        raise UnsupportedFeature("only plain LoRA adapters are supported")
+    options = find_unserved_options(document)
+    if document.get("use_rslora"):
+        # Engines scale by the root of the rank; the decoder does not.
+        options.append("use_rslora")
+    if options:
+        raise UnsupportedFeature(f"LoRA with {', '.join(options)} is not supported")
     modules = document["target_modules"]
     present = set(modules) if isinstance(modules, list) else set()
     groups = tuple(group for group, names in TARGET_MODULES.items() if present & set(names))

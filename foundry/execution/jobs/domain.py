@@ -1,11 +1,8 @@
 """Values and rules of jobs; `transitions` holds the moves between their states."""
 
-import re
 from enum import StrEnum
 from typing import Literal
 from uuid import UUID
-
-from foundry.errors import InvalidRequest
 
 JobKind = Literal["sft", "diloco", "import"]
 BUNDLED = "bundled:smollm2-135m"
@@ -32,8 +29,6 @@ UNCONFIRMED_S = 10.0
 # Half of one, so that a fleet of CPU workers finds room beside an engine.
 FLEET_WORKER_CPUS = 0.5
 MIN_PRIORITY, MAX_PRIORITY = -100, 100
-
-_FILE_SOURCE = re.compile(r"file:///[^\0]+")
 
 
 class JobState(StrEnum):
@@ -107,18 +102,3 @@ def retry_delay_s(failures: int, jitter: float) -> float:
 def submission_id(job_id: UUID, attempt: int) -> str:
     """Ray's name of one attempt; submitting it twice starts one driver."""
     return f"fj-{job_id}-{attempt}"
-
-
-def check_source(source: str) -> None:
-    """Check where an import is to read from.
-
-    Raises InvalidRequest: `source` is none that an import reads.
-    """
-    if source == BUNDLED:
-        return
-    if not _FILE_SOURCE.fullmatch(source) or "/../" in f"{source}/":
-        raise InvalidRequest(
-            f"{source[:200]!r} cannot be imported: use {BUNDLED}, or file:///absolute/directory "
-            "with config.json and safetensors files",
-            param="source",
-        )

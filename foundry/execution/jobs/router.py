@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from foundry.catalog.datasets.service import Datasets
 from foundry.catalog.registry.service import Registry
 from foundry.execution.jobs.checking import TrainingCheck
+from foundry.execution.jobs.importing import ImportCheck
 from foundry.execution.jobs.log_archive import JobLogs, LogChunk
 from foundry.execution.jobs.schemas import (
     DilocoSubmit,
@@ -40,12 +41,14 @@ def _submissions(request: Request, db: Db) -> Submissions:
     principal = request.state.principal
     audit = AuditTrail(db, principal, request.state.request_id)
     check: TrainingCheck = request.app.state.training_check
+    registry = Registry(db, audit, principal)
     return Submissions(
         Jobs(db, audit, principal),
-        Registry(db, audit, principal),
+        registry,
         Datasets(db, principal),
         check,
         ServingRanks(db, principal, check.serving.max_lora_rank),
+        ImportCheck(registry, request.app.state.import_rules),
     )
 
 
@@ -118,7 +121,7 @@ async def submit_diloco(body: DilocoSubmit, response: Response, submissions: Sub
 )
 async def submit_import(body: ImportSubmit, response: Response, submissions: SubmissionsDep) -> Job:
     job, created = await submissions.import_model(
-        body.name, body.source, force=body.force, priority=body.priority
+        body.name, body.source, base=body.base, force=body.force, priority=body.priority
     )
     response.status_code = 201 if created else 200
     return job

@@ -59,13 +59,25 @@ class DilocoSubmit(_TrainingSubmit):
 
 
 class ImportSubmit(BaseModel):
-    """Register a model that is on the server: `bundled:smollm2-135m` or `file:///directory`."""
+    """Register a model that the server can read."""
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(pattern=_NAME_PATTERN)
-    source: str = Field(max_length=4096)
-    force: bool = False
+    name: str = Field(pattern=_NAME_PATTERN, description="the model that gets a new version")
+    source: str = Field(
+        max_length=4096,
+        description="bundled:smollm2-135m; file:///directory of the server, in the layout of "
+        "Hugging Face, PEFT or the hub's cache; or hf:ORG/NAME[@REVISION] of the server's mirror",
+    )
+    base: str | None = Field(
+        default=None,
+        max_length=320,
+        description="the model that an adapter was trained from; unset: the one that its "
+        "adapter_config.json names, if a model here is called so",
+    )
+    force: bool = Field(
+        default=False, description="import again although the same files were imported already"
+    )
     priority: int = Field(
         default=0,
         ge=MIN_PRIORITY,

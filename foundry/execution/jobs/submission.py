@@ -11,7 +11,8 @@ from foundry.engines.training.config import SftConfig
 from foundry.engines.training.diloco.config import DilocoConfig
 from foundry.errors import ModelNotFound
 from foundry.execution.jobs.checking import Training, TrainingCheck, check_nothing_ignored
-from foundry.execution.jobs.domain import FLEET_WORKER_CPUS, JobKind, check_source
+from foundry.execution.jobs.domain import FLEET_WORKER_CPUS, JobKind
+from foundry.execution.jobs.importing import ImportCheck
 from foundry.execution.jobs.placement import Needs
 from foundry.execution.jobs.service import Jobs
 from foundry.execution.jobs.tables import Job
@@ -43,18 +44,21 @@ class Submissions:
         datasets: Datasets,
         check: TrainingCheck | None = None,
         ranks: ServingRanks | None = None,
+        imports: ImportCheck | None = None,
     ) -> None:
         """Remember whom to ask.
 
         Args:
             check: None: only of what the database knows.
             ranks: of adapters that bases are served with; None: any rank is.
+            imports: None: nothing is imported.
         """
         self._jobs = jobs
         self._registry = registry
         self._datasets = datasets
         self._check = check or TrainingCheck()
         self._ranks = ranks
+        self._imports = imports
 
     async def sft(
         self,
@@ -147,14 +151,28 @@ class Submissions:
         )
 
     async def import_model(
-        self, name: str, source: str, *, force: bool = False, priority: int = 0
+        self,
+        name: str,
+        source: str,
+        *,
+        base: str | None = None,
+        force: bool = False,
+        priority: int = 0,
     ) -> tuple[Job, bool]:
-        """Queue an import. Returns it and whether it is new."""
-        check_source(source)
-        await self._registry.check_kind(name, "base")
-        spec: dict[str, object] = {"model": name, "source": source}
+        """Queue an import. Returns it and whether it is new.
+
+        Args:
+            base: what an adapter was trained from; None: the model that it names itself.
+
+        Raises:
+            FoundryError: it could not end well; see `ImportCheck.prepare`.
+        """
+        assert self._imports is not None
+        asked = await self._imports.prepare(name, source, base)
         return await self._once(
-            lambda force: self._jobs.submit("import", name, spec, force=force, priority=priority),
+            lambda force: self._jobs.submit(
+                "import", name, asked.spec, identity=asked.identity, force=force, priority=priority
+            ),
             force=force,
         )
 

@@ -7,7 +7,7 @@ whether the job shall be cancelled, and ends the work when the lease is lost or 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -132,13 +132,23 @@ class Attempt:
         job = self.job
         return Publication(job.tenant_id, job.project_id, job.id, self.lease.fence, spec)
 
-    async def finish(self, published: Published, metrics: dict[str, float]) -> None:
-        """The job has succeeded with this version."""
+    async def finish(
+        self,
+        published: Published,
+        metrics: dict[str, float],
+        details: Mapping[str, object] | None = None,
+    ) -> None:
+        """The job has succeeded with this version.
+
+        Args:
+            details: what the result says besides.
+        """
         result: dict[str, object] = {
             "version_id": str(published.version_id),
             "model": published.reference,
             "digest": published.digest,
             "metrics": metrics,
+            **(details or {}),
         }
         await write_until_accepted(lambda: self.lease.finish(result))
 

@@ -8,6 +8,8 @@ from uuid import UUID
 # A process that starts opens its directory within this; so does a job that was just resumed.
 _YOUNG_S = 3600.0
 _DELETED = ".deleted"
+# Of an import's directory; the job's id follows.
+IMPORT_PREFIX = "import-"
 
 
 def jobs_directory(home: Path) -> Path:
@@ -49,11 +51,13 @@ def list_leftovers(home: Path, active: Collection[UUID], now: float) -> list[Pat
     A young one may be of a job that was resumed a moment ago.
     """
     keep = {str(job_id) for job_id in active}
-    jobs = (path for path in jobs_directory(home).glob("[!.]*") if path.name not in keep)
+    found = (*jobs_directory(home).glob("[!.]*"), *home.glob(f"{IMPORT_PREFIX}*"))
     return sorted(
         path
-        for path in (*jobs, *home.glob("import-*"))
-        if path.is_dir() and now - _changed_at(path) >= _YOUNG_S
+        for path in found
+        if path.name.removeprefix(IMPORT_PREFIX) not in keep
+        and path.is_dir()
+        and now - _changed_at(path) >= _YOUNG_S
     )
 
 

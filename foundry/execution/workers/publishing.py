@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from foundry.catalog.registry.files import Selection
 from foundry.catalog.registry.registrar import Registrar
 from foundry.execution.jobs.leases import renew_lease
 from foundry.execution.workers.messages import Publication, Published
@@ -11,9 +12,11 @@ from foundry.infra.objects import ObjectStore
 
 
 async def publish(
-    database: Database, objects: ObjectStore, publication: Publication, directory: Path
+    database: Database, objects: ObjectStore, publication: Publication, files: Path | Selection
 ) -> Published:
-    """Register the files of `directory`; repeating it for the same job returns the same version.
+    """Register a directory, or what was selected of one.
+
+    Repeating it for the same job returns the same version.
 
     Raises:
         InvalidArtifact: the files are not what they claim; nothing is registered.
@@ -23,7 +26,7 @@ async def publish(
     registrar = Registrar(database, objects, principal, f"job-{publication.job_id}")
     version = await registrar.register(
         publication.spec,
-        directory,
+        files,
         # Last, so that the job's row is locked for a moment only. A worker whose attempt is over
         # registers nothing.
         confirm=lambda db: renew_lease(db, publication.job_id, publication.fence),

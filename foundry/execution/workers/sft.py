@@ -1,10 +1,8 @@
 """The fine-tuning worker: one actor per accelerator that a job holds."""
 
 import asyncio
-import sys
 import threading
 import time
-import traceback
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from foundry.execution.workers.checkpoints import RunCheckpoints
 from foundry.execution.workers.directories import attempt_directory
 from foundry.execution.workers.messages import Progress, Publication, Published, Pulse, SftTask
 from foundry.execution.workers.publishing import publish
+from foundry.execution.workers.stacks import describe_stacks
 from foundry.infra.weights import WeightCache
 from foundry.infra.wiring import cache_dir, open_database, open_objects
 
@@ -131,11 +130,7 @@ class SftWorker:
 
     async def dump_stacks(self) -> str:
         """What every thread is doing."""
-        names = {thread.ident: thread.name for thread in threading.enumerate()}
-        return "\n".join(
-            f"thread {names.get(ident, ident)}:\n" + "".join(traceback.format_stack(frame))
-            for ident, frame in sys._current_frames().items()
-        )
+        return describe_stacks()
 
     async def stop(self) -> None:
         """Ask for a checkpoint and a clean end before the next step."""

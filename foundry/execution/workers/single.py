@@ -17,7 +17,7 @@ from foundry.execution.jobs.domain import Phase
 from foundry.execution.jobs.placement import CpuShare, Needs, share_of_node
 from foundry.execution.jobs.service import Job
 from foundry.execution.workers.attempt import POLL_S, Attempt, write_until_accepted
-from foundry.execution.workers.imports import ImportWorker
+from foundry.execution.workers.imports import Imported, ImportWorker
 from foundry.execution.workers.messages import (
     Inputs,
     Progress,
@@ -90,23 +90,31 @@ def _trained_version(job: Job, config: SftConfig, metrics: dict[str, float]) -> 
 
 async def import_model(attempt: Attempt) -> None:
     """See an import through; raises the same as `fine_tune`."""
-    spec = attempt.job.spec
-    publication = attempt.publication(
-        VersionSpec(model=str(spec["model"]), kind="base", relation="import", job_id=attempt.job.id)
-    )
     placed = await _place_worker(attempt, ImportWorker)
     if placed is None:
         return
     worker, _ = placed
-    # It cannot tell bytes: the whole of it has the time that publishing has.
-    attempt.vitals.observe(Phase.PUBLISH, "import")
-    await attempt.show({"phase": "reading the files"})
-    call = worker.run.remote(str(spec["source"]), publication)
-    published = await _Following(attempt, worker, silent=True).until_done(call)
-    if published is None:
+    following = _Following(attempt, worker)
+    attempt.vitals.dump_stacks = following.dump_stacks
+    publication = attempt.publication(_imported_version(attempt.job))
+    call = worker.run.remote(str(attempt.job.spec["source"]), publication)
+    imported: Imported | None = await following.until_done(call)
+    if imported is None or imported.published is None:
         await write_until_accepted(attempt.lease.record_cancelled)
         return
-    await attempt.finish(published, {})
+    await attempt.finish(imported.published, {}, {"left_out": list(imported.left_out)})
+
+
+def _imported_version(job: Job) -> VersionSpec:
+    """What an import registers; of an adapter with the base that it was trained from."""
+    base_id = job.spec.get("base_version_id")
+    return VersionSpec(
+        model=str(job.spec["model"]),
+        kind="base" if base_id is None else "adapter",
+        relation="import",
+        base_version_id=None if base_id is None else UUID(str(base_id)),
+        job_id=job.id,
+    )
 
 
 async def _place_worker(attempt: Attempt, worker: type) -> tuple[Any, int] | None:
@@ -146,16 +154,11 @@ async def _place_worker(attempt: Attempt, worker: type) -> tuple[Any, int] | Non
 
 
 class _Following:
-    """Passes a worker's reports on, and its pulse to the heart.
+    """Passes a worker's reports on, and its pulse to the heart."""
 
-    Args:
-        silent: the worker reports nothing and cannot stop by itself.
-    """
-
-    def __init__(self, attempt: Attempt, worker: Any, *, silent: bool = False) -> None:
+    def __init__(self, attempt: Attempt, worker: Any) -> None:
         self._attempt = attempt
         self._worker = worker
-        self._silent = silent
         self._told = 0
 
     async def until_done(self, call: Any) -> Any | None:
@@ -193,16 +196,10 @@ class _Following:
                 return None if getattr(result, "stopped", False) else result
             if self._attempt.vitals.cancel_requested and not stopping:
                 stopping = True
-                if self._silent:
-                    await call_ray(lambda: ray.kill(self._worker))
-                    return None
                 await self._worker.stop.remote()
 
     async def _report(self) -> None:
         attempt = self._attempt
-        if self._silent:
-            await attempt.show()
-            return
         pulse: Pulse = await self._worker.pulse.remote()
         attempt.vitals.observe(pulse.phase, pulse.marker, pulse.step_s)
         reports: list[Progress] = await self._worker.progress.remote(self._told)

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from foundry.catalog.registry.domain import Manifest, adapter_uid
+from foundry.engines.adapter_config import CONFIG_FILE, WEIGHTS_FILE, find_unserved_options
 from foundry.errors import InvalidArtifact, Unavailable
 from foundry.infra.weights import WeightCache
 
 _PREFIX = "base_model.model."
+# What GPTQ and AWQ, and compressed-tensors, call the weights of a layer.
+_PACKED = ("qweight", "weight_packed")
 _MAX_HEADER_BYTES = 100 * 2**20
 
 Shape = tuple[int, ...]
@@ -76,10 +79,11 @@ def check_adapter(path: Path, base: dict[str, Shape], max_rank: int) -> None:
             f"the adapter has LoRA rank {rank!r}, and this engine serves 1 to {max_rank}: "
             "configure its endpoint with a max_lora_rank that is as high, and deploy it again"
         )
-    for feature in ("use_dora", "modules_to_save", "lora_bias", "trainable_token_indices"):
-        if config.get(feature):
-            raise InvalidArtifact(f"the adapter uses {feature}, which the engine cannot serve")
-    shapes = read_tensor_shapes(path / "adapter_model.safetensors")
+    if options := find_unserved_options(config):
+        raise InvalidArtifact(
+            f"the adapter uses {', '.join(options)}, which the engine cannot serve"
+        )
+    shapes = read_tensor_shapes(path / WEIGHTS_FILE)
     if not shapes:
         raise InvalidArtifact("the adapter holds no tensors")
     for name, shape in shapes.items():
@@ -88,16 +92,22 @@ def check_adapter(path: Path, base: dict[str, Shape], max_rank: int) -> None:
 
 def _read_adapter_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads((path / "adapter_config.json").read_bytes())
+        config = json.loads((path / CONFIG_FILE).read_bytes())
     except (OSError, ValueError) as error:
-        raise InvalidArtifact("adapter_config.json is missing or not JSON") from error
+        raise InvalidArtifact(f"{CONFIG_FILE} is missing or not JSON") from error
     if not isinstance(config, dict):
-        raise InvalidArtifact("adapter_config.json is not an object")
+        raise InvalidArtifact(f"{CONFIG_FILE} is not an object")
     return config
 
 
 def _check_tensor(name: str, shape: Shape, base: dict[str, Shape], rank: int) -> None:
     module, found, half = name.removeprefix(_PREFIX).rpartition(".lora_")
+    rank_side = {"A.weight": 0, "B.weight": 1}.get(half)
+    if found and rank_side is not None and any(f"{module}.{end}" in base for end in _PACKED):
+        # Packed integers do not show the layer's shape, only the rank can be compared.
+        if len(shape) != 2 or shape[rank_side] != rank:
+            raise InvalidArtifact(f"{name} has shape {shape}, which does not fit rank {rank}")
+        return
     target = base.get(f"{module}.weight")
     if not found or target is None or len(target) != 2:
         raise InvalidArtifact(f"{name} matches no layer of the base")

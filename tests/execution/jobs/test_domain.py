@@ -2,9 +2,6 @@
 
 from uuid import UUID
 
-import pytest
-
-from foundry.errors import InvalidRequest
 from foundry.execution.jobs.domain import (
     ACTIVE,
     ENDED,
@@ -13,7 +10,6 @@ from foundry.execution.jobs.domain import (
     JobState,
     Phase,
     allowed_silence_s,
-    check_source,
     retry_delay_s,
     submission_id,
 )
@@ -44,11 +40,3 @@ def test_the_delay_between_attempts_grows_to_its_cap() -> None:
 def test_an_attempt_has_one_name() -> None:
     job = UUID(int=7)
     assert submission_id(job, 2) == "fj-00000000-0000-0000-0000-000000000007-2"
-
-
-def test_sources() -> None:
-    check_source("bundled:smollm2-135m")
-    check_source("file:///models/llama")
-    for bad in ("", "file://host/x", "file:///a/..", "file:///../x", "s3://x", "file:relative"):
-        with pytest.raises(InvalidRequest):
-            check_source(bad)

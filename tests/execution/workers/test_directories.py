@@ -34,10 +34,12 @@ def lay_out(home: Path) -> None:
 
 def test_a_node_keeps_what_runs_and_what_is_young(tmp_path: Path) -> None:
     lay_out(tmp_path)
-    killed = tmp_path / "import-abc"
-    killed.mkdir()
-    age(killed, 3600)
-    assert remove_work_directories(tmp_path, {ACTIVE}, NOW) == ["import-abc", str(ENDED)]
+    for job in (ACTIVE, ENDED):
+        fetched = tmp_path / f"import-{job}"
+        fetched.mkdir()
+        age(fetched, 3600)
+    assert remove_work_directories(tmp_path, {ACTIVE}, NOW) == [f"import-{ENDED}", str(ENDED)]
+    assert (tmp_path / f"import-{ACTIVE}").is_dir(), "its files may be read for hours"
     kept = sorted(path.name for path in (tmp_path / "jobs").iterdir())
     assert kept == [str(ACTIVE), str(RESUMED)]
 

@@ -40,6 +40,19 @@ def test_a_fitting_adapter_passes(tmp_path: Path) -> None:
     check_adapter(adapter(tmp_path), BASE, 8)
 
 
+@pytest.mark.parametrize("name", ["qweight", "weight_packed"])
+def test_layers_of_a_quantised_base_are_known_by_their_packed_weights(
+    tmp_path: Path, name: str
+) -> None:
+    base: dict[str, tuple[int, ...]] = {f"model.layers.0.self_attn.q_proj.{name}": (2, 8)}
+    other: dict[str, tuple[int, ...]] = {f"model.norm.{name}": (2, 8)}
+    check_adapter(adapter(tmp_path), base, 8)
+    with pytest.raises(InvalidArtifact, match="does not fit rank 4"):
+        check_adapter(adapter(tmp_path, {f"{NAME}A.weight": (3, 16)}), base, 8)
+    with pytest.raises(InvalidArtifact, match="matches no layer"):
+        check_adapter(adapter(tmp_path), other, 8)
+
+
 @pytest.mark.parametrize(
     ("shapes", "config", "reason"),
     [
@@ -47,6 +60,8 @@ def test_a_fitting_adapter_passes(tmp_path: Path) -> None:
         (None, {"r": 0}, "rank 0"),
         (None, {"r": "4"}, "rank '4'"),
         (None, {"use_dora": True}, "use_dora"),
+        (None, {"alpha_pattern": {"q_proj": 0.0001}}, "alpha_pattern"),
+        (None, {"bias": "all"}, "bias"),
         (None, {"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({f"{NAME}A.weight": (4, 99)}, {}, "shape"),
         ({f"{NAME}B.weight": (4, 8)}, {}, "shape"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 
+from foundry.catalog.registry.files import FLEET_HISTORY
 from foundry.config import Settings
 from foundry.engines.training.diloco.config import DilocoConfig
 from foundry.engines.training.files import write_json
@@ -35,7 +36,6 @@ from foundry.execution.workers.publishing import publish
 from foundry.infra.wiring import open_database, open_objects
 
 STATUS_GROUP = "status"
-_HISTORY = "diloco.json"
 _BYTES_PER_MBIT = 125_000
 
 
@@ -148,7 +148,7 @@ class DilocoWorker:
         directory = attempt_directory(settings.home, publication.job_id, publication.fence)
         directory = directory / "result"
         await self._member.finish(lambda workload: workload.export(directory))
-        await asyncio.to_thread(write_json, directory / _HISTORY, history)
+        await asyncio.to_thread(write_json, directory / FLEET_HISTORY, history)
         async with open_database(settings) as database:
             return await publish(database, open_objects(settings), publication, directory)
 

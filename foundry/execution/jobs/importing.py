@@ -1,0 +1,296 @@
+"""What an import is asked about before it is queued: whether it can end well, and on what base.
+
+bundled ─────────────────────────────────────────────────> nothing to ask
+directory ──> survey: names, documents, headers ──┐
+hf: ──> listing of the mirror, its configuration ─┴──> kind ──adapter──> base, rank
+"""
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from foundry.catalog.registry.adapters import (
+    find_adapter_config_faults,
+    find_base_faults,
+    read_rank,
+)
+from foundry.catalog.registry.artifacts import (
+    CONFIG,
+    Survey,
+    choose_files,
+    detect_kind,
+    find_architecture_faults,
+    find_missing_files,
+    survey,
+)
+from foundry.catalog.registry.domain import Kind, derive_model_name
+from foundry.catalog.registry.files import is_importable, select_files
+from foundry.catalog.registry.safetensors import Tensor
+from foundry.catalog.registry.service import ModelVersion, Registry
+from foundry.engines.adapter_config import CONFIG_FILE, WEIGHTS_FILE
+from foundry.errors import (
+    Conflict,
+    FoundryError,
+    InvalidArtifact,
+    InvalidRequest,
+    ModelNotFound,
+)
+from foundry.execution.jobs.sources import DirectorySource, HubSource, parse_source
+from foundry.infra.hub_mirror import MIRROR_SETTING, HubListing, HubMirror
+from foundry.infra.objects import ObjectStore
+
+# Of a directory on a disk that hangs nothing is known here; the worker looks again.
+_LOOK_S = 20.0
+# A transaction is open meanwhile.
+_READ_S = 2.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ImportRules:
+    """What this server's settings say of imports.
+
+    Attributes:
+        max_lora_rank: of adapters that engines are started for.
+        mirror: of the hub; None: none is set.
+        objects: where the configurations of bases lie; None: no adapter is compared with its base.
+    """
+
+    max_lora_rank: int
+    mirror: HubMirror | None = None
+    objects: ObjectStore | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An import that may be queued.
+
+    Attributes:
+        identity: what makes two imports the same; None: the whole spec.
+    """
+
+    kind: Kind
+    spec: dict[str, object]
+    identity: dict[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What was seen of a source.
+
+    Attributes:
+        config: the adapter's or the model's configuration.
+        tensors: of an adapter; empty: they were not read.
+        state: changes when the files do.
+        pinned: the source at the commit that a branch means now; None: it is none of the hub.
+    """
+
+    kind: Kind
+    config: Mapping[str, object] = field(default_factory=dict)
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    state: object = None
+    pinned: HubSource | None = None
+
+
+class ImportCheck:
+    """Asks on behalf of one principal.
+
+    Args:
+        read_rank: the highest rank that endpoints of a base are set to serve; None: the setting.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        rules: ImportRules,
+        read_rank: Callable[[ModelVersion], Awaitable[int]] | None = None,
+    ) -> None:
+        self._registry = registry
+        self._rules = rules
+        self._read_rank = read_rank
+
+    async def prepare(self, name: str, source: str, base: str | None) -> Prepared:
+        """Look at the source, and find the base of an adapter.
+
+        Raises:
+            InvalidArtifact: the files cannot become a version; every reason is named.
+            InvalidRequest: the source is none, or the adapter's base is not clear.
+            Conflict: a base is named for what is no adapter, or the model holds another kind.
+            ModelNotFound: the base does not exist.
+            NotFound, Unavailable: the mirror does not show the repository, or does not answer.
+        """
+        parsed = parse_source(source)
+        # Before the first query: no transaction waits for a disk or a mirror.
+        look = _Look("base")
+        if isinstance(parsed, DirectorySource):
+            look = await self._look_at_directory(parsed.directory, wants_adapter=base is not None)
+        elif isinstance(parsed, HubSource):
+            look = await self._look_at_mirror(parsed, wants_adapter=base is not None)
+        if base is not None and look.kind != "adapter":
+            raise Conflict(
+                f"{source} is a whole model, so a base would be ignored: only adapters have one",
+                param="base",
+            )
+        await self._registry.check_kind(name, look.kind)
+        spec: dict[str, object] = {"model": name, "source": (look.pinned or parsed).text}
+        identity = None if look.state is None else {**spec, "state": look.state}
+        if look.kind == "adapter":
+            version = await self._find_base(base, look.config)
+            await self._check_rank(look.config, version)
+            await self._check_fit(look.tensors, version)
+            found = {"kind": "adapter", "base": version.reference}
+            spec |= {**found, "base_version_id": str(version.id)}
+            identity = {**(identity or spec), "base": version.digest}
+        return Prepared(look.kind, spec, identity)
+
+    async def _look_at_directory(self, directory: Path, *, wants_adapter: bool) -> _Look:
+        try:
+            async with asyncio.timeout(_LOOK_S):
+                found = await asyncio.to_thread(_survey_directory, directory, wants_adapter)
+        except TimeoutError:
+            log.warning("%s could not be read in %s s: the worker checks it", directory, _LOOK_S)
+            return _Look("adapter" if wants_adapter else "base")
+        found.check(f"{directory} cannot be imported")
+        state = await asyncio.to_thread(_describe_state, found)
+        tensors = found.headers[WEIGHTS_FILE] if found.kind == "adapter" else {}
+        return _Look(found.kind, found.config, tensors, state)
+
+    async def _look_at_mirror(self, source: HubSource, *, wants_adapter: bool) -> _Look:
+        mirror = self._rules.mirror
+        if mirror is None:
+            raise InvalidRequest(
+                "this server has no mirror of the hub, which hf: needs: set "
+                f"{MIRROR_SETTING}=https://… and restart it with `foundry up`; or download the "
+                "model and import its directory",
+                param="source",
+            )
+        listing = await mirror.list_files(source.repository, source.revision)
+        names = {path for path in listing.files if is_importable(path)}
+        kind = _choose_kind(names, wants_adapter)
+        problems = find_missing_files(choose_files(names, None, kind), kind)
+        document, faults = await _read_config(mirror, listing, kind)
+        if problems := [*problems, *faults]:
+            raise InvalidArtifact(
+                f"{source.text} cannot be imported: {'; '.join(problems)}", problems=problems
+            )
+        return _Look(kind, document, pinned=HubSource(source.repository, listing.commit))
+
+    async def _find_base(self, base: str | None, config: Mapping[str, object]) -> ModelVersion:
+        if base is not None:
+            version = await self._registry.resolve(base)
+            if version.kind == "adapter":
+                raise InvalidRequest(f"{version.reference} is an adapter, not a base", param="base")
+            return version
+        trained_from = config.get("base_model_name_or_path")
+        found = await self._guess_bases(trained_from) if isinstance(trained_from, str) else []
+        if len(found) == 1:
+            return found[0]
+        raise InvalidRequest(
+            f"{_describe_guesses(trained_from, found)}: say which version it was trained from with "
+            "`--base NAME`; `foundry models list` shows what there is",
+            param="base",
+        )
+
+    async def _guess_bases(self, trained_from: str) -> list[ModelVersion]:
+        """Versions whose model is called like what an adapter says that it was trained from."""
+        parts = [part for part in trained_from.split("/") if part]
+        names = {derive_model_name(trained_from), derive_model_name("-".join(parts[-2:]))}
+        found = []
+        for name in sorted(filter(None, names)):
+            try:
+                version = await self._registry.resolve(name)
+            except ModelNotFound:
+                continue
+            if version.kind != "adapter":
+                found.append(version)
+        return found
+
+    async def _check_rank(self, config: Mapping[str, object], base: ModelVersion) -> None:
+        rank = read_rank(config)
+        highest = self._rules.max_lora_rank
+        if self._read_rank is not None:
+            highest = await self._read_rank(base)
+        if rank is not None and rank > highest:
+            raise InvalidRequest(
+                f"the adapter has rank {rank}, and {base.reference} is served with ranks up to "
+                f"{highest}: set FOUNDRY_SERVING__MAX_LORA_RANK={rank} and restart the server, or "
+                "export the adapter with a lower rank",
+                param="source",
+            )
+
+    async def _check_fit(self, tensors: Mapping[str, Tensor], base: ModelVersion) -> None:
+        """Compare shapes with the base's. A store that does not answer refuses nothing."""
+        if self._rules.objects is None or not tensors:
+            return
+        manifest = await self._registry.manifest(base.id)
+        key = next((file.object_key for file in manifest.files if file.path == CONFIG), None)
+        try:
+            async with asyncio.timeout(_READ_S):
+                text = await self._rules.objects.get_bytes(key) if key else b"{}"
+            config = json.loads(text)
+        except (TimeoutError, FoundryError, OSError, ValueError):
+            return
+        if isinstance(config, dict) and (faults := find_base_faults(tensors, config)):
+            raise InvalidArtifact(
+                f"the adapter does not fit {base.reference}: {faults[0]}; name the base that it "
+                "was trained from with `--base NAME`",
+                param="base",
+            )
+
+
+def _survey_directory(directory: Path, wants_adapter: bool) -> Survey:
+    if not os.path.lexists(directory):
+        raise InvalidRequest(
+            f"there is no directory {directory} on the server: an import reads the server's own "
+            "disks, so copy the model there first",
+            param="source",
+        )
+    selection = select_files(directory)
+    names = selection.files.keys() | selection.problems.keys()
+    return survey(selection, _choose_kind(names, wants_adapter))
+
+
+def _choose_kind(names: Iterable[str], wants_adapter: bool) -> Kind:
+    """Who names a base means the adapter, where a merged model lies beside it."""
+    there = set(names)
+    if wants_adapter and (CONFIG_FILE in there or CONFIG not in there):
+        return "adapter"
+    return detect_kind(there)
+
+
+def _describe_state(found: Survey) -> object:
+    """Another one when a file was replaced: then an import is not the same again."""
+    described = []
+    for path, local in sorted(found.files.items()):
+        stat = local.stat()
+        described.append([path, stat.st_size, stat.st_mtime_ns])
+    return described
+
+
+async def _read_config(
+    mirror: HubMirror, listing: HubListing, kind: Kind
+) -> tuple[Mapping[str, object], list[str]]:
+    """The configuration, and what is wrong with it."""
+    path = CONFIG_FILE if kind == "adapter" else CONFIG
+    if path not in listing.files:
+        return {}, []
+    document = await mirror.read_document(listing, path)
+    if not isinstance(document, dict):
+        return {}, [f"{path} is not a JSON object"]
+    if kind == "adapter":
+        return document, find_adapter_config_faults(document)
+    return document, list(find_architecture_faults(document))
+
+
+def _describe_guesses(trained_from: object, found: Sequence[ModelVersion]) -> str:
+    if not isinstance(trained_from, str) or not trained_from:
+        return "the adapter names no base"
+    named = f"the adapter was trained from {trained_from[:200]!r}"
+    if not found:
+        return f"{named}, and no model here is called so"
+    return f"{named}, which may be {' or '.join(version.reference for version in found)}"
