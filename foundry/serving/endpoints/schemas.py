@@ -8,6 +8,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from foundry.engines.budsim.request import KvDtype, Method, Quantization, Runtime
 from foundry.serving.endpoints.domain import RESTING as RESTING
+from foundry.serving.endpoints.domain import SERVING as SERVING
 from foundry.serving.endpoints.domain import EndpointState as EndpointState
 from foundry.serving.endpoints.domain import Strategy
 from foundry.serving.recommendations.schemas import ClusterIn, PolicyIn, TargetsIn, WorkloadIn

@@ -230,6 +230,7 @@ def validate_deployment(
         predictor=model,
         method=asked.method,
         confidence=asked.policy.confidence,
+        targets=asked.targets.targets(),
     )
     if found.violations or found.configuration is None:
         broken = [asdict(one) for one in found.violations]
@@ -241,6 +242,8 @@ def validate_deployment(
     return {
         "configuration": endpoint_config(found.configuration, resources(spec, found.configuration)),
         "prediction": to_plain(found.prediction),
+        "targets": to_plain(found.targets),
+        "overloaded": found.overloaded,
         "warnings": [
             *(f"{one.path}: {one.reason}" for one in found.warnings),
             *_alarms(learnt, {(found.configuration.gpu, found.configuration.runtime)}),
