@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from foundry.engines.budsim.configuration import Configuration, Ints
     from foundry.engines.budsim.explanation import Explains
     from foundry.engines.budsim.prediction import Predictions
-    from foundry.engines.budsim.request import Workload
+    from foundry.engines.budsim.request import Request, Workload
     from foundry.engines.budsim.search.recommendation import Recommendation
     from foundry.engines.budsim.traces import Trace
     from foundry.serving.recommendations.learning import Learnt
@@ -119,6 +119,22 @@ def recommend(question: Question) -> dict[str, object]:
 
     spec, facts = spec_of(question), facts_of(question)
     return explain_recommendation(question, spec, search(spec, question.request, **facts), facts)
+
+
+def check_request(
+    request: "Request", prices: Mapping[str, float], learnt: "Learnt | None" = None
+) -> None:
+    """What every search would refuse, whatever the model.
+
+    Raises:
+        InvalidRequest: names the field and what to do.
+    """
+    require_libraries()
+    from foundry.engines.budsim.search.pricing import with_prices
+    from foundry.engines.budsim.search.validation import validate_request
+
+    catalogue = build_catalogue(prices, learnt)
+    validate_request(with_prices(request, catalogue), catalogue)
 
 
 def recommend_offline(

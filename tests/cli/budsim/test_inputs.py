@@ -122,7 +122,7 @@ def test_a_mistake_is_named(call, error, says: str) -> None:  # type: ignore[no-
         ("- {gpu: a}\n- 5", "configuration 2: a single value, not a mapping"),
         ("- {gpu: a}\n- {replicas: 2}", "configuration 2: gpu is required"),
         ("- {gpu: a, replicas: [2]}", "configuration 1: replicas must be a whole number"),
-        ("- {gpu: a\n- {", "line 2, column 1: not YAML"),
+        ("- {gpu: a\n- {", "line 2, column 3: not YAML"),
     ],
 )
 def test_a_file_of_configurations_names_the_entry_and_the_field(

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -119,7 +119,7 @@ def test_the_advice_to_refit_can_be_typed_as_it_is(
     seen: dict[str, Any] = {}
 
     class Found:
-        card = {"site_cv": {"a deployment": [20.0, 15.0]}}
+        card: ClassVar = {"site_cv": {"a deployment": [20.0, 15.0]}}
 
     def fit(*arguments: object, **options: object) -> Found:
         seen["version"], seen["rows"] = arguments[2], options["outcomes"]

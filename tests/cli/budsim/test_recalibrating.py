@@ -120,9 +120,9 @@ async def test_a_load_test_is_measured_compared_and_kept(
     assert found["biases"] == []
     assert await cli("recalibrate", "smol", *LEVELS) == 0
     text = capsys.readouterr().out
-    assert "TTFT p50 ms" in text
+    assert "TTFT p50, ms" in text
     factors = [line.split() for line in text.splitlines() if " tpot_ms " in line]
-    assert 1.4 < float(factors[0][-3]) < 2.6
+    assert 1.4 < float(factors[0][2]) < 2.6
     assert await cli("outcomes", "--endpoint", "smol", "--json") == 0
     listed = json.loads(capsys.readouterr().out)
     assert len(listed["data"]) == 4
@@ -183,12 +183,24 @@ async def test_what_goes_wrong_is_said(stack: Stack, capsys: pytest.CaptureFixtu
 async def test_failures_during_the_test_have_an_exit_code(
     stack: Stack, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stack.engine.dies_after = 1
-    assert await cli("recalibrate", "smol", *LEVELS) == 1
-    shown = capsys.readouterr().err
-    assert "only 0 requests were answered at concurrency 1: the answer was interrupted" in shown
+    async def die() -> None:
+        while len(stack.engine.bodies) < 12:
+            await asyncio.sleep(0.02)
+        stack.engine.dies_after = 1
+
+    # Its first level takes ten requests.
+    code, _ = await asyncio.gather(cli("recalibrate", "smol", *LEVELS), die())
+    shown = capsys.readouterr()
+    assert code == 1
+    assert "TTFT p50, ms" in shown.out
+    assert "at concurrency 3" in shown.err.splitlines()[-1]
+    assert "the answer was interrupted" in shown.err
     assert await cli("outcomes", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["data"] == []
+    (row,) = json.loads(capsys.readouterr().out)["data"]
+    assert round(row["load"]["concurrency"]) == 1
+    # Now nothing is answered at all.
+    assert await cli("recalibrate", "smol", *LEVELS) == 1
+    assert "error: the answer was interrupted" in capsys.readouterr().err
 
 
 @pytest.mark.postgres
