@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from foundry.cli import session
 from foundry.cli.console import Detached, activity, stderr
+from foundry.cli.references import find_recommendation
 from foundry.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -63,10 +64,14 @@ def recommend(asked: Asked, question: Mapping[str, Any]) -> Answer:
     return Answer(_result_of(row), question, row.model, what_if)
 
 
-def find_recommendation(identifier: str) -> Answer:
-    """A stored one, once it is there."""
+def read_stored(text: str) -> Answer:
+    """A stored recommendation, once its answer is there.
+
+    Args:
+        text: its id, a beginning of it, or `last`.
+    """
     with session.client() as client:
-        row = _wait(client, client.budsim.recommendation(identifier))
+        row = _wait(client, find_recommendation(client, text))
     return Answer(_result_of(row), row.request, row.model)
 
 
@@ -110,12 +115,12 @@ def simulate(asked: Asked, fields: Mapping[str, object]) -> Fields:
             answer = client.budsim.simulate(asked.fields["model"], **_drop_unset(fields))
         return answer.data
     from foundry.sdk.errors import checked
-    from foundry.serving.recommendations import numerics
+    from foundry.serving.recommendations import simulating
     from foundry.serving.recommendations.schemas import SimulateIn
 
     body = checked(SimulateIn, {**asked.fields, **fields})
     with activity("simulating"):
-        return numerics.simulate_deployment(*_model_of(asked), {}, body)
+        return simulating.simulate_deployment(*_model_of(asked), {}, body)
 
 
 def list_hardware(local: bool) -> Fields:

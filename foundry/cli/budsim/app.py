@@ -12,6 +12,7 @@ import typer
 
 from foundry.cli.budsim import hardware, predicting, predictors, recalibrating, recommending
 from foundry.cli.budsim.verdicts import UNMET_HELP
+from foundry.cli.help import examples
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -59,8 +60,8 @@ _UNMET = (recommending.recommend, recommending.explain, predicting.predict, pred
 
 
 def _write_epilog(command: Callable[..., None]) -> str:
-    text = f"Example: {' · '.join(EXAMPLES[command])}"
-    return f"{text}\n\n{UNMET_HELP}" if command in _UNMET else text
+    text = examples(*EXAMPLES[command])
+    return f"{UNMET_HELP}.\n\n{text}" if command in _UNMET else text
 
 
 for _command in EXAMPLES:

@@ -101,5 +101,4 @@ def _flags(context: typer.Context, names: Collection[str]) -> Iterable[str]:
     """As they are typed, in the order of the help."""
     for parameter in context.command.params:
         if parameter.name in names:
-            flag = parameter.opts[0]
-            yield flag if flag.startswith("-") else parameter.human_readable_name
+            yield parameter.opts[0]

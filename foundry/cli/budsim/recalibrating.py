@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
-from uuid import UUID
 
 import typer
 
 from foundry.cli import session
 from foundry.cli.budsim import loading, options
 from foundry.cli.budsim.predictors import advise_refit
-from foundry.cli.console import Output, OutputOption, print_json, print_rows, stderr, stdout
-from foundry.errors import Conflict, InvalidRequest, NotFound
+from foundry.cli.console import (
+    Output,
+    OutputOption,
+    print_json,
+    print_note,
+    print_rows,
+    stderr,
+    stdout,
+)
+from foundry.cli.references import find_endpoint
+from foundry.errors import Conflict, InvalidRequest
 
 if TYPE_CHECKING:
-    from foundry.sdk import Foundry
     from foundry.sdk.load_test import Level
     from foundry.serving.endpoints.schemas import EndpointOut
     from foundry.serving.outcomes.schemas import OutcomeList, RecalibrationOut, StalenessOut
@@ -45,7 +52,10 @@ _TEACH = "`foundry budsim recalibrate ENDPOINT` measures a window at each concur
 def recalibrate(
     context: typer.Context,
     endpoint: Annotated[
-        str | None, typer.Argument(metavar="[ENDPOINT]", help="tested under load; its name or id")
+        str | None,
+        typer.Argument(
+            metavar="[ENDPOINT]", help="tested under load; its name, or id or a beginning of it"
+        ),
     ] = None,
     concurrency: Levels = "1,4,8",
     requests: Requests = 32,
@@ -78,7 +88,7 @@ def recalibrate(
         level_s=level_s,
     )
     with session.client() as client:
-        found = _find_endpoint(client, endpoint)
+        found = find_endpoint(client, endpoint)
         _require_serving(found)
         tested = loading.run_load_test(plan, base_url, model or found.name)
         answer = client.outcomes.recalibrate(loading.describe_test(found.id, tested.levels))
@@ -97,7 +107,7 @@ def outcomes(
     """List what was predicted and what was measured, newest first; warns of stale predictions."""
     shown = options.choose_output(context, json, output)
     with session.client() as client:
-        wanted = _find_endpoint(client, endpoint).id if endpoint else None
+        wanted = find_endpoint(client, endpoint).id if endpoint else None
         rows = session.fetched(
             lambda cursor, size: client.outcomes.list(
                 endpoint_id=wanted, cursor=cursor, limit=size
@@ -121,9 +131,11 @@ def outcomes(
     )
     whose = f" of {endpoint}" if endpoint else ""
     empty = f"no outcomes{whose} yet: {_TEACH}, or wait for traffic"
-    print_rows([_tabulate_outcome(row) for row in rows], shown, columns=columns, empty=empty)
+    for row in rows:
+        row |= _tabulate_outcome(row)
+    print_rows(rows, shown, columns=columns, empty=empty)
     if rows:
-        stderr().print("measured / predicted", style="dim")
+        print_note("TTFT and TPOT: measured / predicted")
     _warn(newest, rows)
 
 
@@ -137,7 +149,8 @@ def advice(
         )
     columns = ("endpoint_id", "saving", "reason", "created_at", "recommendation_id")
     if output is Output.TABLE:
-        rows = [row | {"saving": _write_share(row["saving"])} for row in rows]
+        for row in rows:
+            row["saving"] = _write_share(row["saving"])
     print_rows(rows, output, columns=columns, empty="no endpoint would gain by a change")
     if output is Output.JSON:
         return
@@ -153,18 +166,6 @@ def _parse_levels(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise InvalidRequest(f"--concurrency {text}: give numbers like 1,4,8") from error
-
-
-def _find_endpoint(client: Foundry, name: str) -> EndpointOut:
-    from foundry.sdk import each
-
-    try:
-        return client.endpoints.get(UUID(name))
-    except ValueError:
-        for row in each(lambda cursor: client.endpoints.list(cursor=cursor, limit=200)):
-            if row.name == name:
-                return row
-    raise NotFound(f"there is no endpoint {name}: `foundry endpoints list` shows yours")
 
 
 def _require_serving(endpoint: EndpointOut) -> None:
@@ -186,7 +187,7 @@ def _show(answer: RecalibrationOut, levels: Sequence[Level], output: Output) -> 
         return
     rows = [
         {
-            "in flight": f"{row.concurrency:.1f}",
+            "in flight": round(row.concurrency, 1),
             "metric": title,
             "predicted": _write_interval(row.predicted[name]),
             "measured": f"{row.actual[name]:.4g}",
@@ -239,9 +240,9 @@ def _choose_endpoint(alarm: StalenessOut, rows: Sequence[Mapping[str, Any]]) -> 
 
 def _tabulate_outcome(row: Mapping[str, Any]) -> dict[str, object]:
     """The columns of the table: measured and predicted in one cell."""
-    found = dict(row) | {
+    found: dict[str, object] = {
         "requests": row["n"],
-        "in flight": f"{row['load']['concurrency']:.1f}",
+        "in flight": round(row["load"]["concurrency"], 1),
     }
     for column, name in (("TTFT p50, ms", "ttft_p50_ms"), ("TPOT, ms", "tpot_ms")):
         if name in row["predicted"] and name in row["actual"]:

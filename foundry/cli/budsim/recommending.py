@@ -90,7 +90,7 @@ def recommend(
 
 def explain(
     context: typer.Context,
-    recommendation: Annotated[str, typer.Argument(help="its id: `foundry budsim list`")],
+    recommendation: Annotated[str, typer.Argument(help="its id, a beginning of it, or last")],
     plot: options.Plot = False,
     png: options.Png = None,
     save: options.Save = None,
@@ -100,7 +100,7 @@ def explain(
     """Show a stored recommendation again: the numbers behind it, and its alternatives."""
     shown = options.choose_output(context, json, output)
     _refuse_early(shown, plot, png, save)
-    _show(answering.find_recommendation(recommendation), shown, plot=plot, png=png, save=save)
+    _show(answering.read_stored(recommendation), shown, plot=plot, png=png, save=save)
 
 
 def list_recommendations(
@@ -111,12 +111,12 @@ def list_recommendations(
         rows = session.fetched(
             lambda cursor, size: client.budsim.recommendations(cursor=cursor, limit=size), limit
         )
-    if output is Output.JSON:
-        print_json(rows)
-        return
+    if output is Output.TABLE:
+        for row in rows:
+            row["answer"] = _describe_answer(row)
     columns = ("id", "model", "answer", "created_at", "method", "created_by")
     print_rows(
-        [{**row, "answer": _describe_answer(row)} for row in rows],
+        rows,
         output,
         columns=columns,
         empty="no recommendations yet: foundry budsim recommend MODEL",

@@ -9,7 +9,7 @@ from typing import Any
 from rich.cells import cell_len
 from rich.table import Table
 
-from foundry.cli.console import stdout
+from foundry.cli.console import print_note, stdout
 
 Fields = Mapping[str, Any]
 METRICS = {
@@ -55,19 +55,37 @@ class Column:
 
 
 def print_columns(columns: Sequence[Column], *, title: str | None = None) -> None:
-    """Those that fit, in their order; says which were left out."""
+    """In their order. On a terminal those that fit, and which were left out; else all, and each
+    row is one line."""
     out = stdout()
-    kept = fit_columns(columns, out.width)
-    table = make_table()
-    for column in kept:
-        table.add_column(column.title, justify="left" if column.words else "right")
-    table.title = title
+    kept = fit_columns(columns, out.width) if out.is_terminal else list(columns)
+    headings = [column.title.split("\n") for column in kept]
+    if not out.is_terminal:
+        headings = [[" ".join(lines)] for lines in headings]
+    if title is not None:
+        out.print(title, style="italic", markup=False)
+    widths = [
+        max(map(cell_len, (*lines, *column.texts)))
+        for lines, column in zip(headings, kept, strict=True)
+    ]
+    for line in range(max(map(len, headings))):
+        # Short headings stand on the last line, above their numbers.
+        below = max(map(len, headings)) - line
+        cells = [lines[-below] if len(lines) >= below else "" for lines in headings]
+        out.print(_join(cells, kept, widths), style="bold", markup=False)
     for row in zip(*(column.texts for column in kept), strict=True):
-        table.add_row(*row)
-    out.print(table)
+        out.print(_join(row, kept, widths), markup=False)
     missing = [column.title.replace("\n", " ") for column in columns if column not in kept]
     if missing:
-        print_prose(f"not shown for want of width: {', '.join(missing)}", style="dim")
+        print_note(f"no room for {', '.join(missing)}: --output json has them")
+
+
+def _join(cells: Sequence[str], columns: Sequence[Column], widths: Sequence[int]) -> str:
+    padded = []
+    for cell, column, width in zip(cells, columns, widths, strict=True):
+        space = " " * (width - cell_len(cell))
+        padded.append(cell + space if column.words else space + cell)
+    return (" " * _PADDING).join(padded).rstrip()
 
 
 def fit_columns(columns: Sequence[Column], width: int) -> list[Column]:
@@ -152,7 +170,8 @@ def print_predictions(rows: Sequence[Fields], found: Sequence[Fields]) -> None:
     """One line per configuration, with intervals where there is room for them."""
     numbers = Column("#", tuple(str(number) for number in range(1, len(rows) + 1)), keep=9)
     wide = [numbers, *describe_rows(rows, found, intervals=True)]
-    fits = len(fit_columns(wide, stdout().width)) == len(wide)
+    out = stdout()
+    fits = not out.is_terminal or len(fit_columns(wide, out.width)) == len(wide)
     print_columns(wide if fits else [numbers, *describe_rows(rows, found, intervals=False)])
 
 

@@ -68,6 +68,10 @@ def print_recommendation(answer: Answer) -> None:
 
 def print_next(answer: Answer, saved: Path | None) -> None:
     """On standard error: what to type now."""
+    if not answer.met:
+        if "id" in answer.result:
+            stderr().print(f"again: foundry budsim explain {answer.result['id']}", markup=False)
+        return
     for at, line in enumerate(_next_steps(answer, saved)):
         stderr().print(f"{'next: ' if at == 0 else '      '}{line}", markup=False)
 
@@ -138,7 +142,7 @@ def _verdict(answer: Answer) -> str:
         return f"{_BEST[answer.objective]} that fits; no target was given (--slo)"
     if found["overloaded"]:
         return "nothing carries this load; nearest"
-    missed = [_SHORT.get(one["name"], one["name"]) for one in found["targets"] if not one["met"]]
+    missed = [_SHORT[one["name"]] for one in found["targets"] if not one["met"]]
     return f"nothing meets the targets; the nearest misses {', '.join(missed)}"
 
 
@@ -165,12 +169,7 @@ def _round_relaxed(name: str, value: float) -> str:
 
 
 def _next_steps(answer: Answer, saved: Path | None) -> Iterator[str]:
-    """Commands, in the order in which they are typed."""
-    identifier = answer.result.get("id")
-    if not answer.met:
-        if identifier is not None:
-            yield f"foundry budsim explain {identifier}"
-        return
+    """Commands after an answer that is a yes, in the order in which they are typed."""
     if answer.model is None:
         yield "to serve it here, register the model: foundry models import --help"
         yield "then ask again with its name in place of --config"
@@ -182,7 +181,7 @@ def _next_steps(answer: Answer, saved: Path | None) -> Iterator[str]:
         return
     file = saved or Path(f"{name}.yaml")
     if saved is None:
-        yield f"foundry budsim explain {identifier} --save {file}"
+        yield f"foundry budsim explain {answer.result['id']} --save {file}"
     yield f"foundry endpoints create {answer.model}"
     yield f"foundry endpoints configure {name} {file}"
     yield f"foundry deploy {answer.model}"
@@ -192,7 +191,7 @@ def _judge_manual(found: Fields, missed: list[Fields]) -> str:
     if found["overloaded"]:
         return f"breaks no rule, but {OVERLOADED}"
     if missed:
-        names = ", ".join(_SHORT.get(target["name"], target["name"]) for target in missed)
+        names = ", ".join(_SHORT[target["name"]] for target in missed)
         return f"breaks no rule, but misses {names}"
     if found["targets"]:
         return "valid, and meets every target"

@@ -38,5 +38,5 @@ def test_the_help_documents_the_exit_code_of_a_no(
 ) -> None:
     assert run(["budsim", command, "--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "Example: foundry budsim" in shown
+    assert f"Examples: foundry budsim {command}" in shown
     assert UNMET_HELP in shown

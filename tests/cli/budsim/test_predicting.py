@@ -1,6 +1,7 @@
 """`foundry budsim predict`, `validate` and `simulate` as a user types them."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -32,15 +33,25 @@ def test_several_predictions_are_one_line_each_and_alarms_are_shown(
     assert "note: predictions of cpu are stale" in shown
 
 
+@pytest.mark.usefixtures("terminal")
 def test_no_number_and_no_id_is_folded_at_80_columns(workplace: Path, capsys: Captured) -> None:
     assert budsim("predict", *MODEL, "--file", "configurations.yaml") == 0
-    shown = capsys.readouterr().out.splitlines()
-    table = shown[: next(at for at, line in enumerate(shown) if line.startswith("2")) + 1]
-    assert max(map(len, table)) <= 80
-    rows = [line.split() for line in table if line[:1].isdigit()]
+    shown = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in capsys.readouterr().out.splitlines()]
+    assert max(map(len, shown)) <= 80
+    rows = [line.split() for line in shown if line.startswith(("1 ", "2 "))]
     assert [row[:2] for row in rows] == [["1", "nvidia-l40s-48gb"], ["2", "nvidia-l4-24gb"]]
     # Number, accelerator, "2 x 1·1", five numbers and the confidence.
     assert {len(row) for row in rows} == {11}
+
+
+def test_through_a_pipe_a_row_is_one_line_with_everything(
+    workplace: Path, capsys: Captured
+) -> None:
+    assert budsim("predict", *MODEL, "--file", "configurations.yaml") == 0
+    heading, *rows = capsys.readouterr().out.splitlines()[:3]
+    assert "end to end p95, ms" in heading
+    assert "trust" in heading
+    assert [row.count("[") for row in rows] == [6, 6]
 
 
 def test_a_single_prediction_is_a_table_of_its_own(server: type[Server], capsys: Captured) -> None:

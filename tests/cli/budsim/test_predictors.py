@@ -161,7 +161,7 @@ def test_windows_that_teach_nothing_are_no_reason_to_fit(
 def test_the_shipped_version_has_no_date_of_1970(
     server: type[Server], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    row = {
+    row: dict[str, Any] = {
         "version": "0",
         "digest": "",
         "status": "active",
@@ -170,7 +170,12 @@ def test_the_shipped_version_has_no_date_of_1970(
         "created_at": "1970-01-01T00:00:00Z",
         "promoted_at": None,
     }
-    page = {"data": [], "next_cursor": None, "staleness": [], "refit_due": True}
+    page: dict[str, Any] = {
+        "data": [],
+        "next_cursor": None,
+        "staleness": [],
+        "refit_due": True,
+    }
     server.answers |= {
         "/budsim/models": (200, {"data": [row, {**row, "version": "2", "created_at": AT}]}),
         "/budsim/outcomes": (200, page),

@@ -184,7 +184,7 @@ async def test_failures_during_the_test_have_an_exit_code(
     stack: Stack, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async def die() -> None:
-        while len(stack.engine.bodies) < 12:
+        while len(stack.engine.bodies) < 12:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         stack.engine.dies_after = 1
 
