@@ -77,6 +77,9 @@ def submit(directory: Fitted, output: OutputOption = Output.TABLE) -> None:
     card = meta.get("card")
     with session.client() as client, activity("uploading the predictor"):
         digest = client.outcomes.upload_artifact(packed).digest
+        for known in client.outcomes.models().data:
+            if (known.version, known.digest) == (meta.get("version"), digest):
+                raise Conflict(f"version {known.version} is registered already: {known.status}")
         row = client.outcomes.register_model(
             str(meta.get("version")),
             digest,

@@ -130,7 +130,8 @@ def outcomes(
         "source",
     )
     whose = f" of {endpoint}" if endpoint else ""
-    empty = f"no outcomes{whose} yet: {_TEACH}, or wait for traffic"
+    teach = _TEACH.replace("ENDPOINT", endpoint or "ENDPOINT")
+    empty = f"no outcomes{whose} yet: {teach}, or wait for traffic"
     for row in rows:
         row |= _tabulate_outcome(row)
     print_rows(rows, shown, columns=columns, empty=empty)

@@ -176,8 +176,7 @@ def _next_steps(answer: Answer, saved: Path | None) -> Iterator[str]:
         return
     name = answer.model.partition("@")[0]
     if answer.what_if and saved is None:
-        yield f"foundry budsim recommend {name}"
-        yield "without --gpu and --cluster it asks the cluster that is there"
+        yield "the same without --gpu and --cluster asks the cluster that is there"
         return
     file = saved or Path(f"{name}.yaml")
     if saved is None:

@@ -232,8 +232,8 @@ async def test_a_fitted_model_is_registered_promoted_and_rolled_back(
     assert await cli("register", str(folder), "--output", "json") == 0
     row = json.loads(capsys.readouterr().out)
     assert (row["version"], row["status"], row["reasons"]) == ("2", "active", [])
-    assert await cli("register", str(folder)) == 0
-    assert "back: foundry budsim promote 0" in capsys.readouterr().err
+    assert await cli("register", str(folder)) == 6
+    assert "version 2 is registered already: active" in capsys.readouterr().err
     assert row["cv"]["tpot/model"] == pytest.approx(0.9 * shipped_scores()["tpot/model"])
     assert await cli("promote", "0", "--output", "json") == 0
     assert json.loads(capsys.readouterr().out)["status"] == "active"

@@ -58,7 +58,7 @@ def test_an_answer_about_other_accelerators_is_not_to_be_applied(
     server.answers["/budsim/recommendations"] = (202, make_row())
     assert recommend("smol", "--gpu", "nvidia-l40s-48gb:4") == 0
     shown = capsys.readouterr().err
-    assert "next: foundry budsim recommend smol\n" in shown
+    assert "next: the same without --gpu and --cluster asks the cluster that is there" in shown
     assert "endpoints" not in shown
     assert server.asked[0][1]["cluster"]["groups"][0]["gpus_per_node"] == 4
 
