@@ -116,11 +116,11 @@ def configure(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Say how the next deploy is to serve an endpoint, or what it must achieve."""
-    from foundry.cli.budsim_inputs import mapping
+    from foundry.cli.files import read_mapping
     from foundry.sdk.errors import checked
     from foundry.serving.endpoints.schemas import EndpointConfigure
 
-    wanted = checked(EndpointConfigure, mapping(file))
+    wanted = checked(EndpointConfigure, read_mapping(file))
     with session.client() as client:
         found = client.endpoints.configure(find_endpoint(client, endpoint).id, wanted)
     print_record(session.record(found), output)

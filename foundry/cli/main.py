@@ -42,7 +42,7 @@ COMMANDS: Mapping[str, _Entry] = {
     "jobs": _Entry("foundry.cli.jobs", "Watch, cancel and resume jobs"),
     "endpoints": _Entry("foundry.cli.endpoints", "What is served, and what should be"),
     "deploy": _Entry("foundry.cli.endpoints", "Serve a model", "deploy_app"),
-    "budsim": _Entry("foundry.cli.budsim", "What to set: the cheapest configuration that fits"),
+    "budsim": _Entry("foundry.cli.budsim.app", "What to set: the cheapest configuration that fits"),
     "keys": _Entry("foundry.cli.keys", "Create, list and revoke API keys"),
     "chat": _Entry("foundry.cli.chat.command", "Talk to a served model"),
     "completion": _Entry("foundry.cli.completion", "Print a shell's completion script"),

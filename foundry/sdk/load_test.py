@@ -45,6 +45,8 @@ _TOLERATED_ERRORS = 3
 MIN_SAMPLES = 5
 # A level gains this share of its added concurrency in throughput, or the server is saturated.
 SATURATED_GAIN = 0.1
+# As many as one report to the server may hold.
+MAX_LEVELS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.concurrency or min(self.concurrency) < 1 or max(self.concurrency) > 1024:
             raise InvalidRequest("concurrency: give levels between 1 and 1024, like 1,4,8")
+        if len(set(self.concurrency)) > MAX_LEVELS:
+            raise InvalidRequest(f"concurrency: give at most {MAX_LEVELS} levels, like 1,4,8")
         if not MIN_SAMPLES <= self.requests <= 10_000:
             raise InvalidRequest(f"requests: between {MIN_SAMPLES} and 10000 at each level")
         if self.input_tokens < 1 or self.output_tokens < 2:
@@ -152,8 +156,12 @@ class _Progress:
 
 class LoadTest:
     """Args:
-    http: its base URL ends with `/v1`, its headers carry the key.
-    model: as requests name it.
+        http: its base URL ends with `/v1`, its headers carry the key.
+        model: as requests name it.
+
+    Attributes:
+        shortfall: why the test ended before its last level, or with survivors only; None: it did
+            not.
     """
 
     def __init__(self, http: httpx.AsyncClient, model: str, plan: Plan) -> None:
@@ -161,6 +169,7 @@ class LoadTest:
         self._model = model
         self._plan = plan
         self._random = random.Random(plan.seed)
+        self.shortfall: EngineFailed | None = None
         # Keeps output lengths as asked for; servers other than vLLM may refuse the field.
         self._extra: dict[str, object] = {"ignore_eos": True}
 
@@ -176,13 +185,15 @@ class LoadTest:
         for concurrency in sorted(set(self._plan.concurrency)):
             level = await self._level(concurrency, levels[-1] if levels else None)
             if len(level.samples) < MIN_SAMPLES:
+                self.shortfall = _too_little(level)
                 if not levels:
-                    raise _too_little(level)
+                    raise self.shortfall
                 break
             levels.append(level)
             if on_level is not None:
                 on_level(level)
             if level.aborted:
+                self.shortfall = _too_many_failures(level)
                 break
         return levels
 
@@ -249,7 +260,7 @@ class LoadTest:
         except TimeoutError as error:
             raise Unavailable(f"no answer within {self._plan.timeout_s:g} s") from error
         except httpx.HTTPError as error:
-            raise Unavailable(f"{self._http.base_url}: {type(error).__name__}: {error}") from error
+            raise Unavailable(_broken(error, str(self._http.base_url))) from error
 
     async def _stream(self, body: dict[str, Any], start: float) -> Sample:
         first: float | None = None
@@ -317,13 +328,33 @@ def _judged(level: Level, before: Level | None) -> Level:
     )
 
 
+def _broken(error: httpx.HTTPError, url: str) -> str:
+    """Of a connection; the error's own words name parts of a library."""
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return f"nothing answers at {url}: is the server up, and is this its address?"
+    if isinstance(error, httpx.UnsupportedProtocol):
+        return f"{url} is no address of a server: http://host:port/v1 is"
+    return f"the connection to {url} broke before the answer did"
+
+
 def _too_little(level: Level) -> EngineFailed:
-    reasons = sorted(set(level.errors))[:3]
-    because = "; ".join(reasons) or "they took too long: give the test more time, or less output"
+    because = _reasons(level) or "they took too long: give the test more time, or less output"
     return EngineFailed(
         f"only {len(level.samples)} requests were answered at concurrency {level.concurrency}: "
         f"{because}"
     )
+
+
+def _too_many_failures(level: Level) -> EngineFailed:
+    return EngineFailed(
+        f"{len(level.errors)} requests failed at concurrency {level.concurrency}, which ended the "
+        f"test: {_reasons(level)}"
+    )
+
+
+def _reasons(level: Level) -> str:
+    """The first few, each once."""
+    return "; ".join(sorted(set(level.errors))[:3])
 
 
 def by_error(levels: Sequence[Level]) -> dict[str, int]:

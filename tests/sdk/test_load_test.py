@@ -143,7 +143,7 @@ async def test_a_first_request_that_is_refused_says_why(
 
 async def test_nobody_there() -> None:
     async with httpx.AsyncClient(base_url="http://127.0.0.1:9/v1/") as http:
-        with pytest.raises(Unavailable, match="ConnectError"):
+        with pytest.raises(Unavailable, match=r"nothing answers at http://127\.0\.0\.1:9/v1"):
             await LoadTest(http, "m", PLAN).run()
 
 
@@ -201,6 +201,9 @@ async def test_an_engine_that_dies_ends_the_test(make_stand: Callable[..., Stand
         levels = await test.run(then_die)
     assert [level.concurrency for level in levels] == [1]
     assert seen == levels
+    assert test.shortfall is not None
+    assert "at concurrency 4: " in test.shortfall.message
+    assert "the queue is full" in test.shortfall.message
 
 
 async def test_a_level_that_answers_nothing_is_an_error(make_stand: Callable[..., Stand]) -> None:
@@ -229,6 +232,7 @@ def test_saturation_is_throughput_that_stops_growing() -> None:
         {"concurrency": ()},
         {"concurrency": (0, 4)},
         {"concurrency": (5000,)},
+        {"concurrency": tuple(range(1, 34))},
         {"requests": 1},
         {"output_tokens": 1},
         {"input_tokens": 0},

@@ -124,7 +124,11 @@ class Catalogue:
                 self._names[match]
                 for match in difflib.get_close_matches(_normal(name), self._names, n=6, cutoff=0.5)
             )
-            hint = f"did you mean {', '.join(list(near)[:3])}?" if near else "list the catalogue"
+            hint = (
+                f"did you mean {', '.join(list(near)[:3])}?"
+                if near
+                else "`foundry budsim catalogue` lists them"
+            )
             raise InvalidRequest(
                 f"no accelerator {name[:80]!r} in the catalogue; {hint}", field="gpu"
             )

@@ -213,8 +213,9 @@ def _bottleneck(
 def _lines(answer: Explanation) -> list[str]:
     at, prediction = answer.configuration, answer.prediction
     lines = [
-        f"{at.replicas} replicas on {at.gpu}, tensor parallel {at.tensor_parallel_size}, "
-        f"pipeline parallel {at.pipeline_parallel_size}: {at.gpus} accelerators for "
+        f"{_count(at.replicas, 'replica')} on {at.gpu}, tensor parallel "
+        f"{at.tensor_parallel_size}, pipeline parallel {at.pipeline_parallel_size}: "
+        f"{_count(at.gpus, 'accelerator')} for "
         f"${prediction.cost_per_hour:.2f} an hour.",
         _latency_line("TTFT p50", answer.ttft),
         _latency_line("TPOT", answer.tpot),
@@ -224,7 +225,7 @@ def _lines(answer: Explanation) -> list[str]:
     ]
     if answer.binding is not None:
         share = answer.slacks[answer.binding]
-        state = f"met with {share:.0%} to spare" if share >= 0 else f"missed by {-share:.0%}"
+        state = f"met with {share:.0%} to spare" if share >= 0 else f"missed {_by(-share)}"
         lines.append(f"Binding target: {answer.binding}, {state}.")
     lines += [_neighbour_line(one) for one in answer.neighbours]
     return lines
@@ -256,10 +257,19 @@ def _neighbour_line(one: Neighbour) -> str:
     head = f"Rejected: {one.field} {one.value}: {_changed(one.cost_change)} cost per token, "
     head += f"{_changed(one.ttft_change)} TTFT p95; "
     if one.why == "misses a target":
-        return f"{head}misses {one.missed} by {one.amount:.0%}."
+        return f"{head}misses {one.missed} {_by(one.amount)}."
     if one.why == "overloaded":
         return f"{head}{one.amount:.0%} above the target utilisation."
     return f"{head}{one.amount:+.1%} in the first objective."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _by(share: float) -> str:
+    """How far a target is missed: beyond twice its limit nobody reads percent."""
+    return f"by {share:.0%}" if share <= 1 else f"at {1 + share:,.3g} times its limit"
 
 
 def _changed(share: float) -> str:

@@ -3,6 +3,7 @@
 Nothing is repaired here: what breaks a rule is reported with its JSON path and left as it is.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,9 +23,12 @@ from foundry.engines.budsim.request import (
     Quantization,
     Request,
     Runtime,
+    Targets,
     Workload,
 )
 from foundry.engines.budsim.search.evaluation import Evaluator, Predicts
+from foundry.engines.budsim.search.judging import judge_first
+from foundry.engines.budsim.search.recommendation import Target
 from foundry.engines.budsim.search.rules import Ground, broken
 from foundry.engines.budsim.search.validation import validate_cluster, validate_workload
 from foundry.errors import InvalidRequest
@@ -70,12 +74,16 @@ class Manual:
         configuration: with the defaults; None: it cannot be read.
         violations: empty: it can be deployed.
         prediction: where it can be deployed and a predictor was given.
+        targets: how the prediction stands to those that were given.
+        overloaded: the load is more than it carries, whatever the targets.
     """
 
     configuration: Configuration | None
     violations: tuple[Finding, ...]
     warnings: tuple[Finding, ...]
     prediction: Prediction | None = None
+    targets: tuple[Target, ...] = ()
+    overloaded: bool = False
 
 
 def check(
@@ -88,6 +96,7 @@ def check(
     predictor: Predicts | None = None,
     method: Method = "REGRESSOR",
     confidence: float = 0.9,
+    targets: Targets | None = None,
 ) -> Manual:
     """Reads and checks a `deployment` document, and predicts it where it holds.
 
@@ -105,8 +114,9 @@ def check(
         return manual
     request = Request(workload, cluster, policy=Policy(confidence=confidence), method=method)
     rows = Configurations.of([configuration])
-    prediction = Evaluator(spec, request, catalogue, predictor).predict(rows).at(0)
-    return Manual(configuration, (), manual.warnings, prediction)
+    predictions = Evaluator(spec, request, catalogue, predictor).predict(rows)
+    judged, overloaded = judge_first(predictions, targets or Targets(), workload)
+    return Manual(configuration, (), manual.warnings, predictions.at(0), judged, overloaded)
 
 
 def _mapping(document: str | Mapping[str, object]) -> Mapping[str, object]:
@@ -115,8 +125,12 @@ def _mapping(document: str | Mapping[str, object]) -> Mapping[str, object]:
             raise InvalidRequest(f"the document is longer than {MAX_BYTES} characters")
         try:
             document = yaml.safe_load(document)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark
+            where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+            raise InvalidRequest(f"the document is not YAML{where}: {error.problem}") from error
         except (yaml.YAMLError, RecursionError, ValueError) as error:
-            raise InvalidRequest(f"the document is not YAML: {error}") from error
+            raise InvalidRequest("the document is not YAML") from error
     if not isinstance(document, Mapping):
         raise InvalidRequest("the document is no mapping: start with `deployment:`")
     return document
@@ -185,12 +199,17 @@ def _typed(given: object, kind: type) -> _Value | None:
 def _refusal(given: object, value: _Value | None, kind: type, allowed: tuple[str, ...]) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         names = {int: "a whole number", float: "a number", str: "a text"}
-        return f"{given!r} is not {names[kind]}"
+        return f"{_write(given)} is not {names[kind]}"
     if allowed and value not in allowed:
-        return f"{value!r} is unknown; use one of {', '.join(allowed)}"
+        return f"{value} is unknown; use one of {', '.join(allowed)}"
     if kind is int and isinstance(value, int) and not 1 <= value <= 2**31:
         return f"{value} is outside 1 to 2147483648"
     return ""
+
+
+def _write(given: object) -> str:
+    """As it stands in the document, cut where it is long."""
+    return json.dumps(given, default=str)[:80]
 
 
 def _broken(

@@ -79,7 +79,7 @@ def read_trace(path: Path) -> Trace:
             lines = _bounded_lines(stream, path.name)
             rows = list(_csv_rows(lines, path.name) if kind == ".csv" else _json_rows(lines))
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise InvalidRequest(f"{path.name} cannot be read: {error}") from error
+        raise InvalidRequest(f"{path.name} cannot be read: {_reason(error)}") from error
     except _BadLine as error:
         raise InvalidRequest(f"{path.name}, line {error.line}: {error}") from error
     if not rows:
@@ -140,9 +140,14 @@ def log_normal(lengths: Lengths) -> tuple[float, float]:
         InvalidRequest: a length is below 1 or the percentiles are out of order.
     """
     if not min(lengths.mean, lengths.p50) >= 1 or not lengths.p50 <= lengths.p95 < _MAX_TOKENS:
-        raise InvalidRequest(f"{lengths}: lengths are at least 1 token and p50 at most p95")
+        raise InvalidRequest(
+            f"lengths of {lengths.mean:g} tokens (p50 {lengths.p50:g}, p95 {lengths.p95:g}): give "
+            "at least 1 token, and p50 at most p95"
+        )
     if not lengths.mean < _MAX_TOKENS:
-        raise InvalidRequest(f"{lengths}: the mean must stay below {_MAX_TOKENS}")
+        raise InvalidRequest(
+            f"lengths of {lengths.mean:g} tokens: the mean must stay below {_MAX_TOKENS}"
+        )
     sigma = np.linspace(0, 3, 3001)
     mu = math.log(lengths.mean) - sigma**2 / 2
     misses = (mu - math.log(lengths.p50)) ** 2 + (mu + _Z95 * sigma - math.log(lengths.p95)) ** 2
@@ -153,6 +158,17 @@ def log_normal(lengths: Lengths) -> tuple[float, float]:
 def _lengths(generator: np.random.Generator, requests: int, lengths: Lengths) -> Ints:
     drawn = np.rint(generator.lognormal(*log_normal(lengths), requests))
     return np.clip(drawn, 1, _MAX_TOKENS).astype(np.int64)
+
+
+def _reason(error: Exception) -> str:
+    """In plain words; the error's own name parts of a library."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is no UTF-8 text"
+    if isinstance(error, EOFError):
+        return "its compressed data end too early"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return "its contents are damaged"
 
 
 class _BadLine(ValueError):
@@ -194,7 +210,7 @@ def _json_rows(lines: Iterable[str]) -> Iterator[tuple[float, float, float]]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise _BadLine(number, f"not JSON: {error}") from error
+            raise _BadLine(number, "not JSON") from error
         if not isinstance(row, dict):
             raise _BadLine(number, "not a JSON object")
         yield _row(row, number)

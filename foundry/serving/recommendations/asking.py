@@ -6,7 +6,7 @@ from uuid import UUID
 
 from foundry.errors import Conflict
 from foundry.governance.identity.domain import Principal
-from foundry.serving.recommendations import numerics
+from foundry.serving.recommendations import numerics, simulating
 from foundry.serving.recommendations.domain import RecommendationState
 from foundry.serving.recommendations.learning import Learnt
 from foundry.serving.recommendations.running import Searches
@@ -68,7 +68,7 @@ class Desk:
     async def simulate(self, asked: SimulateIn) -> dict[str, object]:
         subject, prices, learnt = await self._facts(asked)
         return await self._searches.threads.run(
-            numerics.simulate_deployment,
+            simulating.simulate_deployment,
             subject.config,
             subject.checkpoint_bytes,
             prices,

@@ -4,7 +4,7 @@ xgboost, deap and scipy come with the extra `budsim` and are loaded when somethi
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, is_dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -17,19 +17,16 @@ from foundry.serving.recommendations.domain import Question, Versions
 if TYPE_CHECKING:
     from foundry.engines.budsim.architecture import ModelSpec
     from foundry.engines.budsim.catalogue import Catalogue
-    from foundry.engines.budsim.configuration import Configuration, Ints
+    from foundry.engines.budsim.configuration import Configuration
     from foundry.engines.budsim.explanation import Explains
     from foundry.engines.budsim.prediction import Predictions
-    from foundry.engines.budsim.request import Workload
+    from foundry.engines.budsim.request import Request
     from foundry.engines.budsim.search.recommendation import Recommendation
-    from foundry.engines.budsim.traces import Trace
     from foundry.serving.recommendations.learning import Learnt
     from foundry.serving.recommendations.schemas import (
         ConfigurationIn,
         Demand,
         PredictIn,
-        SimulateIn,
-        TraceRow,
         ValidateIn,
     )
 
@@ -119,6 +116,22 @@ def recommend(question: Question) -> dict[str, object]:
 
     spec, facts = spec_of(question), facts_of(question)
     return explain_recommendation(question, spec, search(spec, question.request, **facts), facts)
+
+
+def check_request(
+    request: "Request", prices: Mapping[str, float], learnt: "Learnt | None" = None
+) -> None:
+    """What every search would refuse, whatever the model.
+
+    Raises:
+        InvalidRequest: names the field and what to do.
+    """
+    require_libraries()
+    from foundry.engines.budsim.search.pricing import with_prices
+    from foundry.engines.budsim.search.validation import validate_request
+
+    catalogue = build_catalogue(prices, learnt)
+    validate_request(with_prices(request, catalogue), catalogue)
 
 
 def recommend_offline(
@@ -230,6 +243,7 @@ def validate_deployment(
         predictor=model,
         method=asked.method,
         confidence=asked.policy.confidence,
+        targets=asked.targets.targets(),
     )
     if found.violations or found.configuration is None:
         broken = [asdict(one) for one in found.violations]
@@ -241,93 +255,14 @@ def validate_deployment(
     return {
         "configuration": endpoint_config(found.configuration, resources(spec, found.configuration)),
         "prediction": to_plain(found.prediction),
+        "targets": to_plain(found.targets),
+        "overloaded": found.overloaded,
         "warnings": [
             *(f"{one.path}: {one.reason}" for one in found.warnings),
             *_alarms(learnt, {(found.configuration.gpu, found.configuration.runtime)}),
         ],
         "predictor_version": model.version,
     }
-
-
-def simulate_deployment(
-    config: Mapping[str, object],
-    checkpoint_bytes: int | None,
-    prices: Mapping[str, float],
-    asked: "SimulateIn",
-    learnt: "Learnt | None" = None,
-) -> dict[str, Any]:
-    """Percentiles of a replay, ms, and how the engines fared; see `simulator.SimulatedRun`."""
-    require_libraries()
-    from foundry.engines.budsim.model_config import model_spec
-    from foundry.engines.budsim.replay import replay
-
-    trace, workload = _requests(asked)
-    run = replay(
-        model_spec(config, checkpoint_bytes=checkpoint_bytes),
-        configuration_of(asked.configuration),
-        trace,
-        workload,
-        catalogue=build_catalogue(prices, learnt),
-        predictor=choose_predictor(learnt),
-    )
-    percentiles = {
-        name.replace("_s", "_ms"): {part: value * 1e3 for part, value in asdict(found).items()}
-        for name, found in run.summary().items()
-    }
-    shown = {
-        name: getattr(run, name)
-        for name in ("duration_s", "throughput_tps", "utilization", "peak_kv", "steps", "saturated")
-    }
-    counts = {
-        "requests": len(trace),
-        "rejected": int(run.rejected.sum()),
-        "preemptions": int(run.preemptions.sum()),
-        "output_tokens": int(run.output_tokens),
-    }
-    answer: dict[str, Any] = to_plain({"percentiles": percentiles, **shown, **counts})
-    return answer
-
-
-def _requests(asked: "SimulateIn") -> tuple["Trace", "Workload"]:
-    """The trace to replay, and the load that it is."""
-    from foundry.engines.budsim.traces import synthetic_trace
-
-    if asked.trace is not None:
-        return _traced(asked.trace)
-    assert asked.workload is not None
-    workload = asked.workload.workload()
-    trace = synthetic_trace(
-        asked.requests,
-        # A closed loop ignores when its requests arrive.
-        rate=workload.rate or 1.0,
-        prompt=workload.input,
-        output=workload.output,
-        arrival_scv=workload.arrival_scv,
-        seed=asked.seed,
-    )
-    return trace, workload
-
-
-def _traced(rows: "Sequence[TraceRow]") -> tuple["Trace", "Workload"]:
-    import numpy as np
-
-    from foundry.engines.budsim.request import Lengths, Workload
-    from foundry.engines.budsim.traces import Trace
-
-    ordered = sorted(rows, key=lambda row: row.arrival_s)
-    arrivals = np.asarray([row.arrival_s for row in ordered])
-    trace = Trace(
-        arrivals - arrivals[0],
-        np.asarray([row.input_tokens for row in ordered], dtype=np.int64),
-        np.asarray([row.output_tokens for row in ordered], dtype=np.int64),
-    )
-    rate = trace.rate if math.isfinite(trace.rate) else float(len(ordered))
-
-    def lengths(tokens: "Ints") -> Lengths:
-        p50, p95 = np.percentile(tokens, (50, 95))
-        return Lengths(float(tokens.mean()), float(p50), float(p95))
-
-    return trace, Workload(lengths(trace.prompt_tokens), lengths(trace.output_tokens), rate=rate)
 
 
 def configuration_of(row: "ConfigurationIn") -> "Configuration":

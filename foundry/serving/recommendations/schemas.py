@@ -26,7 +26,8 @@ from foundry.engines.budsim.request import (
     Workload,
 )
 from foundry.serving.recommendations.domain import ENDED as ENDED
-from foundry.serving.recommendations.domain import MAX_CONFIGURATIONS, MAX_TRACE_ROWS
+from foundry.serving.recommendations.domain import MAX_CONFIGURATIONS
+from foundry.serving.recommendations.domain import MAX_TRACE_ROWS as MAX_TRACE_ROWS
 
 _MAX_TOKENS = 2**24
 
@@ -251,11 +252,24 @@ class ValidateIn(ModelIn):
     method: Method = "REGRESSOR"
 
 
+class TargetOut(BaseModel):
+    """How a configuration stands to one target."""
+
+    name: str
+    percentile: Percentile
+    limit: float
+    bound: float | None = Field(description="the pessimistic end of the prediction; null: none")
+    slack: float | None = Field(description="distance to the limit as a share; negative: missed")
+    met: bool
+
+
 class ValidationOut(BaseModel):
     """A configuration without violations, what it would do, and what to think of it."""
 
     configuration: dict[str, object]
     prediction: PredictionOut
+    targets: list[TargetOut] = Field(default_factory=list, description="those that were given")
+    overloaded: bool = Field(default=False, description="the load is more than it carries")
     warnings: list[str]
     predictor_version: str
 

@@ -18,7 +18,11 @@ from foundry.infra.cursors import DEFAULT_LIMIT, Page, decode, page_of
 from foundry.infra.database import utcnow
 from foundry.infra.objects import ObjectStore
 from foundry.serving.recommendations import learning, numerics, trained
-from foundry.serving.recommendations.domain import ENDED, RecommendationState, fingerprint
+from foundry.serving.recommendations.domain import (
+    ENDED,
+    RecommendationState,
+    fingerprint,
+)
 from foundry.serving.recommendations.learning import Learnt
 from foundry.serving.recommendations.repository import (
     HardwareRows,
@@ -108,13 +112,14 @@ class Recommendations:
 
         Raises:
             UnsupportedFeature: budsim's libraries are not installed.
-            InvalidRequest: no cluster is given and none is live.
+            InvalidRequest: no cluster is given and none is live, or no search could answer.
         """
         numerics.require_libraries()
         subject = await self.find_subject(question)
         demand = await self._demand(question)
         prices = await self.read_prices()
         learnt = await self.read_learnt()
+        await asyncio.to_thread(numerics.check_request, demand.request(), prices, learnt)
         versions = await asyncio.to_thread(numerics.read_versions, prices, learnt)
         content: dict[str, object] = {
             "config_json": subject.config,

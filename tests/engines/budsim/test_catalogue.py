@@ -114,7 +114,7 @@ def test_names_of_drivers_and_schedulers(alias: str, expected: str) -> None:
 def test_an_unknown_name_lists_near_ids() -> None:
     with pytest.raises(InvalidRequest, match=r"did you mean .*nvidia-h100-80gb"):
         CATALOGUE.gpu("nvidia-h100-88gb")
-    with pytest.raises(InvalidRequest, match="list the catalogue"):
+    with pytest.raises(InvalidRequest, match="`foundry budsim catalogue` lists them"):
         CATALOGUE.gpu("☃")
     assert "nothing like it" not in CATALOGUE
 

@@ -133,7 +133,7 @@ def test_the_text_is_made_of_the_numbers() -> None:
     text = answer.text
     assert f"{answer.ttft.predicted:.1f} ms = {answer.ttft.prior:.1f} ms of physics" in text
     assert "times 1.50 learnt" in text
-    assert "1 replicas on nvidia-h100-80gb" in text
+    assert "1 replica on nvidia-h100-80gb" in text
     assert "weights 16.1" in text
     assert "Bottleneck: compute." in text
     assert f"met with {answer.slacks['max_ttft_ms']:.0%} to spare" in text

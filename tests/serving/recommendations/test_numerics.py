@@ -18,7 +18,6 @@ from foundry.serving.recommendations.schemas import (
     Demand,
     PredictIn,
     PredictionOut,
-    SimulateIn,
     ValidateIn,
 )
 from tests.serving.recommendations.questions import CLUSTER, LLAMA, WORKLOAD, question
@@ -135,32 +134,21 @@ def test_every_violation_has_its_path() -> None:
         _validated("deployment: {}", cluster=None)
 
 
-def test_a_simulation_agrees_with_the_prediction_at_low_load() -> None:
-    asked = SimulateIn.model_validate(
-        {
-            "config": LLAMA,
-            "configuration": {"gpu": L40S},
-            "workload": {**WORKLOAD, "users": 1},
-            "requests": 50,
-        }
-    )
-    found = numerics.simulate_deployment(LLAMA, None, {}, asked)
-    (row,) = _predict([{"gpu": L40S}], workload={**WORKLOAD, "users": 1})
-    assert found["percentiles"]["tpot_ms"]["p50"] == pytest.approx(row["tpot_ms"]["point"], rel=0.1)
-    assert found["rejected"] == 0
-    assert found == numerics.simulate_deployment(LLAMA, None, {}, asked)
-
-
-def test_a_trace_is_replayed_as_it_came() -> None:
-    trace = [
-        {"arrival_s": float(i), "input_tokens": 100, "output_tokens": 1 + i} for i in range(10)
-    ]
-    asked = SimulateIn.model_validate(
-        {"config": LLAMA, "configuration": {"gpu": L40S}, "trace": trace}
-    )
-    found = numerics.simulate_deployment(LLAMA, None, {}, asked)
-    assert found["requests"] == 10
-    assert found["output_tokens"] == 55
+def test_targets_of_a_manual_configuration_are_judged_on_the_pessimistic_end() -> None:
+    deployment = {"config": {"max_num_seqs": 64}, "resources": {"gpu_type": L40S}}
+    free = _validated({"deployment": deployment})
+    assert (free["targets"], free["overloaded"]) == ([], False)
+    high = free["prediction"]["tpot_ms"]["high"]
+    targets = {"max_tpot_ms": high * 0.99, "max_cost_per_hour": 1000.0}
+    found = {
+        row["name"]: row
+        for row in _validated({"deployment": deployment}, targets=targets)["targets"]
+    }
+    assert found["max_tpot_ms"]["bound"] == pytest.approx(high)
+    assert found["max_tpot_ms"]["slack"] == pytest.approx(1 - 1 / 0.99)
+    assert [row["met"] for row in found.values()] == [False, True]
+    workload = {"rate": 1e5, "input": {"mean": 1024}, "output": {"mean": 256}}
+    assert _validated({"deployment": deployment}, workload=workload)["overloaded"] is True
 
 
 def test_prices_are_kept_by_catalogue_id() -> None:

@@ -281,3 +281,17 @@ async def test_a_configuration_that_says_two_things_is_refused(
     refused = await control.client.put(f"/endpoints/{endpoint}/config", json=asked)
     assert refused.status_code == 400
     assert says in refused.json()["error"]["message"]
+
+
+async def test_a_question_that_no_search_can_answer_is_refused_at_once(
+    control: Control, searcher: FakeSearcher
+) -> None:
+    for wrong, says in (
+        ({"cluster": {"groups": [{"gpu": "gpu9", "gpus_per_node": 1}]}}, "no accelerator 'gpu9'"),
+        ({"workload": {**WORKLOAD, "input": {"mean": 9, "p50": 9, "p95": 5}}}, "p50 is above p95"),
+    ):
+        found = await control.client.post("/budsim/recommendations", json=body(**wrong))
+        assert found.status_code == 400
+        assert says in found.json()["error"]["message"]
+    assert searcher.asked == []
+    assert (await control.client.get("/budsim/recommendations")).json()["data"] == []

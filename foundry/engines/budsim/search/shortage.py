@@ -46,7 +46,7 @@ def _of(evaluator: Evaluator, space: Space) -> Shortage:
     term = shortage(longest, row)[0]
     reason = (
         f"{gpu} lacks {least / 1e9:.1f} GB per accelerator for {term}, at tensor parallel "
-        f"size {rows.tp[row]} and {rows.pp[row]} stages: take larger or more accelerators, "
-        "a smaller weight format or a shorter max_model_len"
+        f"size {rows.tp[row]}, pipeline parallel size {rows.pp[row]}: take larger or more "
+        "accelerators, a smaller weight format or a shorter max_model_len"
     )
     return Shortage(gpu, term, least, reason)

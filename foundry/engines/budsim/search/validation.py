@@ -26,6 +26,12 @@ def validate(spec: ModelSpec, request: Request, catalogue: Catalogue) -> int:
     Raises:
         InvalidRequest: names the field and what to do.
     """
+    validate_request(request, catalogue)
+    return model_length(spec, request.workload, request.policy.max_model_len)
+
+
+def validate_request(request: Request, catalogue: Catalogue) -> None:
+    """All of a question that the model has no part in. Raises InvalidRequest."""
     validate_cluster(request.cluster, catalogue)
     validate_workload(request.workload)
     for name in NAMES:
@@ -33,7 +39,6 @@ def validate(spec: ModelSpec, request: Request, catalogue: Catalogue) -> int:
         if value is not None:
             _positive(f"targets.{name}", value, "leave it out for no bound")
     _policy(request.policy)
-    return model_length(spec, request.workload, request.policy.max_model_len)
 
 
 def validate_cluster(cluster: ClusterSpec, catalogue: Catalogue) -> None:

@@ -120,9 +120,9 @@ async def test_a_load_test_is_measured_compared_and_kept(
     assert found["biases"] == []
     assert await cli("recalibrate", "smol", *LEVELS) == 0
     text = capsys.readouterr().out
-    assert "TTFT p50 ms" in text
+    assert "TTFT p50, ms" in text
     factors = [line.split() for line in text.splitlines() if " tpot_ms " in line]
-    assert 1.4 < float(factors[0][-3]) < 2.6
+    assert 1.4 < float(factors[0][2]) < 2.6
     assert await cli("outcomes", "--endpoint", "smol", "--json") == 0
     listed = json.loads(capsys.readouterr().out)
     assert len(listed["data"]) == 4
@@ -153,6 +153,9 @@ async def test_the_gateway_saw_the_same_load(
 async def test_what_goes_wrong_is_said(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
     assert await cli("recalibrate", "nobody") == 3
     assert "there is no endpoint nobody" in capsys.readouterr().err
+    assert await cli("outcomes", "--endpoint", "nobody") == 3
+    assert await cli("outcomes", "--endpoint", "smol") == 0
+    assert "no outcomes of smol yet: `foundry budsim recalibrate" in capsys.readouterr().out
     assert await cli("recalibrate", "smol", "--concurrency", "1,x") == 2
     assert "give numbers like 1,4,8" in capsys.readouterr().err
     assert await cli("recalibrate", "smol", "--model", "nobody") == 3
@@ -160,12 +163,56 @@ async def test_what_goes_wrong_is_said(stack: Stack, capsys: pytest.CaptureFixtu
     assert await cli("compare", "0", "7") == 3
     assert "7 is neither a version" in capsys.readouterr().err
     assert await cli("promote", "7") == 3
+    assert await cli("promote", "0") == 6
+    assert "version 0 is the active one already" in capsys.readouterr().err
     assert await cli("models") == 0
     assert "active" in capsys.readouterr().out
     assert await cli("advice") == 0
     assert "no endpoint would gain" in capsys.readouterr().out
     assert await cli("recalibrate") == 0
-    assert "no corrections: three windows" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "no corrections: three windows" in shown
+    assert "`foundry budsim recalibrate ENDPOINT` measures a window" in shown
+    assert await cli("recalibrate", "--requests", "8") == 6
+    assert "--requests would be ignored: no ENDPOINT" in capsys.readouterr().err
+    assert await cli("fit", "out", "--data", ".", "--outcomes") == 6
+    assert "nothing to learn from this site: it has no windows yet" in capsys.readouterr().err
+
+
+@pytest.mark.postgres
+async def test_failures_during_the_test_have_an_exit_code(
+    stack: Stack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def die() -> None:
+        while len(stack.engine.bodies) < 12:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        stack.engine.dies_after = 1
+
+    # Its first level takes ten requests.
+    code, _ = await asyncio.gather(cli("recalibrate", "smol", *LEVELS), die())
+    shown = capsys.readouterr()
+    assert code == 1
+    assert "TTFT p50, ms" in shown.out
+    assert "at concurrency 3" in shown.err.splitlines()[-1]
+    assert "the answer was interrupted" in shown.err
+    assert await cli("outcomes", "--json") == 0
+    (row,) = json.loads(capsys.readouterr().out)["data"]
+    assert round(row["load"]["concurrency"]) == 1
+    # Now nothing is answered at all.
+    assert await cli("recalibrate", "smol", *LEVELS) == 1
+    assert "error: the answer was interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.postgres
+async def test_an_endpoint_that_does_not_answer_is_not_loaded(
+    stack: Stack, database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await stack.control.client.post(f"/endpoints/{stack.endpoint['id']}/stop")
+    assert await cli("recalibrate", "smol") == 6
+    shown = capsys.readouterr().err
+    assert "endpoint smol does not answer requests (stopp" in shown
+    assert "`foundry deploy smol@" in shown
+    assert stack.engine.bodies == []
 
 
 @pytest.mark.postgres
@@ -185,6 +232,8 @@ async def test_a_fitted_model_is_registered_promoted_and_rolled_back(
     assert await cli("register", str(folder), "--output", "json") == 0
     row = json.loads(capsys.readouterr().out)
     assert (row["version"], row["status"], row["reasons"]) == ("2", "active", [])
+    assert await cli("register", str(folder)) == 6
+    assert "version 2 is registered already: active" in capsys.readouterr().err
     assert row["cv"]["tpot/model"] == pytest.approx(0.9 * shipped_scores()["tpot/model"])
     assert await cli("promote", "0", "--output", "json") == 0
     assert json.loads(capsys.readouterr().out)["status"] == "active"
@@ -192,33 +241,3 @@ async def test_a_fitted_model_is_registered_promoted_and_rolled_back(
     assert "holds no predictor" in capsys.readouterr().err
     assert await cli("probe") == 2
     assert "sees no cluster" in capsys.readouterr().err
-    data = str(tmp_path)
-    assert await cli("fit", str(tmp_path / "new"), "--data", data, "--outcomes") == 2
-    assert "give --version" in capsys.readouterr().err
-
-
-def fitted(folder: Path, error: float) -> Path:
-    folder.mkdir()
-    cv = {"tpot": {"new GPU": error, "family": 9.8}, "names": ["a"]}
-    (folder / "meta.json").write_text(json.dumps({"cv": cv}))
-    return folder
-
-
-def test_two_models_are_compared_split_by_split(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    one, two = fitted(tmp_path / "one", 15.0), fitted(tmp_path / "two", 13.5)
-    assert run(["budsim", "compare", str(one), str(two), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == [
-        {"split": "tpot/family", "before": 9.8, "after": 9.8, "change": "+0.0%"},
-        {"split": "tpot/new GPU", "before": 15.0, "after": 13.5, "change": "-10.0%"},
-    ]
-
-
-def test_a_fit_needs_data(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.delenv("FOUNDRY_BUDSIM_DATA", raising=False)
-    assert run(["budsim", "fit", str(tmp_path / "out")]) == 2
-    assert "set FOUNDRY_BUDSIM_DATA" in capsys.readouterr().err
-    assert run(["budsim", "fit", str(tmp_path / "out"), "--data", str(tmp_path / "no")]) == 3

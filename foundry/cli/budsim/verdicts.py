@@ -1,0 +1,217 @@
+"""What an answer says in one line, what would do where it says no, and the step after it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+from foundry.cli.budsim import tables
+from foundry.cli.budsim.inputs import TARGETS
+from foundry.cli.console import stderr, stdout
+from foundry.cli.files import write_text
+
+if TYPE_CHECKING:
+    from foundry.cli.budsim.answering import Answer
+
+Fields = Mapping[str, Any]
+# Exit code of a question that was answered, and the answer is no: 2 to 6 are errors.
+UNMET = 7
+UNMET_HELP = "Exit code 7: answered, and the answer is no"
+_OTHERS = "or other accelerators: --gpu ID:COUNT (foundry budsim catalogue lists them)"
+_SHORT = {field: name for name, field in TARGETS.items()}
+_BEST = {
+    "cost": "the cheapest configuration",
+    "ttft": "the configuration with the earliest first token",
+    "throughput": "the configuration with the most throughput",
+}
+
+
+def end_unmet() -> NoReturn:
+    """Ends a command whose answer was shown and is no."""
+    raise typer.Exit(UNMET)
+
+
+def print_recommendation(answer: Answer) -> None:
+    """What to set, what to expect, why, and what else there is."""
+    found, out = answer.result, stdout()
+    choice = found["choice"]
+    if choice is None:
+        out.print("nothing fits", style="bold red")
+        shortage = found.get("shortage") or {}
+        tables.print_prose(f"closest: {shortage.get('reason')}")
+        tables.print_prose(_OTHERS)
+        _print_notes(note for note in found["notes"] if str(shortage.get("reason")) not in note)
+        return
+    out.print(_verdict(answer), style="bold green" if answer.met else "bold red", markup=False)
+    for line in _what_would_do(found):
+        tables.print_prose(line)
+    parts = [tables.configuration_table(found), tables.prediction_table(choice["prediction"])]
+    if found["targets"]:
+        parts.append(tables.targets_table(found["targets"], found["binding"]))
+    for part in parts:
+        out.print()
+        out.print(part)
+    out.print()
+    explanation = found.get("explanation")
+    if explanation is not None:
+        tables.print_prose(explanation["text"])
+    _print_notes(found["notes"])
+    if found["alternatives"]:
+        out.print()
+        tables.print_alternatives([choice, *found["alternatives"]])
+    tables.print_prose(tables.DEFINITIONS, style="dim")
+
+
+def print_next(answer: Answer, saved: Path | None) -> None:
+    """On standard error: what to type now."""
+    if not answer.met:
+        if "id" in answer.result:
+            stderr().print(f"again: foundry budsim explain {answer.result['id']}", markup=False)
+        return
+    for at, line in enumerate(_next_steps(answer, saved)):
+        stderr().print(f"{'next: ' if at == 0 else '      '}{line}", markup=False)
+
+
+def print_prediction(rows: list[dict[str, Any]], found: Fields) -> bool:
+    """Predictions of configurations. Returns whether one of them fits and carries the load."""
+    out, predictions = stdout(), found["data"]
+    if len(rows) == 1:
+        (only,) = predictions
+        if not only["fits"]:
+            out.print("it does not fit into the memory", style="bold red")
+        elif not carries_load(only):
+            out.print(OVERLOADED, style="bold red")
+        out.print(tables.prediction_table(only))
+    else:
+        tables.print_predictions(rows, predictions)
+    _print_notes(found["notes"])
+    tables.print_prose(tables.DEFINITIONS, style="dim")
+    return any(map(carries_load, predictions))
+
+
+OVERLOADED = "it does not carry this load: requests arrive faster than they leave"
+
+
+def carries_load(prediction: Fields) -> bool:
+    """It fits, and its queue ends."""
+    return bool(prediction["fits"]) and prediction["ttft_p95_ms"]["point"] is not None
+
+
+def print_validation(found: Fields) -> bool:
+    """A manual configuration that breaks no rule. Returns whether it does what was asked."""
+    out = stdout()
+    missed = [target for target in found["targets"] if not target["met"]]
+    met = not missed and not found["overloaded"] and carries_load(found["prediction"])
+    out.print(_judge_manual(found, missed), style="bold green" if met else "bold red", markup=False)
+    out.print(tables.prediction_table(found["prediction"]))
+    if found["targets"]:
+        worst = min(found["targets"], key=lambda target: _order(target["slack"]))
+        out.print()
+        out.print(tables.targets_table(found["targets"], worst["name"]))
+    for warning in found["warnings"]:
+        tables.print_prose(f"warning: {warning}", style="yellow")
+    return met
+
+
+def save_question(answer: Answer, file: Path) -> None:
+    """The question as a file for `foundry endpoints configure`."""
+    import yaml
+
+    question = answer.question
+    document: dict[str, Any] = {
+        "optimization_method": question.get("method", "REGRESSOR"),
+        "performance_targets": _drop_null(question["targets"]),
+        "workload": _drop_null(question["workload"]),
+        "policy": _drop_null(question.get("policy") or {}),
+    }
+    if answer.what_if:
+        document["cluster"] = question["cluster"]
+    write_text(file, yaml.safe_dump(_plain(document), sort_keys=False))
+    stderr().print(f"wrote {file}", markup=False)
+
+
+def _verdict(answer: Answer) -> str:
+    found = answer.result
+    if answer.met:
+        if found["targets"]:
+            return "meets every target"
+        return f"{_BEST[answer.objective]} that fits; no target was given (--slo)"
+    if found["overloaded"]:
+        return "nothing carries this load; nearest"
+    missed = [_SHORT[one["name"]] for one in found["targets"] if not one["met"]]
+    return f"nothing meets the targets; the nearest misses {', '.join(missed)}"
+
+
+def _what_would_do(found: Fields) -> Iterator[str]:
+    """Of an infeasible answer: the smallest changes that make it feasible."""
+    if found["feasible"]:
+        return
+    relaxed = [target for target in found["targets"] if target.get("relaxed") is not None]
+    for target in relaxed:
+        name, limit = _SHORT[target["name"]], _round_relaxed(target["name"], target["relaxed"])
+        yield f"would do: --slo {name}={limit} (asked: {target['limit']:g}), the rest as it is"
+    if found["targets"] and not relaxed and not found["overloaded"]:
+        yield "no single target is enough to relax: relax several"
+    yield _OTHERS
+
+
+def _round_relaxed(name: str, value: float) -> str:
+    """Three digits, to the side on which it is met."""
+    if value <= 0 or not math.isfinite(value):
+        return f"{value:g}"
+    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    steps = math.floor(value / unit) if name == "min_throughput_tps" else math.ceil(value / unit)
+    return f"{steps * unit:.10g}"
+
+
+def _next_steps(answer: Answer, saved: Path | None) -> Iterator[str]:
+    """Commands after an answer that is a yes, in the order in which they are typed."""
+    if answer.model is None:
+        yield "to serve it here, register the model: foundry models import --help"
+        yield "then ask again with its name in place of --config"
+        return
+    name = answer.model.partition("@")[0]
+    if answer.what_if and saved is None:
+        yield "the same without --gpu and --cluster asks the cluster that is there"
+        return
+    file = saved or Path(f"{name}.yaml")
+    if saved is None:
+        yield f"foundry budsim explain {answer.result['id']} --save {file}"
+    yield f"foundry endpoints create {answer.model}"
+    yield f"foundry endpoints configure {name} {file}"
+    yield f"foundry deploy {answer.model}"
+
+
+def _judge_manual(found: Fields, missed: list[Fields]) -> str:
+    if found["overloaded"]:
+        return f"breaks no rule, but {OVERLOADED}"
+    if missed:
+        names = ", ".join(_SHORT[target["name"]] for target in missed)
+        return f"breaks no rule, but misses {names}"
+    if found["targets"]:
+        return "valid, and meets every target"
+    return "valid; no target was given (--slo)"
+
+
+def _order(slack: float | None) -> float:
+    return -math.inf if slack is None else slack
+
+
+def _print_notes(notes: Any) -> None:
+    for note in notes:
+        tables.print_prose(f"note: {note}", style="yellow")
+
+
+def _drop_null(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    """Lists for tuples, and no null: YAML without tags."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in _drop_null(value).items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
