@@ -67,8 +67,15 @@ async def ask(app: FastAPI, method: str, path: str, body: bytes = b"") -> tuple[
             "size must be a whole number",
         ),
         ("POST", "/orders", b"[]", 400, "invalid_value", "the body must be an object"),
-        ("GET", "/nope", b"", 404, "not_found", "no such route: GET /nope"),
-        ("GET", "/orders", b"", 405, "method_not_allowed", "not allowed: GET /orders"),
+        ("GET", "/nope", b"", 404, "not_found", "no such route: GET /nope; /docs lists them all"),
+        (
+            "GET",
+            "/orders",
+            b"",
+            405,
+            "method_not_allowed",
+            "not allowed: GET /orders; /docs lists what is",
+        ),
         (
             "GET",
             "/fails/framework",
