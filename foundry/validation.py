@@ -127,7 +127,8 @@ def _path_in(problem: Mapping[str, Any], sent: object) -> tuple[int | str, ...]:
         if inner is not _ABSENT:
             sent = inner
             path.append(part)
-    if problem["type"] == "missing":
+    # Without a place, the whole is missing: a request without a body.
+    if problem["type"] == "missing" and problem["loc"]:
         path.append(problem["loc"][-1])
     return tuple(path)
 

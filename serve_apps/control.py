@@ -11,6 +11,7 @@ from foundry.control.app import create_control
 from foundry.control.site import Site
 from foundry.execution.workers.live_cluster import RayCluster
 from foundry.execution.workers.search import RaySearcher
+from foundry.gateway.app import document_gateway
 from foundry.governance.identity.service import Authenticator
 from foundry.infra.wiring import open_database, open_objects
 from foundry.monitoring.metrics import RaySearchMeter
@@ -36,7 +37,7 @@ def create_app(settings: Settings) -> Site:
         # A transaction is open meanwhile: an answer that takes longer counts as none.
         hardware=RayHardware(RayCalls(timeout_s=2.0)),
     )
-    return Site(control, settings.http)
+    return Site(control, settings.http, document_gateway)
 
 
 @serve.ingress(lambda: create_app(load_settings()))

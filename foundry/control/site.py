@@ -5,6 +5,7 @@ application except authentication: what is wrong at the root is a 404 for everyb
 """
 
 import asyncio
+from collections.abc import Callable
 from functools import cache
 
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -17,7 +18,8 @@ from foundry.control.reference.page import CONTENT_SECURITY_POLICY, render_page
 from foundry.infra.http import allow_anyone
 from foundry.infra.http.ends import NoEnds
 from foundry.infra.http.errors import install_error_handlers
-from foundry.infra.http.permissions import collect_permissions
+from foundry.infra.http.openapi import Document
+from foundry.infra.http.permissions import list_permissions
 from foundry.infra.http.scopes import route_path
 from foundry.infra.http.stages import build_stages
 
@@ -43,11 +45,20 @@ _START = {
 
 
 class Site:
-    """Everything below the root: the pages here, the rest of `/api` in the control plane."""
+    """Everything below the root: the pages here, the rest of `/api` in the control plane.
 
-    def __init__(self, control: FastAPI, http: HttpSettings) -> None:
+    Args:
+        inference: the document of `/v1`, whose routes are another application's.
+    """
+
+    def __init__(
+        self,
+        control: FastAPI,
+        http: HttpSettings,
+        inference: Callable[[], Document] | None = None,
+    ) -> None:
         self._control = control
-        self._pages = _create_pages(control, http)
+        self._pages = _create_pages(control, http, inference)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -61,10 +72,12 @@ class Site:
         await self._pages(scope, receive, send)
 
 
-def _create_pages(control: FastAPI, http: HttpSettings) -> FastAPI:
+def _create_pages(
+    control: FastAPI, http: HttpSettings, inference: Callable[[], Document] | None
+) -> FastAPI:
     @cache
     def draw_reference() -> str:
-        return render_page(control.openapi())
+        return render_page(control.openapi(), inference=inference() if inference else None)
 
     router = APIRouter(dependencies=[Depends(allow_anyone)])
 
@@ -92,5 +105,5 @@ def _create_pages(control: FastAPI, http: HttpSettings) -> FastAPI:
     )
     pages.include_router(router)
     install_error_handlers(pages)
-    collect_permissions(pages)
+    list_permissions(pages)
     return pages

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 _WORKLOAD = {"users": 8, "input": {"mean": 512, "p95": 1024}, "output": {"mean": 128}}
 _CLUSTER = {"groups": [{"gpu": "nvidia-l4", "gpus_per_node": 4, "nodes": 2}]}
 _TARGETS = {"max_ttft_ms": 500, "max_tpot_ms": 60, "percentile": "p95"}
-_CONFIGURATION = {"gpu": "nvidia-l4", "max_model_len": 4096, "max_num_seqs": 64}
+_CONFIGURATION = {"gpu": "nvidia-l4", "max_model_len": 4096, "max_num_seqs": 16}
 _VERSION_ID = "0198f3c2-0000-7000-8000-000000000002"
 _ENDPOINT_ID = "0198f3c2-0000-7000-8000-000000000003"
 _DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -73,7 +73,13 @@ EXAMPLES: Mapping[str, object] = {
         "config": _MODEL,
         "workload": _WORKLOAD,
         "cluster": _CLUSTER,
-        "deployment": {"deployment": {"runtime": "vllm", "config": {"max_num_seqs": 64}}},
+        "deployment": {
+            "deployment": {
+                "runtime": "vllm",
+                "config": {"max_model_len": 4096, "max_num_seqs": 16},
+                "resources": {"gpu_type": "nvidia-l4"},
+            }
+        },
     },
     "budsim_simulate": {
         "config": _MODEL,

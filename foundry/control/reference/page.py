@@ -48,6 +48,7 @@ def render_page(document: Document, *, inference: Document | None = None) -> str
     documents = [document] if inference is None else [inference, document]
     return template.render(
         style=Markup(STYLE),
+        inference=inference is not None,
         info=document["info"],
         paragraphs=document["info"]["description"].strip().split("\n\n"),
         groups=[group for each in documents for group in _list_groups(each)],

@@ -29,7 +29,7 @@ from foundry.errors import (
     Unauthenticated,
 )
 from foundry.infra.http.errors import ErrorBody, error_body
-from foundry.infra.http.permissions import PUBLIC, collect_permissions
+from foundry.infra.http.permissions import PUBLIC, list_permissions
 
 Document = dict[str, Any]
 
@@ -43,6 +43,7 @@ _RETRY = {"retry-after": "seconds after which to try again"}
 _CHALLENGE = {"www-authenticate": "Bearer"}
 # pydantic tells equally named models of two slices apart by the paths of their modules.
 _QUALIFIED = re.compile(r"foundry__\w+?__(\w+?)__schemas__(\w+)")
+_CONVERTED = re.compile(r"\{(\w+):\w+\}")
 _FRAMEWORK = ("HTTPValidationError", "ValidationError")
 
 
@@ -176,7 +177,11 @@ def build_document(app: FastAPI, notes: Notes) -> Document:
         servers=app.servers,
     )
     document: Document = json.loads(_QUALIFIED.sub(_short_name, json.dumps(made)))
-    permissions = collect_permissions(app)
+    # The document has `{name}` where a route says how much of the path it is, `{name:path}`.
+    permissions = {
+        _CONVERTED.sub(r"{\1}", where): permission
+        for where, permission in list_permissions(app).items()
+    }
     _add_components(document)
     for where, operation in list_operations(document):
         _complete_operation(operation, permissions[where], notes)

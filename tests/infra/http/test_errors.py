@@ -66,6 +66,7 @@ async def ask(app: FastAPI, method: str, path: str, body: bytes = b"") -> tuple[
             "invalid_value",
             "size must be a whole number",
         ),
+        ("POST", "/orders", b"", 400, "invalid_value", "the body is required"),
         ("POST", "/orders", b"[]", 400, "invalid_value", "the body must be an object"),
         ("GET", "/nope", b"", 404, "not_found", "no such route: GET /nope; /docs lists them all"),
         (
