@@ -105,7 +105,7 @@ class Datasets(Resource[S_co]):
         force: bool = False,
         reason: str | None = None,
     ) -> Call[None]:
-        """Delete one version, like `support@1`, for good; its record stays for the lineage of models.
+        """Delete one version, like `support@1`, for good; its record stays, for lineage.
 
         Args:
             force: also if a model was trained on it.

@@ -63,15 +63,17 @@ _WRITE = [Depends(require_permission("registry:write"))]
 async def list_models(
     registry: RegistryDep,
     q: Annotated[str | None, Query(max_length=128, description="name prefix")] = None,
-    kind: Annotated[str | None, Query(max_length=32)] = None,
+    kind: Annotated[str | None, Query(max_length=32, description="base, adapter or merged")] = None,
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[Model]:
+    """List models by name."""
     return await registry.list_models(prefix=q, kind=kind, cursor=cursor, limit=limit)
 
 
 @router.get("/{name}", response_model=ModelDetail, operation_id="models_get", dependencies=_READ)
 async def get_model(name: Name, registry: RegistryDep) -> Described:
+    """Describe a model, with its aliases."""
     return await registry.describe(name)
 
 
@@ -84,6 +86,7 @@ async def get_model(name: Name, registry: RegistryDep) -> Described:
 async def list_versions(
     name: Name, registry: RegistryDep, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
 ) -> Page[ModelVersion]:
+    """List a model's versions, newest first."""
     return await registry.list_versions(name, cursor=cursor, limit=limit)
 
 
@@ -94,6 +97,7 @@ async def list_versions(
     dependencies=_READ,
 )
 async def get_version(name: Name, version: Selector, registry: RegistryDep) -> ModelVersion:
+    """Describe a version of a model."""
     return await registry.select(name, version)
 
 
@@ -106,6 +110,7 @@ async def get_version(name: Name, version: Selector, registry: RegistryDep) -> M
 async def set_stage(
     name: Name, version: Selector, body: StageSet, registry: RegistryDep
 ) -> ModelVersion:
+    """Hide a version from `@latest`, or bring it back."""
     return await registry.deprecate(name, version, body.deprecated)
 
 
@@ -121,6 +126,7 @@ async def delete_version(
     registry: RegistryDep,
     reason: Annotated[str | None, Query(max_length=1024)] = None,
 ) -> Response:
+    """Remove a version that nothing needs any more. Its record stays."""
     await registry.tombstone(name, version, reason)
     return Response(status_code=204)
 
@@ -134,6 +140,7 @@ async def delete_version(
 async def artifacts(
     name: Name, version: Selector, registry: RegistryDep
 ) -> dict[str, list[VersionFile]]:
+    """List the files of a version."""
     return {"data": await registry.artifacts(name, version)}
 
 
@@ -146,6 +153,7 @@ async def artifacts(
 async def metrics(
     name: Name, version: Selector, registry: RegistryDep
 ) -> dict[str, list[VersionMetric]]:
+    """List what was measured while a version was made."""
     return {"data": await registry.metrics(name, version)}
 
 
@@ -159,8 +167,14 @@ async def lineage(
     name: Name,
     version: Selector,
     registry: RegistryDep,
-    direction: Annotated[str, Query(pattern="^(up|down)$")] = "up",
+    direction: Annotated[
+        str,
+        Query(
+            pattern="^(up|down)$", description="up: where it comes from; down: what came from it"
+        ),
+    ] = "up",
 ) -> Lineage:
+    """Tell where a version comes from, or what came from it."""
     return await registry.lineage(name, version, down=direction == "down")
 
 
@@ -175,6 +189,7 @@ async def compare(
     registry: RegistryDep,
     versions: Annotated[str, Query(max_length=1024, description="comma-separated, at most 8")],
 ) -> dict[str, list[Comparison]]:
+    """Put versions of a model side by side, with the last value of each metric."""
     return {"data": await registry.compare(name, versions.split(","))}
 
 
@@ -185,6 +200,7 @@ async def compare(
     dependencies=_WRITE,
 )
 async def set_alias(name: Name, alias: Selector, body: AliasSet, aliases: AliasesDep) -> Alias:
+    """Point an alias at a version, if it still points where the caller saw it."""
     return await aliases.set(name, alias, body.version, body.expected_version_id, body.reason)
 
 
@@ -195,6 +211,7 @@ async def set_alias(name: Name, alias: Selector, body: AliasSet, aliases: Aliase
     dependencies=_WRITE,
 )
 async def rollback(name: Name, alias: Selector, body: AliasRollback, aliases: AliasesDep) -> Alias:
+    """Point an alias where it pointed before its last move."""
     return await aliases.rollback(name, alias, body.expected_version_id, body.reason)
 
 
@@ -205,7 +222,13 @@ async def rollback(name: Name, alias: Selector, body: AliasRollback, aliases: Al
     dependencies=_WRITE,
 )
 async def delete_alias(
-    name: Name, alias: Selector, expected_version_id: UUID, aliases: AliasesDep
+    name: Name,
+    alias: Selector,
+    expected_version_id: Annotated[
+        UUID, Query(description="id of the version that the alias points at now")
+    ],
+    aliases: AliasesDep,
 ) -> Response:
+    """Remove an alias, if it still points where the caller saw it."""
     await aliases.delete(name, alias, expected_version_id)
     return Response(status_code=204)
