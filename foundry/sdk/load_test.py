@@ -27,6 +27,7 @@ from foundry.errors import (
     Unauthenticated,
     Unavailable,
 )
+from foundry.sdk._errors import from_transport
 
 _ERRORS: dict[int, type[FoundryError]] = {
     400: InvalidRequest,
@@ -249,7 +250,7 @@ class LoadTest:
         except TimeoutError as error:
             raise Unavailable(f"no answer within {self._plan.timeout_s:g} s") from error
         except httpx.HTTPError as error:
-            raise Unavailable(f"{self._http.base_url}: {type(error).__name__}: {error}") from error
+            raise from_transport(error, str(self._http.base_url)) from error
 
     async def _stream(self, body: dict[str, Any], start: float) -> Sample:
         first: float | None = None

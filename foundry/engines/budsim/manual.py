@@ -28,6 +28,7 @@ from foundry.engines.budsim.search.evaluation import Evaluator, Predicts
 from foundry.engines.budsim.search.rules import Ground, broken
 from foundry.engines.budsim.search.validation import validate_cluster, validate_workload
 from foundry.errors import InvalidRequest
+from foundry.validation import tell_place
 
 MAX_BYTES = 65_536
 
@@ -116,7 +117,7 @@ def _mapping(document: str | Mapping[str, object]) -> Mapping[str, object]:
         try:
             document = yaml.safe_load(document)
         except (yaml.YAMLError, RecursionError, ValueError) as error:
-            raise InvalidRequest(f"the document is not YAML: {error}") from error
+            raise InvalidRequest(f"the document is not YAML{tell_place(error)}") from error
     if not isinstance(document, Mapping):
         raise InvalidRequest("the document is no mapping: start with `deployment:`")
     return document
