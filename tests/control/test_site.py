@@ -86,7 +86,7 @@ async def test_the_pages_keep_the_limits(site: httpx.AsyncClient, control_app: F
     wrong = await site.post("/docs")
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "method_not_allowed")
     pages = Site(control_app, HttpSettings())._pages
-    stages = [stage.cls for stage in pages.user_middleware]
+    stages: list[object] = [stage.cls for stage in pages.user_middleware]
     assert stages == [stage for stage in MIDDLEWARE_ORDER if stage is not Authenticate]
 
 

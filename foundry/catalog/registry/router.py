@@ -49,6 +49,11 @@ def _aliases(request: Request, db: Db) -> Aliases:
     return Aliases(db, audit, principal)
 
 
+def _drop_name(name: str, version: str) -> str:
+    """A version of the model `name`, which may be written name@version as everywhere else."""
+    return version.removeprefix(f"{name}@")
+
+
 RegistryDep = Annotated[Registry, Depends(_registry)]
 AliasesDep = Annotated[Aliases, Depends(_aliases)]
 Name = Annotated[str, Path(pattern=NAME_PATTERN)]
@@ -187,10 +192,14 @@ async def lineage(
 async def compare(
     name: Name,
     registry: RegistryDep,
-    versions: Annotated[str, Query(max_length=1024, description="comma-separated, at most 8")],
+    versions: Annotated[
+        str,
+        Query(max_length=1024, description="like 0.1.0 or name@0.1.0, comma-separated, at most 8"),
+    ],
 ) -> dict[str, list[Comparison]]:
     """Put versions of a model side by side, with the last value of each metric."""
-    return {"data": await registry.compare(name, versions.split(","))}
+    asked = [_drop_name(name, version) for version in versions.split(",")]
+    return {"data": await registry.compare(name, asked)}
 
 
 @router.put(
@@ -201,7 +210,8 @@ async def compare(
 )
 async def set_alias(name: Name, alias: Selector, body: AliasSet, aliases: AliasesDep) -> Alias:
     """Point an alias at a version, if it still points where the caller saw it."""
-    return await aliases.set(name, alias, body.version, body.expected_version_id, body.reason)
+    version = _drop_name(name, body.version)
+    return await aliases.set(name, alias, version, body.expected_version_id, body.reason)
 
 
 @router.post(

@@ -41,7 +41,7 @@ class AliasOut(_Out):
     version_id: UUID
     version: str = Field(description="Semantic Version that it points at")
     row_version: int = Field(description="grows with each move")
-    protected: bool = Field(description="it is one of the names that production depends on")
+    protected: bool = Field(description="moving it needs the permission registry:promote")
     updated_at: datetime
 
 
@@ -164,7 +164,9 @@ class AliasSet(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    version: str = Field(description="a version of this model, like 0.2.0, or an alias of it")
+    version: str = Field(
+        description="a version of this model, like 0.2.0 or name@0.2.0, or an alias of it"
+    )
     expected_version_id: UUID | None = Field(
         description="where the alias points now; null: it must not exist"
     )
