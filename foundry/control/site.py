@@ -10,6 +10,7 @@ from functools import cache
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
 from foundry import __version__
@@ -59,6 +60,9 @@ class Site:
     ) -> None:
         self._control = control
         self._pages = _create_pages(control, http, inference)
+        # What Ray Serve reads to call requests by their routes in its metrics.
+        self.routes = [*self._pages.routes, Mount(API, app=control)]
+        self.router = self._pages.router
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

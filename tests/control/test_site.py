@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi import FastAPI
+from ray.serve._private.thirdparty.get_asgi_route_name import get_asgi_route_name
 
 from foundry import __version__
 from foundry.config import HttpSettings
@@ -88,6 +89,15 @@ async def test_the_pages_keep_the_limits(site: httpx.AsyncClient, control_app: F
     pages = Site(control_app, HttpSettings())._pages
     stages: list[object] = [stage.cls for stage in pages.user_middleware]
     assert stages == [stage for stage in MIDDLEWARE_ORDER if stage is not Authenticate]
+
+
+def test_its_routes_are_known_by_name(control_app: FastAPI) -> None:
+    """Ray Serve counts requests by route: one name for all models, not one for each."""
+    site = Site(control_app, HttpSettings())
+    scope = {"type": "http", "method": "GET", "path": "/api/models/smol", "root_path": ""}
+    assert get_asgi_route_name(site, scope) == "/api/models/{name}"
+    assert get_asgi_route_name(site, scope | {"path": "/docs"}) == "/docs"
+    assert get_asgi_route_name(site, scope | {"path": "/nope"}) is None
 
 
 async def test_behind_a_proxy_that_adds_a_prefix(control_app: FastAPI, tmp_path: Path) -> None:
