@@ -39,12 +39,8 @@ class LengthsIn(_In):
     """Tokens per request; percentiles that are not given equal the mean."""
 
     mean: float = Field(ge=1, le=_MAX_TOKENS, description="on average")
-    p50: float | None = Field(
-        default=None, ge=1, le=_MAX_TOKENS, description="median; unset: the mean"
-    )
-    p95: float | None = Field(
-        default=None, ge=1, le=_MAX_TOKENS, description="which 95 % do not exceed; unset: the mean"
-    )
+    p50: float | None = Field(default=None, ge=1, le=_MAX_TOKENS, description="unset: the mean")
+    p95: float | None = Field(default=None, ge=1, le=_MAX_TOKENS, description="unset: the mean")
 
     def lengths(self) -> Lengths:
         return Lengths(self.mean, self.p50 or self.mean, self.p95 or self.mean)
@@ -55,12 +51,8 @@ class WorkloadIn(_In):
 
     input: LengthsIn = Field(description="tokens of prompts")
     output: LengthsIn = Field(description="tokens of answers")
-    users: float | None = Field(
-        default=None, ge=1, le=1e6, description="requests that are always in flight"
-    )
-    rate: float | None = Field(
-        default=None, gt=0, le=1e6, description="requests that arrive in a second"
-    )
+    users: float | None = Field(default=None, ge=1, le=1e6, description="requests in flight")
+    rate: float | None = Field(default=None, gt=0, le=1e6, description="requests per second")
     arrival_scv: float = Field(
         default=1.0, ge=0, le=1000, description="of the gaps between arrivals; 1 is Poisson"
     )
@@ -86,19 +78,13 @@ class WorkloadIn(_In):
 class TargetsIn(_In):
     """Bounds; what is unset is free. Latencies are judged at `percentile`."""
 
-    max_ttft_ms: float | None = Field(
-        default=None, gt=0, description="time to the first token, in milliseconds"
-    )
-    max_tpot_ms: float | None = Field(
-        default=None, gt=0, description="time per further token, in milliseconds"
-    )
+    max_ttft_ms: float | None = Field(default=None, gt=0, description="to the first token, ms")
+    max_tpot_ms: float | None = Field(default=None, gt=0, description="per further token, ms")
     max_latency_ms: float | None = Field(default=None, gt=0, description="end to end")
     min_throughput_tps: float | None = Field(default=None, gt=0, description="output tokens/s")
     max_cost_per_hour: float | None = Field(default=None, gt=0, description="$")
     max_cost_per_mtok: float | None = Field(default=None, gt=0, description="$ per 10^6 tokens")
-    percentile: Percentile = Field(
-        default="p95", description="of requests at which latencies are judged"
-    )
+    percentile: Percentile = Field(default="p95", description="of requests, for latencies")
 
     def targets(self) -> Targets:
         return Targets(**self.model_dump())
@@ -107,9 +93,7 @@ class TargetsIn(_In):
 class PolicyIn(_In):
     """What the search may use."""
 
-    runtimes: tuple[Runtime, ...] = Field(
-        default=("vllm",), min_length=1, description="programs that may serve"
-    )
+    runtimes: tuple[Runtime, ...] = Field(default=("vllm",), min_length=1, description="allowed")
     quantizations: tuple[Quantization, ...] = Field(
         default=("none",), min_length=1, description="formats of weights that are allowed"
     )
@@ -125,9 +109,7 @@ class PolicyIn(_In):
         max_length=3,
         description="what is traded off, most important first",
     )
-    memory_headroom: float = Field(
-        default=0.1, ge=0.02, le=0.5, description="share of memory that stays free"
-    )
+    memory_headroom: float = Field(default=0.1, ge=0.02, le=0.5, description="share kept free")
     max_model_len: int | None = Field(default=None, ge=16, le=_MAX_TOKENS)
 
     @model_validator(mode="after")
@@ -238,9 +220,7 @@ class PredictIn(ModelIn):
 
     workload: WorkloadIn
     configurations: list[ConfigurationIn] = Field(
-        min_length=1,
-        max_length=MAX_CONFIGURATIONS,
-        description="to be predicted, in the order of the answers",
+        min_length=1, max_length=MAX_CONFIGURATIONS, description="in the order of the answers"
     )
     cluster: ClusterIn | None = Field(default=None, description="unset: catalogue prices and links")
     method: Method = "REGRESSOR"
@@ -258,21 +238,17 @@ class IntervalOut(BaseModel):
 class PredictionOut(BaseModel):
     """A null is a number without bound: an overloaded configuration has no finite TTFT."""
 
-    ttft_p50_ms: IntervalOut = Field(description="median time to the first token, in milliseconds")
-    ttft_p95_ms: IntervalOut = Field(
-        description="time to the first token that 95 % keep, in milliseconds"
-    )
-    tpot_ms: IntervalOut = Field(description="mean time per further token, in milliseconds")
-    latency_p95_ms: IntervalOut = Field(
-        description="time to the last token that 95 % keep, in milliseconds"
-    )
+    ttft_p50_ms: IntervalOut = Field(description="median time to the first token, ms")
+    ttft_p95_ms: IntervalOut = Field(description="time to the first token that 95 % keep, ms")
+    tpot_ms: IntervalOut = Field(description="mean time per further token, ms")
+    latency_p95_ms: IntervalOut = Field(description="time to the last token that 95 % keep, ms")
     throughput_tps: IntervalOut = Field(description="output tokens per second")
     cost_per_hour: float | None = Field(description="$ per hour")
     cost_per_mtok: IntervalOut = Field(description="$ per 10^6 tokens")
     fits: bool = Field(description="whether it fits into memory")
     slots: int = Field(description="sequences that a replica can hold at once")
     utilization: float | None = Field(
-        description="share of its capacity that the load takes; 1 and more: overloaded"
+        description="share of its capacity in use; 1 and more: overloaded"
     )
     novelty: str = Field(description="what of the question the measurements have not seen")
     confidence: str = Field(description="low, medium or high")
@@ -318,10 +294,7 @@ class SimulateIn(ModelIn):
 
     configuration: ConfigurationIn = Field(description="that serves the requests")
     trace: list[TraceRow] | None = Field(
-        default=None,
-        min_length=1,
-        max_length=MAX_TRACE_ROWS,
-        description="requests as they came; or give `workload`",
+        default=None, min_length=1, max_length=MAX_TRACE_ROWS, description="or give `workload`"
     )
     workload: WorkloadIn | None = None
     requests: int = Field(default=2000, ge=1, le=MAX_TRACE_ROWS, description="synthetic ones")
@@ -350,9 +323,7 @@ class RecommendationOut(BaseModel):
         description="PENDING and RUNNING: not answered yet; DONE: see `result`; FAILED: see `error`"
     )
     method: str
-    model: str | None = Field(
-        description="registry reference of the model; null: a config.json was given"
-    )
+    model: str | None = Field(description="registry reference; null: a config.json was given")
     request: dict[str, object] = Field(description="the question as it was asked")
     digest: str = Field(description="sha256 of the question: equal questions share an answer")
     catalogue_digest: str = Field(description="sha256 of the catalogue that counted")
