@@ -78,5 +78,7 @@ def test_an_alias_moves_to_a_reference_of_its_model(tmp_path: Path) -> None:
         return failure(409, "alias_moved", "moved")
 
     with client(answer, tmp_path) as foundry, pytest.raises(Conflict):
-        foundry.models.set_alias("bot", "production", "bot@0.2.0", expected_version_id=UUID(VERSION_ID))
+        foundry.models.set_alias(
+            "bot", "production", "bot@0.2.0", expected_version_id=UUID(VERSION_ID)
+        )
     assert b'"version":"0.2.0"' in sent[0]

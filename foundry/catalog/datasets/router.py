@@ -155,7 +155,7 @@ async def get_version(
 )
 async def delete_version(
     name: Name,
-    number: Annotated[int, Path(ge=1, le=MAX_VERSION)],
+    number: Annotated[int, Path(ge=1, le=MAX_VERSION, description="counts from 1")],
     removal: RemovalDep,
     force: Force = False,
     reason: Reason = None,

@@ -19,7 +19,7 @@ class DatasetSummary(_Out):
     number: int = Field(description="counts the versions of a dataset from 1")
     reference: str = Field(description="name@number")
     kind: str = Field(description="chat or prompt_completion")
-    train_rows: int
+    train_rows: int = Field(description="rows to train on")
     eval_rows: int = Field(description="held out: a model is measured on them")
     created_at: datetime
 
@@ -70,11 +70,15 @@ class DatasetVersionOut(_Out):
     deleted_at: datetime | None = Field(
         default=None, description="since then only this record is left: the rows are gone"
     )
-    deleted_by: str | None = None
-    delete_reason: str | None = None
+    deleted_by: str | None = Field(default=None, description="who deleted it; null: nobody")
+    delete_reason: str | None = Field(
+        default=None, description="why it was deleted; null: nobody said"
+    )
 
 
 class DatasetAdded(DatasetVersionOut):
+    """The version that holds the uploaded rows."""
+
     created: bool = Field(
         default=True, description="false: these rows, split alike, were this version already"
     )

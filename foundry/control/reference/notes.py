@@ -34,6 +34,8 @@ _REFUSALS: dict[str, tuple[int, ...]] = {
     "budsim_upload_artifact": (507,),
     "budsim_validate": (404, 422),
     "datasets_add": (408, 409, 507),
+    "datasets_delete": (409,),
+    "datasets_delete_version": (409,),
     "endpoints_configure": (409, 422),
     "endpoints_create": (404, 409, 422),
     "endpoints_delete": (409,),

@@ -59,7 +59,7 @@ class KeyOut(BaseModel):
         description="what the key may do: what its role has and its scopes cover"
     )
     limited: bool = Field(description="whether its scopes take something from its role")
-    state: KeyState
+    state: KeyState = Field(description="active, expired or revoked")
     created_at: datetime
     expires_at: datetime = Field(description="when it is refused from, with time zone")
     revoked_at: datetime | None = Field(description="when it was revoked; null: it was not")
@@ -91,5 +91,7 @@ class WhoAmI(BaseModel):
     subject: str
     role: Role
     scopes: list[str]
-    permissions: list[str]
+    permissions: list[str] = Field(
+        description="what it may do: its role's permissions within its scopes"
+    )
     key_id: str
