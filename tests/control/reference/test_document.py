@@ -8,6 +8,7 @@ import pytest
 from fastapi import FastAPI
 
 from foundry.control.reference.examples import EXAMPLES
+from foundry.control.reference.notes import NOTES
 from foundry.control.reference.words import WORDS
 from foundry.infra.http.openapi import list_operations
 from tests.control.client import Control
@@ -80,6 +81,10 @@ def test_every_body_has_an_example_and_no_example_is_left_over(document: dict[st
         if "application/json" in operation.get("requestBody", {}).get("content", {})
     }
     assert taking == set(EXAMPLES)
+
+
+def test_no_note_is_about_an_operation_that_is_gone(document: dict[str, Any]) -> None:
+    assert set(NOTES.refusals) <= set(operations(document))
 
 
 def test_operations_are_limited_to_keys_but_for_probes(document: dict[str, Any]) -> None:
