@@ -118,6 +118,18 @@ def describe_problem(
     return problem.where, problem.tell(problem.where)
 
 
+def tell_place(error: Exception) -> str:
+    """Where a document could not be read, to be put behind a sentence; empty: that is not known.
+
+    A parser's own words are left out: they speak of its tokens.
+    """
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        return f": see line {mark.line + 1}, column {mark.column + 1}"
+    line, column = getattr(error, "lineno", None), getattr(error, "colno", None)
+    return "" if line is None else f": see line {line}, column {column}"
+
+
 def _path_in(problem: Mapping[str, Any], sent: object) -> tuple[int | str, ...]:
     if sent is UNKNOWN:
         return tuple(part for part in problem["loc"] if _is_place(part))
@@ -127,7 +139,8 @@ def _path_in(problem: Mapping[str, Any], sent: object) -> tuple[int | str, ...]:
         if inner is not _ABSENT:
             sent = inner
             path.append(part)
-    if problem["type"] == "missing":
+    # Without a place, the whole is missing: a request without a body.
+    if problem["type"] == "missing" and problem["loc"]:
         path.append(problem["loc"][-1])
     return tuple(path)
 

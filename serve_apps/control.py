@@ -1,16 +1,17 @@
-"""The control plane's Serve application, mounted at `/api`."""
+"""The control plane's Serve application: the site at `/`, with the API at `/api`."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application
 
 from foundry.config import Settings, load_settings
 from foundry.control.app import create_control
+from foundry.control.site import Site
 from foundry.execution.workers.live_cluster import RayCluster
 from foundry.execution.workers.search import RaySearcher
+from foundry.gateway.app import document_gateway
 from foundry.governance.identity.service import Authenticator
 from foundry.infra.wiring import open_database, open_objects
 from foundry.monitoring.metrics import RaySearchMeter
@@ -20,9 +21,9 @@ from foundry.supervisor.ray_calls import RayCalls
 from foundry.supervisor.ray_hardware import RayHardware
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings) -> Site:
     database, objects, cluster = open_database(settings), open_objects(settings), RayCluster()
-    return create_control(
+    control = create_control(
         database=database,
         objects=objects,
         authenticator=Authenticator.from_settings(settings, database),
@@ -36,6 +37,7 @@ def create_app(settings: Settings) -> FastAPI:
         # A transaction is open meanwhile: an answer that takes longer counts as none.
         hardware=RayHardware(RayCalls(timeout_s=2.0)),
     )
+    return Site(control, settings.http, document_gateway)
 
 
 @serve.ingress(lambda: create_app(load_settings()))

@@ -56,7 +56,7 @@ def start_applications(settings: Settings, version: str) -> None:
     serve.run_many(
         [
             serve.RunTarget(target=gateway.build(made), name="gateway", route_prefix="/v1"),
-            serve.RunTarget(target=control.build(made), name="control", route_prefix="/api"),
+            serve.RunTarget(target=control.build(made), name="control", route_prefix="/"),
         ]
     )
     _print_progress("starting the supervisor")

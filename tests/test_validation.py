@@ -1,12 +1,15 @@
 """Validation problems in the request's own words, never pydantic's."""
 
+import json
+from collections.abc import Callable
 from typing import Any, Literal
 from uuid import UUID
 
 import pytest
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
-from foundry.validation import describe_problem, find_problem
+from foundry.validation import describe_problem, find_problem, tell_place
 
 
 class Text(BaseModel):
@@ -110,3 +113,25 @@ def test_json_that_is_none() -> None:
 def test_a_problem_without_a_text_of_ours_still_names_its_place() -> None:
     problem = {"type": "url_scheme", "loc": ("link",), "ctx": {}}
     assert describe_problem([problem], {"link": "x"}) == ("link", "link is not valid")
+
+
+def test_a_whole_that_is_missing_has_no_place() -> None:
+    """As FastAPI reports a request without a body."""
+    problem = find_problem([{"type": "missing", "loc": (), "msg": "Field required"}], None)
+    assert (problem.where, problem.tell("the body")) == ("", "the body is required")
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "place"),
+    [
+        (yaml.safe_load, "a: b\nc: [", ": see line 2, column 5"),
+        (json.loads, '{\n"a" 1}', ": see line 2, column 5"),
+        (yaml.safe_load, "a: 2026-13-45", ""),
+    ],
+)
+def test_the_place_of_a_fault_without_the_parsers_words(
+    read: Callable[[str], object], text: str, place: str
+) -> None:
+    with pytest.raises(Exception) as raised:
+        read(text)
+    assert tell_place(raised.value) == place

@@ -14,6 +14,7 @@ from foundry.catalog.registry.router import router as registry
 from foundry.catalog.registry.training_data import TrainingData
 from foundry.config import HttpSettings, ImportSettings, RaySettings, ServingSettings
 from foundry.control.capabilities import Capability, find_capabilities
+from foundry.control.reference.notes import NOTES
 from foundry.execution.fleets.router import router as fleets
 from foundry.execution.jobs.checking import TrainingCheck
 from foundry.execution.jobs.dataset_use import JobsReading
@@ -28,6 +29,7 @@ from foundry.infra.http import allow_anyone, require_permission
 from foundry.infra.http.admission import Admission
 from foundry.infra.http.ends import NoEnds
 from foundry.infra.http.errors import install_error_handlers
+from foundry.infra.http.openapi import document_api
 from foundry.infra.http.parameters import refuse_unknown_parameters
 from foundry.infra.http.permissions import collect_permissions
 from foundry.infra.http.readiness import Readiness
@@ -84,6 +86,7 @@ async def report_health(request: Request) -> dict[str, str]:
     dependencies=[Depends(require_permission("capabilities:read"))],
 )
 async def list_capabilities() -> dict[str, dict[str, Capability]]:
+    """What this installation can do; a part that is missing says what to install."""
     return {"data": find_capabilities()}
 
 
@@ -165,6 +168,7 @@ def create_control(
         app.include_router(router)
     install_error_handlers(app)
     collect_permissions(app, PERMISSIONS)
+    document_api(app, NOTES)
     return app
 
 

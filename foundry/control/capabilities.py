@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 _NEEDS = {
     "training": ("torch", "foundry[engine]"),
@@ -16,7 +16,9 @@ _NEEDS = {
 
 
 class Capability(BaseModel):
-    available: bool
+    """A part of an installation."""
+
+    available: bool = Field(description="it can be used")
     reason: str | None = None
 
 

@@ -1,19 +1,32 @@
 """The data plane's application: ordered stages around OpenAI's routes."""
 
+from functools import cache
+
 from fastapi import FastAPI
 from starlette.types import Lifespan
 
 from foundry.config import HttpSettings
 from foundry.gateway import openai, probes
+from foundry.gateway.documentation import describe_inference
 from foundry.gateway.ends import InferenceEnds
 from foundry.gateway.plane import Plane
 from foundry.gateway.ports import Meter, Routing, Upstream
 from foundry.governance.identity.domain import PERMISSIONS
 from foundry.infra.http.admission import Admission
 from foundry.infra.http.errors import install_error_handlers
+from foundry.infra.http.openapi import Document
 from foundry.infra.http.permissions import collect_permissions
 from foundry.infra.http.readiness import Pingable, Readiness
 from foundry.infra.http.stages import Authenticator, build_stages
+
+_DOCUMENT_PATH = "/openapi.json"
+_ROUTERS = (openai.router, probes.router)
+
+
+@cache
+def document_gateway() -> Document:
+    """The OpenAPI document of `/v1`."""
+    return describe_inference(_ROUTERS)
 
 
 def create_gateway(
@@ -38,11 +51,17 @@ def create_gateway(
     """
     app = FastAPI(
         title="Foundry data plane",
-        openapi_url=None,
+        openapi_url=_DOCUMENT_PATH,
+        docs_url=None,
+        redoc_url=None,
+        root_path_in_servers=False,
         redirect_slashes=False,
         lifespan=lifespan,
         middleware=build_stages(
-            authenticator, settings, ends=InferenceEnds(meter), public_paths=probes.PATHS
+            authenticator,
+            settings,
+            ends=InferenceEnds(meter),
+            public_paths=(*probes.PATHS, _DOCUMENT_PATH),
         ),
     )
     app.state.readiness = Readiness(database)
@@ -50,7 +69,8 @@ def create_gateway(
         routing, upstream, meter, settings.request_timeout_s, admission or Admission()
     )
     install_error_handlers(app)
-    app.include_router(openai.router)
-    app.include_router(probes.router)
+    for router in _ROUTERS:
+        app.include_router(router)
     collect_permissions(app, PERMISSIONS)
+    app.openapi = document_gateway  # type: ignore[method-assign]
     return app

@@ -1,10 +1,24 @@
 """The Python client of Foundry.
 
-from foundry.sdk import Foundry
+    from foundry.sdk import Foundry, Lora, SftConfig
 
-with Foundry() as foundry:
-    job = foundry.jobs.submit_sft("support-bot", "smollm2-135m", "support@1")
-    foundry.jobs.wait(job.id)
+    with Foundry() as foundry:  # of the local stack; else Foundry("https://...", "fk_live_...")
+        dataset = foundry.datasets.add("support", "support.jsonl")
+        config = SftConfig(epochs=1, method=Lora(rank=8))
+        job = foundry.jobs.submit_sft("support-bot", "smollm2-135m", dataset.reference, config)
+        job = foundry.jobs.wait(job.id)
+        print(job.state, job.result)
+        endpoint = foundry.endpoints.create("support-bot", deploy=True)
+        foundry.endpoints.wait(endpoint.id)
+        question = [{"role": "user", "content": "How do I reset my password?"}]
+        for piece in foundry.chat.stream("support-bot", question, max_tokens=64):
+            print(piece, end="")
+        for version in foundry.models.versions("support-bot"):
+            print(version.reference, foundry.models.metrics(version.reference).data)
+
+Iterating a list yields its items, over all pages. A version is written `name@version`. What goes
+wrong is raised as a `foundry.errors.FoundryError`, whose message says what to do. `AsyncFoundry`
+has the same operations, to be awaited.
 """
 
 from foundry.execution.jobs.schemas import (
@@ -31,7 +45,7 @@ from foundry.sdk.jobs import AsyncJobs, Jobs, SyncJobs
 from foundry.sdk.keys import Keys
 from foundry.sdk.models import Models
 from foundry.sdk.outcomes import Outcomes
-from foundry.sdk.paging import Page, each, each_async
+from foundry.sdk.paging import Listed, Page, each, each_async
 
 __all__ = [
     "AsyncBudsim",
@@ -57,6 +71,7 @@ __all__ = [
     "Int8",
     "Jobs",
     "Keys",
+    "Listed",
     "Lora",
     "Models",
     "Outcomes",

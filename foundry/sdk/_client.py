@@ -85,7 +85,7 @@ class Foundry(_Client[SyncSender]):
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         to = connection(settings or load_settings(), url, api_key, timeout_s)
-        super().__init__(SyncSender(to.url, to.api_key, to.timeout_s, transport))
+        super().__init__(SyncSender(to, transport))
         self.models = Models(self.sender)
         self.datasets = Datasets(self.sender)
         self.jobs = SyncJobs(self.sender)
@@ -130,7 +130,7 @@ class AsyncFoundry(_Client[AsyncSender]):
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         to = connection(settings or load_settings(), url, api_key, timeout_s)
-        super().__init__(AsyncSender(to.url, to.api_key, to.timeout_s, transport))
+        super().__init__(AsyncSender(to, transport))
         self.models = Models(self.sender)
         self.datasets = Datasets(self.sender)
         self.jobs = AsyncJobs(self.sender)

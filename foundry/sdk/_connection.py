@@ -1,18 +1,24 @@
 """Where the server is and which key to show it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from foundry.config import Settings
-from foundry.errors import SetupError
+from foundry.errors import InvalidRequest, SetupError
+
+URL_VARIABLE, KEY_VARIABLE = "FOUNDRY_CLIENT__URL", "FOUNDRY_CLIENT__API_KEY"
+TIMEOUT_VARIABLE = "FOUNDRY_CLIENT__TIMEOUT_S"
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
+    """Attributes: key_origin: where the key came from, for a person; None: there is no key."""
+
     url: str
-    api_key: str | None
+    api_key: str | None = field(repr=False)
     timeout_s: float
+    key_origin: str | None = None
 
 
 def connection(
@@ -25,18 +31,22 @@ def connection(
 
     The local stack's key is never sent to another address.
     """
+    if timeout_s is not None and not timeout_s > 0:
+        raise InvalidRequest("timeout_s must be greater than 0", param="timeout_s")
     client = settings.client
-    local_url, local_key = _credentials(settings.home)
+    file = settings.home / "credentials.json"
+    local_url, local_key = _read_credentials(file)
     local_url = (local_url or settings.base_url).rstrip("/")
     chosen = (url or client.url or local_url).rstrip("/").removesuffix("/v1")
-    key = api_key or (client.api_key.get_secret_value() if client.api_key else None)
-    if key is None and chosen in (local_url, settings.base_url):
-        key = local_key
-    return Connection(chosen, key, timeout_s or client.timeout_s)
+    key, origin = api_key, "the argument api_key" if api_key else None
+    if key is None and client.api_key is not None:
+        key, origin = client.api_key.get_secret_value(), KEY_VARIABLE
+    if key is None and local_key is not None and chosen in (local_url, settings.base_url):
+        key, origin = local_key, str(file)
+    return Connection(chosen, key, timeout_s or client.timeout_s, origin if key else None)
 
 
-def _credentials(home: Path) -> tuple[str | None, str | None]:
-    file = home / "credentials.json"
+def _read_credentials(file: Path) -> tuple[str | None, str | None]:
     try:
         document = json.loads(file.read_bytes())
     except FileNotFoundError:

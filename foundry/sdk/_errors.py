@@ -1,5 +1,7 @@
 """From an answer or a broken connection to the error tree."""
 
+import socket
+import ssl
 from collections.abc import Iterator, Mapping
 
 import httpx
@@ -16,6 +18,7 @@ from foundry.errors import (
     Unauthenticated,
     Unavailable,
 )
+from foundry.sdk._connection import KEY_VARIABLE, TIMEOUT_VARIABLE, URL_VARIABLE, Connection
 from foundry.validation import UNKNOWN, describe_problem
 
 # For answers that carry no error body of ours: a proxy in between, or another program.
@@ -58,8 +61,8 @@ def from_body(document: object, status: int | None = None) -> FoundryError | Non
     return kind(body["message"], **{k: v for k, v in found.items() if k not in _RESERVED})
 
 
-def from_response(response: httpx.Response) -> FoundryError:
-    """The response must have been read."""
+def from_response(response: httpx.Response, to: Connection) -> FoundryError:
+    """The error of an answer, which must have been read."""
     status = response.status_code
     try:
         document = response.json()
@@ -68,7 +71,7 @@ def from_response(response: httpx.Response) -> FoundryError:
     if (error := from_body(document, status)) is not None:
         if request_id := response.headers.get("x-request-id"):
             error.details["request_id"] = request_id
-        return error
+        return explain_refused_key(error, to) if isinstance(error, Unauthenticated) else error
     excerpt = " ".join(response.text[:_EXCERPT_CHARS].split())
     kind = _BY_STATUS.get(status, FoundryError)
     return kind(
@@ -78,19 +81,67 @@ def from_response(response: httpx.Response) -> FoundryError:
     )
 
 
-def from_transport(error: httpx.HTTPError | httpx.InvalidURL, url: str) -> FoundryError:
-    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-        return Unavailable(
-            f"nothing answers at {url}; start it with `foundry up`, or set FOUNDRY_CLIENT__URL"
+def explain_refused_key(error: Unauthenticated, to: Connection) -> Unauthenticated:
+    """The server's refusal, with what this client knows of the key that it sent."""
+    if to.api_key is None:
+        return Unauthenticated(
+            f"no API key was sent to {to.url}: set {KEY_VARIABLE}; an administrator of that "
+            "server makes a key with `foundry keys create`",
+            **error.details,
         )
+    return Unauthenticated(
+        f"{error.message} (the key that was sent is that of {to.key_origin})", **error.details
+    )
+
+
+def from_transport(error: httpx.HTTPError | httpx.InvalidURL, url: str) -> FoundryError:
+    """A request that got no answer: what failed, at which address, and what to do."""
+    if isinstance(error, httpx.ProxyError):
+        return Unavailable(
+            f"the proxy on the way to {url} refuses: check HTTP_PROXY and HTTPS_PROXY, or name "
+            "the server in NO_PROXY"
+        )
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return _from_failed_connect(error, url)
     if isinstance(error, httpx.TimeoutException):
         return DeadlineExceeded(
-            f"{url} did not answer in time; it may still be at work. "
-            "FOUNDRY_CLIENT__TIMEOUT_S allows more"
+            f"{url} did not answer in time; it may still be at work. {TIMEOUT_VARIABLE} allows more"
         )
     if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
-        return SetupError(f"{url!r} is not an address of Foundry: http://host:port is")
-    return Unavailable(f"the connection to {url} broke: {error or type(error).__name__}")
+        return SetupError(
+            f"{url!r} is not an address of Foundry: http://host:port is; {URL_VARIABLE} sets it"
+        )
+    return Unavailable(
+        f"{url} broke the connection off before its answer was complete; what was asked may have "
+        "been done. `foundry status` says whether it runs"
+    )
+
+
+def _from_failed_connect(error: httpx.HTTPError, url: str) -> FoundryError:
+    causes = list(_causes(error))
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+        return SetupError(
+            f"the certificate of {url} is not trusted here: set SSL_CERT_FILE to the file of the "
+            f"authority that issued it, or correct the name in {URL_VARIABLE}"
+        )
+    if any(isinstance(cause, ssl.SSLError) for cause in causes):
+        return SetupError(
+            f"{url} does not speak TLS as this client does: check whether {URL_VARIABLE} must "
+            "begin with http:// instead of https://"
+        )
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
+        return Unavailable(
+            f"the name in {url} is not known to this machine: check {URL_VARIABLE} and the network"
+        )
+    return Unavailable(
+        f"nothing answers at {url}; start it with `foundry up`, or set {URL_VARIABLE}"
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def from_validation(error: ValidationError, sent: object = UNKNOWN) -> InvalidRequest:

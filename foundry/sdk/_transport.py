@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from io import BufferedReader, FileIO
 from pathlib import Path
@@ -19,8 +19,10 @@ import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from foundry import __version__
-from foundry.errors import FoundryError, InvalidRequest, NotFound, Unauthenticated
+from foundry.errors import FoundryError, InvalidRequest, NotFound, SetupError, Unauthenticated
+from foundry.sdk._connection import Connection
 from foundry.sdk._errors import from_response, from_transport, from_validation
+from foundry.sdk.paging import Page, PendingPage
 from foundry.validation import find_problem
 
 P = ParamSpec("P")
@@ -58,6 +60,10 @@ class Call(Generic[T]):
     plane: str = "/api"
     on_sent: Callable[[int], None] | None = None
 
+    def at(self, cursor: str) -> "Call[T]":
+        """The same list from the page on that `cursor` names."""
+        return replace(self, query={**self.query, "cursor": cursor})
+
 
 def path(*parts: object) -> str:
     """A path of literal segments.
@@ -72,8 +78,7 @@ def path(*parts: object) -> str:
 
 
 def parse(call: Call[T], response: httpx.Response) -> T:
-    if not response.is_success:
-        raise from_response(response)
+    """The value in a successful answer."""
     if call.returns is type(None):
         return None
     try:
@@ -90,17 +95,19 @@ def parse(call: Call[T], response: httpx.Response) -> T:
 class _Sender:
     """What both senders share: where requests go, and how they look."""
 
-    def __init__(self, url: str, api_key: str | None, timeout_s: float) -> None:
-        self.url = url.rstrip("/")
+    def __init__(self, to: Connection) -> None:
+        self.url = to.url.rstrip("/")
+        self._connection = to
+        timeout_s = to.timeout_s
         self._timeout = httpx.Timeout(timeout_s, connect=min(_CONNECT_TIMEOUT_S, timeout_s))
         self._slow = httpx.Timeout(
             max(timeout_s, _SLOW_TIMEOUT_S), connect=min(_CONNECT_TIMEOUT_S, timeout_s)
         )
         self._headers = {"user-agent": f"foundry-sdk/{__version__}"}
-        if api_key:
-            if not (api_key.isascii() and api_key.isprintable()):
+        if to.api_key:
+            if not (to.api_key.isascii() and to.api_key.isprintable()):
                 raise Unauthenticated("the API key holds characters that no key has")
-            self._headers["authorization"] = f"Bearer {api_key}"
+            self._headers["authorization"] = f"Bearer {to.api_key}"
 
     def _options(self, call: Call[Any]) -> dict[str, Any]:
         options: dict[str, Any] = {
@@ -127,17 +134,21 @@ class _Sender:
             "timeout": self._slow,
         }
 
+    def _parse(self, call: Call[T], response: httpx.Response) -> T:
+        if not response.is_success:
+            raise from_response(response, self._connection)
+        return parse(call, response)
+
     def _pauses(self, call: Call[Any]) -> list[float | None]:
         """Before each further attempt; None: the last, whose failure counts."""
         return [*_RETRY_PAUSES_S, None] if call.method == "GET" else [None]
 
 
 class SyncSender(_Sender):
-    def __init__(
-        self, url: str, api_key: str | None, timeout_s: float, transport: httpx.BaseTransport | None
-    ) -> None:
-        super().__init__(url, api_key, timeout_s)
-        self._client = httpx.Client(transport=transport)
+    def __init__(self, to: Connection, transport: httpx.BaseTransport | None) -> None:
+        super().__init__(to)
+        with _usable_environment():
+            self._client = httpx.Client(transport=transport)
 
     def send(self, call: Call[T]) -> T:
         options = self._options(call)
@@ -145,7 +156,10 @@ class SyncSender(_Sender):
             try:
                 with _sync_body(call) as content:
                     replaced = {} if content is None else {"content": content}
-                    return parse(call, self._client.request(**options | replaced))
+                    value = self._parse(call, self._client.request(**options | replaced))
+                if isinstance(value, Page):
+                    value.continue_with(lambda cursor: self.send(call.at(cursor)), is_async=False)
+                return value
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 if pause_s is None or not isinstance(error, _LOST):
                     raise from_transport(error, self.url) from error
@@ -159,7 +173,7 @@ class SyncSender(_Sender):
             with self._client.stream(**self._stream_options(route, document)) as response:
                 if not response.is_success:
                     response.read()
-                    raise from_response(response)
+                    raise from_response(response, self._connection)
                 yield response.iter_lines()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise from_transport(error, self.url) from error
@@ -169,15 +183,10 @@ class SyncSender(_Sender):
 
 
 class AsyncSender(_Sender):
-    def __init__(
-        self,
-        url: str,
-        api_key: str | None,
-        timeout_s: float,
-        transport: httpx.AsyncBaseTransport | None,
-    ) -> None:
-        super().__init__(url, api_key, timeout_s)
-        self._client = httpx.AsyncClient(transport=transport)
+    def __init__(self, to: Connection, transport: httpx.AsyncBaseTransport | None) -> None:
+        super().__init__(to)
+        with _usable_environment():
+            self._client = httpx.AsyncClient(transport=transport)
 
     async def send(self, call: Call[T]) -> T:
         options = self._options(call)
@@ -185,7 +194,10 @@ class AsyncSender(_Sender):
             options["content"] = _chunks(call.body, call.on_sent)
         for pause_s in self._pauses(call):
             try:
-                return parse(call, await self._client.request(**options))
+                value = self._parse(call, await self._client.request(**options))
+                if isinstance(value, Page):
+                    value.continue_with(lambda cursor: self.send(call.at(cursor)), is_async=True)
+                return value
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 if pause_s is None or not isinstance(error, _LOST):
                     raise from_transport(error, self.url) from error
@@ -199,13 +211,26 @@ class AsyncSender(_Sender):
             async with self._client.stream(**self._stream_options(route, document)) as response:
                 if not response.is_success:
                     await response.aread()
-                    raise from_response(response)
+                    raise from_response(response, self._connection)
                 yield response.aiter_lines()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise from_transport(error, self.url) from error
 
     async def close(self) -> None:
         await self._client.aclose()
+
+
+@contextmanager
+def _usable_environment() -> Iterator[None]:
+    """The network's settings of the environment: proxies and certificates."""
+    try:
+        yield
+    except (ImportError, ValueError, OSError) as error:
+        raise SetupError(
+            "this environment's HTTP_PROXY, HTTPS_PROXY, ALL_PROXY or SSL_CERT_FILE cannot be "
+            "used: a proxy is http://host:port, and a certificate file must exist; unset them, or "
+            "name the server in NO_PROXY"
+        ) from error
 
 
 @contextmanager
@@ -293,6 +318,43 @@ class Operation(Generic[P, T]):
             return self.build(instance, *args, **kwargs)
         except ValidationError as error:
             raise from_validation(error) from error
+
+
+class PageOperation(Operation[P, T]):
+    """An operation whose answer is a page, over whose items an asyncio caller can iterate."""
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> "PageOperation[P, T]": ...
+
+    @overload
+    def __get__(self, instance: Resource[SyncSender], owner: type) -> Callable[P, T]: ...
+
+    @overload
+    def __get__(
+        self, instance: Resource[AsyncSender], owner: type
+    ) -> Callable[P, PendingPage[T]]: ...
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        send = super().__get__(instance, owner)
+        if instance is None or isinstance(instance.sender, SyncSender):
+            return send
+
+        @wraps(self.build)
+        def call(*args: P.args, **kwargs: P.kwargs) -> PendingPage[T]:
+            return PendingPage(lambda: send(*args, **kwargs))
+
+        return call
+
+
+def pages(
+    operation_id: str,
+) -> Callable[[Callable[Concatenate[Any, P], Call[T]]], PageOperation[P, T]]:
+    """As `operation`, for a list that comes in pages."""
+
+    def mark(build: Callable[Concatenate[Any, P], Call[T]]) -> PageOperation[P, T]:
+        return PageOperation(operation_id, build)
+
+    return mark
 
 
 def operation(

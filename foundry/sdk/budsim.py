@@ -5,22 +5,31 @@ from typing import Any
 from uuid import UUID
 
 from foundry.engines.budsim.request import Method
-from foundry.sdk._transport import AsyncSender, Call, Resource, S_co, SyncSender, operation, path
+from foundry.sdk._transport import (
+    AsyncSender,
+    Call,
+    Resource,
+    S_co,
+    SyncSender,
+    operation,
+    pages,
+    path,
+)
 from foundry.sdk._waiting import POLL_S, Patience, until, until_async
+from foundry.sdk.paging import Listed, Page
 from foundry.serving.recommendations.schemas import (
     ENDED,
     CatalogueOut,
     ClusterIn,
     ConfigurationIn,
-    ParetoOut,
     PolicyIn,
     PredictIn,
     PredictionList,
+    PredictionOut,
     PricesIn,
     PricesOut,
     ProbedOut,
     RecommendationCreate,
-    RecommendationList,
     RecommendationOut,
     SimulateIn,
     SimulationOut,
@@ -34,6 +43,16 @@ from foundry.serving.recommendations.schemas import (
 # A registry reference, or a `config.json` as it is.
 Model = str | Mapping[str, object]
 Fields = Mapping[str, object]
+# An accelerator of the catalogue, or one of the answers to a question.
+Row = dict[str, object]
+
+
+class Predictions(PredictionList, Listed[PredictionOut]):
+    """One for each configuration, in their order."""
+
+
+class Catalogue(CatalogueOut, Listed[Row]):
+    """Every accelerator that budsim knows."""
 
 
 def _named(model: Model) -> dict[str, object]:
@@ -87,19 +106,19 @@ class Budsim(Resource[S_co]):
         route = path("budsim", "recommendations", recommendation_id)
         return Call("GET", route, RecommendationOut, {"wait": wait})
 
-    @operation("budsim_recommendations")
+    @pages("budsim_recommendations")
     def recommendations(
         self, *, ref: str | None = None, cursor: str | None = None, limit: int = 50
-    ) -> Call[RecommendationList]:
+    ) -> Call[Page[RecommendationOut]]:
         """One page, newest first. Args: ref: only those for this model, or whose id begins so."""
         query = {"ref": ref, "cursor": cursor, "limit": limit}
-        return Call("GET", path("budsim", "recommendations"), RecommendationList, query)
+        return Call("GET", path("budsim", "recommendations"), Page[RecommendationOut], query)
 
     @operation("budsim_pareto")
-    def pareto(self, recommendation_id: UUID | str) -> Call[ParetoOut]:
+    def pareto(self, recommendation_id: UUID | str) -> Call[Listed[Row]]:
         """The answers between which only taste decides: cheaper, sooner, or more."""
         return Call(
-            "GET", path("budsim", "recommendations", recommendation_id, "pareto"), ParetoOut
+            "GET", path("budsim", "recommendations", recommendation_id, "pareto"), Listed[Row]
         )
 
     @operation("budsim_predict")
@@ -113,7 +132,7 @@ class Budsim(Resource[S_co]):
         method: Method = "REGRESSOR",
         confidence: float = 0.9,
         checkpoint_bytes: int | None = None,
-    ) -> Call[PredictionList]:
+    ) -> Call[Predictions]:
         """What each of up to 10,000 configurations would do, in their order."""
         body = PredictIn.model_validate(
             _given(
@@ -126,7 +145,7 @@ class Budsim(Resource[S_co]):
                 checkpoint_bytes=checkpoint_bytes,
             )
         )
-        return Call("POST", path("budsim", "predict"), PredictionList, body=body)
+        return Call("POST", path("budsim", "predict"), Predictions, body=body)
 
     @operation("budsim_validate")
     def validate(
@@ -186,9 +205,9 @@ class Budsim(Resource[S_co]):
         return Call("POST", path("budsim", "simulate"), SimulationOut, body=body, slow=True)
 
     @operation("budsim_catalogue")
-    def catalogue(self) -> Call[CatalogueOut]:
+    def catalogue(self) -> Call[Catalogue]:
         """Every accelerator that budsim knows, with the prices that count here."""
-        return Call("GET", path("budsim", "catalogue"), CatalogueOut)
+        return Call("GET", path("budsim", "catalogue"), Catalogue)
 
     @operation("budsim_set_prices")
     def set_prices(

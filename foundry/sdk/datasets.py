@@ -8,18 +8,30 @@ from types import NoneType
 from foundry.catalog.datasets.hints import explain_directory, explain_file, explain_first_row
 from foundry.catalog.datasets.schemas import (
     DatasetAdded,
-    DatasetList,
-    DatasetRows,
-    DatasetVersionList,
+    DatasetOut,
     DatasetVersionOut,
     Split,
 )
 from foundry.errors import InvalidDataset, InvalidRequest
-from foundry.sdk._transport import Call, Query, Resource, S_co, operation, path
+from foundry.sdk._references import require_version, split_reference
+from foundry.sdk._transport import Call, Query, Resource, S_co, operation, pages, path
+from foundry.sdk.paging import Listed, Page
+
+# A conversation, or a prompt with its completion.
+Row = dict[str, object]
+
+
+def _version_path(name: str, number: int | None, *more: str) -> str:
+    name, chosen = split_reference(name, number)
+    return path("datasets", name, "versions", chosen or "latest", *more)
 
 
 class Datasets(Resource[S_co]):
-    """A `number` counts a dataset's versions from 1; None means the newest."""
+    """Datasets and their versions.
+
+    A version is written `name@number`, like `support@1`; a name alone means the newest one. The
+    number, which counts from 1, may also be given apart.
+    """
 
     @operation("datasets_add")
     def add(
@@ -58,45 +70,49 @@ class Datasets(Resource[S_co]):
         where = path("datasets", name, "versions")
         return Call("POST", where, DatasetAdded, query, body, slow=True, on_sent=on_sent)
 
-    @operation("datasets_list")
-    def list(self, *, cursor: str | None = None, limit: int = 50) -> Call[DatasetList]:
-        """One page of datasets by name, each with its newest version."""
-        return Call("GET", path("datasets"), DatasetList, {"cursor": cursor, "limit": limit})
+    @pages("datasets_list")
+    def list(self, *, cursor: str | None = None, limit: int = 50) -> Call[Page[DatasetOut]]:
+        """Datasets by name, each with its newest version, `limit` to a page."""
+        return Call("GET", path("datasets"), Page[DatasetOut], {"cursor": cursor, "limit": limit})
 
-    @operation("datasets_versions")
+    @pages("datasets_versions")
     def versions(
         self, name: str, *, cursor: str | None = None, limit: int = 50
-    ) -> Call[DatasetVersionList]:
-        """One page of versions, newest first, without the deleted ones."""
+    ) -> Call[Page[DatasetVersionOut]]:
+        """Versions, newest first, without the deleted ones, `limit` to a page."""
         query = {"cursor": cursor, "limit": limit}
-        return Call("GET", path("datasets", name, "versions"), DatasetVersionList, query)
+        return Call("GET", path("datasets", name, "versions"), Page[DatasetVersionOut], query)
 
     @operation("datasets_get")
     def get(self, name: str, number: int | None = None) -> Call[DatasetVersionOut]:
-        """One version. Of a deleted one its record is left; its number must be given."""
-        return Call(
-            "GET", path("datasets", name, "versions", number or "latest"), DatasetVersionOut
-        )
+        """One version, like `support@1`. Of a deleted one its record is left, under its number."""
+        return Call("GET", _version_path(name, number), DatasetVersionOut)
 
     @operation("datasets_rows")
     def rows(
         self, name: str, number: int | None = None, *, split: Split = "train", limit: int = 10
-    ) -> Call[DatasetRows]:
+    ) -> Call[Listed[Row]]:
         """The first rows of a split, at most 100."""
-        where = path("datasets", name, "versions", number or "latest", "rows")
-        return Call("GET", where, DatasetRows, {"split": split, "limit": limit})
+        where = _version_path(name, number, "rows")
+        return Call("GET", where, Listed[Row], {"split": split, "limit": limit})
 
     @operation("datasets_delete_version")
     def delete_version(
-        self, name: str, number: int, *, force: bool = False, reason: str | None = None
+        self,
+        name: str,
+        number: int | None = None,
+        *,
+        force: bool = False,
+        reason: str | None = None,
     ) -> Call[None]:
-        """Delete one version for good; its record stays for the lineage of models.
+        """Delete one version, like `support@1`, for good; its record stays, for lineage.
 
         Args:
             force: also if a model was trained on it.
         Raises VersionInUse: a job reads it, or a model was trained on it.
         """
-        where = path("datasets", name, "versions", number)
+        name, chosen = require_version(name, number, "1")
+        where = path("datasets", name, "versions", chosen)
         return Call("DELETE", where, NoneType, {"force": force, "reason": reason})
 
     @operation("datasets_delete")

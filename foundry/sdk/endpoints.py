@@ -3,20 +3,29 @@
 from collections.abc import Callable, Mapping
 from uuid import UUID
 
-from foundry.sdk._transport import AsyncSender, Call, Resource, S_co, SyncSender, operation, path
+from foundry.sdk._transport import (
+    AsyncSender,
+    Call,
+    Resource,
+    S_co,
+    SyncSender,
+    operation,
+    pages,
+    path,
+)
 from foundry.sdk._waiting import POLL_S, Patience, until, until_async
+from foundry.sdk.paging import Page
 from foundry.serving.endpoints.schemas import (
     RESTING,
     EndpointConfigure,
     EndpointCreate,
-    EndpointList,
     EndpointOut,
     EndpointRollback,
     EndpointScale,
     EndpointState,
     EngineConfig,
     RevisionDiffOut,
-    RevisionList,
+    RevisionOut,
 )
 
 _SETTLED = RESTING | {EndpointState.RUNNING, EndpointState.DEGRADED, EndpointState.FAILED}
@@ -38,13 +47,13 @@ class Endpoints(Resource[S_co]):
         )
         return Call("POST", path("endpoints"), EndpointOut, body=body)
 
-    @operation("endpoints_list")
+    @pages("endpoints_list")
     def list(
         self, *, ref: str | None = None, cursor: str | None = None, limit: int = 50
-    ) -> Call[EndpointList]:
+    ) -> Call[Page[EndpointOut]]:
         """One page. Args: ref: only the one of this name, or those whose id begins so."""
         query = {"ref": ref, "cursor": cursor, "limit": limit}
-        return Call("GET", path("endpoints"), EndpointList, query)
+        return Call("GET", path("endpoints"), Page[EndpointOut], query)
 
     @operation("endpoints_get")
     def get(self, endpoint_id: UUID | str) -> Call[EndpointOut]:
@@ -87,13 +96,13 @@ class Endpoints(Resource[S_co]):
         body = EndpointRollback(revision=revision)
         return Call("POST", path("endpoints", endpoint_id, "rollback"), EndpointOut, body=body)
 
-    @operation("endpoints_revisions")
+    @pages("endpoints_revisions")
     def revisions(
         self, endpoint_id: UUID | str, *, cursor: str | None = None, limit: int = 50
-    ) -> Call[RevisionList]:
+    ) -> Call[Page[RevisionOut]]:
         """What it was configured like, newest first."""
         query = {"cursor": cursor, "limit": limit}
-        return Call("GET", path("endpoints", endpoint_id, "revisions"), RevisionList, query)
+        return Call("GET", path("endpoints", endpoint_id, "revisions"), Page[RevisionOut], query)
 
     @operation("endpoints_diff")
     def diff(self, endpoint_id: UUID | str, before: int, after: int) -> Call[RevisionDiffOut]:

@@ -3,21 +3,30 @@
 from collections.abc import Callable
 from uuid import UUID
 
-from foundry.execution.fleets.schemas import FleetEventList, RoundList
+from foundry.execution.fleets.schemas import FleetEventOut, RoundOut
 from foundry.execution.jobs.schemas import (
     ENDED,
     DilocoConfig,
     DilocoSubmit,
     ImportSubmit,
-    JobList,
-    JobLogList,
-    JobMetricList,
+    JobLogOut,
+    JobMetricOut,
     JobOut,
     SftConfig,
     SftSubmit,
 )
-from foundry.sdk._transport import AsyncSender, Call, Resource, S_co, SyncSender, operation, path
+from foundry.sdk._transport import (
+    AsyncSender,
+    Call,
+    Resource,
+    S_co,
+    SyncSender,
+    operation,
+    pages,
+    path,
+)
 from foundry.sdk._waiting import POLL_S, Patience, until, until_async
+from foundry.sdk.paging import Listed, Page
 
 
 class Jobs(Resource[S_co]):
@@ -82,7 +91,7 @@ class Jobs(Resource[S_co]):
         body = ImportSubmit(name=name, source=source, force=force, priority=priority)
         return Call("POST", path("jobs", "import"), JobOut, body=body)
 
-    @operation("jobs_list")
+    @pages("jobs_list")
     def list(
         self,
         *,
@@ -90,14 +99,14 @@ class Jobs(Resource[S_co]):
         ref: str | None = None,
         cursor: str | None = None,
         limit: int = 50,
-    ) -> Call[JobList]:
-        """One page, newest first.
+    ) -> Call[Page[JobOut]]:
+        """Jobs, newest first, `limit` to a page.
 
         Args:
             ref: only jobs for the model of this name, or whose id begins so (8 characters).
         """
         query = {"state": state, "ref": ref, "cursor": cursor, "limit": limit}
-        return Call("GET", path("jobs"), JobList, query)
+        return Call("GET", path("jobs"), Page[JobOut], query)
 
     @operation("jobs_get")
     def get(self, job_id: UUID | str) -> Call[JobOut]:
@@ -106,30 +115,34 @@ class Jobs(Resource[S_co]):
     @operation("jobs_metrics")
     def metrics(
         self, job_id: UUID | str, *, after: int = -1, limit: int = 2000
-    ) -> Call[JobMetricList]:
+    ) -> Call[Listed[JobMetricOut]]:
         """Metrics of the steps above `after`."""
         query = {"after": after, "limit": limit}
-        return Call("GET", path("jobs", job_id, "metrics"), JobMetricList, query)
+        return Call("GET", path("jobs", job_id, "metrics"), Listed[JobMetricOut], query)
 
     @operation("jobs_logs")
-    def logs(self, job_id: UUID | str, *, after: int = 0, limit: int = 50) -> Call[JobLogList]:
+    def logs(
+        self, job_id: UUID | str, *, after: int = 0, limit: int = 50
+    ) -> Call[Listed[JobLogOut]]:
         """Chunks of output with numbers above `after`."""
         query = {"after": after, "limit": limit}
-        return Call("GET", path("jobs", job_id, "logs"), JobLogList, query)
+        return Call("GET", path("jobs", job_id, "logs"), Listed[JobLogOut], query)
 
     @operation("jobs_rounds")
-    def rounds(self, job_id: UUID | str, *, after: int = 0, limit: int = 50) -> Call[RoundList]:
+    def rounds(
+        self, job_id: UUID | str, *, after: int = 0, limit: int = 50
+    ) -> Call[Listed[RoundOut]]:
         """Committed rounds of a DiLoCo job above `after`, oldest first."""
         query = {"after": after, "limit": limit}
-        return Call("GET", path("jobs", job_id, "rounds"), RoundList, query)
+        return Call("GET", path("jobs", job_id, "rounds"), Listed[RoundOut], query)
 
     @operation("jobs_members")
     def members(
         self, job_id: UUID | str, *, after: int = 0, limit: int = 50
-    ) -> Call[FleetEventList]:
+    ) -> Call[Listed[FleetEventOut]]:
         """What happened to the members of a DiLoCo job, numbers above `after`, oldest first."""
         query = {"after": after, "limit": limit}
-        return Call("GET", path("jobs", job_id, "members"), FleetEventList, query)
+        return Call("GET", path("jobs", job_id, "members"), Listed[FleetEventOut], query)
 
     @operation("jobs_cancel")
     def cancel(self, job_id: UUID | str) -> Call[JobOut]:

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from foundry.governance.identity.schemas import KeyCreate, KeyCreated, KeyList, KeyOut, Role
-from foundry.sdk._transport import Call, Resource, S_co, operation, path
+from foundry.governance.identity.schemas import KeyCreate, KeyCreated, KeyOut, Role
+from foundry.sdk._transport import Call, Resource, S_co, operation, pages, path
+from foundry.sdk.paging import Page
 
 
 class Keys(Resource[S_co]):
@@ -34,9 +35,9 @@ class Keys(Resource[S_co]):
         )
         return Call("POST", path("keys"), KeyCreated, body=body)
 
-    @operation("keys_list")
-    def list(self, *, cursor: str | None = None, limit: int = 50) -> Call[KeyList]:
-        return Call("GET", path("keys"), KeyList, {"cursor": cursor, "limit": limit})
+    @pages("keys_list")
+    def list(self, *, cursor: str | None = None, limit: int = 50) -> Call[Page[KeyOut]]:
+        return Call("GET", path("keys"), Page[KeyOut], {"cursor": cursor, "limit": limit})
 
     @operation("keys_revoke")
     def revoke(self, key_id: str) -> Call[KeyOut]:

@@ -27,6 +27,7 @@ from foundry.errors import (
     Unauthenticated,
     Unavailable,
 )
+from foundry.sdk._errors import from_transport
 
 _ERRORS: dict[int, type[FoundryError]] = {
     400: InvalidRequest,
@@ -260,7 +261,7 @@ class LoadTest:
         except TimeoutError as error:
             raise Unavailable(f"no answer within {self._plan.timeout_s:g} s") from error
         except httpx.HTTPError as error:
-            raise Unavailable(_broken(error, str(self._http.base_url))) from error
+            raise from_transport(error, str(self._http.base_url)) from error
 
     async def _stream(self, body: dict[str, Any], start: float) -> Sample:
         first: float | None = None
@@ -326,15 +327,6 @@ def _judged(level: Level, before: Level | None) -> Level:
         saturated=gained < SATURATED_GAIN * added,
         aborted=level.aborted,
     )
-
-
-def _broken(error: httpx.HTTPError, url: str) -> str:
-    """Of a connection; the error's own words name parts of a library."""
-    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-        return f"nothing answers at {url}: is the server up, and is this its address?"
-    if isinstance(error, httpx.UnsupportedProtocol):
-        return f"{url} is no address of a server: http://host:port/v1 is"
-    return f"the connection to {url} broke before the answer did"
 
 
 def _too_little(level: Level) -> EngineFailed:

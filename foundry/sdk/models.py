@@ -11,26 +11,44 @@ from foundry.catalog.registry.schemas import (
     AliasOut,
     AliasRollback,
     AliasSet,
-    ArtifactList,
-    ComparisonOut,
+    ArtifactOut,
+    ComparisonColumn,
     LineageOut,
-    MetricList,
+    MetricOut,
     ModelDetail,
-    ModelList,
+    ModelOut,
     StageSet,
-    VersionList,
     VersionOut,
 )
 from foundry.execution.jobs.schemas import ImportSubmit, JobOut
-from foundry.sdk._transport import Call, Resource, S_co, operation, path
+from foundry.sdk._references import require_version, split_reference, version_of
+from foundry.sdk._transport import Call, Resource, S_co, operation, pages, path
+from foundry.sdk.paging import Listed, Page
+
+
+def _version_path(name: str, version: str | None, *more: str) -> str:
+    """The route of a version; without one, of the newest."""
+    name, chosen = split_reference(name, version)
+    return path("models", name, "versions", chosen or "latest", *more)
+
+
+def _named_version(name: str, version: str | None) -> tuple[str, str, str]:
+    """The rest of a version's route, where the newest must not be meant by chance."""
+    name, chosen = require_version(name, version)
+    return name, "versions", chosen
+
 
 _SCHEMES = ("bundled", "file", "hf")
 
 
 class Models(Resource[S_co]):
-    """A `version` is a Semantic Version, or an alias: `0.2.0`, `production`, `latest`."""
+    """Models, their versions and aliases.
 
-    @operation("models_list")
+    A version is written `name@version`: `support-bot@0.2.0`, `support-bot@production`; a name alone
+    means its newest version, except where something is changed. `version` may also be given apart.
+    """
+
+    @pages("models_list")
     def list(
         self,
         *,
@@ -38,10 +56,10 @@ class Models(Resource[S_co]):
         kind: str | None = None,
         cursor: str | None = None,
         limit: int = 50,
-    ) -> Call[ModelList]:
-        """One page of models whose names begin with `prefix`; kind: base, adapter, merged."""
+    ) -> Call[Page[ModelOut]]:
+        """Models by name, `limit` to a page; kind: base, adapter or merged."""
         query = {"q": prefix, "kind": kind, "cursor": cursor, "limit": limit}
-        return Call("GET", path("models"), ModelList, query)
+        return Call("GET", path("models"), Page[ModelOut], query)
 
     @operation("models_get")
     def get(self, name: str) -> Call[ModelDetail]:
@@ -59,52 +77,62 @@ class Models(Resource[S_co]):
         query = {"all_versions": str(all_versions).lower(), "reason": reason}
         return Call("DELETE", path("models", name), NoneType, query)
 
-    @operation("versions_list")
+    @pages("versions_list")
     def versions(
         self, name: str, *, cursor: str | None = None, limit: int = 50
-    ) -> Call[VersionList]:
-        """One page of versions, newest first."""
+    ) -> Call[Page[VersionOut]]:
+        """Versions, newest first, `limit` to a page."""
         query = {"cursor": cursor, "limit": limit}
-        return Call("GET", path("models", name, "versions"), VersionList, query)
+        return Call("GET", path("models", name, "versions"), Page[VersionOut], query)
 
     @operation("versions_get")
-    def version(self, name: str, version: str) -> Call[VersionOut]:
-        return Call("GET", path("models", name, "versions", version), VersionOut)
+    def version(self, name: str, version: str | None = None) -> Call[VersionOut]:
+        """One version, like `support-bot@0.2.0`."""
+        return Call("GET", _version_path(name, version), VersionOut)
 
     @operation("versions_set_stage")
-    def set_stage(self, name: str, version: str, *, deprecated: bool) -> Call[VersionOut]:
+    def set_stage(
+        self, name: str, version: str | None = None, *, deprecated: bool
+    ) -> Call[VersionOut]:
         """Hide a version from `@latest`, or bring it back."""
-        where = path("models", name, "versions", version)
+        where = path("models", *_named_version(name, version))
         return Call("PATCH", where, VersionOut, body=StageSet(deprecated=deprecated))
 
     @operation("versions_delete")
-    def delete_version(self, name: str, version: str, *, reason: str | None = None) -> Call[None]:
-        """Raises VersionInUse or AliasInUse: something still needs it."""
-        where = path("models", name, "versions", version)
+    def delete_version(
+        self, name: str, version: str | None = None, *, reason: str | None = None
+    ) -> Call[None]:
+        """Remove a version. Raises VersionInUse or AliasInUse: something still needs it."""
+        where = path("models", *_named_version(name, version))
         return Call("DELETE", where, NoneType, {"reason": reason})
 
     @operation("versions_artifacts")
-    def artifacts(self, name: str, version: str) -> Call[ArtifactList]:
+    def artifacts(self, name: str, version: str | None = None) -> Call[Listed[ArtifactOut]]:
         """The files of a version, by digest."""
-        return Call("GET", path("models", name, "versions", version, "artifacts"), ArtifactList)
+        return Call("GET", _version_path(name, version, "artifacts"), Listed[ArtifactOut])
 
     @operation("versions_metrics")
-    def metrics(self, name: str, version: str) -> Call[MetricList]:
-        return Call("GET", path("models", name, "versions", version, "metrics"), MetricList)
+    def metrics(self, name: str, version: str | None = None) -> Call[Listed[MetricOut]]:
+        """What was measured while a version was made."""
+        return Call("GET", _version_path(name, version, "metrics"), Listed[MetricOut])
 
     @operation("versions_lineage")
     def lineage(
-        self, name: str, version: str, *, direction: Literal["up", "down"] = "up"
+        self, name: str, version: str | None = None, *, direction: Literal["up", "down"] = "up"
     ) -> Call[LineageOut]:
         """Where a version comes from (`up`), or what came from it (`down`)."""
-        where = path("models", name, "versions", version, "lineage")
+        where = _version_path(name, version, "lineage")
         return Call("GET", where, LineageOut, {"direction": direction})
 
     @operation("models_compare")
-    def compare(self, name: str, versions: Sequence[str]) -> Call[ComparisonOut]:
-        """At most 8 versions and the last value of each of their metrics."""
+    def compare(self, name: str, versions: Sequence[str]) -> Call[Listed[ComparisonColumn]]:
+        """At most 8 versions of a model, and the last value of each of their metrics."""
+        versions = [version_of(name, version) for version in versions]
         return Call(
-            "GET", path("models", name, "compare"), ComparisonOut, {"versions": ",".join(versions)}
+            "GET",
+            path("models", name, "compare"),
+            Listed[ComparisonColumn],
+            {"versions": ",".join(versions)},
         )
 
     @operation("aliases_set")
@@ -117,10 +145,11 @@ class Models(Resource[S_co]):
         expected_version_id: UUID | None,
         reason: str | None = None,
     ) -> Call[AliasOut]:
-        """Move an alias from where the caller saw it (None: nowhere) to `version`.
+        """Move an alias from where the caller saw it (None: nowhere) to `version` of the model.
 
         Raises AliasMoved: somebody has moved it since.
         """
+        version = version_of(name, version)
         body = AliasSet(version=version, expected_version_id=expected_version_id, reason=reason)
         return Call("PUT", path("models", name, "aliases", alias), AliasOut, body=body)
 

@@ -3,42 +3,55 @@
 from collections.abc import Mapping
 from uuid import UUID
 
-from foundry.sdk._transport import Call, Resource, S_co, operation, path
+from foundry.sdk._transport import Call, Resource, S_co, operation, pages, path
+from foundry.sdk.paging import Listed, Page
 from foundry.serving.outcomes.schemas import (
-    AdviceList,
+    AdviceOut,
     ArtifactOut,
     LoadTestIn,
     ModelIn,
-    ModelList,
     ModelOut,
-    OutcomeList,
+    OutcomeOut,
     RecalibrateIn,
     RecalibrationOut,
+    StalenessOut,
 )
 
 
+class OutcomePage(Page[OutcomeOut]):
+    """Outcomes, and how far predictions of them can be trusted now.
+
+    Attributes:
+        staleness: the alarm of every accelerator and engine version.
+        refit_due: `foundry budsim fit` would learn from what was measured.
+    """
+
+    staleness: list[StalenessOut]
+    refit_due: bool
+
+
 class Outcomes(Resource[S_co]):
-    @operation("budsim_outcomes")
+    @pages("budsim_outcomes")
     def list(
         self,
         *,
         endpoint_id: UUID | str | None = None,
         cursor: str | None = None,
         limit: int = 50,
-    ) -> Call[OutcomeList]:
+    ) -> Call[OutcomePage]:
         """One page, newest first, with the alarm of every accelerator and engine version."""
         query = {
             "endpoint_id": str(endpoint_id) if endpoint_id else None,
             "cursor": cursor,
             "limit": limit,
         }
-        return Call("GET", path("budsim", "outcomes"), OutcomeList, query)
+        return Call("GET", path("budsim", "outcomes"), OutcomePage, query)
 
-    @operation("budsim_advice")
-    def advice(self, *, cursor: str | None = None, limit: int = 50) -> Call[AdviceList]:
+    @pages("budsim_advice")
+    def advice(self, *, cursor: str | None = None, limit: int = 50) -> Call[Page[AdviceOut]]:
         """Better configurations for running endpoints; approve one by configuring and deploying."""
         query = {"cursor": cursor, "limit": limit}
-        return Call("GET", path("budsim", "advice"), AdviceList, query)
+        return Call("GET", path("budsim", "advice"), Page[AdviceOut], query)
 
     @operation("budsim_recalibrate")
     def recalibrate(
@@ -52,9 +65,9 @@ class Outcomes(Resource[S_co]):
         return Call("POST", path("budsim", "recalibrate"), RecalibrationOut, body=body)
 
     @operation("budsim_models")
-    def models(self) -> Call[ModelList]:
+    def models(self) -> Call[Listed[ModelOut]]:
         """Versions of the predictor, newest first; version 0 is the shipped one."""
-        return Call("GET", path("budsim", "models"), ModelList)
+        return Call("GET", path("budsim", "models"), Listed[ModelOut])
 
     @operation("budsim_upload_artifact")
     def upload_artifact(self, packed: bytes) -> Call[ArtifactOut]:

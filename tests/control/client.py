@@ -26,8 +26,10 @@ from foundry.governance.identity.domain import EVERYTHING, Principal, Role
 from foundry.governance.identity.service import Authenticator, KeyRing, ensure_home_project
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
+from foundry.infra.http.admission import NoRateLimit
 from foundry.serving.recommendations.searching import LiveCluster, Searcher
 from tests.catalog.registry.files import adapter_dir, trainable_dir
+from tests.control.documented import check_documented, check_error
 
 PEPPER = bytes(range(32))
 # The cheapest bcrypt there is: these tests are about routes.
@@ -96,8 +98,17 @@ async def running_control(
         live=live,
     )
     transport = httpx.ASGITransport(app, root_path="/api", raise_app_exceptions=False)
+
+    async def check(response: httpx.Response) -> None:
+        # Steps that a test brings refuse with what they like.
+        if isinstance(app.state.admission.limiter, NoRateLimit):
+            check_documented(app, response)
+        await response.aread()
+        check_error(response)
+
     async with httpx.AsyncClient(
         transport=transport,
+        event_hooks={"response": [check]},
         base_url="http://foundry/api",
         headers={"authorization": f"Bearer {key}"},
     ) as client:

@@ -50,6 +50,7 @@ PUBLIC = [
     "Int8",
     "Jobs",
     "Keys",
+    "Listed",
     "Lora",
     "Models",
     "Outcomes",
@@ -82,7 +83,8 @@ def test_an_error_comes_back_as_it_left(kind: type[FoundryError], tmp_path: Path
     with client(lambda request: answer, tmp_path) as foundry, pytest.raises(kind) as raised:
         foundry.whoami()
     assert type(raised.value) is kind
-    assert raised.value.message == "what happened"
+    own = " (the key that was sent is that of the argument api_key)"
+    assert raised.value.message == "what happened" + (own if kind is Unauthenticated else "")
     assert raised.value.details == {"param": "x", "row": 3, "status": 418, "request_id": "req-1"}
 
 

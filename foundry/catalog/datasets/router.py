@@ -63,6 +63,7 @@ _WRITE = [Depends(require_permission("datasets:write"))]
 async def list_datasets(
     datasets: DatasetsDep, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
 ) -> Page[Listed]:
+    """List datasets by name."""
     return await datasets.list_datasets(cursor=cursor, limit=limit)
 
 
@@ -87,7 +88,13 @@ async def add_version(
     request: Request,
     response: Response,
     content: ContentDep,
-    filename: Annotated[str, Query(max_length=255)],
+    filename: Annotated[
+        str,
+        Query(
+            max_length=255,
+            description="its suffix names the format: .jsonl or .parquet, .gz and .zst too",
+        ),
+    ],
     eval_fraction: Annotated[
         float, Query(description="expected share of prompts held out; 0: none")
     ] = 0.1,
@@ -96,6 +103,10 @@ async def add_version(
         float, Query(description="share of invalid rows that may be left out")
     ] = 0.0,
 ) -> DatasetAdded:
+    """Check an uploaded file and keep its rows as a new version.
+
+    The same bytes with the same options are the same version.
+    """
     options = AddOptions(filename, eval_fraction, seed, max_bad_fraction)
     async with received(request.stream(), request.app.state.http.max_upload_bytes) as path:
         version, created = await content.add(name, path, options)
@@ -112,6 +123,7 @@ async def add_version(
 async def list_versions(
     name: Name, datasets: DatasetsDep, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
 ) -> Page[DatasetVersion]:
+    """List a dataset's versions, newest first."""
     return await datasets.list_versions(name, cursor=cursor, limit=limit)
 
 
@@ -123,9 +135,15 @@ async def list_versions(
 )
 async def get_version(
     name: Name,
-    number: Annotated[str, Path(pattern=r"^(latest|[1-9][0-9]{0,9})$")],
+    number: Annotated[
+        str,
+        Path(
+            pattern=r"^(latest|[1-9][0-9]{0,9})$", description="counts from 1; latest: the newest"
+        ),
+    ],
     datasets: DatasetsDep,
 ) -> DatasetVersion:
+    """Describe a version of a dataset."""
     return await datasets.get(name if number == "latest" else f"{name}@{number}")
 
 
@@ -137,7 +155,7 @@ async def get_version(
 )
 async def delete_version(
     name: Name,
-    number: Annotated[int, Path(ge=1, le=MAX_VERSION)],
+    number: Annotated[int, Path(ge=1, le=MAX_VERSION, description="counts from 1")],
     removal: RemovalDep,
     force: Force = False,
     reason: Reason = None,
@@ -164,10 +182,16 @@ async def delete_dataset(
 )
 async def rows(
     name: Name,
-    number: Annotated[str, Path(pattern=r"^(latest|[1-9][0-9]{0,9})$")],
+    number: Annotated[
+        str,
+        Path(
+            pattern=r"^(latest|[1-9][0-9]{0,9})$", description="counts from 1; latest: the newest"
+        ),
+    ],
     content: ContentDep,
-    split: Split = "train",
+    split: Annotated[Split, Query(description="train: to train on; eval: held out")] = "train",
     limit: Annotated[int, Query(ge=1, le=100)] = 10,
 ) -> DatasetRows:
+    """Show the first rows of a split."""
     reference = name if number == "latest" else f"{name}@{number}"
     return DatasetRows(data=await content.read_head(reference, split, limit))

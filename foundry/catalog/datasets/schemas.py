@@ -19,12 +19,14 @@ class DatasetSummary(_Out):
     number: int = Field(description="counts the versions of a dataset from 1")
     reference: str = Field(description="name@number")
     kind: str = Field(description="chat or prompt_completion")
-    train_rows: int
+    train_rows: int = Field(description="rows to train on")
     eval_rows: int = Field(description="held out: a model is measured on them")
     created_at: datetime
 
 
 class DatasetOut(_Out):
+    """A dataset, whose versions hold rows."""
+
     id: UUID
     name: str
     versions: int = Field(description="how many there are, without the deleted ones")
@@ -34,39 +36,49 @@ class DatasetOut(_Out):
 
 
 class DatasetList(_Out):
+    """A page of datasets, by name."""
+
     data: list[DatasetOut]
     next_cursor: str | None = Field(description="of the next page; null on the last one")
 
 
 class DatasetFileOut(_Out):
+    """A file of a version."""
+
     path: str
     size: int = Field(description="bytes")
     sha256: str = Field(description="lower-case hex")
 
 
 class DatasetVersionOut(_Out):
+    """A version of a dataset: checked rows, split for training and evaluation."""
+
     id: UUID
     name: str
     number: int = Field(description="counts the versions of a dataset from 1")
     reference: str = Field(description="name@number")
     digest: str = Field(description="sha256 of the manifest, hex")
     kind: str = Field(description="chat or prompt_completion")
-    train_rows: int
+    train_rows: int = Field(description="rows to train on")
     eval_rows: int = Field(description="held out: a model is measured on them")
     duplicate_rows: int = Field(description="exact duplicates that were left out")
     bad_rows: int = Field(description="invalid rows that were left out")
     options: dict[str, object] = Field(description="how it was added: file name, split, tolerance")
-    files: list[DatasetFileOut]
+    files: list[DatasetFileOut] = Field(description="what it consists of")
     created_by: str
     created_at: datetime
     deleted_at: datetime | None = Field(
         default=None, description="since then only this record is left: the rows are gone"
     )
-    deleted_by: str | None = None
-    delete_reason: str | None = None
+    deleted_by: str | None = Field(default=None, description="who deleted it; null: nobody")
+    delete_reason: str | None = Field(
+        default=None, description="why it was deleted; null: nobody said"
+    )
 
 
 class DatasetAdded(DatasetVersionOut):
+    """The version that holds the uploaded rows."""
+
     created: bool = Field(
         default=True, description="false: these rows, split alike, were this version already"
     )
@@ -78,9 +90,13 @@ class DatasetAdded(DatasetVersionOut):
 
 
 class DatasetVersionList(_Out):
+    """A page of versions, newest first."""
+
     data: list[DatasetVersionOut]
     next_cursor: str | None = Field(description="of the next page; null on the last one")
 
 
 class DatasetRows(BaseModel):
+    """Rows of a split: conversations, or prompts with completions."""
+
     data: list[dict[str, object]]

@@ -45,6 +45,11 @@ def _aliases(request: Request, db: Db) -> Aliases:
     return Aliases(db, audit, principal)
 
 
+def _drop_name(name: str, version: str) -> str:
+    """A version of the model `name`, which may be written name@version as everywhere else."""
+    return version.removeprefix(f"{name}@")
+
+
 RegistryDep = Annotated[Registry, Depends(_registry)]
 AliasesDep = Annotated[Aliases, Depends(_aliases)]
 Name = Annotated[str, Path(pattern=NAME_PATTERN)]
@@ -59,15 +64,17 @@ _WRITE = [Depends(require_permission("registry:write"))]
 async def list_models(
     registry: RegistryDep,
     q: Annotated[str | None, Query(max_length=128, description="name prefix")] = None,
-    kind: Annotated[str | None, Query(max_length=32)] = None,
+    kind: Annotated[str | None, Query(max_length=32, description="base, adapter or merged")] = None,
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[Described]:
+    """List models by name."""
     return await registry.list_models(prefix=q, kind=kind, cursor=cursor, limit=limit)
 
 
 @router.get("/{name}", response_model=ModelDetail, operation_id="models_get", dependencies=_READ)
 async def get_model(name: Name, registry: RegistryDep) -> Described:
+    """Describe a model, with its aliases."""
     return await registry.describe(name)
 
 
@@ -93,6 +100,7 @@ async def delete_model(
 async def list_versions(
     name: Name, registry: RegistryDep, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
 ) -> Page[ModelVersion]:
+    """List a model's versions, newest first."""
     return await registry.list_versions(name, cursor=cursor, limit=limit)
 
 
@@ -103,6 +111,7 @@ async def list_versions(
     dependencies=_READ,
 )
 async def get_version(name: Name, version: Selector, registry: RegistryDep) -> ModelVersion:
+    """Describe a version of a model."""
     return await registry.select(name, version)
 
 
@@ -115,6 +124,7 @@ async def get_version(name: Name, version: Selector, registry: RegistryDep) -> M
 async def set_stage(
     name: Name, version: Selector, body: StageSet, registry: RegistryDep
 ) -> ModelVersion:
+    """Hide a version from `@latest`, or bring it back."""
     return await registry.deprecate(name, version, body.deprecated)
 
 
@@ -130,6 +140,7 @@ async def delete_version(
     registry: RegistryDep,
     reason: Annotated[str | None, Query(max_length=1024)] = None,
 ) -> Response:
+    """Remove a version that nothing needs any more. Its record stays."""
     await registry.tombstone(name, version, reason)
     return Response(status_code=204)
 
@@ -143,6 +154,7 @@ async def delete_version(
 async def artifacts(
     name: Name, version: Selector, registry: RegistryDep
 ) -> dict[str, list[VersionFile]]:
+    """List the files of a version."""
     return {"data": await registry.artifacts(name, version)}
 
 
@@ -155,6 +167,7 @@ async def artifacts(
 async def metrics(
     name: Name, version: Selector, registry: RegistryDep
 ) -> dict[str, list[VersionMetric]]:
+    """List what was measured while a version was made."""
     return {"data": await registry.metrics(name, version)}
 
 
@@ -168,8 +181,14 @@ async def lineage(
     name: Name,
     version: Selector,
     registry: RegistryDep,
-    direction: Annotated[str, Query(pattern="^(up|down)$")] = "up",
+    direction: Annotated[
+        str,
+        Query(
+            pattern="^(up|down)$", description="up: where it comes from; down: what came from it"
+        ),
+    ] = "up",
 ) -> Lineage:
+    """Tell where a version comes from, or what came from it."""
     return await registry.lineage(name, version, down=direction == "down")
 
 
@@ -182,9 +201,14 @@ async def lineage(
 async def compare(
     name: Name,
     registry: RegistryDep,
-    versions: Annotated[str, Query(max_length=1024, description="comma-separated, at most 8")],
+    versions: Annotated[
+        str,
+        Query(max_length=1024, description="like 0.1.0 or name@0.1.0, comma-separated, at most 8"),
+    ],
 ) -> dict[str, list[Comparison]]:
-    return {"data": await registry.compare(name, versions.split(","))}
+    """Put versions of a model side by side, with the last value of each metric."""
+    asked = [_drop_name(name, version) for version in versions.split(",")]
+    return {"data": await registry.compare(name, asked)}
 
 
 @router.put(
@@ -194,7 +218,9 @@ async def compare(
     dependencies=_WRITE,
 )
 async def set_alias(name: Name, alias: Selector, body: AliasSet, aliases: AliasesDep) -> Alias:
-    return await aliases.set(name, alias, body.version, body.expected_version_id, body.reason)
+    """Point an alias at a version, if it still points where the caller saw it."""
+    version = _drop_name(name, body.version)
+    return await aliases.set(name, alias, version, body.expected_version_id, body.reason)
 
 
 @router.post(
@@ -204,6 +230,7 @@ async def set_alias(name: Name, alias: Selector, body: AliasSet, aliases: Aliase
     dependencies=_WRITE,
 )
 async def rollback(name: Name, alias: Selector, body: AliasRollback, aliases: AliasesDep) -> Alias:
+    """Point an alias where it pointed before its last move."""
     return await aliases.rollback(name, alias, body.expected_version_id, body.reason)
 
 
@@ -214,7 +241,13 @@ async def rollback(name: Name, alias: Selector, body: AliasRollback, aliases: Al
     dependencies=_WRITE,
 )
 async def delete_alias(
-    name: Name, alias: Selector, expected_version_id: UUID, aliases: AliasesDep
+    name: Name,
+    alias: Selector,
+    expected_version_id: Annotated[
+        UUID, Query(description="id of the version that the alias points at now")
+    ],
+    aliases: AliasesDep,
 ) -> Response:
+    """Remove an alias, if it still points where the caller saw it."""
     await aliases.delete(name, alias, expected_version_id)
     return Response(status_code=204)

@@ -13,31 +13,37 @@ class _Out(BaseModel):
 
 
 class ModelOut(_Out):
+    """A model, whose versions hold weights."""
+
     id: UUID
     name: str
     kind: str = Field(description="base, adapter or merged")
-    architecture: str | None
-    parameter_count: int | None
+    architecture: str | None = Field(description="like LlamaForCausalLM; null: unknown")
+    parameter_count: int | None = Field(description="weights; null: unknown")
     context_length: int | None = Field(
         description="tokens, of the checkpoint; GET /v1/models tells what a deployment serves"
     )
-    licence: str | None
+    licence: str | None = Field(description="as its files tell; null: unknown")
     tags: list[str]
     created_by: str
     created_at: datetime
 
 
 class AliasOut(_Out):
+    """A name that points at a version."""
+
     name: str
     version_id: UUID
-    version: str
+    version: str = Field(description="Semantic Version that it points at")
     row_version: int = Field(description="grows with each move")
-    protected: bool
+    protected: bool = Field(description="moving it needs the permission registry:promote")
     updated_at: datetime
 
 
 class ModelDetail(ModelOut):
-    aliases: list[AliasOut]
+    """A model with its aliases."""
+
+    aliases: list[AliasOut] = Field(description="names that point at versions")
     latest_version: str | None = Field(description="what @latest means now")
     version_count: int = Field(
         default=0, description="versions that are not deleted; a thousand is a thousand or more"
@@ -45,68 +51,96 @@ class ModelDetail(ModelOut):
 
 
 class ModelList(_Out):
+    """A page of models, by name."""
+
     data: list[ModelDetail]
     next_cursor: str | None
 
 
 class VersionOut(_Out):
+    """A version of a model."""
+
     id: UUID
     model_id: UUID
     name: str = Field(description="the model's name")
     version: str = Field(description="Semantic Version 2.0.0")
     reference: str = Field(description="name@version, for requests")
     kind: str
-    stage: str
-    relation: str
+    stage: str = Field(
+        description="uploading, scanning, ready, quarantined, deprecated or tombstoned"
+    )
+    relation: str = Field(description="how it came from its parent, like sft")
     digest: str = Field(description="sha256 over path, size and sha256 of the files; hex")
-    size_bytes: int
-    parent_version_id: UUID | None
-    base_version_id: UUID | None
+    size_bytes: int = Field(description="of all of its files")
+    parent_version_id: UUID | None = Field(
+        description="id of the version that it came from; null: none"
+    )
+    base_version_id: UUID | None = Field(
+        description="id of the base that an adapter belongs to; null: it is no adapter"
+    )
     job_id: UUID | None
-    dataset_version_id: UUID | None
-    architecture: str | None
-    parameter_count: int | None
+    dataset_version_id: UUID | None = Field(
+        description="id of the dataset's version that it was trained on; null: none"
+    )
+    architecture: str | None = Field(description="like LlamaForCausalLM; null: unknown")
+    parameter_count: int | None = Field(description="weights; null: unknown")
     context_length: int | None = Field(
         description="tokens, of the checkpoint; GET /v1/models tells what a deployment serves"
     )
-    lora_rank: int | None
-    lora_targets: list[str] | None
-    config_digest: str | None
-    code_ref: str | None
+    lora_rank: int | None = Field(description="rank of an adapter; null: it is none")
+    lora_targets: list[str] | None = Field(
+        description="modules that an adapter changes; null: it is none"
+    )
+    config_digest: str | None = Field(
+        description="sha256 of the training's options, lower-case hex"
+    )
+    code_ref: str | None = Field(description="version of the code that made it")
     created_by: str
     created_at: datetime
 
 
 class VersionList(_Out):
+    """A page of versions, newest first."""
+
     data: list[VersionOut]
     next_cursor: str | None
 
 
 class MetricOut(_Out):
+    """A measured value."""
+
     name: str
     step: int
-    value: float
+    value: float = Field(description="what was measured")
     at: datetime
 
 
 class MetricList(_Out):
+    """What was measured while a version was made."""
+
     data: list[MetricOut]
 
 
 class ArtifactOut(_Out):
+    """A file of a version."""
+
     path: str
     size: int
     sha256: str
-    media_type: str
+    media_type: str = Field(description="what kind of file it is")
 
 
 class ArtifactList(_Out):
+    """The files of a version."""
+
     data: list[ArtifactOut]
 
 
 class LineageEdgeOut(_Out):
-    child_id: UUID
-    parent_id: UUID
+    """One step from a version to what came from it."""
+
+    child_id: UUID = Field(description="id of the version that came")
+    parent_id: UUID = Field(description="id of the version that it came from")
     relation: str = Field(description="how the child came from it; `base` for an adapter's base")
 
 
@@ -116,19 +150,25 @@ class LineageDatasetOut(_Out):
 
 
 class LineageOut(_Out):
-    versions: list[VersionOut]
-    edges: list[LineageEdgeOut]
+    """Where versions come from."""
+
+    versions: list[VersionOut] = Field(description="every version on the way")
+    edges: list[LineageEdgeOut] = Field(description="what came from what")
     datasets: list[LineageDatasetOut] = Field(
         default=[], description="what the versions were trained on"
     )
 
 
 class ComparisonColumn(_Out):
-    version: VersionOut
+    """One of the versions that are compared."""
+
+    version: VersionOut = Field(description="the version")
     metrics: dict[str, float] = Field(description="last value of each metric")
 
 
 class ComparisonOut(_Out):
+    """Versions side by side."""
+
     data: list[ComparisonColumn]
 
 
@@ -137,7 +177,9 @@ class AliasSet(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    version: str = Field(description="a version of this model, like 0.2.0, or an alias of it")
+    version: str = Field(
+        description="a version of this model, like 0.2.0 or name@0.2.0, or an alias of it"
+    )
     expected_version_id: UUID | None = Field(
         description="where the alias points now; null: it must not exist"
     )
@@ -145,13 +187,17 @@ class AliasSet(BaseModel):
 
 
 class AliasRollback(BaseModel):
+    """Where an alias points before it goes back."""
+
     model_config = ConfigDict(extra="forbid")
 
-    expected_version_id: UUID
+    expected_version_id: UUID = Field(description="id of the version that the alias points at now")
     reason: str | None = Field(default=None, max_length=1024)
 
 
 class StageSet(BaseModel):
+    """Whether a version is hidden."""
+
     model_config = ConfigDict(extra="forbid")
 
     deprecated: bool = Field(

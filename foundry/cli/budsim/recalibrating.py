@@ -24,8 +24,9 @@ from foundry.errors import Conflict, InvalidRequest
 
 if TYPE_CHECKING:
     from foundry.sdk.load_test import Level
+    from foundry.sdk.outcomes import OutcomePage
     from foundry.serving.endpoints.schemas import EndpointOut
-    from foundry.serving.outcomes.schemas import OutcomeList, RecalibrationOut, StalenessOut
+    from foundry.serving.outcomes.schemas import RecalibrationOut, StalenessOut
 
 Levels = Annotated[str, typer.Option(help="requests in flight, one level after the other")]
 Requests = Annotated[int, typer.Option(min=5, max=10_000, help="measured at each level")]
@@ -216,7 +217,7 @@ def _show(answer: RecalibrationOut, levels: Sequence[Level], output: Output) -> 
     )
 
 
-def _warn(found: OutcomeList, rows: Sequence[Mapping[str, Any]]) -> None:
+def _warn(found: OutcomePage, rows: Sequence[Mapping[str, Any]]) -> None:
     """Of predictions that no longer hold, and of a refit."""
     for alarm in found.staleness:
         if alarm.stale:

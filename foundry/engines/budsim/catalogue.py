@@ -13,6 +13,7 @@ from typing import Self
 import yaml
 
 from foundry.errors import InvalidRequest
+from foundry.validation import tell_place
 
 LINKS = ("nvlink", "pcie", "fabric", "none")
 COMPUTE_FORMATS = ("bf16", "fp16", "fp8", "int8", "fp4")
@@ -190,7 +191,7 @@ def _document(text: str) -> dict[str, object]:
         document = yaml.safe_load(text)
     # Dates that do not exist and endless integers are ValueErrors.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InvalidRequest(f"catalogue: not valid YAML: {error}") from error
+        raise InvalidRequest(f"catalogue: not valid YAML{tell_place(error)}") from error
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
         raise InvalidRequest("catalogue: expected a mapping of accelerator ids to their fields")
     return document

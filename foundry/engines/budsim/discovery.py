@@ -10,6 +10,7 @@ import yaml
 from foundry.engines.budsim.catalogue import Catalogue, finite_number
 from foundry.engines.budsim.request import ClusterSpec, NodeGroup
 from foundry.errors import InvalidRequest
+from foundry.validation import tell_place
 
 CPU = "cpu"
 # Ray counts most vendors' devices as GPU; Gaudi and Ascend have names of their own.
@@ -159,7 +160,7 @@ def cluster_from_yaml(text: str, catalogue: Catalogue | None = None) -> ClusterS
         document = yaml.safe_load(text)
     # Dates that do not exist and endless integers are ValueErrors.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InvalidRequest(f"cluster: not valid YAML: {error}") from error
+        raise InvalidRequest(f"cluster: not valid YAML{tell_place(error)}") from error
     groups = document.get("groups") if isinstance(document, Mapping) else None
     if not isinstance(groups, list) or not groups:
         raise InvalidRequest(

@@ -48,8 +48,16 @@ def unpack(packed: bytes) -> Artifact:
         with tempfile.TemporaryDirectory(prefix="budsim-") as folder:
             _extract(packed, Path(folder))
             return load(Path(folder))
-    except (zipfile.BadZipFile, InvalidRequest, KeyError, TypeError, ValueError) as error:
-        raise InvalidArtifact(f"this is no trained predictor: {error}") from error
+    except InvalidRequest as error:
+        raise InvalidArtifact(f"this is no trained predictor: {error.message}") from error
+    except zipfile.BadZipFile as error:
+        raise InvalidArtifact(
+            "this is no trained predictor: it is no zip archive, as `foundry budsim fit` writes one"
+        ) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidArtifact(
+            "this is no trained predictor: send what `foundry budsim fit` has written"
+        ) from error
 
 
 def _extract(packed: bytes, folder: Path) -> None:

@@ -36,9 +36,11 @@ class Lora(_Frozen):
     """Low-rank adapters beside frozen weights (arXiv:2106.09685)."""
 
     kind: Literal["lora"] = "lora"
-    rank: int = Field(default=16, ge=1, le=256)
+    rank: int = Field(default=16, ge=1, le=256, description="inner dimension of the two factors")
     alpha: int = Field(default=32, ge=1, le=1024, description="the update is scaled by alpha/rank")
-    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    dropout: float = Field(
+        default=0.0, ge=0.0, lt=1.0, description="share of the adapter's inputs that is dropped"
+    )
     targets: tuple[TargetGroup, ...] = Field(default=("attn", "mlp"), min_length=1, max_length=2)
 
     @property
@@ -65,9 +67,14 @@ _MICRO_BATCH = 8
 class SftConfig(_Frozen):
     """Supervised fine-tuning. One batch is one optimiser step."""
 
-    method: Annotated[Lora | Full, Field(discriminator="kind")] = Lora()
+    method: Annotated[Lora | Full, Field(discriminator="kind")] = Field(
+        default=Lora(), description="lora: adapters beside frozen weights; full: every weight"
+    )
     epochs: int | None = Field(
-        default=None, ge=1, le=1000, description=f"unset: {_EPOCHS}, or as max_steps says"
+        default=None,
+        ge=1,
+        le=1000,
+        description=f"passes over the training rows; unset: {_EPOCHS}, or as max_steps says",
     )
     max_steps: int | None = Field(default=None, ge=1, description="instead of epochs")
     batch_size: int = Field(
@@ -81,14 +88,22 @@ class SftConfig(_Frozen):
         "batch_size if that is less",
     )
     max_seq_len: int = Field(default=1024, ge=8, le=131_072, description="tokens")
-    too_long: Literal["error", "drop", "truncate"] = "error"
+    too_long: Literal["error", "drop", "truncate"] = Field(
+        default="error", description="what happens to a row of more than max_seq_len tokens"
+    )
     packing: bool = Field(default=False, description="fill sequences of max_seq_len tokens")
-    lr: float = Field(default=2e-4, gt=0, le=1)
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    lr: float = Field(default=2e-4, gt=0, le=1, description="highest learning rate")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        default="cosine", description="how the learning rate falls after the warm-up"
+    )
+    warmup_ratio: float = Field(
+        default=0.03, ge=0, lt=1, description="share of the steps in which the learning rate rises"
+    )
+    weight_decay: float = Field(default=0.0, ge=0, le=1, description="decoupled, of AdamW")
     grad_clip: float = Field(default=1.0, ge=0, description="maximum gradient norm; 0: off")
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="number format of weights and gradients"
+    )
     activation_checkpointing: bool = Field(
         default=False, description="recompute activations: less memory, a third more time"
     )

@@ -36,6 +36,7 @@ async def rounds(
     after: Annotated[int, Query(ge=0, lt=2**63, description="rounds above this one")] = 0,
     limit: Limit = DEFAULT_LIMIT,
 ) -> dict[str, Sequence[DilocoRound]]:
+    """List the rounds of a DiLoCo job, oldest first."""
     return {"data": await fleets.rounds(job_id, after=after, limit=limit)}
 
 
@@ -51,4 +52,5 @@ async def members(
     after: Annotated[int, Query(ge=0, lt=2**63, description="events above this number")] = 0,
     limit: Limit = DEFAULT_LIMIT,
 ) -> dict[str, Sequence[DilocoEvent]]:
+    """List what happened to the members of a DiLoCo job, oldest first."""
     return {"data": await fleets.members(job_id, after=after, limit=limit)}

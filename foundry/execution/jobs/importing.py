@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +42,7 @@ from foundry.errors import (
 from foundry.execution.jobs.sources import DirectorySource, HubSource, parse_source
 from foundry.infra.hub_mirror import MIRROR_SETTING, HubListing, HubMirror
 from foundry.infra.objects import ObjectStore
+from foundry.serving.endpoints.serving_rank import ServingRank, ServingRanks
 
 # Of a directory on a disk that hangs nothing is known here; the worker looks again.
 _LOOK_S = 20.0
@@ -101,18 +102,18 @@ class ImportCheck:
     """Asks on behalf of one principal.
 
     Args:
-        read_rank: the highest rank that endpoints of a base are set to serve; None: the setting.
+        ranks: of adapters that bases are served with; None: the setting for all of them.
     """
 
     def __init__(
         self,
         registry: Registry,
         rules: ImportRules,
-        read_rank: Callable[[ModelVersion], Awaitable[int]] | None = None,
+        ranks: ServingRanks | None = None,
     ) -> None:
         self._registry = registry
         self._rules = rules
-        self._read_rank = read_rank
+        self._ranks = ranks
 
     async def prepare(self, name: str, source: str, base: str | None) -> Prepared:
         """Look at the source, and find the base of an adapter.
@@ -212,14 +213,14 @@ class ImportCheck:
 
     async def _check_rank(self, config: Mapping[str, object], base: ModelVersion) -> None:
         rank = read_rank(config)
-        highest = self._rules.max_lora_rank
-        if self._read_rank is not None:
-            highest = await self._read_rank(base)
-        if rank is not None and rank > highest:
+        served = ServingRank(self._rules.max_lora_rank)
+        if self._ranks is not None:
+            served = await self._ranks.read_rank(base)
+        if rank is not None and rank > served.rank:
             raise InvalidRequest(
-                f"the adapter has rank {rank}, and {base.reference} is served with ranks up to "
-                f"{highest}: set FOUNDRY_SERVING__MAX_LORA_RANK={rank} and restart the server, or "
-                "export the adapter with a lower rank",
+                f"the adapter has rank {rank}, and {served.describe(base)} serves ranks up to "
+                f"{served.rank}: {served.describe_change(base, rank)}, or export the adapter with "
+                "a lower rank",
                 param="source",
             )
 

@@ -42,13 +42,14 @@ def _submissions(request: Request, db: Db) -> Submissions:
     audit = AuditTrail(db, principal, request.state.request_id)
     check: TrainingCheck = request.app.state.training_check
     registry = Registry(db, audit, principal)
+    ranks = ServingRanks(db, principal, check.serving.max_lora_rank)
     return Submissions(
         Jobs(db, audit, principal),
         registry,
         Datasets(db, principal),
         check,
-        ServingRanks(db, principal, check.serving.max_lora_rank),
-        ImportCheck(registry, request.app.state.import_rules),
+        ranks,
+        ImportCheck(registry, request.app.state.import_rules, ranks),
     )
 
 
@@ -76,6 +77,7 @@ _SAME: dict[int | str, dict[str, Any]] = {
     responses=_SAME,
 )
 async def submit_sft(body: SftSubmit, response: Response, submissions: SubmissionsDep) -> Job:
+    """Fine-tune a base on a dataset. The same job is not run twice unless forced."""
     job, created = await submissions.sft(
         body.name,
         body.base,
@@ -98,6 +100,7 @@ async def submit_sft(body: SftSubmit, response: Response, submissions: Submissio
     responses=_SAME,
 )
 async def submit_diloco(body: DilocoSubmit, response: Response, submissions: SubmissionsDep) -> Job:
+    """Fine-tune a base on several workers that synchronise now and then."""
     job, created = await submissions.diloco(
         body.name,
         body.base,
@@ -120,6 +123,7 @@ async def submit_diloco(body: DilocoSubmit, response: Response, submissions: Sub
     responses=_SAME,
 )
 async def submit_import(body: ImportSubmit, response: Response, submissions: SubmissionsDep) -> Job:
+    """Register a model that lies on the server."""
     job, created = await submissions.import_model(
         body.name, body.source, base=body.base, force=body.force, priority=body.priority
     )
@@ -137,11 +141,13 @@ async def list_jobs(
     cursor: Annotated[str | None, Query(max_length=1024)] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
 ) -> Page[Job]:
+    """List jobs, newest first."""
     return await jobs.list_jobs(state=state, reference=reference, cursor=cursor, limit=limit)
 
 
 @router.get("/{job_id}", response_model=JobOut, operation_id="jobs_get", dependencies=_READ)
 async def get_job(job_id: UUID, jobs: JobsDep) -> Job:
+    """Describe a job."""
     return await jobs.get(job_id)
 
 
@@ -157,6 +163,7 @@ async def job_metrics(
     after: Annotated[int, Query(ge=-1, lt=2**63, description="steps above this one")] = -1,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 2000,
 ) -> dict[str, Sequence[JobMetric]]:
+    """List a job's metrics by step."""
     return {"data": await jobs.metrics(job_id, after=after, limit=limit)}
 
 
@@ -169,6 +176,7 @@ async def job_logs(
     after: Annotated[int, Query(ge=0, lt=2**63, description="chunks above this number")] = 0,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
 ) -> dict[str, Sequence[LogChunk]]:
+    """Read what a job has printed."""
     return {"data": await logs.read(job_id, after=after, limit=limit)}
 
 
@@ -176,6 +184,7 @@ async def job_logs(
     "/{job_id}/cancel", response_model=JobOut, operation_id="jobs_cancel", dependencies=_WRITE
 )
 async def cancel(job_id: UUID, jobs: JobsDep) -> Job:
+    """End a job as soon as it can."""
     return await jobs.cancel(job_id)
 
 
@@ -183,4 +192,5 @@ async def cancel(job_id: UUID, jobs: JobsDep) -> Job:
     "/{job_id}/resume", response_model=JobOut, operation_id="jobs_resume", dependencies=_WRITE
 )
 async def resume(job_id: UUID, jobs: JobsDep) -> Job:
+    """Continue a failed or cancelled job from its newest checkpoint."""
     return await jobs.resume(job_id)

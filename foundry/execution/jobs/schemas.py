@@ -87,28 +87,32 @@ class ImportSubmit(BaseModel):
 
 
 class JobOut(BaseModel):
+    """A job: fine-tuning or an import."""
+
     model_config = ConfigDict(from_attributes=True)
 
     id: UUID
     kind: str
     name: str
-    state: str
-    attempt: int
+    state: str = Field(description="QUEUED to RUNNING; in the end SUCCEEDED, FAILED or CANCELLED")
+    attempt: int = Field(description="how often it was begun")
     failures: int = Field(
         default=0, description="attempts that failed since it was last queued by a person"
     )
-    priority: int = 0
+    priority: int = Field(default=0, description="a job with a higher one is admitted first")
     waiting_for: str | None = Field(default=None, description="why it has not begun")
     retry_at: datetime | None = Field(
         default=None, description="when its next attempt may begin after one that failed"
     )
     phase: str | None = Field(default=None, description="what its attempt is doing")
-    submission_id: str | None
-    cancel_requested: bool
-    spec: dict[str, object]
+    submission_id: str | None = Field(description="Ray job that drives it; null: none yet")
+    cancel_requested: bool = Field(description="it ends as soon as it can")
+    spec: dict[str, object] = Field(description="what was asked for, with versions pinned")
     progress: dict[str, object]
     error: dict[str, object] | None
-    result: dict[str, object] | None
+    result: dict[str, object] | None = Field(
+        description="what it made: the reference and metrics of a version; null: nothing yet"
+    )
     created_by: str
     created_at: datetime
     started_at: datetime | None
@@ -120,6 +124,8 @@ class JobOut(BaseModel):
 
 
 class JobList(BaseModel):
+    """A page of jobs, newest first."""
+
     model_config = ConfigDict(from_attributes=True)
 
     data: list[JobOut]
@@ -127,25 +133,33 @@ class JobList(BaseModel):
 
 
 class JobMetricOut(BaseModel):
+    """A measured value of one step."""
+
     model_config = ConfigDict(from_attributes=True)
 
     step: int
     name: str
-    value: float
+    value: float = Field(description="what was measured")
     at: datetime
 
 
 class JobMetricList(BaseModel):
+    """Metrics of a job, by step."""
+
     data: list[JobMetricOut]
 
 
 class JobLogOut(BaseModel):
+    """A chunk of what a job has printed."""
+
     model_config = ConfigDict(from_attributes=True)
 
-    seq: int
-    text: str
+    seq: int = Field(description="number of the chunk, from 1")
+    text: str = Field(description="lines as they were printed")
     at: datetime
 
 
 class JobLogList(BaseModel):
+    """Chunks of a job's output, in order."""
+
     data: list[JobLogOut]

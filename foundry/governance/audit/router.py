@@ -25,11 +25,16 @@ def _audit(request: Request, db: Db) -> AuditTrail:
 )
 async def list_events(
     audit: Annotated[AuditTrail, Depends(_audit)],
-    resource_type: Annotated[str | None, Query(max_length=64)] = None,
-    resource_id: Annotated[str | None, Query(max_length=256)] = None,
+    resource_type: Annotated[
+        str | None, Query(max_length=64, description="kind of what was done to, like model_alias")
+    ] = None,
+    resource_id: Annotated[
+        str | None, Query(max_length=256, description="what was done to")
+    ] = None,
     cursor: str | None = None,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
 ) -> Page[AuditEvent]:
+    """List who did what, newest first."""
     return await audit.list_events(
         resource_type=resource_type, resource_id=resource_id, cursor=cursor, limit=limit
     )

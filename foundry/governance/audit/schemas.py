@@ -3,28 +3,32 @@
 from datetime import datetime
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class AuditEventOut(BaseModel):
+    """Something that was done, and by whom."""
+
     model_config = ConfigDict(from_attributes=True)
 
     id: UUID
     at: datetime
-    actor_type: str
-    actor_id: str
-    credential_id: str
-    action: str
-    resource_type: str
-    resource_id: str
-    outcome: str
-    request_id: str
-    before: dict[str, object] | None
-    after: dict[str, object] | None
+    actor_type: str = Field(description="user, service or system")
+    actor_id: str = Field(description="subject that did it")
+    credential_id: str = Field(description="public part of the key that was shown")
+    action: str = Field(description="what was done, like alias.set")
+    resource_type: str = Field(description="kind of what it was done to, like model_alias")
+    resource_id: str = Field(description="what it was done to")
+    outcome: str = Field(description="success, or why not")
+    request_id: str = Field(description="`x-request-id` of the request")
+    before: dict[str, object] | None = Field(description="how it was; null: it was not there")
+    after: dict[str, object] | None = Field(description="how it is; null: it is gone")
     reason: str | None
 
 
 class AuditEventList(BaseModel):
+    """A page of the audit trail, newest first."""
+
     model_config = ConfigDict(from_attributes=True)
 
     data: list[AuditEventOut]

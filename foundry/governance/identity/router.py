@@ -31,6 +31,7 @@ KeyRingDep = Annotated[KeyRing, Depends(_keys)]
     dependencies=[Depends(require_permission("keys:read"))],
 )
 async def whoami(request: Request) -> WhoAmI:
+    """Tell whose key was sent, and what it may do."""
     caller = request.state.principal
     return WhoAmI(
         tenant_id=str(caller.tenant_id),
@@ -51,6 +52,7 @@ async def whoami(request: Request) -> WhoAmI:
     dependencies=[Depends(require_permission("keys:write"))],
 )
 async def create_key(body: KeyCreate, keys: KeyRingDep) -> KeyCreated:
+    """Make a key. Its text is in this answer and nowhere else."""
     made = await keys.create_key(
         name=body.name,
         role=body.role,
@@ -73,6 +75,7 @@ async def list_keys(
     cursor: str | None = None,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
 ) -> Page[ApiKey]:
+    """List the keys of the caller's tenant, newest first, without their secret parts."""
     return await keys.list_keys(cursor, limit)
 
 
@@ -83,4 +86,5 @@ async def list_keys(
     dependencies=[Depends(require_permission("keys:write"))],
 )
 async def revoke_key(key_id: str, keys: KeyRingDep) -> ApiKey:
+    """Refuse a key from now on."""
     return await keys.revoke_key(key_id)

@@ -19,6 +19,8 @@ def _require_one_line(name: str) -> str:
 
 
 class KeyCreate(BaseModel):
+    """A key to be made."""
+
     model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, AfterValidator(_require_one_line)] = Field(
@@ -33,7 +35,9 @@ class KeyCreate(BaseModel):
         max_length=32,
         description="permissions it is limited to, like `inference:invoke` or `jobs:*`",
     )
-    expires_in_days: int = Field(default=DEFAULT_DAYS, ge=1, le=MAX_DAYS)
+    expires_in_days: int = Field(
+        default=DEFAULT_DAYS, ge=1, le=MAX_DAYS, description="days after which it is refused"
+    )
     subject: str | None = Field(
         default=None,
         pattern=r"^[a-z0-9][a-z0-9._@:-]{0,127}$",
@@ -42,6 +46,8 @@ class KeyCreate(BaseModel):
 
 
 class KeyOut(BaseModel):
+    """A key, without its secret part."""
+
     model_config = ConfigDict(from_attributes=True)
 
     id: str = Field(description="the public part, as in fk_live_<id>_…")
@@ -53,13 +59,15 @@ class KeyOut(BaseModel):
         description="what the key may do: what its role has and its scopes cover"
     )
     limited: bool = Field(description="whether its scopes take something from its role")
-    state: KeyState
+    state: KeyState = Field(description="active, expired or revoked")
     created_at: datetime
-    expires_at: datetime
-    revoked_at: datetime | None
+    expires_at: datetime = Field(description="when it is refused from, with time zone")
+    revoked_at: datetime | None = Field(description="when it was revoked; null: it was not")
 
 
 class KeyCreated(KeyOut):
+    """A new key, with its secret part."""
+
     key: str = Field(description="the key itself; shown this once")
     namesakes: list[str] = Field(
         description="ids of older keys with this name that work as well, the newest ten at most"
@@ -67,6 +75,8 @@ class KeyCreated(KeyOut):
 
 
 class KeyList(BaseModel):
+    """A page of keys."""
+
     model_config = ConfigDict(from_attributes=True)
 
     data: list[KeyOut]
@@ -76,10 +86,12 @@ class KeyList(BaseModel):
 class WhoAmI(BaseModel):
     """What the presented key may do."""
 
-    tenant_id: str
-    project_id: str
+    tenant_id: str = Field(description="whose data it reaches")
+    project_id: str = Field(description="project that it works in")
     subject: str
     role: Role
     scopes: list[str]
-    permissions: list[str]
+    permissions: list[str] = Field(
+        description="what it may do: its role's permissions within its scopes"
+    )
     key_id: str

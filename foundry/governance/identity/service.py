@@ -59,8 +59,15 @@ _NAMESAKES = 10
 def _invalid_key_error() -> Unauthenticated:
     # One message for unknown, wrong, revoked and expired: a stranger learns nothing.
     return Unauthenticated(
-        "the API key is missing or not valid: send `Authorization: Bearer fk_…`; "
-        "your administrator creates one with `foundry keys create`"
+        "the API key is not valid: it is unknown, mistyped, revoked or expired; "
+        "your administrator creates another with `foundry keys create`"
+    )
+
+
+def _missing_key_error() -> Unauthenticated:
+    return Unauthenticated(
+        "no API key was sent: send `Authorization: Bearer fk_…`, or set FOUNDRY_CLIENT__API_KEY "
+        "for the `foundry` command; your administrator creates one with `foundry keys create`"
     )
 
 
@@ -121,10 +128,12 @@ class Authenticator:
         """Find the principal whose key the header holds.
 
         Raises:
-            Unauthenticated: one message for every cause.
+            Unauthenticated: none was sent, or one that cannot be used; why is not told.
             DatabaseUnavailable: no key can be checked.
             Overloaded: too many keys are being checked.
         """
+        if not authorization:
+            raise _missing_key_error()
         token = parse_authorization(authorization)
         if token is None:
             raise _invalid_key_error()

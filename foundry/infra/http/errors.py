@@ -1,10 +1,12 @@
 """Errors on HTTP: one status map, one body in OpenAI's shape, for both applications."""
 
 import math
+from typing import Literal
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
@@ -52,6 +54,34 @@ _TYPES: dict[type[FoundryError], str] = {
     Conflict: "conflict_error",
     FoundryError: "server_error",
 }
+
+
+class ErrorOut(BaseModel):
+    """What is wrong, and what to do about it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    message: str = Field(description="a sentence for a person")
+    type: Literal[
+        "invalid_request_error",
+        "authentication_error",
+        "permission_error",
+        "conflict_error",
+        "server_error",
+    ] = Field(description="the kind of error, as OpenAI's clients read it")
+    param: str | None = Field(
+        description="the parameter or field that is wrong, like config.lr; null: no single one"
+    )
+    code: str = Field(description="names the error for programs, and does not change")
+    details: dict[str, object] = Field(default={}, description="more for programs, by the code")
+
+
+class ErrorBody(BaseModel):
+    """The body of every answer that is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    error: ErrorOut = Field(description="what is wrong")
 
 
 def status_of(error: FoundryError) -> int:
@@ -141,9 +171,9 @@ def _answer_framework_error(request: Request, error: HTTPException) -> JSONRespo
     """An error that the framework found, by its status: its own words are left out."""
     where = f"{request.method} {request.url.path}"
     if error.status_code == 404:
-        return _answer_error(request, NotFound(f"no such route: {where}"))
+        return _answer_error(request, NotFound(f"no such route: {where}; /docs lists them all"))
     if error.status_code == 405:
-        body = error_body(InvalidRequest(f"not allowed: {where}"))
+        body = error_body(InvalidRequest(f"not allowed: {where}; /docs lists what is"))
         body["error"] |= {"code": "method_not_allowed"}
         return JSONResponse(body, status_code=405, headers=dict(error.headers or {}))
     if error.status_code < 500:

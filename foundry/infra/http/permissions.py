@@ -59,14 +59,26 @@ def _permissions_of(route: APIRoute) -> Iterator[str]:
 
 
 def collect_permissions(app: FastAPI, known: Container[str]) -> dict[str, str]:
-    """Map `METHOD path` of every route to the permission that it declares.
+    """As `list_permissions`, before an application starts.
 
     Args:
         known: the permissions that roles and keys can have.
 
     Raises:
-        SetupError: a route declares none, or one that nobody can have, so the application must
-            not start.
+        SetupError: a route declares none, or one that nobody can have.
+    """
+    declared = list_permissions(app)
+    for where, permission in declared.items():
+        if permission != PUBLIC and permission not in known:
+            raise SetupError(f"route {where} declares the unknown permission {permission}")
+    return declared
+
+
+def list_permissions(app: FastAPI) -> dict[str, str]:
+    """Map `METHOD path` of every route to the permission that it declares.
+
+    Raises:
+        SetupError: a route declares none, so the application must not start.
     """
     declared: dict[str, str] = {}
     for route in app.routes:
@@ -75,8 +87,6 @@ def collect_permissions(app: FastAPI, known: Container[str]) -> dict[str, str]:
         permission = next(_permissions_of(route), None)
         if permission is None:
             raise SetupError(f"route {route.path} declares no permission")
-        if permission != PUBLIC and permission not in known:
-            raise SetupError(f"route {route.path} declares the unknown permission {permission}")
         for method in sorted(route.methods):
             declared[f"{method} {route.path}"] = permission
     return declared

@@ -189,9 +189,9 @@ class Authenticate:
 
 
 def _authorization_header(scope: Scope) -> str | None:
-    """The header's value; two of them are as unusable as none."""
+    """The header's value; None: there is none. Two of them make one that cannot be used."""
     values = [value for name, value in scope["headers"] if name == b"authorization"]
-    return values[0].decode("latin-1") if len(values) == 1 else None
+    return b", ".join(values).decode("latin-1") if values else None
 
 
 # Outermost first. The end is recorded outside of everything that can end a request, and a client
@@ -209,7 +209,7 @@ MIDDLEWARE_ORDER: Final = (
 
 
 def build_stages(
-    authenticator: Authenticator,
+    authenticator: Authenticator | None,
     http: HttpSettings,
     *,
     ends: Ends,
@@ -219,6 +219,7 @@ def build_stages(
     """The stages of an application, in `MIDDLEWARE_ORDER`.
 
     Args:
+        authenticator: None: an application of which every route is public has no such stage.
         ends: keeps how each request ended.
         public_paths: need no key, are never shed and not recorded.
         upload_paths: prefixes below which files arrive, which may be large and slow.
@@ -237,4 +238,6 @@ def build_stages(
         Deadline: {"timeout_s": http.request_timeout_s, "upload_paths": upload_paths},
         Authenticate: {"authenticator": authenticator, "public_paths": public_paths},
     }
-    return [Middleware(stage, **options[stage]) for stage in MIDDLEWARE_ORDER]
+    if authenticator is None:
+        del options[Authenticate]
+    return [Middleware(stage, **options[stage]) for stage in MIDDLEWARE_ORDER if stage in options]

@@ -52,7 +52,7 @@ def _searches(request: Request) -> Searches:
 
 RecommendationsDep = Annotated[Recommendations, Depends(_recommendations)]
 SearchesDep = Annotated[Searches, Depends(_searches)]
-RevisionNumber = Annotated[int, Path(ge=1, le=2**31 - 1)]
+RevisionNumber = Annotated[int, Path(ge=1, le=2**31 - 1, description="number of a revision")]
 Now = Annotated[bool, Query(description="cut running requests off instead of draining them")]
 EndpointsDep = Annotated[Endpoints, Depends(_endpoints)]
 _SAME: dict[int | str, dict[str, Any]] = {
@@ -71,6 +71,7 @@ _WRITE = [Depends(require_permission("endpoints:write"))]
     responses={200: {"description": "this base has an endpoint already"}},
 )
 async def create(body: EndpointCreate, response: Response, endpoints: EndpointsDep) -> Endpoint:
+    """Make the endpoint of a model's base, unless it has one; `deploy` also starts it."""
     config = body.config.model_dump(exclude_none=True)
     endpoint, created = await endpoints.create(body.model, name=body.name, config=config)
     response.status_code = 201 if created else 200
@@ -84,6 +85,7 @@ async def list_endpoints(
     cursor: Annotated[str | None, Query(max_length=1024)] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
 ) -> Page[Endpoint]:
+    """List endpoints, newest first."""
     return await endpoints.list_endpoints(reference=reference, cursor=cursor, limit=limit)
 
 
@@ -91,6 +93,7 @@ async def list_endpoints(
     "/{endpoint_id}", response_model=EndpointOut, operation_id="endpoints_get", dependencies=_READ
 )
 async def get_endpoint(endpoint_id: UUID, endpoints: EndpointsDep) -> Endpoint:
+    """Describe an endpoint."""
     return await endpoints.get(endpoint_id)
 
 
@@ -108,6 +111,10 @@ async def configure(
     searches: SearchesDep,
     afterwards: BackgroundTasks,
 ) -> Endpoint:
+    """Store how the next deploy is to serve it.
+
+    Options, or targets from which options are found.
+    """
     endpoint = await endpoints.configure(endpoint_id, body, recommendations)
     if endpoint.recommendation_id is not None:
         # After the commit: before it, no other transaction could see the row.
@@ -131,6 +138,7 @@ async def deploy(
         UUID | None, Query(description="the one that was reviewed; refuse to apply any other")
     ] = None,
 ) -> Endpoint:
+    """Ask for an endpoint to run, as it was configured last."""
     return _told(response, await endpoints.deploy(endpoint_id, recommendation_id))
 
 
@@ -145,6 +153,7 @@ async def deploy(
 async def scale(
     endpoint_id: UUID, body: EndpointScale, endpoints: EndpointsDep, response: Response
 ) -> Endpoint:
+    """Ask for so many replicas, now and from the next deploy on."""
     return _told(response, await endpoints.scale(endpoint_id, body.replicas))
 
 
@@ -159,6 +168,7 @@ async def scale(
 async def rollback(
     endpoint_id: UUID, body: EndpointRollback, endpoints: EndpointsDep, response: Response
 ) -> Endpoint:
+    """Ask for the configuration of an earlier revision to run again."""
     return _told(response, await endpoints.rollback(endpoint_id, body.revision))
 
 
@@ -174,6 +184,7 @@ async def list_revisions(
     cursor: Annotated[str | None, Query(max_length=1024)] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
 ) -> Page[EndpointRevision]:
+    """List what an endpoint was configured like, newest first."""
     return await endpoints.list_revisions(endpoint_id, cursor=cursor, limit=limit)
 
 
@@ -186,6 +197,7 @@ async def list_revisions(
 async def diff_revisions(
     endpoint_id: UUID, before: RevisionNumber, after: RevisionNumber, endpoints: EndpointsDep
 ) -> RevisionDiff:
+    """Tell in which options two revisions differ."""
     return await endpoints.diff(endpoint_id, before, after)
 
 
@@ -200,6 +212,7 @@ async def diff_revisions(
 async def stop(
     endpoint_id: UUID, endpoints: EndpointsDep, response: Response, now: Now = False
 ) -> Endpoint:
+    """Ask for an endpoint to drain and stop."""
     return _told(response, await endpoints.stop(endpoint_id, now=now))
 
 
@@ -214,6 +227,7 @@ async def stop(
 async def delete(
     endpoint_id: UUID, endpoints: EndpointsDep, response: Response, now: Now = False
 ) -> Endpoint:
+    """Ask for an endpoint to stop and be forgotten."""
     return _told(response, await endpoints.delete(endpoint_id, now=now))
 
 

@@ -23,9 +23,13 @@ class EngineResources(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     gpu_type: str | None = Field(default=None, max_length=128, description="catalogue id")
-    gpu_count: int | None = Field(default=None, ge=0, le=64)
-    cpu_cores: float | None = Field(default=None, gt=0, le=4096)
-    memory_gb: float | None = Field(default=None, gt=0, le=2**20)
+    gpu_count: int | None = Field(
+        default=None, ge=0, le=64, description="accelerators of one replica"
+    )
+    cpu_cores: float | None = Field(default=None, gt=0, le=4096, description="cores of one replica")
+    memory_gb: float | None = Field(
+        default=None, gt=0, le=2**20, description="memory of one replica, GiB"
+    )
 
 
 class EngineConfig(BaseModel):
@@ -33,11 +37,18 @@ class EngineConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = Field(
+        default=None,
+        description="number format of the computation; auto: float32 on a CPU, else the model's",
+    )
     max_model_len: int | None = Field(default=None, ge=16, le=2**24)
     max_num_seqs: int | None = Field(default=None, ge=1, le=4096)
-    max_loras: int | None = Field(default=None, ge=1, le=1024)
-    max_lora_rank: int | None = Field(default=None, ge=8, le=512)
+    max_loras: int | None = Field(
+        default=None, ge=1, le=1024, description="adapters active at once in one replica"
+    )
+    max_lora_rank: int | None = Field(
+        default=None, ge=8, le=512, description="largest rank of an adapter that is served"
+    )
     runtime: Runtime | None = None
     tensor_parallel_size: int | None = Field(default=None, ge=1, le=64)
     pipeline_parallel_size: int | None = Field(default=None, ge=1, le=64)
@@ -46,7 +57,7 @@ class EngineConfig(BaseModel):
     quantization: Quantization | None = None
     kv_cache_dtype: KvDtype | None = None
     replicas: int | None = Field(default=None, ge=1, le=MAX_REPLICAS)
-    resources: EngineResources | None = None
+    resources: EngineResources | None = Field(default=None, description="what one replica is given")
     strategy: Strategy | None = Field(
         default=None,
         description="how a new revision replaces the running one; surge: beside it, recreate: "
@@ -68,7 +79,9 @@ class EndpointConfigure(EngineConfig):
     optimization_method: Optimization | None = Field(
         default=None, description="REGRESSOR: measured data and physics; PRIOR: physics only"
     )
-    performance_targets: TargetsIn | None = None
+    performance_targets: TargetsIn | None = Field(
+        default=None, description="what the configuration must keep"
+    )
     workload: WorkloadIn | None = Field(default=None, description="unset: that of the last time")
     policy: PolicyIn | None = None
     cluster: ClusterIn | None = Field(default=None, description="unset: the live cluster")
@@ -108,6 +121,8 @@ class EndpointConfigure(EngineConfig):
 
 
 class EndpointCreate(BaseModel):
+    """An endpoint for a model's base."""
+
     model_config = ConfigDict(extra="forbid")
 
     model: str = Field(
@@ -123,6 +138,8 @@ class EndpointCreate(BaseModel):
 
 
 class EndpointOut(BaseModel):
+    """An endpoint: a base that is served, with all adapters of it."""
+
     model_config = ConfigDict(from_attributes=True)
 
     id: UUID
@@ -133,14 +150,14 @@ class EndpointOut(BaseModel):
         description="the base, name@version",
     )
     model_version_id: UUID
-    desired: str
-    state: str
-    app_name: str
+    desired: str = Field(description="what was asked for: running, stopped or deleted")
+    state: str = Field(description="how it is: CREATED to RUNNING, DEGRADED, STOPPED or FAILED")
+    app_name: str = Field(description="name of what serves it in Ray")
     revision: int = Field(description="that requests reach, or will reach first")
     serving_revision: int | None = Field(default=None, description="that requests reach now")
     target_revision: int | None = Field(default=None, description="that is wanted")
     config: dict[str, object]
-    config_generation: int
+    config_generation: int = Field(description="grows with each change of the configuration")
     optimization: dict[str, object] | None = Field(
         default=None, description="the method, targets and workload of the last configuration"
     )
@@ -150,7 +167,7 @@ class EndpointOut(BaseModel):
     next_config: dict[str, object] | None = Field(
         default=None, description="options that the next deploy applies"
     )
-    last_error: str | None
+    last_error: str | None = Field(description="why it failed last; null: it has not")
     progress: dict[str, object]
     created_by: str
     created_at: datetime
@@ -162,6 +179,8 @@ class EndpointOut(BaseModel):
 
 
 class EndpointList(BaseModel):
+    """A page of endpoints."""
+
     model_config = ConfigDict(from_attributes=True)
 
     data: list[EndpointOut]
@@ -169,24 +188,30 @@ class EndpointList(BaseModel):
 
 
 class EndpointScale(BaseModel):
+    """How many replicas are wanted."""
+
     model_config = ConfigDict(extra="forbid")
 
     replicas: int = Field(ge=1, le=MAX_REPLICAS)
 
 
 class EndpointRollback(BaseModel):
+    """An earlier configuration."""
+
     model_config = ConfigDict(extra="forbid")
 
     revision: int = Field(ge=1, le=2**31 - 1, description="whose configuration is to run again")
 
 
 class RevisionOut(BaseModel):
+    """One configuration of an endpoint that was, is or will be served."""
+
     model_config = ConfigDict(from_attributes=True)
 
-    number: int
-    state: str
-    desired: str
-    app_name: str
+    number: int = Field(description="counts from 1")
+    state: str = Field(description="how it is")
+    desired: str = Field(description="running or removed")
+    app_name: str = Field(description="name of what serves it in Ray")
     config: dict[str, object]
     config_digest: str = Field(description="sha256 of base and configuration, lower-case hex")
     replicas: int
@@ -200,6 +225,8 @@ class RevisionOut(BaseModel):
 
 
 class RevisionList(BaseModel):
+    """A page of revisions, newest first."""
+
     model_config = ConfigDict(from_attributes=True)
 
     data: list[RevisionOut]
@@ -207,16 +234,20 @@ class RevisionList(BaseModel):
 
 
 class OptionChangeOut(BaseModel):
+    """An option in which two revisions differ."""
+
     model_config = ConfigDict(from_attributes=True)
 
-    field: str
+    field: str = Field(description="name of the option")
     before: object = Field(description="null: unset")
     after: object = Field(description="null: unset")
 
 
 class RevisionDiffOut(BaseModel):
+    """Options in which two revisions differ."""
+
     model_config = ConfigDict(from_attributes=True)
 
-    before: int
-    after: int
-    changes: list[OptionChangeOut]
+    before: int = Field(description="number of one revision")
+    after: int = Field(description="number of the other")
+    changes: list[OptionChangeOut] = Field(description="one for each option that differs")

@@ -45,7 +45,10 @@ OutcomesDep = Annotated[Outcomes, Depends(_outcomes)]
 RecalibrationDep = Annotated[Recalibration, Depends(_recalibration)]
 Cursor = Annotated[str | None, Query(max_length=1024)]
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
-Version = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Version = Annotated[
+    str,
+    Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="name of a version of the predictor"),
+]
 _READ = [Depends(require_permission("budsim:read"))]
 _ADMIN = [Depends(require_permission("budsim:admin"))]
 
@@ -59,6 +62,7 @@ async def list_outcomes(
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> dict[str, object]:
+    """List what predictions came to, newest first, and which of them are stale."""
     page = await outcomes.list_outcomes(endpoint_id=endpoint_id, cursor=cursor, limit=limit)
     return {
         "data": page.data,
@@ -72,6 +76,7 @@ async def list_outcomes(
 async def list_advice(
     outcomes: OutcomesDep, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
 ) -> Page[BudsimAdvice]:
+    """List better configurations for running endpoints."""
     return await outcomes.list_advice(cursor=cursor, limit=limit)
 
 
@@ -82,11 +87,13 @@ async def list_advice(
     dependencies=_ADMIN,
 )
 async def recalibrate(body: RecalibrateIn, recalibration: RecalibrationDep) -> RecalibrationOut:
+    """Compute the corrections of predictions anew."""
     return await recalibration.run(body.load_test)
 
 
 @router.get("/models", response_model=ModelList, operation_id="budsim_models", dependencies=_READ)
 async def list_models(outcomes: OutcomesDep) -> dict[str, object]:
+    """List versions of the predictor, newest first."""
     return {"data": await outcomes.list_models()}
 
 
@@ -106,6 +113,7 @@ async def list_models(outcomes: OutcomesDep) -> dict[str, object]:
     },
 )
 async def upload_artifact(request: Request, outcomes: OutcomesDep) -> dict[str, str]:
+    """Store a packed predictor, to be registered by its digest."""
     return {"digest": await outcomes.keep_artifact(await request.body())}
 
 
@@ -117,6 +125,7 @@ async def upload_artifact(request: Request, outcomes: OutcomesDep) -> dict[str, 
     dependencies=_ADMIN,
 )
 async def register_model(body: ModelIn, outcomes: OutcomesDep) -> BudsimModel:
+    """Add a fitted predictor: active if it is better than the active one, else a shadow."""
     return await outcomes.register_model(body.version, body.digest, body.cv, body.site_cv)
 
 
@@ -127,4 +136,5 @@ async def register_model(body: ModelIn, outcomes: OutcomesDep) -> BudsimModel:
     dependencies=_ADMIN,
 )
 async def promote(version: Version, outcomes: OutcomesDep) -> BudsimModel:
+    """Make a version of the predictor the active one; an older one rolls back."""
     return await outcomes.promote_model(version)

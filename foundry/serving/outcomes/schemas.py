@@ -23,26 +23,34 @@ class _In(BaseModel):
 
 
 class OutcomeOut(_Out):
+    """What one prediction came to in one window or level of a load test."""
+
     id: UUID
     endpoint_id: UUID
-    revision: int
-    source: Literal["gateway", "load_test"]
+    revision: int = Field(description="of the endpoint that was measured")
+    source: Literal["gateway", "load_test"] = Field(
+        description="gateway: requests of users; load_test: those of a test"
+    )
     started_at: datetime
-    window_s: float
+    window_s: float = Field(description="length of the window, in seconds")
     gpu: str
     engine: str
     engine_version: str
-    configuration: dict[str, object]
-    configuration_digest: str
+    configuration: dict[str, object] = Field(description="options of the engine")
+    configuration_digest: str = Field(description="sha256 of the configuration, lower-case hex")
     point: dict[str, float] = Field(description="the operating point, for `foundry budsim fit`")
     predictor_version: str
-    load: dict[str, float]
+    load: dict[str, float] = Field(description="what was asked of it, by name")
     predicted: dict[str, tuple[float, float, float]] = Field(description="low, point, high")
     applied: dict[str, tuple[float, float]] = Field(
         description="factor and spread of the correction inside `predicted`"
     )
-    actual: dict[str, float]
-    covered: dict[str, bool]
+    actual: dict[str, float] = Field(
+        description="measured values by target: ttft_p50_ms, tpot_ms and the like"
+    )
+    covered: dict[str, bool] = Field(
+        description="by target, whether the interval held the measured value"
+    )
     n: int = Field(description="requests whose TTFT was measured")
 
 
@@ -52,18 +60,26 @@ class StalenessOut(_Out):
     gpu: str
     engine: str
     engine_version: str
-    stale: bool
-    median_ape: float | None
-    coverage: float | None
+    stale: bool = Field(description="predictions cannot be trusted as they are")
+    median_ape: float | None = Field(
+        description="median absolute error in percent; null: too few windows"
+    )
+    coverage: float | None = Field(
+        description="share of windows whose interval held the measured value; null: too few windows"
+    )
     reason: str
 
 
 class OutcomeList(BaseModel):
+    """A page of outcomes, and how far predictions can be trusted now."""
+
     model_config = ConfigDict(from_attributes=True)
 
     data: list[OutcomeOut]
     next_cursor: str | None
-    staleness: list[StalenessOut]
+    staleness: list[StalenessOut] = Field(
+        description="the alarm of every accelerator and engine version"
+    )
     refit_due: bool = Field(description="`foundry budsim fit` would learn from what was measured")
 
 
@@ -73,7 +89,7 @@ class BiasOut(_Out):
     gpu: str
     engine: str
     engine_version: str
-    target: str
+    target: str = Field(description="value that is corrected, like tpot_ms")
     factor: float = Field(description="multiplies the predicted point")
     spread: float = Field(description="multiplies the interval's width in logs")
     windows: float = Field(description="that it rests on, weighted by age and version")
@@ -84,10 +100,10 @@ class BiasOut(_Out):
 class RequestIn(_In):
     """One answered request, as its client measured it."""
 
-    input_tokens: int = Field(ge=0, le=_MAX_TOKENS)
-    output_tokens: int = Field(ge=1, le=_MAX_TOKENS)
-    ttft_s: float = Field(gt=0, le=_MAX_S)
-    duration_s: float = Field(gt=0, le=_MAX_S)
+    input_tokens: int = Field(ge=0, le=_MAX_TOKENS, description="tokens of the prompt")
+    output_tokens: int = Field(ge=1, le=_MAX_TOKENS, description="tokens of the answer")
+    ttft_s: float = Field(gt=0, le=_MAX_S, description="seconds from sending it to its first token")
+    duration_s: float = Field(gt=0, le=_MAX_S, description="seconds from sending it to its end")
 
 
 class LevelIn(_In):
@@ -95,16 +111,24 @@ class LevelIn(_In):
 
     started_at: AwareDatetime
     duration_s: float = Field(gt=0, le=_MAX_S, description="in which requests were in flight")
-    errors: int = Field(default=0, ge=0)
-    requests: list[RequestIn] = Field(min_length=1, max_length=10_000)
+    errors: int = Field(default=0, ge=0, description="requests that failed")
+    requests: list[RequestIn] = Field(
+        min_length=1, max_length=10_000, description="requests that were answered"
+    )
 
 
 class LoadTestIn(_In):
+    """A load test of one endpoint."""
+
     endpoint_id: UUID
-    levels: list[LevelIn] = Field(min_length=1, max_length=32)
+    levels: list[LevelIn] = Field(
+        min_length=1, max_length=32, description="one for each concurrency that was tried"
+    )
 
 
 class RecalibrateIn(_In):
+    """What corrections are computed from, beside the outcomes that are kept."""
+
     load_test: LoadTestIn | None = Field(
         default=None, description="unset: only compute the corrections anew"
     )
@@ -113,39 +137,59 @@ class RecalibrateIn(_In):
 class ComparisonOut(BaseModel):
     """One level, predicted and measured."""
 
-    concurrency: float
-    predicted: dict[str, tuple[float, float, float]]
-    actual: dict[str, float]
-    covered: dict[str, bool]
+    concurrency: float = Field(description="requests in flight, on average")
+    predicted: dict[str, tuple[float, float, float]] = Field(
+        description="low, point and high by target"
+    )
+    actual: dict[str, float] = Field(description="measured value by target")
+    covered: dict[str, bool] = Field(
+        description="by target, whether the interval held the measured value"
+    )
 
 
 class RecalibrationOut(BaseModel):
-    levels: list[ComparisonOut]
-    biases: list[BiasOut]
+    """The corrections that count from now on."""
+
+    levels: list[ComparisonOut] = Field(
+        description="levels of the load test, predicted and measured"
+    )
+    biases: list[BiasOut] = Field(description="every correction")
 
 
 class ArtifactOut(BaseModel):
+    """A predictor that was stored."""
+
     digest: str = Field(description="sha256 of the uploaded bytes, to register them by")
 
 
 class ModelOut(_Out):
-    version: str
-    digest: str
-    status: Literal["active", "shadow", "retired"]
+    """A version of the predictor."""
+
+    version: str = Field(description="its name")
+    digest: str = Field(description="sha256 of its packed files, lower-case hex")
+    status: Literal["active", "shadow", "retired"] = Field(
+        description="active: it answers; shadow: it is compared; retired: neither"
+    )
     cv: dict[str, float] = Field(description="split → error of the grouped cross-validation")
     reasons: list[str] = Field(description="against a promotion, when it was registered")
     created_at: datetime
-    promoted_at: datetime | None
+    promoted_at: datetime | None = Field(description="when it was made the active one; null: never")
 
 
 class ModelList(BaseModel):
+    """Versions of the predictor, newest first."""
+
     data: list[ModelOut]
 
 
 class ModelIn(_In):
-    version: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    """A predictor that was fitted elsewhere and uploaded."""
+
+    version: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="its name, new")
     digest: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the uploaded artifact")
-    cv: dict[str, float] = Field(max_length=1000)
+    cv: dict[str, float] = Field(
+        max_length=1000, description="error in percent of the grouped cross-validation, by split"
+    )
     site_cv: dict[str, tuple[float, float]] = Field(
         default_factory=dict,
         max_length=1000,
@@ -154,16 +198,22 @@ class ModelIn(_In):
 
 
 class AdviceOut(_Out):
+    """A better configuration for a running endpoint."""
+
     endpoint_id: UUID
-    revision: int
+    revision: int = Field(description="of the endpoint that the advice is about")
     reason: str
     saving: float | None = Field(description="share of the present cost per hour")
     recommendation_id: UUID | None
-    recommendation: dict[str, object]
+    recommendation: dict[str, object] = Field(
+        description="the answer of the search, whose `configuration` is advised"
+    )
     created_at: datetime
 
 
 class AdviceList(BaseModel):
+    """A page of advice."""
+
     model_config = ConfigDict(from_attributes=True)
 
     data: list[AdviceOut]

@@ -67,6 +67,10 @@ _ADMIN = [Depends(require_permission("budsim:admin"))]
     dependencies=_RUN,
 )
 async def recommend(body: RecommendationCreate, desk: DeskDep, wait: Wait = 0) -> Recommendation:
+    """Search the configuration that meets the targets for the least money.
+
+    Equal questions share an answer.
+    """
     return await desk.recommend(body, wait)
 
 
@@ -82,6 +86,7 @@ async def list_recommendations(
     cursor: Annotated[str | None, Query(max_length=1024)] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
 ) -> Page[Recommendation]:
+    """List recommendations, newest first."""
     return await recommendations.list_recommendations(
         reference=reference, cursor=cursor, limit=limit
     )
@@ -96,6 +101,7 @@ async def list_recommendations(
 async def get_recommendation(
     recommendation_id: UUID, desk: DeskDep, wait: Wait = 0
 ) -> Recommendation:
+    """Describe a recommendation, whose answer may be waited for."""
     return await desk.recommendation(recommendation_id, wait)
 
 
@@ -106,6 +112,7 @@ async def get_recommendation(
     dependencies=_READ,
 )
 async def pareto(recommendation_id: UUID, desk: DeskDep) -> dict[str, object]:
+    """List the answers between which only taste decides; the recommended one first."""
     return {"data": await desk.pareto(recommendation_id)}
 
 
@@ -113,6 +120,7 @@ async def pareto(recommendation_id: UUID, desk: DeskDep) -> dict[str, object]:
     "/predict", response_model=PredictionList, operation_id="budsim_predict", dependencies=_RUN
 )
 async def predict(body: PredictIn, desk: DeskDep) -> Response:
+    """Predict what each configuration would do under a workload."""
     return Response(await desk.predict(body), media_type="application/json")
 
 
@@ -120,6 +128,7 @@ async def predict(body: PredictIn, desk: DeskDep) -> Response:
     "/validate", response_model=ValidationOut, operation_id="budsim_validate", dependencies=_RUN
 )
 async def validate(body: ValidateIn, desk: DeskDep) -> dict[str, object]:
+    """Check a configuration by the rules of the search, and predict what it would do."""
     return await desk.validate(body)
 
 
@@ -127,6 +136,7 @@ async def validate(body: ValidateIn, desk: DeskDep) -> dict[str, object]:
     "/simulate", response_model=SimulationOut, operation_id="budsim_simulate", dependencies=_RUN
 )
 async def simulate(body: SimulateIn, desk: DeskDep) -> dict[str, object]:
+    """Replay a trace or a synthetic workload through one configuration."""
     return {"data": await desk.simulate(body)}
 
 
@@ -134,6 +144,7 @@ async def simulate(body: SimulateIn, desk: DeskDep) -> dict[str, object]:
     "/catalogue", response_model=CatalogueOut, operation_id="budsim_catalogue", dependencies=_READ
 )
 async def catalogue(desk: DeskDep) -> dict[str, object]:
+    """List every accelerator, with the prices that count here."""
     return await desk.catalogue()
 
 
@@ -141,9 +152,11 @@ async def catalogue(desk: DeskDep) -> dict[str, object]:
     "/prices", response_model=PricesOut, operation_id="budsim_set_prices", dependencies=_ADMIN
 )
 async def set_prices(body: PricesIn, recommendations: RecommendationsDep) -> PriceList:
+    """Set prices of the tenant; null brings the catalogue's back."""
     return await recommendations.set_prices(body.prices, body.expected_version)
 
 
 @router.post("/probe", response_model=ProbedOut, operation_id="budsim_probe", dependencies=_ADMIN)
 async def probe(recommendations: RecommendationsDep) -> ProbedHardware:
+    """Measure a CPU node again; predictions use it in place of the catalogue's numbers."""
     return await recommendations.probe()

@@ -39,9 +39,9 @@ class _In(BaseModel):
 class LengthsIn(_In):
     """Tokens per request; percentiles that are not given equal the mean."""
 
-    mean: float = Field(ge=1, le=_MAX_TOKENS)
-    p50: float | None = Field(default=None, ge=1, le=_MAX_TOKENS)
-    p95: float | None = Field(default=None, ge=1, le=_MAX_TOKENS)
+    mean: float = Field(ge=1, le=_MAX_TOKENS, description="on average")
+    p50: float | None = Field(default=None, ge=1, le=_MAX_TOKENS, description="unset: the mean")
+    p95: float | None = Field(default=None, ge=1, le=_MAX_TOKENS, description="unset: the mean")
 
     def lengths(self) -> Lengths:
         return Lengths(self.mean, self.p50 or self.mean, self.p95 or self.mean)
@@ -50,10 +50,10 @@ class LengthsIn(_In):
 class WorkloadIn(_In):
     """Either `users` (so many requests are always in flight) or `rate` (requests/s)."""
 
-    input: LengthsIn
-    output: LengthsIn
-    users: float | None = Field(default=None, ge=1, le=1e6)
-    rate: float | None = Field(default=None, gt=0, le=1e6)
+    input: LengthsIn = Field(description="tokens of prompts")
+    output: LengthsIn = Field(description="tokens of answers")
+    users: float | None = Field(default=None, ge=1, le=1e6, description="requests in flight")
+    rate: float | None = Field(default=None, gt=0, le=1e6, description="requests per second")
     arrival_scv: float = Field(
         default=1.0, ge=0, le=1000, description="of the gaps between arrivals; 1 is Poisson"
     )
@@ -79,13 +79,13 @@ class WorkloadIn(_In):
 class TargetsIn(_In):
     """Bounds; what is unset is free. Latencies are judged at `percentile`."""
 
-    max_ttft_ms: float | None = Field(default=None, gt=0)
-    max_tpot_ms: float | None = Field(default=None, gt=0)
+    max_ttft_ms: float | None = Field(default=None, gt=0, description="to the first token, ms")
+    max_tpot_ms: float | None = Field(default=None, gt=0, description="per further token, ms")
     max_latency_ms: float | None = Field(default=None, gt=0, description="end to end")
     min_throughput_tps: float | None = Field(default=None, gt=0, description="output tokens/s")
     max_cost_per_hour: float | None = Field(default=None, gt=0, description="$")
     max_cost_per_mtok: float | None = Field(default=None, gt=0, description="$ per 10^6 tokens")
-    percentile: Percentile = "p95"
+    percentile: Percentile = Field(default="p95", description="of requests, for latencies")
 
     def targets(self) -> Targets:
         return Targets(**self.model_dump())
@@ -94,16 +94,23 @@ class TargetsIn(_In):
 class PolicyIn(_In):
     """What the search may use."""
 
-    runtimes: tuple[Runtime, ...] = Field(default=("vllm",), min_length=1)
-    quantizations: tuple[Quantization, ...] = Field(default=("none",), min_length=1)
-    kv_dtypes: tuple[KvDtype, ...] = Field(default=("auto",), min_length=1)
+    runtimes: tuple[Runtime, ...] = Field(default=("vllm",), min_length=1, description="allowed")
+    quantizations: tuple[Quantization, ...] = Field(
+        default=("none",), min_length=1, description="formats of weights that are allowed"
+    )
+    kv_dtypes: tuple[KvDtype, ...] = Field(
+        default=("auto",), min_length=1, description="formats of the cache that are allowed"
+    )
     min_replicas: int = Field(default=1, ge=1, le=100, description="2 survives the loss of one")
-    max_replicas: int = Field(default=100, ge=1, le=100)
+    max_replicas: int = Field(default=100, ge=1, le=100, description="at most so many copies")
     confidence: float = Field(default=0.9, ge=0.5, le=0.99)
     objectives: tuple[Objective, ...] = Field(
-        default=("cost", "ttft", "throughput"), min_length=1, max_length=3
+        default=("cost", "ttft", "throughput"),
+        min_length=1,
+        max_length=3,
+        description="what is traded off, most important first",
     )
-    memory_headroom: float = Field(default=0.1, ge=0.02, le=0.5)
+    memory_headroom: float = Field(default=0.1, ge=0.02, le=0.5, description="share kept free")
     max_model_len: int | None = Field(default=None, ge=16, le=_MAX_TOKENS)
 
     @model_validator(mode="after")
@@ -120,15 +127,19 @@ class NodeGroupIn(_In):
     """Equal nodes of a cluster."""
 
     gpu: str = Field(max_length=128, description="catalogue id")
-    gpus_per_node: int = Field(ge=1, le=64)
-    nodes: int = Field(default=1, ge=1, le=10_000)
+    gpus_per_node: int = Field(ge=1, le=64, description="accelerators of one node")
+    nodes: int = Field(default=1, ge=1, le=10_000, description="how many of them")
     free_gpus: int | None = Field(default=None, ge=0, description="unset: all are free")
     network_gbps: float = Field(default=12.5, gt=0, description="GB/s, one way per node")
     price_per_gpu_hour: float | None = Field(default=None, gt=0, description="$; unset: catalogue")
 
 
 class ClusterIn(_In):
-    groups: tuple[NodeGroupIn, ...] = Field(min_length=1, max_length=64)
+    """Accelerators to choose from."""
+
+    groups: tuple[NodeGroupIn, ...] = Field(
+        min_length=1, max_length=64, description="groups of equal nodes"
+    )
 
     def cluster(self) -> ClusterSpec:
         return ClusterSpec(tuple(NodeGroup(**group.model_dump()) for group in self.groups))
@@ -151,6 +162,8 @@ class ModelIn(_In):
 
 
 class RecommendationCreate(ModelIn):
+    """A question: which configuration meets the targets for the least money."""
+
     workload: WorkloadIn
     cluster: ClusterIn | None = Field(default=None, description="unset: the live cluster")
     targets: TargetsIn = Field(default_factory=TargetsIn)
@@ -207,36 +220,44 @@ class PredictIn(ModelIn):
     """What if: so many configurations under one workload."""
 
     workload: WorkloadIn
-    configurations: list[ConfigurationIn] = Field(min_length=1, max_length=MAX_CONFIGURATIONS)
+    configurations: list[ConfigurationIn] = Field(
+        min_length=1, max_length=MAX_CONFIGURATIONS, description="in the order of the answers"
+    )
     cluster: ClusterIn | None = Field(default=None, description="unset: catalogue prices and links")
     method: Method = "REGRESSOR"
     confidence: float = Field(default=0.9, ge=0.5, le=0.99)
 
 
 class IntervalOut(BaseModel):
-    low: float | None
-    point: float | None
-    high: float | None
+    """A predicted value and the interval around it."""
+
+    low: float | None = Field(description="lower end")
+    point: float | None = Field(description="most likely value")
+    high: float | None = Field(description="upper end")
 
 
 class PredictionOut(BaseModel):
     """A null is a number without bound: an overloaded configuration has no finite TTFT."""
 
-    ttft_p50_ms: IntervalOut
-    ttft_p95_ms: IntervalOut
-    tpot_ms: IntervalOut
-    latency_p95_ms: IntervalOut
-    throughput_tps: IntervalOut
-    cost_per_hour: float | None
-    cost_per_mtok: IntervalOut
-    fits: bool
-    slots: int
-    utilization: float | None
-    novelty: str
-    confidence: str
+    ttft_p50_ms: IntervalOut = Field(description="median time to the first token, ms")
+    ttft_p95_ms: IntervalOut = Field(description="time to the first token that 95 % keep, ms")
+    tpot_ms: IntervalOut = Field(description="mean time per further token, ms")
+    latency_p95_ms: IntervalOut = Field(description="time to the last token that 95 % keep, ms")
+    throughput_tps: IntervalOut = Field(description="output tokens per second")
+    cost_per_hour: float | None = Field(description="$ per hour")
+    cost_per_mtok: IntervalOut = Field(description="$ per 10^6 tokens")
+    fits: bool = Field(description="whether it fits into memory")
+    slots: int = Field(description="sequences that a replica can hold at once")
+    utilization: float | None = Field(
+        description="share of its capacity in use; 1 and more: overloaded"
+    )
+    novelty: str = Field(description="what of the question the measurements have not seen")
+    confidence: str = Field(description="low, medium or high")
 
 
 class PredictionList(BaseModel):
+    """Predictions in the order of the configurations."""
+
     data: list[PredictionOut]
     notes: list[str] = Field(default_factory=list, description="alarms that these meet")
 
@@ -266,27 +287,29 @@ class TargetOut(BaseModel):
 class ValidationOut(BaseModel):
     """A configuration without violations, what it would do, and what to think of it."""
 
-    configuration: dict[str, object]
-    prediction: PredictionOut
+    configuration: dict[str, object] = Field(description="as it is understood, with defaults")
+    prediction: PredictionOut = Field(description="what it would do")
     targets: list[TargetOut] = Field(default_factory=list, description="those that were given")
     overloaded: bool = Field(default=False, description="the load is more than it carries")
-    warnings: list[str]
+    warnings: list[str] = Field(description="what is allowed and yet doubtful")
     predictor_version: str
 
 
 class TraceRow(_In):
     """One request of a trace."""
 
-    arrival_s: float = Field(ge=0, le=1e9)
-    input_tokens: int = Field(ge=1, le=_MAX_TOKENS)
-    output_tokens: int = Field(ge=1, le=_MAX_TOKENS)
+    arrival_s: float = Field(ge=0, le=1e9, description="seconds since the trace began")
+    input_tokens: int = Field(ge=1, le=_MAX_TOKENS, description="tokens of the prompt")
+    output_tokens: int = Field(ge=1, le=_MAX_TOKENS, description="tokens of the answer")
 
 
 class SimulateIn(ModelIn):
     """Replay requests through one configuration: a trace, or a synthetic workload."""
 
-    configuration: ConfigurationIn
-    trace: list[TraceRow] | None = Field(default=None, min_length=1, max_length=MAX_TRACE_ROWS)
+    configuration: ConfigurationIn = Field(description="that serves the requests")
+    trace: list[TraceRow] | None = Field(
+        default=None, min_length=1, max_length=MAX_TRACE_ROWS, description="or give `workload`"
+    )
     workload: WorkloadIn | None = None
     requests: int = Field(default=2000, ge=1, le=MAX_TRACE_ROWS, description="synthetic ones")
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -299,6 +322,8 @@ class SimulateIn(ModelIn):
 
 
 class SimulationOut(BaseModel):
+    """What the replay measured."""
+
     data: dict[str, object]
 
 
@@ -308,15 +333,19 @@ class RecommendationOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     id: UUID
-    state: Literal["PENDING", "RUNNING", "DONE", "FAILED"]
+    state: Literal["PENDING", "RUNNING", "DONE", "FAILED"] = Field(
+        description="PENDING and RUNNING: not answered yet; DONE: see `result`; FAILED: see `error`"
+    )
     method: str
-    model: str | None
-    request: dict[str, object]
-    digest: str
-    catalogue_digest: str
+    model: str | None = Field(description="registry reference; null: a config.json was given")
+    request: dict[str, object] = Field(description="the question as it was asked")
+    digest: str = Field(description="sha256 of the question: equal questions share an answer")
+    catalogue_digest: str = Field(description="sha256 of the catalogue that counted")
     predictor_version: str
-    attempt: int
-    result: dict[str, object] | None
+    attempt: int = Field(description="how often the search was begun")
+    result: dict[str, object] | None = Field(
+        description="the answer: configuration, prediction, price and alternatives"
+    )
     error: dict[str, object] | None
     created_by: str
     created_at: datetime
@@ -325,6 +354,8 @@ class RecommendationOut(BaseModel):
 
 
 class RecommendationList(BaseModel):
+    """A page of recommendations."""
+
     model_config = ConfigDict(from_attributes=True)
 
     data: list[RecommendationOut]
@@ -341,11 +372,13 @@ class CatalogueOut(BaseModel):
     """Every accelerator, with the prices that count for the caller's tenant."""
 
     data: list[dict[str, object]]
-    digest: str
+    digest: str = Field(description="sha256 of the catalogue")
     price_version: int = Field(description="0: nobody has set prices")
 
 
 class PricesIn(_In):
+    """Prices of the tenant."""
+
     prices: dict[str, float | None] = Field(
         max_length=1000, description="$/h by catalogue id; null: the catalogue's price again"
     )
@@ -355,10 +388,12 @@ class PricesIn(_In):
 
 
 class PricesOut(BaseModel):
+    """Prices of the tenant."""
+
     model_config = ConfigDict(from_attributes=True)
 
-    version: int
-    prices: dict[str, float]
+    version: int = Field(description="grows with each change")
+    prices: dict[str, float] = Field(description="$ per hour by catalogue id")
     created_by: str
     created_at: datetime
 
@@ -369,5 +404,5 @@ class ProbedOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     gpu: str
-    measured: dict[str, float]
-    measured_at: datetime
+    measured: dict[str, float] = Field(description="value by name, in the units of the catalogue")
+    measured_at: datetime = Field(description="when, with time zone")

@@ -105,11 +105,19 @@ async def test_unknown_wrong_revoked_and_expired_look_the_same(
             {"id": expired_id, "past": past},
         )
     messages = set()
-    for header in (None, f"Bearer {mint_token().text}", f"Bearer {revoked}", f"Bearer {expired}"):
+    for header in (
+        "Basic x",
+        f"Bearer {mint_token().text}",
+        f"Bearer {revoked}",
+        f"Bearer {expired}",
+    ):
         with pytest.raises(Unauthenticated) as caught:
             await authenticator.authenticate(header)
         messages.add(caught.value.message)
     assert len(messages) == 1
+    for nothing in (None, ""):
+        with pytest.raises(Unauthenticated, match="no API key was sent"):
+            await authenticator.authenticate(nothing)
 
 
 async def test_another_pepper_refuses_every_key(database: Database, admin: Principal) -> None:

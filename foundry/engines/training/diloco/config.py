@@ -69,9 +69,9 @@ class OuterConfig(_Frozen):
     inner_steps: int = Field(
         default=100, ge=1, le=10_000, description="H: optimiser steps between two synchronisations"
     )
-    lr: float = Field(default=0.7, gt=0, le=4)
+    lr: float = Field(default=0.7, gt=0, le=4, description="outer learning rate")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Nesterov")
-    codec: Codec = E3m0()
+    codec: Codec = Field(default=E3m0(), description="how outer gradients are written for the way")
     exchange: Literal["auto", "gather", "scatter"] = Field(
         default="auto",
         description="gather: everyone sends all to everyone; scatter: each worker reduces its "
@@ -151,17 +151,23 @@ class FleetConfig(_Frozen):
 class InnerConfig(SftConfig):
     """A worker's own training: as fine-tuning, with every weight and decay by default."""
 
-    method: Annotated[Lora | Full, Field(discriminator="kind")] = Full()
-    weight_decay: float = Field(default=0.1, ge=0, le=1)
+    method: Annotated[Lora | Full, Field(discriminator="kind")] = Field(
+        default=Full(), description="full: every weight; lora: adapters beside frozen weights"
+    )
+    weight_decay: float = Field(default=0.1, ge=0, le=1, description="decoupled, of AdamW")
 
 
 class DilocoConfig(_Frozen):
     """Distributed fine-tuning. `inner.batch_size` is a worker's; its `max_steps` or `epochs`
     decide how many batches the workers train on together: max_steps x workers, or the epochs'."""
 
-    inner: InnerConfig = InnerConfig()
-    outer: OuterConfig = OuterConfig()
-    fleet: FleetConfig = FleetConfig()
+    inner: InnerConfig = Field(default=InnerConfig(), description="each worker's own training")
+    outer: OuterConfig = Field(
+        default=OuterConfig(), description="what workers exchange, and how it is applied"
+    )
+    fleet: FleetConfig = Field(
+        default=FleetConfig(), description="who takes part, and how long the others wait"
+    )
 
     def find_ignored(self, *, explicit: bool = False) -> Iterator[Ignored]:
         """Fields that were set and would be ignored. Args: explicit: as of `SftConfig`."""
