@@ -98,6 +98,19 @@ def _engine_check(
     )
 
 
+def _import_rules(settings: ControlSettings, objects: ObjectStore) -> ImportRules:
+    mirror = HubMirror.from_settings(settings.imports)
+    return ImportRules(settings.serving.max_lora_rank, mirror, objects)
+
+
+def _introduce_slices(app: FastAPI) -> None:
+    """What slices ask of others that they do not know."""
+    app.state.version_use_guards = (endpoint_use,)
+    app.state.dataset_readers = (JobsReading,)
+    app.state.dataset_heirs = (TrainingData,)
+    app.state.dataset_names = DatasetNames
+
+
 def create_control(
     *,
     database: Database,
@@ -156,14 +169,9 @@ def create_control(
     app.state.training_check = TrainingCheck(
         objects, hardware, settings.serving, grows=settings.ray.grows
     )
-    app.state.import_rules = ImportRules(
-        settings.serving.max_lora_rank, HubMirror.from_settings(settings.imports), objects
-    )
+    app.state.import_rules = _import_rules(settings, objects)
     app.state.http = settings.http
-    app.state.version_use_guards = (endpoint_use,)
-    app.state.dataset_readers = (JobsReading,)
-    app.state.dataset_heirs = (TrainingData,)
-    app.state.dataset_names = DatasetNames
+    _introduce_slices(app)
     for router in (_own, *_SLICES):
         app.include_router(router)
     install_error_handlers(app)

@@ -224,7 +224,7 @@ def _hold(staging: Path) -> Iterator[None]:
 
     Raises Unavailable: one that was given up is still at work there.
     """
-    staging.mkdir(parents=True, exist_ok=True)
+    staging.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle = os.open(staging / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
     try:
         try:
