@@ -50,6 +50,16 @@ async def test_accelerators_by_their_catalogue_id(nodes: list[dict[str, Any]]) -
     assert (found.host_gb, found.unknown_accelerators) == (320.0, False)
 
 
+async def test_accelerators_without_bfloat16(nodes: list[dict[str, Any]]) -> None:
+    nodes += [
+        node("old", {**L40S, "accelerator_type:T4": 1.0}),
+        node("new", {**L40S, "accelerator_type:L40S": 1.0}),
+    ]
+    found = await RayHardware(RayCalls()).read_hardware()
+    assert set(found.accelerators) == {"nvidia-t4-16gb", "nvidia-l40s-48gb"}
+    assert found.without_bfloat16 == {"nvidia-t4-16gb"}
+
+
 @pytest.mark.parametrize("kind", [{"GPU": 1.0}, {"accelerator_type:RTX-9": 1.0}])
 async def test_accelerators_that_nobody_knows(
     nodes: list[dict[str, Any]], kind: dict[str, float]
