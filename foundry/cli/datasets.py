@@ -20,6 +20,7 @@ from foundry.cli.console import (
     print_record,
     print_rows,
 )
+from foundry.cli.help import examples
 from foundry.cli.rows import describe_row
 from foundry.errors import InvalidRequest, NotFound
 
@@ -62,7 +63,7 @@ _PAGE = 200
 Reference = Annotated[str, typer.Argument(metavar="NAME[@NUMBER]")]
 
 
-@app.command(epilog="Example: foundry datasets add support data/support.jsonl")
+@app.command(epilog=examples("foundry datasets add support data/support.jsonl"))
 def add(
     name: str,
     file: Annotated[
@@ -95,7 +96,7 @@ def add(
     _print_version(session.record(version), output)
 
 
-@app.command("list", epilog="Example: foundry datasets list --output json")
+@app.command("list", epilog=examples("foundry datasets list --output json"))
 def list_datasets(
     limit: session.LimitOption = session.DEFAULT_LIMIT, output: OutputOption = Output.TABLE
 ) -> None:
@@ -110,7 +111,7 @@ def list_datasets(
     print_rows(rows, output, columns=_LIST, empty="no datasets yet: foundry datasets add NAME FILE")
 
 
-@app.command(epilog="Example: foundry datasets versions support")
+@app.command(epilog=examples("foundry datasets versions support"))
 def versions(
     name: str,
     limit: session.LimitOption = session.DEFAULT_LIMIT,
@@ -124,7 +125,7 @@ def versions(
     print_rows(rows, output, columns=_VERSIONS, empty=f"every version of {name} was deleted")
 
 
-@app.command(epilog="Example: foundry datasets show support@1")
+@app.command(epilog=examples("foundry datasets show support@1"))
 def show(dataset: Reference, output: OutputOption = Output.TABLE) -> None:
     """Show one version; without a number the newest. Of a deleted one the record is left."""
     name, number = _parsed(dataset)
@@ -132,7 +133,7 @@ def show(dataset: Reference, output: OutputOption = Output.TABLE) -> None:
         _print_version(session.record(client.datasets.get(name, number)), output)
 
 
-@app.command(epilog="Example: foundry datasets rows support@1 --split eval --limit 3")
+@app.command(epilog=examples("foundry datasets rows support@1 --split eval --limit 3"))
 def rows(
     dataset: Reference,
     split: Annotated[
@@ -157,7 +158,7 @@ def rows(
         typer.echo(describe_row(row))
 
 
-@app.command(epilog="Example: foundry datasets delete support@1 --reason 'bad labels' --yes")
+@app.command(epilog=examples("foundry datasets delete support@1 --reason 'bad labels' --yes"))
 def delete(
     dataset: Reference,
     force: Annotated[

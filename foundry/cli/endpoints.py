@@ -20,6 +20,7 @@ from foundry.cli.console import (
     print_rows,
     stderr,
 )
+from foundry.cli.help import examples
 from foundry.cli.references import find_endpoint
 from foundry.errors import Conflict, EngineFailed
 
@@ -60,7 +61,7 @@ class _Waiting:
         return cls(not no_wait, timeout_s)
 
 
-@app.command("list", epilog="Example: foundry endpoints list")
+@app.command("list", epilog=examples("foundry endpoints list"))
 def list_endpoints(
     limit: session.LimitOption = session.DEFAULT_LIMIT, output: OutputOption = Output.TABLE
 ) -> None:
@@ -72,14 +73,14 @@ def list_endpoints(
     print_rows(rows, output, columns=_COLUMNS, empty="no endpoints yet: foundry deploy MODEL")
 
 
-@app.command(epilog="Example: foundry endpoints show smollm2-135m")
+@app.command(epilog=examples("foundry endpoints show smollm2-135m"))
 def show(endpoint: Endpoint, output: OutputOption = Output.TABLE) -> None:
     """Show an endpoint."""
     with session.client() as client:
         print_record(session.record(find_endpoint(client, endpoint)), output)
 
 
-@app.command(epilog="Example: foundry endpoints create smollm2-135m --max-model-len 1024")
+@app.command(epilog=examples("foundry endpoints create smollm2-135m --max-model-len 1024"))
 def create(
     model: Model,
     name: NameOption = None,
@@ -104,7 +105,7 @@ def create(
     print_record(session.record(endpoint), output)
 
 
-@app.command(epilog="Example: foundry endpoints configure smollm2-135m targets.yaml")
+@app.command(epilog=examples("foundry endpoints configure smollm2-135m targets.yaml"))
 def configure(
     endpoint: Endpoint,
     file: Annotated[
@@ -129,7 +130,7 @@ def configure(
     stderr().print(f"then: foundry deploy {found.model}", markup=False)
 
 
-@app.command(epilog="Example: foundry endpoints scale smollm2-135m 2")
+@app.command(epilog=examples("foundry endpoints scale smollm2-135m 2"))
 def scale(
     endpoint: Endpoint,
     replicas: Annotated[int, typer.Argument(min=1)],
@@ -144,7 +145,7 @@ def scale(
         _settle(client, found, "scaling", waiting, output)
 
 
-@app.command(epilog="Example: foundry endpoints rollback smollm2-135m 3")
+@app.command(epilog=examples("foundry endpoints rollback smollm2-135m 3"))
 def rollback(
     endpoint: Endpoint,
     revision: Annotated[int, typer.Argument(min=1, help="of `foundry endpoints revisions`")],
@@ -159,7 +160,7 @@ def rollback(
         _settle(client, found, "rolling back", waiting, output)
 
 
-@app.command(epilog="Example: foundry endpoints revisions smollm2-135m")
+@app.command(epilog=examples("foundry endpoints revisions smollm2-135m"))
 def revisions(
     endpoint: Endpoint,
     limit: session.LimitOption = session.DEFAULT_LIMIT,
@@ -175,7 +176,7 @@ def revisions(
     print_rows(rows, output, columns=_REVISION_COLUMNS, empty=f"{found.name} was never deployed")
 
 
-@app.command(epilog="Example: foundry endpoints diff smollm2-135m 1 2")
+@app.command(epilog=examples("foundry endpoints diff smollm2-135m 1 2"))
 def diff(
     endpoint: Endpoint,
     before: Annotated[int, typer.Argument(min=1)],
@@ -190,7 +191,7 @@ def diff(
     print_rows(rows, output, columns=("field", "before", "after"), empty=same)
 
 
-@app.command(epilog="Example: foundry endpoints stop smollm2-135m")
+@app.command(epilog=examples("foundry endpoints stop smollm2-135m"))
 def stop(
     endpoint: Endpoint,
     now: Now = False,
@@ -205,7 +206,7 @@ def stop(
         _settle(client, found, "stopping", waiting, output)
 
 
-@app.command(epilog="Example: foundry endpoints delete smollm2-135m --yes")
+@app.command(epilog=examples("foundry endpoints delete smollm2-135m --yes"))
 def delete(
     endpoint: Endpoint,
     yes: session.YesOption = False,
@@ -223,7 +224,7 @@ def delete(
         _settle(client, found, "deleting", waiting, output)
 
 
-@deploy_app.command(epilog="Example: foundry deploy support-bot@production")
+@deploy_app.command(epilog=examples("foundry deploy support-bot@production"))
 def deploy(
     model: Model,
     name: NameOption = None,

@@ -19,6 +19,7 @@ from foundry.cli.console import (
     print_rows,
     stderr,
 )
+from foundry.cli.help import examples
 from foundry.errors import Conflict, InvalidRequest, NotFound
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ Reference = Annotated[str, typer.Argument(metavar="NAME[@VERSION|@ALIAS]")]
 Alias = Annotated[str, typer.Argument(help="like production or staging")]
 
 
-@app.command("list", epilog="Example: foundry models list --kind adapter")
+@app.command("list", epilog=examples("foundry models list --kind adapter"))
 def list_models(
     prefix: Annotated[str | None, typer.Option(help="names that begin so")] = None,
     kind: Annotated[str | None, typer.Option(help="base, adapter or merged")] = None,
@@ -78,7 +79,7 @@ def _name_aliases(aliases: Iterable[dict[str, Any]]) -> list[str]:
     return [f"{alias['name']} → {alias['version']}" for alias in aliases]
 
 
-@app.command(epilog="Example: foundry models show support-bot@production")
+@app.command(epilog=examples("foundry models show support-bot@production"))
 def show(model: Reference, output: OutputOption = Output.TABLE) -> None:
     """Show a model with its aliases, or one version of it."""
     name, selector = session.reference(model)
@@ -94,7 +95,7 @@ def show(model: Reference, output: OutputOption = Output.TABLE) -> None:
     print_record(found, output)
 
 
-@app.command(epilog="Example: foundry models versions support-bot")
+@app.command(epilog=examples("foundry models versions support-bot"))
 def versions(
     name: str,
     limit: session.LimitOption = session.DEFAULT_LIMIT,
@@ -108,7 +109,7 @@ def versions(
     print_rows(rows, output, columns=_VERSION)
 
 
-@app.command(epilog="Example: foundry models artifacts support-bot@0.1.0")
+@app.command(epilog=examples("foundry models artifacts support-bot@0.1.0"))
 def artifacts(model: Reference, output: OutputOption = Output.TABLE) -> None:
     """List the files of a version."""
     with session.client() as client:
@@ -116,7 +117,7 @@ def artifacts(model: Reference, output: OutputOption = Output.TABLE) -> None:
     session.show_rows(rows, output, ("path", "size", "sha256"))
 
 
-@app.command(epilog="Example: foundry models metrics support-bot@0.1.0")
+@app.command(epilog=examples("foundry models metrics support-bot@0.1.0"))
 def metrics(model: Reference, output: OutputOption = Output.TABLE) -> None:
     """List what was measured of a version."""
     with session.client() as client:
@@ -124,7 +125,7 @@ def metrics(model: Reference, output: OutputOption = Output.TABLE) -> None:
     session.show_rows(rows, output, ("name", "step", "value"), "nothing was measured")
 
 
-@app.command(epilog="Example: foundry models lineage support-bot@0.1.0 --direction up")
+@app.command(epilog=examples("foundry models lineage support-bot@0.1.0 --direction up"))
 def lineage(
     model: Reference,
     direction: Annotated[Literal["up", "down"], typer.Option(help="ancestors, or heirs")] = "up",
@@ -163,7 +164,7 @@ def _list_lineage(found: LineageOut, direction: str) -> list[dict[str, object]]:
     ]
 
 
-@app.command(epilog="Example: foundry models compare support-bot 0.1.0 0.2.0")
+@app.command(epilog=examples("foundry models compare support-bot 0.1.0 0.2.0"))
 def compare(
     name: str,
     version: Annotated[list[str], typer.Argument(help="two to eight versions or aliases")],
@@ -183,7 +184,13 @@ def compare(
     print_rows(rows, output, empty="nothing was measured of these versions")
 
 
-@app.command("import", epilog="Example: foundry models import ./SmolLM2-135M-Instruct")
+@app.command(
+    "import",
+    epilog=examples(
+        "foundry models import ./SmolLM2-135M-Instruct",
+        "foundry models import smollm2-135m bundled:smollm2-135m",
+    ),
+)
 def import_model(
     first: Annotated[
         str,
@@ -242,7 +249,7 @@ def _name_and_source(first: str, second: str | None) -> tuple[str, str]:
     return name, written
 
 
-@app.command(epilog="Example: foundry models deprecate support-bot@0.1.0")
+@app.command(epilog=examples("foundry models deprecate support-bot@0.1.0"))
 def deprecate(
     model: Reference,
     undo: Annotated[bool, typer.Option("--undo", help="bring it back")] = False,
@@ -254,7 +261,7 @@ def deprecate(
     print_record(session.record(version), output)
 
 
-@app.command(epilog="Example: foundry models delete support-bot@0.1.0 --yes")
+@app.command(epilog=examples("foundry models delete support-bot@0.1.0 --yes"))
 def delete(
     model: Reference,
     all_versions: Annotated[
@@ -306,7 +313,7 @@ def _count_versions(count: int) -> str:
     return {0: "no version", 1: "1 version"}.get(count, f"{count} versions")
 
 
-@alias_app.command("set", epilog="Example: foundry models alias set support-bot production 0.2.0")
+@alias_app.command("set", epilog=examples("foundry models alias set support-bot production 0.2.0"))
 def set_alias(
     name: str,
     alias: Alias,
@@ -329,7 +336,7 @@ def set_alias(
     print_record(session.record(after), output)
 
 
-@alias_app.command(epilog="Example: foundry models alias rollback support-bot production")
+@alias_app.command(epilog=examples("foundry models alias rollback support-bot production"))
 def rollback(
     name: str,
     alias: Alias,
@@ -345,7 +352,7 @@ def rollback(
     print_record(session.record(moved), output)
 
 
-@alias_app.command("delete", epilog="Example: foundry models alias delete support-bot staging -y")
+@alias_app.command("delete", epilog=examples("foundry models alias delete support-bot staging -y"))
 def delete_alias(
     name: str, alias: Alias, yes: session.YesOption = False, output: OutputOption = Output.TABLE
 ) -> None:

@@ -9,19 +9,21 @@ from foundry.cli import session
 from foundry.cli import training_options as opt
 from foundry.cli.advice import print_already
 from foundry.cli.console import Output, OutputOption, print_record
+from foundry.cli.help import examples
 
 if TYPE_CHECKING:
     from foundry.execution.jobs.schemas import JobOut
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
-_EXAMPLE = (
-    "Example: foundry train sft --base smollm2-135m --dataset support@1 --name support-bot "
-    "--epochs 3 --lr 2e-4"
+_EXAMPLE = examples(
+    "foundry train sft --base smollm2-135m --dataset support@1 --name my-bot --epochs 1",
+    "foundry train sft --base smollm2-135m --dataset support --name my-bot --max-steps 50 "
+    "--lora-rank 8 --lr 1e-3 --detach",
 )
-_DILOCO_EXAMPLE = (
-    "Example: foundry train diloco --base smollm2-135m --dataset support@1 --name support-bot "
-    "--workers 4 --inner-steps 50 --codec e3m0 --link-mbit-s 100"
+_DILOCO_EXAMPLE = examples(
+    "foundry train diloco --base smollm2-135m --dataset support@1 --name my-team --method lora "
+    "--workers 2 --inner-steps 10 --codec topk --max-steps 40",
 )
 
 

@@ -59,99 +59,53 @@ Force = Annotated[bool, typer.Option("--force", help="train again what was train
 Priority = Annotated[int, typer.Option(help="a job with a higher one is admitted first")]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="submit and return")]
 
-_FLEET, _SYNCHRONISATION = "Fleet", "Synchronisation"
 Workers = Annotated[
-    int | None,
-    typer.Option(help="kept running: a lost one is replaced; default 2", rich_help_panel=_FLEET),
+    int | None, typer.Option(help="kept running: a lost one is replaced; default 2")
 ]
 InnerSteps = Annotated[
-    int | None,
-    typer.Option(
-        help="optimiser steps between two synchronisations; default 100",
-        rich_help_panel=_SYNCHRONISATION,
-    ),
+    int | None, typer.Option(help="optimiser steps between two synchronisations; default 100")
 ]
-OuterRate = Annotated[
-    float | None, typer.Option(help="default 0.7", rich_help_panel=_SYNCHRONISATION)
-]
-OuterMomentum = Annotated[
-    float | None, typer.Option(help="Nesterov; default 0.9", rich_help_panel=_SYNCHRONISATION)
-]
+OuterRate = Annotated[float | None, typer.Option(help="default 0.7")]
+OuterMomentum = Annotated[float | None, typer.Option(help="Nesterov; default 0.9")]
 CodecKind = Annotated[
     Literal["e3m0", "fp32", "bf16", "int8", "topk"] | None,
-    typer.Option(
-        help="how a synchronisation is written down; default e3m0: 4 bits a value",
-        rich_help_panel=_SYNCHRONISATION,
-    ),
+    typer.Option(help="how a synchronisation is written down; default e3m0: 4 bits a value"),
 ]
 Density = Annotated[
-    float | None,
-    typer.Option(
-        help="share of the values that topk sends; default 1/64", rich_help_panel=_SYNCHRONISATION
-    ),
+    float | None, typer.Option(help="share of the values that topk sends; default 1/64")
 ]
 Exchange = Annotated[
     Literal["auto", "gather", "scatter"] | None,
-    typer.Option(
-        help="all to everyone, or in parts; default auto: whichever is fewer bytes",
-        rich_help_panel=_SYNCHRONISATION,
-    ),
+    typer.Option(help="all to everyone, or in parts; default auto: whichever is fewer bytes"),
 ]
 Fragments = Annotated[
-    int | None,
-    typer.Option(
-        help="parts of the model, synchronised in turn; default 1", rich_help_panel=_SYNCHRONISATION
-    ),
+    int | None, typer.Option(help="parts of the model, synchronised in turn; default 1")
 ]
 Overlap = Annotated[
-    int | None,
-    typer.Option(
-        help="steps trained while a part is on its way; default 0", rich_help_panel=_SYNCHRONISATION
-    ),
+    int | None, typer.Option(help="steps trained while a part is on its way; default 0")
 ]
 Mixing = Annotated[
-    float | None,
-    typer.Option(
-        help="share of its own weights that a worker keeps; default 0",
-        rich_help_panel=_SYNCHRONISATION,
-    ),
+    float | None, typer.Option(help="share of its own weights that a worker keeps; default 0")
 ]
 Quorum = Annotated[
-    int | None,
-    typer.Option(
-        help="workers that a round needs; default: more than half", rich_help_panel=_FLEET
-    ),
+    int | None, typer.Option(help="workers that a round needs; default: more than half")
 ]
 Grace = Annotated[
     float | None,
-    typer.Option(
-        help="seconds that a round with a quorum waits for the rest; default 30",
-        rich_help_panel=_FLEET,
-    ),
+    typer.Option(help="seconds that a round with a quorum waits for the rest; default 30"),
 ]
 Silence = Annotated[
     float | None,
-    typer.Option(
-        help="seconds after which a worker that is silent is lost; default 3",
-        rich_help_panel=_FLEET,
-    ),
+    typer.Option(help="seconds after which a worker that is silent is lost; default 3"),
 ]
 Stall = Annotated[
     float | None,
-    typer.Option(
-        help="seconds after which a worker that makes no step is lost; default 120",
-        rich_help_panel=_FLEET,
-    ),
+    typer.Option(help="seconds after which a worker that makes no step is lost; default 120"),
 ]
 Link = Annotated[
-    float | None,
-    typer.Option(
-        help="Mbit/s, the most that a worker receives; default: no limit", rich_help_panel=_FLEET
-    ),
+    float | None, typer.Option(help="Mbit/s, the most that a worker receives; default: no limit")
 ]
-CheckpointRounds = Annotated[
-    int | None, typer.Option(help="rounds; default 1", rich_help_panel=_FLEET)
-]
+CheckpointRounds = Annotated[int | None, typer.Option(help="rounds; default 1")]
 
 # Fields that both optimisers have; every other option is named as its field.
 _OUTER = {"outer_lr": "lr", "outer_momentum": "momentum"}

@@ -90,17 +90,17 @@ async def list_capabilities() -> dict[str, dict[str, Capability]]:
     return {"data": find_capabilities()}
 
 
-def _engine_check(
-    settings: ControlSettings, hardware: LiveHardware | None, objects: ObjectStore
-) -> EngineCheck:
-    return EngineCheck(
-        VllmRules(settings.serving), hardware, ModelShapes(objects), settings.serving
+def _install_checks(
+    app: FastAPI, settings: ControlSettings, hardware: LiveHardware | None, objects: ObjectStore
+) -> None:
+    """What is asked before something is queued that could not end well."""
+    serving = settings.serving
+    app.state.engine_check = EngineCheck(
+        VllmRules(serving), hardware, ModelShapes(objects), serving
     )
-
-
-def _import_rules(settings: ControlSettings, objects: ObjectStore) -> ImportRules:
+    app.state.training_check = TrainingCheck(objects, hardware, serving, grows=settings.ray.grows)
     mirror = HubMirror.from_settings(settings.imports)
-    return ImportRules(settings.serving.max_lora_rank, mirror, objects)
+    app.state.import_rules = ImportRules(serving.max_lora_rank, mirror, objects)
 
 
 def _introduce_slices(app: FastAPI) -> None:
@@ -165,11 +165,7 @@ def create_control(
     app.state.authenticator = authenticator
     app.state.searches = searches
     app.state.forecasts = forecasts or PredictorForecasts(database, objects, live=live)
-    app.state.engine_check = _engine_check(settings, hardware, objects)
-    app.state.training_check = TrainingCheck(
-        objects, hardware, settings.serving, grows=settings.ray.grows
-    )
-    app.state.import_rules = _import_rules(settings, objects)
+    _install_checks(app, settings, hardware, objects)
     app.state.http = settings.http
     _introduce_slices(app)
     for router in (_own, *_SLICES):

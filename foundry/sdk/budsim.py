@@ -17,18 +17,20 @@ from foundry.sdk._transport import (
 )
 from foundry.sdk._waiting import POLL_S, Patience, until, until_async
 from foundry.sdk.paging import Listed, Page
+from foundry.serving.recommendations.hardware_schemas import (
+    CatalogueOut,
+    PricesIn,
+    PricesOut,
+    ProbedOut,
+)
 from foundry.serving.recommendations.schemas import (
     ENDED,
-    CatalogueOut,
     ClusterIn,
     ConfigurationIn,
     PolicyIn,
     PredictIn,
     PredictionList,
     PredictionOut,
-    PricesIn,
-    PricesOut,
-    ProbedOut,
     RecommendationCreate,
     RecommendationOut,
     SimulateIn,

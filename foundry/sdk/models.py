@@ -16,7 +16,6 @@ from foundry.catalog.registry.schemas import (
     LineageOut,
     MetricOut,
     ModelDetail,
-    ModelOut,
     StageSet,
     VersionOut,
 )
@@ -56,10 +55,10 @@ class Models(Resource[S_co]):
         kind: str | None = None,
         cursor: str | None = None,
         limit: int = 50,
-    ) -> Call[Page[ModelOut]]:
+    ) -> Call[Page[ModelDetail]]:
         """Models by name, `limit` to a page; kind: base, adapter or merged."""
         query = {"q": prefix, "kind": kind, "cursor": cursor, "limit": limit}
-        return Call("GET", path("models"), Page[ModelOut], query)
+        return Call("GET", path("models"), Page[ModelDetail], query)
 
     @operation("models_get")
     def get(self, name: str) -> Call[ModelDetail]:

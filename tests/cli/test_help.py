@@ -60,6 +60,7 @@ def test_every_command_explains_itself_in_80_columns(
     for option in (name for param in command.params for name in param.opts if name[0] == "-"):
         assert option in shown
     listed = list_examples(command.epilog)
+    assert listed, "it has no example"
     assert all(" ".join(("foundry", *words)) in example for example in listed)
 
 

@@ -145,6 +145,8 @@ class LineageEdgeOut(_Out):
 
 
 class LineageDatasetOut(_Out):
+    """A dataset that versions were trained on."""
+
     id: UUID = Field(description="the `dataset_version_id` of a version")
     reference: str = Field(description="name@version")
 

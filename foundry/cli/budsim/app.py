@@ -23,7 +23,7 @@ EXAMPLES: Mapping[Callable[..., None], tuple[str, ...]] = {
         "foundry budsim recommend --config config.json --gpu nvidia-h100-80gb:8 --users 64 "
         "--slo ttft=3000,cost=20 --plot",
     ),
-    recommending.explain: ("foundry budsim explain 0198f3c2-0000-7000-8000-000000000001",),
+    recommending.explain: ("foundry budsim explain last",),
     predicting.predict: (
         "foundry budsim predict smollm2-135m --gpu nvidia-l4-24gb --users 8",
         "foundry budsim predict --config config.json --file configurations.yaml",

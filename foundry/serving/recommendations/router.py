@@ -11,15 +11,17 @@ from foundry.infra.http import Db, require_permission
 from foundry.infra.http.references import ReferenceQuery
 from foundry.serving.recommendations.asking import Desk
 from foundry.serving.recommendations.domain import MAX_WAIT_S
-from foundry.serving.recommendations.running import Searches
-from foundry.serving.recommendations.schemas import (
+from foundry.serving.recommendations.hardware_schemas import (
     CatalogueOut,
-    ParetoOut,
-    PredictIn,
-    PredictionList,
     PricesIn,
     PricesOut,
     ProbedOut,
+)
+from foundry.serving.recommendations.running import Searches
+from foundry.serving.recommendations.schemas import (
+    ParetoOut,
+    PredictIn,
+    PredictionList,
     RecommendationCreate,
     RecommendationList,
     RecommendationOut,

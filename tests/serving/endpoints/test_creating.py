@@ -35,13 +35,8 @@ async def with_adapter(studio: Studio, folder: Path, rank: int) -> str:
 async def test_the_same_options_are_no_conflict(studio: Studio) -> None:
     config: dict[str, object] = {"max_num_seqs": 3, "max_model_len": 64}
     endpoint, _ = await studio.call(lambda e: e.create("smol", config=config))
-<<<<<<< HEAD
     alike: tuple[dict[str, object], ...] = ({}, {"max_num_seqs": 3}, config)
     for asked in alike:
-=======
-    subsets: list[dict[str, object]] = [{}, {"max_num_seqs": 3}, config]
-    for asked in subsets:
->>>>>>> i11-early
         same, created = await studio.call(lambda e: e.create("smol", config=asked))  # noqa: B023
         assert (same.id, created) == (endpoint.id, False)
         assert same.note == "the endpoint smol exists already; it is CREATED"
