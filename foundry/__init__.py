@@ -1,3 +1,3 @@
 """Foundry: a self-hosted model foundry on one Ray cluster."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -37,9 +37,9 @@ _EXIT_CODES: Mapping[type[FoundryError], int] = {
 
 
 EXIT_CODES_HELP = (
-    "Exit codes: 0 done; 1 it failed, or the answer is no; 2 wrong usage or invalid input; "
+    "Exit codes: 0 done; 1 it failed, or a part is not well; 2 wrong usage or invalid input; "
     "3 not found; 4 not allowed; 5 unavailable, try again; 6 conflicts with what is there, or with "
-    "another option; 130 interrupted."
+    "another option; 7 answered, and the answer is no (budsim); 130 interrupted."
 )
 
 

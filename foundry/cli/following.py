@@ -16,7 +16,7 @@ from foundry.cli.advice import print_already, print_next_step
 from foundry.cli.console import Detached, Output, print_json, print_note, print_record, stderr
 from foundry.cli.job_words import describe_phase, describe_steps, list_measures
 from foundry.cli.progress import make_columns, number
-from foundry.errors import FoundryError
+from foundry.errors import Conflict, FoundryError, InvalidRequest, NotFound
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,6 +28,8 @@ _LINE_EVERY_S = 5.0
 _REFRESH_PER_S = 4
 # With the longest words and times beside it, a line is 80 cells.
 _BAR_CELLS = 16
+# Below, an adapter of few examples has hardly moved.
+_FEW_STEPS = 20
 
 
 def follow(client: Foundry, job: JobOut, output: Output) -> None:
@@ -68,7 +70,18 @@ def report(client: Foundry, job: JobOut, output: Output) -> None:
             f"job {job.id} was cancelled: `foundry jobs resume {job.id}` continues it"
         )
     if job.result is not None and output is Output.TABLE:
+        _print_few_steps(job)
         print_next_step(client, job)
+
+
+def _print_few_steps(job: JobOut) -> None:
+    """A newcomer's ten rows are three steps, after which the model answers as before."""
+    steps = number(job.progress, "total_steps")
+    if steps and steps < _FEW_STEPS:
+        print_note(
+            f"it learnt for {steps:.0f} steps only: of few examples more stays with "
+            "--epochs 20 --lr 2e-3"
+        )
 
 
 def _flat(result: dict[str, object]) -> dict[str, object]:
@@ -82,9 +95,14 @@ def _failure(job: JobOut) -> FoundryError:
 
     error = job.error or {}
     message = error.get("message") or "no reason was recorded"
-    return by_code(error.get("code"))(
-        f"job {job.id} failed: {message}; `foundry jobs logs {job.id}` shows its output, "
-        f"`foundry jobs resume {job.id}` tries again from its last checkpoint"
+    kind = by_code(error.get("code"))
+    again = "tries again from its last checkpoint" if job.kind != "import" else "tries again"
+    then = f", `foundry jobs resume {job.id}` {again}"
+    if issubclass(kind, InvalidRequest | NotFound | Conflict):
+        # As often as it is repeated: what it was given has to change.
+        then = "; mend that and submit it anew"
+    return kind(
+        f"job {job.id} failed: {message}; `foundry jobs logs {job.id}` shows its output{then}"
     )
 
 

@@ -164,7 +164,7 @@ def _list_lineage(found: LineageOut, direction: str) -> list[dict[str, object]]:
     ]
 
 
-@app.command(epilog=examples("foundry models compare support-bot 0.1.0 0.2.0"))
+@app.command(epilog=examples("foundry models compare support-bot 0.1.0 production"))
 def compare(
     name: str,
     version: Annotated[list[str], typer.Argument(help="two to eight versions or aliases")],
@@ -313,7 +313,7 @@ def _count_versions(count: int) -> str:
     return {0: "no version", 1: "1 version"}.get(count, f"{count} versions")
 
 
-@alias_app.command("set", epilog=examples("foundry models alias set support-bot production 0.2.0"))
+@alias_app.command("set", epilog=examples("foundry models alias set support-bot staging 0.1.0"))
 def set_alias(
     name: str,
     alias: Alias,

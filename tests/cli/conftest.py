@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 import pytest
 
+# A server looks so often whether it is to end: each test would wait for it.
+_POLL_S = 0.01
 Answer = tuple[int, object]
 
 
@@ -50,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[Server]]:
     Server.answers, Server.asked, Server.queries = {}, [], []
     running = Server(("127.0.0.1", 0), _Handler)
-    thread = threading.Thread(target=running.serve_forever)
+    thread = threading.Thread(target=running.serve_forever, args=(_POLL_S,))
     thread.start()
     monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path))
     monkeypatch.setenv("FOUNDRY_CLIENT__URL", f"http://127.0.0.1:{running.server_port}")

@@ -86,3 +86,30 @@ def test_a_document_is_not_followed(
     assert run(["jobs", "logs", JOB_ID, "--follow", "--output", "json"]) == 6
     assert "leave one of them out" in capsys.readouterr().err
     assert server.asked == []
+
+
+@pytest.mark.parametrize(("steps", "told"), [(3, True), (20, False)])
+def test_a_training_of_few_steps_says_that_it_was(
+    server: type[Server], capsys: pytest.CaptureFixture[str], steps: int, told: bool
+) -> None:
+    serve(server, trained("lora", progress={"step": steps, "total_steps": steps}))
+    assert run(SFT.split()) == 0
+    assert (f"it learnt for {steps} steps only" in capsys.readouterr().err) is told
+
+
+@pytest.mark.parametrize(
+    ("code", "then"),
+    [
+        ("invalid_artifact", "; mend that and submit it anew"),
+        ("engine_failed", f", `foundry jobs resume {JOB_ID}` tries again from its last checkpoint"),
+    ],
+)
+def test_a_failure_is_resumed_only_where_that_can_help(
+    server: type[Server], capsys: pytest.CaptureFixture[str], code: str, then: str
+) -> None:
+    failed = job("FAILED", error={"code": code, "message": "it broke"})
+    serve(server, failed)
+    assert run(SFT.split()) != 0
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"error: job {JOB_ID} failed: it broke; `foundry jobs logs {JOB_ID}` shows its output{then}"
+    )

@@ -1,5 +1,7 @@
 """How help reads, and how a shell completes."""
 
+import re
+import shlex
 from collections.abc import Iterator
 
 import pytest
@@ -36,6 +38,14 @@ def _root() -> TyperGroup:
     return root
 
 
+def _parse_example(command: TyperCommand, words: tuple[str, ...], example: str) -> None:
+    """Raises UsageError: it is no command line of that command."""
+    inside = re.search(r"\$\((.*)\)", example)
+    line = inside[1] if inside else re.split(" [<>] ", example)[0]
+    arguments = shlex.split(line)[1 + len(words) :]
+    command.make_context(" ".join(words), arguments)
+
+
 COMMANDS = dict(list_commands(_root()))
 
 
@@ -61,6 +71,8 @@ def test_every_command_explains_itself_in_80_columns(
         assert option in shown
     listed = list_examples(command.epilog)
     assert listed, "it has no example"
+    for example in listed:
+        _parse_example(command, words, example)
     assert all(" ".join(("foundry", *words)) in example for example in listed)
 
 

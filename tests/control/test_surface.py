@@ -20,6 +20,7 @@ DELETE /datasets/{name}                            datasets:write      datasets_
 DELETE /datasets/{name}/versions/{number}          datasets:write      datasets_delete_version
 DELETE /endpoints/{endpoint_id}                    endpoints:write     endpoints_delete
 DELETE /keys/{key_id}                              keys:write          keys_revoke
+DELETE /models/{name}                              registry:write      models_delete
 DELETE /models/{name}/aliases/{alias}              registry:write      aliases_delete
 DELETE /models/{name}/versions/{version}           registry:write      versions_delete
 GET /audit                                         audit:read          audit_list

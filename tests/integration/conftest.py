@@ -19,6 +19,7 @@ from foundry.infra.embedded.paths import runtime_dir
 from foundry.infra.embedded.ports import find_free_ports
 from foundry.install.installer import ROOT
 from foundry.sdk import Foundry
+from tests.fakes.terminal import open_shell
 
 _PORTS = ("FOUNDRY_HTTP__PORT", "FOUNDRY_RAY__PORT", "FOUNDRY_RAY__DASHBOARD_PORT")
 
@@ -48,6 +49,14 @@ class Stack:
         """A script as a reader of the README types it, the environment activated."""
         activated = f"export PATH={Path(sys.executable).parent}:$PATH\n{script}"
         return _run(self.env, ["bash", "-euo", "pipefail", "-c", activated], timeout_s)
+
+    def terminal(self, script: str, timeout_s: float = 600.0) -> str:
+        """What a terminal of 80 columns shows of a script; it must succeed."""
+        activated = f"export PATH={Path(sys.executable).parent}:$PATH\n{script}"
+        with open_shell(activated, environment=child_environment(**self.env)) as terminal:
+            code = terminal.wait(timeout_s)
+        assert code == 0, terminal.shown
+        return terminal.shown
 
     def openai(self) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.api_key, max_retries=0)

@@ -7,6 +7,7 @@ import pytest
 
 from foundry.install.installer import ROOT
 from tests.integration.conftest import Stack
+from tests.integration.test_walk import assert_ids_whole
 from workflows.demo import BASE, MODEL
 
 pytestmark = pytest.mark.engine
@@ -71,8 +72,7 @@ def test_a_command_block_of_the_readme(stack: Stack, number: int) -> None:
     block = _of(stack, _blocks("bash")[number])
     if "make " in block:
         pytest.fail("blocks with make end this stack or start another: show them in text")
-    done = stack.shell(block)
-    assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+    assert_ids_whole(stack.terminal(block))
 
 
 @pytest.mark.parametrize("number", range(len(_blocks("python"))))

@@ -85,8 +85,11 @@ async def delete_model(
     all_versions: Annotated[
         bool, Query(description="delete its versions, too; false: it must not have any")
     ] = False,
-    reason: Annotated[str | None, Query(max_length=1024)] = None,
+    reason: Annotated[
+        str | None, Query(max_length=1024, description="kept in the audit trail")
+    ] = None,
 ) -> Response:
+    """Remove a model that has no versions, or together with them."""
     await registry.delete_model(name, all_versions=all_versions, reason=reason)
     return Response(status_code=204)
 
@@ -138,7 +141,9 @@ async def delete_version(
     name: Name,
     version: Selector,
     registry: RegistryDep,
-    reason: Annotated[str | None, Query(max_length=1024)] = None,
+    reason: Annotated[
+        str | None, Query(max_length=1024, description="kept in the audit trail")
+    ] = None,
 ) -> Response:
     """Remove a version that nothing needs any more. Its record stays."""
     await registry.tombstone(name, version, reason)

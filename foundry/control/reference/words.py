@@ -54,7 +54,6 @@ WORDS: Mapping[str, str] = {
     "seed": "equal seeds draw equally",
     "predictor_version": "version of the predictor that answered",
     "force": "do it again although the same has been done",
-    "source": "where it comes from",
     "error_feedback": "carry what the format rounds away into the next round",
     "error": "why it failed: code and message; null: it has not",
     "progress": "how far it is, by its kind",

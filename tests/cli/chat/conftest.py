@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+# A server looks so often whether it is to end: each test would wait for it.
+_POLL_S = 0.01
 SERVED = ("bot", "bot@production", "smol")
 _ERRORS: Mapping[str, tuple[int, str, str]] = {
     "gone": (503, "no_healthy_upstream", "bot@1.0.0 is stopped: `foundry deploy bot` starts it"),
@@ -104,7 +106,7 @@ class _Server(ThreadingHTTPServer):
 def chat_server() -> Iterator[ChatServer]:
     running = _Server(("127.0.0.1", 0), _Handler)
     running.chat = ChatServer(f"http://127.0.0.1:{running.server_port}")
-    thread = threading.Thread(target=running.serve_forever)
+    thread = threading.Thread(target=running.serve_forever, args=(_POLL_S,))
     thread.start()
     yield running.chat
     running.shutdown()

@@ -30,7 +30,7 @@ class _Neighbour(BaseHTTPRequestHandler):
 
 def test_a_fresh_home_beside_another_stack_reports_its_own_state_only(tmp_path: Path) -> None:
     with HTTPServer(("127.0.0.1", 0), _Neighbour) as neighbour:
-        thread = threading.Thread(target=neighbour.serve_forever, daemon=True)
+        thread = threading.Thread(target=neighbour.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         settings = Settings(home=tmp_path, http=HttpSettings(port=neighbour.server_port))
         assert read_http_status(settings.base_url + "/v1/health") == 200
