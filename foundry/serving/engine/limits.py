@@ -1,7 +1,8 @@
 """Numbers and formats that vLLM takes, so that no engine starts only to refuse its arguments."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
+from foundry.catalog.registry.architectures import is_served
 from foundry.config import ServingSettings
 from foundry.serving.engine.hardware import Hardware
 from foundry.serving.engine.options import EngineOptions
@@ -41,16 +42,13 @@ def find_limit_faults(serving: ServingSettings, options: EngineOptions) -> list[
     return found
 
 
-def find_architecture_faults(
-    architectures: Sequence[str], served: Collection[str] | None
-) -> list[str]:
+def find_architecture_faults(architectures: Sequence[str]) -> list[str]:
     """Why the engine does not know the model.
 
     Args:
         architectures: of the model; empty: unknown.
-        served: by the installed engine; None: unknown.
     """
-    if not architectures or served is None or any(name in served for name in architectures):
+    if not architectures or any(map(is_served, architectures)):
         return []
     return [
         f"the engine does not know the architecture {', '.join(architectures)[:160]}, or it "

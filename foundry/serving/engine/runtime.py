@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from foundry.config import ServingSettings
-from foundry.serving.engine.architectures import list_architectures
 from foundry.serving.engine.hardware import Hardware
 from foundry.serving.engine.limits import (
     find_architecture_faults,
@@ -93,7 +92,7 @@ class VllmRules:
         if model.spec is not None:
             reasons += find_head_faults(options, model.spec)
         reasons += find_limit_faults(serving_of(self._serving, config), options)
-        reasons += find_architecture_faults(model.architectures, list_architectures())
+        reasons += find_architecture_faults(model.architectures)
         if hardware is None:
             return Report(tuple(reasons))
         reasons += find_context_faults(config, model, self._serving, hardware)
