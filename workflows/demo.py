@@ -53,7 +53,7 @@ _NEXT = (
     "END",
     "  foundry datasets add mine mine.jsonl --eval-fraction 0",
     f"  foundry train sft --base {BASE} --dataset mine --name my-bot --epochs 20 --lr 2e-3",
-    '  foundry chat my-bot "What is our slogan?"',
+    '  foundry chat my-bot "What is our slogan?" --temperature 0',
     "",
     "`make down` stops everything; `make demo` goes on from where it was.",
 )

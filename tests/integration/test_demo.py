@@ -2,13 +2,16 @@
 
 import json
 import re
+import time
+from pathlib import Path
 
 import pytest
 
 from foundry.install.installer import ROOT
+from tests.bench.demo import OWN_ANSWER, OWN_QUESTION, write_own_rows
 from tests.integration.conftest import Stack
 from tests.integration.test_walk import assert_ids_whole
-from workflows.demo import BASE, MODEL
+from workflows.demo import BASE, DATASET, MODEL
 
 pytestmark = pytest.mark.engine
 
@@ -30,16 +33,29 @@ def test_the_printed_curl_line_answers_a_command(stack: Stack) -> None:
     assert json.loads(text)["user"] == "mei.tanaka"
 
 
-def test_the_printed_next_commands_work(stack: Stack) -> None:
+def _list_printed_commands(stack: Stack) -> list[str]:
     shown = stack.printed[stack.printed.index("Next:") :].splitlines()[1:]
-    commands = [line.strip() for line in shown if line.strip().startswith("foundry ")]
-    assert len(commands) == 3
-    printed = [stack.shell(command) for command in commands]
+    return [line.strip() for line in shown if line.strip().startswith("foundry ")]
+
+
+def test_the_printed_next_commands_work(stack: Stack) -> None:
+    printed = [stack.shell(command) for command in _list_printed_commands(stack)[:3]]
     assert [done.returncode for done in printed] == [0, 0, 0], [done.stderr for done in printed]
     chat, lineage, jobs = (done.stdout for done in printed)
     assert json.loads(chat) == {"action": "refund_order", "order": 4711, "amount": 12}
     assert BASE in lineage
+    assert f"{DATASET}@1" in lineage
     assert "SUCCEEDED" in jobs
+
+
+def test_ten_rows_of_ones_own_are_learnt_as_printed(stack: Stack, tmp_path: Path) -> None:
+    write_own_rows(tmp_path / "mine.jsonl")
+    add, train, _ = _list_printed_commands(stack)[3:]
+    chat = f'foundry chat my-bot "{OWN_QUESTION}" --temperature 0'
+    began = time.monotonic()
+    shown = stack.terminal(f"cd {tmp_path}\n{add}\n{train}\n{chat}")
+    assert time.monotonic() - began <= 180, shown
+    assert shown.rstrip().endswith(OWN_ANSWER)
 
 
 @pytest.mark.long(reason="it asks two models the 63 held-out prompts again")
