@@ -40,6 +40,9 @@ def prepare_command(command: TyperCommand | TyperGroup) -> None:
     The library's boxes cut the names of long options at 80 columns.
     """
     command.rich_markup_mode = None
+    if command.help and not command.short_help:
+        # Whole in the list of its group, where a long summary would be cut.
+        command.short_help = " ".join(command.help.split("\n\n")[0].split())
     command.params = [item for item in command.params if item.name not in _COMPLETION]
     if isinstance(command, TyperGroup):
         for below in command.commands.values():
