@@ -196,14 +196,20 @@ def predict_json(
     require_libraries()
     from foundry.engines.budsim.configuration import Configurations
     from foundry.engines.budsim.model_config import model_spec
+    from foundry.engines.budsim.search.rules import find_shard_faults
 
     hardware = build_catalogue(prices, learnt)
     # Corrections and alarms go by id, whatever the caller called the GPU.
     ids = {row.gpu: hardware.gpu(row.gpu).id for row in asked.configurations}
     rows = [replace(configuration_of(row), gpu=ids[row.gpu]) for row in asked.configurations]
+    spec = model_spec(config, checkpoint_bytes=checkpoint_bytes)
+    configurations = Configurations.of(rows)
+    for row, field, reason in find_shard_faults(spec, configurations):
+        where = f"configurations.{row}.{field}"
+        raise InvalidRequest(f"{where}: {reason}", param=where)
     found = choose_predictor(learnt).predict(
-        model_spec(config, checkpoint_bytes=checkpoint_bytes),
-        Configurations.of(rows),
+        spec,
+        configurations,
         asked.workload.workload(),
         catalogue=hardware,
         groups=asked.cluster.cluster() if asked.cluster else None,

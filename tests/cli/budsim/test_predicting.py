@@ -74,6 +74,16 @@ def test_what_does_not_fit_or_carry_the_load_has_an_exit_code(
     assert "does not carry this load" in capsys.readouterr().out or form
 
 
+def test_a_model_that_cannot_be_divided_so_is_not_predicted(
+    workplace: Path, capsys: Captured
+) -> None:
+    arguments = "budsim predict --config config.json --gpu nvidia-h100-80gb --users 8 --tp 3"
+    assert run(arguments.split()) == 2
+    assert (
+        "tensor_parallel_size: 3 does not divide the 32 attention heads" in capsys.readouterr().err
+    )
+
+
 def test_what_if_and_simulation_need_no_server(workplace: Path, capsys: Captured) -> None:
     local = [*MODEL, *GPU, "--users", "4", "--json"]
     assert budsim("predict", *local) == 0

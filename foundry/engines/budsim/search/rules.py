@@ -104,6 +104,15 @@ def _supported(ground: Ground, rows: Configurations) -> Iterator[Broken]:
     )
 
 
+def find_shard_faults(spec: ModelSpec, rows: Configurations) -> list[tuple[int, str, str]]:
+    """Why a model cannot be divided as configurations say: their row, the field and the reason."""
+    return [
+        (int(row), broken.field, broken.reason(int(row)))
+        for broken in _sharded(spec, rows)
+        for row in np.flatnonzero(broken.where)
+    ]
+
+
 def _sharded(spec: ModelSpec, rows: Configurations) -> Iterator[Broken]:
     """Heads divide over ranks, layers over stages."""
     tp = np.maximum(rows.tp, 1)
