@@ -131,16 +131,17 @@ class Demo:
         self._console.print(f"[bold cyan]{number}/6[/] [bold]{text}[/]")
 
     def _print_note(self, text: str) -> None:
-        self._console.print(f"    {text}", style="dim", highlight=False)
+        self._console.print(f"    {text}", style="dim", highlight=False, soft_wrap=True)
 
     def _follow_to_end(self, client: Foundry, job: JobOut) -> JobOut:
         """Follow a job with a progress bar until it has succeeded."""
+        self._print_note(f"job {job.id}")
         with watching(self._console) as show:
             ended = client.jobs.wait(job.id, on_update=show)
         if ended.state != "SUCCEEDED":
             reason = (ended.error or {}).get("message", ended.state.lower())
             raise FoundryError(f"job {ended.id} did not succeed: {reason}")
-        self._print_note(f"{(ended.result or {}).get('model')} is in the registry (job {ended.id})")
+        self._print_note(f"{(ended.result or {}).get('model')} is in the registry")
         return ended
 
     def _point_alias(self, client: Foundry, version_id: str) -> None:

@@ -28,6 +28,7 @@ _LINE_EVERY_S = 5.0
 _REFRESH_PER_S = 4
 # With the longest words and times beside it, a line is 80 cells.
 _BAR_CELLS = 16
+_TRAINING = "training"
 # Below, an adapter of few examples has hardly moved.
 _FEW_STEPS = 20
 
@@ -119,11 +120,13 @@ class _View(Progress):
         measured, fleet = "  ".join(list_measures(job)), fleets.view(job.progress)
         numbers = Text(f"  {measured}") if measured else None
         self._below = tuple(part for part in (numbers, fleet) if part is not None)
+        phase, task = describe_phase(job), self.tasks[0]
+        # Only steps tell how long it will take; `update` takes None for "as it was".
+        task.total = number(job.progress, "total_steps") if phase == _TRAINING else None
         self.update(
-            self.task_ids[0],
-            description=describe_phase(job),
-            completed=number(job.progress, "step") or 0,
-            total=number(job.progress, "total_steps") or None,
+            task.id,
+            description=phase,
+            completed=number(job.progress, "step") or task.completed,
             steps=describe_steps(job),
         )
 

@@ -59,7 +59,9 @@ SHOWING = {
 # One that follows has no end in a terminal.
 _ENDLESS = "foundry logs ray --follow"
 _ID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f-]+")
-_WHOLE = re.compile(rf"[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}|.{{{SHORT_ID_CHARS}}}")
+_WHOLE = re.compile(
+    rf"[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}(-[0-9]+)?|.{{{SHORT_ID_CHARS}}}"
+)
 
 
 def _list_walk() -> Iterator[tuple[str, int]]:

@@ -19,6 +19,7 @@ from foundry.execution.workers.stacks import describe_stacks
 from foundry.infra.weights import WeightCache
 from foundry.infra.wiring import cache_dir, open_database, open_objects
 
+_EVALUATING = "evaluating"
 _NOT_METRICS = frozenset({"step", "total_steps"})
 _PHASES: dict[Activity, Phase] = {
     "train": Phase.TRAIN,
@@ -102,11 +103,18 @@ class SftWorker:
             work_dir=work_dir,
             on_event=self._on_event,
             should_stop=self._stop.is_set,
-            on_activity=self._activity.note,
+            on_activity=self._note_activity,
             checkpoints=RunCheckpoints(
                 self._settings, task.job_id, task.fence, work_dir, self._say
             ),
         )
+
+    def _note_activity(self, activity: Activity) -> None:
+        self._activity.note(activity)
+        last = self._reports[-1]
+        if activity == "evaluate" and last.phase != _EVALUATING:
+            # It takes as long as many steps: whoever waits for the next one is told why.
+            self._reports.append(Progress(_EVALUATING, last.step, last.total_steps))
 
     def _say(self, words: str) -> None:
         self._reports.append(Progress(words))
