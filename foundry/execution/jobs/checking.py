@@ -178,15 +178,13 @@ def _check_rank(training: Training, base: ModelVersion, served: ServingRank) -> 
 
 
 def _check_precision(training: Training, hardware: Hardware) -> None:
-    kinds = hardware.accelerators.keys()
-    if training.inner.precision != "bfloat16" or hardware.on_cpu or hardware.unknown_accelerators:
+    if training.inner.precision != "bfloat16" or not hardware.lacks_bfloat16():
         return
-    if kinds and kinds <= hardware.without_bfloat16:
-        raise InvalidConfiguration(
-            f"{training.where}.precision is bfloat16, but {', '.join(sorted(kinds))} has none: "
-            "use float32",
-            param=f"{training.where}.precision",
-        )
+    raise InvalidConfiguration(
+        f"{training.where}.precision is bfloat16, but {', '.join(sorted(hardware.accelerators))} "
+        "has none: use float32",
+        param=f"{training.where}.precision",
+    )
 
 
 def _check_room(training: Training, hardware: Hardware) -> None:
