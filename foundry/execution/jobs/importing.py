@@ -66,7 +66,7 @@ class ImportRules:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedImport:
     """An import that may be queued.
 
     Attributes:
@@ -113,7 +113,7 @@ class ImportCheck:
         self._rules = rules
         self._ranks = ranks
 
-    async def prepare(self, name: str, source: str, base: str | None) -> Prepared:
+    async def prepare(self, name: str, source: str, base: str | None) -> PreparedImport:
         """Look at the source, and find the base of an adapter.
 
         Raises:
@@ -147,7 +147,7 @@ class ImportCheck:
             found = {"kind": "adapter", "base": version.reference}
             spec |= {**found, "base_version_id": str(version.id)}
             identity = {**(identity or spec), "base": version.digest}
-        return Prepared(look.kind, spec, identity)
+        return PreparedImport(look.kind, spec, identity)
 
     async def _look_at_directory(self, directory: Path, *, wants_adapter: bool) -> _Look:
         try:

@@ -11,7 +11,7 @@ import zstandard
 from pyarrow import parquet
 
 from foundry.catalog.datasets.domain import AddOptions, Reference, RowError
-from foundry.catalog.datasets.preparation import Prepared, prepare, split_position
+from foundry.catalog.datasets.preparation import PreparedDataset, prepare, split_position
 from foundry.catalog.datasets.reading import read
 from foundry.catalog.datasets.shards import canonical, normalised, read_rows
 from foundry.catalog.datasets.validation import findings
@@ -125,7 +125,7 @@ def lines(data: Sequence[Mapping[str, object]]) -> bytes:
 
 def run(
     content: bytes, tmp_path: Path, options: AddOptions | None = None, name: str = "out"
-) -> Prepared:
+) -> PreparedDataset:
     source = tmp_path / f"{name}.in"
     source.write_bytes(content)
     work = tmp_path / name
@@ -133,7 +133,7 @@ def run(
     return prepare(source, work, options or AddOptions(eval_fraction=0.25))
 
 
-def split_of(prepared: Prepared) -> dict[str, list[dict[str, object]]]:
+def split_of(prepared: PreparedDataset) -> dict[str, list[dict[str, object]]]:
     return {file.path.split(".")[0]: list(read_rows(file.local)) for file in prepared.files}
 
 
