@@ -198,7 +198,7 @@ def variable_names() -> Iterator[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
+class SettingDescription:
     """A setting for a reader.
 
     Attributes:
@@ -211,7 +211,7 @@ class Described:
     description: str | None
 
 
-def describe_settings(settings: Settings | None = None) -> Iterator[Described]:
+def describe_settings(settings: Settings | None = None) -> Iterator[SettingDescription]:
     """Every setting that there is.
 
     Args:
@@ -224,7 +224,7 @@ def describe_settings(settings: Settings | None = None) -> Iterator[Described]:
             value = given.get(variable, value)
         field = _field_of(variable)
         hidden = _is_secret(value) or (value is not None and "SecretStr" in str(field.annotation))
-        yield Described(
+        yield SettingDescription(
             variable,
             HIDDEN if hidden else value,
             "environment" if variable in given else "default",

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
-from foundry.validation import describe_problem, find_problem, tell_place
+from foundry.validation import describe_os_error, describe_problem, find_problem, tell_place
 
 
 class Text(BaseModel):
@@ -135,3 +135,14 @@ def test_the_place_of_a_fault_without_the_parsers_words(
     with pytest.raises(Exception) as raised:
         read(text)
     assert tell_place(raised.value) == place
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (PermissionError(13, "Permission denied", "/etc/shadow"), "Permission denied"),
+        (OSError("Not a gzipped file (b'aa')"), "the system gave no reason"),
+    ],
+)
+def test_files_error_is_told_by_the_systems_reason(error: OSError, reason: str) -> None:
+    assert describe_os_error(error) == reason

@@ -119,7 +119,7 @@ def configure(
     """Say how the next deploy is to serve an endpoint, or what it must achieve."""
     from foundry.cli.files import read_mapping
     from foundry.sdk.errors import checked
-    from foundry.serving.endpoints.schemas import EndpointConfigure
+    from foundry.serving.endpoints.schemas import EndpointConfigure, deploy_command
 
     wanted = checked(EndpointConfigure, read_mapping(file))
     with session.client() as client:
@@ -127,7 +127,7 @@ def configure(
     print_record(session.record(found), output)
     if found.recommendation_id is not None and output is Output.TABLE:
         stderr().print(f"review: foundry budsim explain {found.recommendation_id}", markup=False)
-    stderr().print(f"then: foundry deploy {found.model}", markup=False)
+    stderr().print(f"then: {deploy_command(found.name, found.model)}", markup=False)
 
 
 @app.command(epilog=examples("foundry endpoints scale smollm2-135m 2"))

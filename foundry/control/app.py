@@ -95,12 +95,11 @@ def _install_checks(
 ) -> None:
     """What is asked before something is queued that could not end well."""
     serving = settings.serving
-    app.state.engine_check = EngineCheck(
-        VllmRules(serving), hardware, ModelShapes(objects), serving
-    )
-    app.state.training_check = TrainingCheck(objects, hardware, serving, grows=settings.ray.grows)
+    app.state.serving = serving
+    app.state.engine_check = EngineCheck(VllmRules(serving), hardware, ModelShapes(objects))
+    app.state.training_check = TrainingCheck(objects, hardware, grows=settings.ray.grows)
     mirror = HubMirror.from_settings(settings.imports)
-    app.state.import_rules = ImportRules(serving.max_lora_rank, mirror, objects)
+    app.state.import_rules = ImportRules(mirror, objects)
 
 
 def _introduce_slices(app: FastAPI) -> None:

@@ -13,6 +13,7 @@ from foundry.infra.cluster_probe import (
     ask_dashboard,
     is_loopback,
 )
+from foundry.validation import describe_os_error
 
 _EXAMPLE = "see cluster_configs/on-premises.env"
 _TLS_FILES = ("RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT")
@@ -127,4 +128,6 @@ def _read_file(path: Path, variable: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise SetupError(f"{variable}: {path} cannot be read ({error.strerror})") from error
+        raise SetupError(
+            f"{variable}: {path} cannot be read ({describe_os_error(error)})"
+        ) from error

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from foundry.errors import Conflict, DiskFull, InvalidRequest, NotFound, Unavailable
 from foundry.infra.objects import StoredObject
+from foundry.validation import describe_os_error
 
 _PARTIAL_SUFFIX = ".partial"
 _PAGE = 1000
@@ -121,7 +122,7 @@ def storage_error(error: OSError, where: Path) -> DiskFull | Unavailable:
             f"no space is left on the disk that holds {where}: nothing was written; "
             "free some space and try again"
         )
-    return Unavailable(f"{where} cannot be used: {error.strerror}")
+    return Unavailable(f"{where} cannot be used: {describe_os_error(error)}")
 
 
 def sync_directory(path: Path) -> None:

@@ -23,7 +23,7 @@ from foundry.errors import FoundryError, InvalidRequest, NotFound, SetupError, U
 from foundry.sdk._connection import Connection
 from foundry.sdk._errors import from_response, from_transport, from_validation
 from foundry.sdk.paging import Page, PendingPage
-from foundry.validation import find_problem
+from foundry.validation import describe_os_error, find_problem
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -274,7 +274,7 @@ def _opened(file: Path, on_sent: Callable[[int], None] | None) -> BufferedReader
     except FileNotFoundError as error:
         raise NotFound(f"there is no file {file}") from error
     except OSError as error:
-        raise InvalidRequest(f"{file} cannot be read: {error.strerror}") from error
+        raise InvalidRequest(f"{file} cannot be read: {describe_os_error(error)}") from error
 
 
 class Resource(Generic[S_co]):

@@ -72,3 +72,16 @@ def test_options_come_through_a_pipe(server: type[Server], monkeypatch: pytest.M
     server.answers[f"/endpoints/{ENDPOINT_ID}/config"] = (200, endpoint("RUNNING"))
     assert run(["endpoints", "configure", "smol", "-"]) == 0
     assert server.asked[-1][1]["max_lora_rank"] == 256
+
+
+def test_the_step_after_configuring_deploys_that_endpoint(
+    server: type[Server], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"max_lora_rank": 256}'))
+    second = endpoint("RUNNING", name="second")
+    server.answers["/endpoints"] = (200, {"data": [second], "next_cursor": None})
+    server.answers[f"/endpoints/{ENDPOINT_ID}/config"] = (200, second)
+    assert run(["endpoints", "configure", "second", "-"]) == 0
+    assert (
+        capsys.readouterr().err.splitlines()[-1].endswith("foundry deploy smol@1.0.0 --name second")
+    )

@@ -20,7 +20,7 @@ from foundry.catalog.datasets.domain import (
     Split,
     check_name,
 )
-from foundry.catalog.datasets.preparation import Prepared, prepare
+from foundry.catalog.datasets.preparation import PreparedDataset, prepare
 from foundry.catalog.datasets.repository import DatasetRows, list_known_keys
 from foundry.catalog.datasets.service import Datasets
 from foundry.catalog.datasets.shards import read_rows
@@ -80,14 +80,14 @@ class DatasetContent:
         return DatasetRows(db, self._principal.tenant_id, self._principal.project_id)
 
     async def _find_same(
-        self, db: AsyncSession, name: str, prepared: Prepared
+        self, db: AsyncSession, name: str, prepared: PreparedDataset
     ) -> DatasetVersion | None:
         rows = self._open_rows(db)
         dataset = await rows.get(name)
         return await rows.by_digest(dataset.id, prepared.digest) if dataset else None
 
     async def _store(
-        self, name: str, prepared: Prepared, options: AddOptions
+        self, name: str, prepared: PreparedDataset, options: AddOptions
     ) -> tuple[DatasetVersion, bool]:
         """Objects first, rows last.
 
@@ -121,7 +121,7 @@ class DatasetContent:
         db: AsyncSession,
         version_id: UUID,
         name: str,
-        prepared: Prepared,
+        prepared: PreparedDataset,
         options: AddOptions,
         prefix: str,
     ) -> DatasetVersion:
@@ -167,7 +167,7 @@ async def list_known_files(database: Database, keys: Collection[str]) -> set[str
 
 
 def _file_rows(
-    version_id: UUID, tenant_id: UUID, prepared: Prepared, prefix: str
+    version_id: UUID, tenant_id: UUID, prepared: PreparedDataset, prefix: str
 ) -> list[DatasetFile]:
     return [
         DatasetFile(

@@ -42,7 +42,7 @@ class PreparedFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedDataset:
     """A dataset version before it has a number.
 
     Attributes:
@@ -88,7 +88,7 @@ class _Report:
         self.last = max(self.last, position)
 
 
-def prepare(source: Path, work_dir: Path, options: AddOptions) -> Prepared:
+def prepare(source: Path, work_dir: Path, options: AddOptions) -> PreparedDataset:
     """Write the shards of `source` into `work_dir`.
 
     Raises:
@@ -115,7 +115,7 @@ def prepare(source: Path, work_dir: Path, options: AddOptions) -> Prepared:
         "eval_fraction": options.eval_fraction,
         "seed": options.seed,
     }
-    return Prepared(
+    return PreparedDataset(
         kind=kind,
         digest=hashlib.sha256(canonical(manifest)).hexdigest(),
         files=files,

@@ -40,7 +40,7 @@ def _jsonl(path: Path, suffix: str) -> Iterator[Row]:
         with _opened(path, suffix) as file:
             yield from _lines(file)
     except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
-        raise InvalidDataset(f"the compressed file is damaged: {error}") from error
+        raise InvalidDataset("the compressed file is damaged: compress it again") from error
 
 
 @contextmanager
@@ -97,7 +97,7 @@ def _parse(number: int, line: bytes) -> dict[str, object] | RowError:
     except _NonFinite as error:
         return RowError(number, "", "non_finite", f"{error} is not a JSON number")
     except json.JSONDecodeError as error:
-        return RowError(number, "", "bad_json", f"{error.msg} at column {error.colno}")
+        return RowError(number, "", "bad_json", f"not valid JSON from column {error.colno} on")
     except (RecursionError, ValueError):
         return RowError(number, "", "bad_json", "nested too deeply, or a number is too long")
     if not isinstance(row, dict):
@@ -118,7 +118,7 @@ def _parquet(path: Path) -> Iterator[Row]:
                     number += 1
                     yield number, row
     except (pyarrow.ArrowException, OSError) as error:
-        raise InvalidDataset(f"not a readable Parquet file: {error}") from error
+        raise InvalidDataset("not a readable Parquet file: write it again") from error
 
 
 def _batch_rows(batch: Any, first: int) -> Iterator[dict[str, object] | RowError]:

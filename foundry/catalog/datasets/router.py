@@ -14,7 +14,7 @@ from foundry.catalog.datasets.schemas import (
     DatasetVersionList,
     DatasetVersionOut,
 )
-from foundry.catalog.datasets.service import Datasets, Listed
+from foundry.catalog.datasets.service import Datasets, ListedDataset
 from foundry.catalog.datasets.tables import DatasetVersion
 from foundry.catalog.datasets.upload import received
 from foundry.governance.audit.service import AuditTrail
@@ -62,7 +62,7 @@ _WRITE = [Depends(require_permission("datasets:write"))]
 @router.get("", response_model=DatasetList, operation_id="datasets_list", dependencies=_READ)
 async def list_datasets(
     datasets: DatasetsDep, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
-) -> Page[Listed]:
+) -> Page[ListedDataset]:
     """List datasets by name."""
     return await datasets.list_datasets(cursor=cursor, limit=limit)
 

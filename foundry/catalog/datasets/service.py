@@ -37,7 +37,7 @@ class DatasetManifest:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedDataset:
     """A dataset in a list.
 
     Attributes:
@@ -82,11 +82,11 @@ class Datasets:
 
     async def list_datasets(
         self, *, cursor: str | None = None, limit: int = DEFAULT_LIMIT
-    ) -> Page[Listed]:
+    ) -> Page[ListedDataset]:
         """Those that have versions, by name."""
         after = decode(cursor, (str,))
         rows = await self._rows.page(cast(str, after[0]) if after else None, limit + 1)
-        listed = [Listed(dataset, latest, count) for dataset, latest, count in rows]
+        listed = [ListedDataset(dataset, latest, count) for dataset, latest, count in rows]
         return page_of(listed, limit, lambda each: (each.dataset.name,))
 
     async def list_versions(

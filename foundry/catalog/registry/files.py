@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from foundry.errors import InvalidArtifact
+from foundry.validation import describe_os_error
 
 WEIGHTS = ".safetensors"
 TEMPLATES = "additional_chat_templates"
@@ -191,4 +192,6 @@ def _describe(error: Exception) -> str:
         return "cannot be read: let the server's account read it"
     if isinstance(error, NotADirectoryError):
         return "is not a directory"
-    return "cannot be read: a link that leads to itself, or a damaged disk"
+    if isinstance(error, OSError):
+        return f"cannot be read: {describe_os_error(error)}"
+    return "is a link that leads to itself: copy the file itself"

@@ -23,7 +23,7 @@ from foundry.catalog.registry.schemas import (
 )
 from foundry.catalog.registry.service import Registry
 from foundry.catalog.registry.tables import Alias, ModelVersion, VersionFile, VersionMetric
-from foundry.catalog.registry.views import Comparison, Described, Lineage
+from foundry.catalog.registry.views import Comparison, Lineage, ModelSummary
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
 from foundry.infra.http import Db, require_permission
@@ -67,13 +67,13 @@ async def list_models(
     kind: Annotated[str | None, Query(max_length=32, description="base, adapter or merged")] = None,
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
-) -> Page[Described]:
+) -> Page[ModelSummary]:
     """List models by name."""
     return await registry.list_models(prefix=q, kind=kind, cursor=cursor, limit=limit)
 
 
 @router.get("/{name}", response_model=ModelDetail, operation_id="models_get", dependencies=_READ)
-async def get_model(name: Name, registry: RegistryDep) -> Described:
+async def get_model(name: Name, registry: RegistryDep) -> ModelSummary:
     """Describe a model, with its aliases."""
     return await registry.describe(name)
 

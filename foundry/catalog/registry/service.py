@@ -23,11 +23,11 @@ from foundry.catalog.registry.tables import Model, VersionFile, VersionMetric
 from foundry.catalog.registry.tables import ModelVersion as ModelVersion
 from foundry.catalog.registry.views import (
     Comparison,
-    DatasetNames,
-    Described,
+    DatasetNamer,
     Lineage,
     LineageDataset,
     LineageEdge,
+    ModelSummary,
     UseGuard,
 )
 from foundry.errors import (
@@ -59,7 +59,7 @@ class Registry:
         audit: AuditTrail,
         principal: Principal,
         guards: Sequence[UseGuard] = (),
-        datasets: DatasetNames | None = None,
+        datasets: DatasetNamer | None = None,
     ) -> None:
         self._db = db
         self._audit = audit
@@ -110,17 +110,17 @@ class Registry:
         version = await self.get(version_id)
         return _manifest(version, await self._versions.files(version_id))
 
-    async def describe(self, name: str) -> Described:
+    async def describe(self, name: str) -> ModelSummary:
         (described,) = await self._describe([await self._model(name)])
         return described
 
-    async def _describe(self, models: Sequence[Model]) -> list[Described]:
+    async def _describe(self, models: Sequence[Model]) -> list[ModelSummary]:
         ids = [model.id for model in models]
         latest = await self._models.find_latest(ids)
         counts = await self._models.count_versions(ids)
         aliases = await self._models.list_aliases(ids)
         return [
-            Described(
+            ModelSummary(
                 model, aliases.get(model.id, []), latest.get(model.id), counts.get(model.id, 0)
             )
             for model in models
@@ -133,7 +133,7 @@ class Registry:
         kind: str | None = None,
         cursor: str | None = None,
         limit: int = DEFAULT_LIMIT,
-    ) -> Page[Described]:
+    ) -> Page[ModelSummary]:
         filters = f"{prefix}|{kind}"
         after = decode(cursor, (str,), filters)
         rows = await self._models.page(

@@ -15,7 +15,7 @@ class UseGuard(Protocol):
         """What still needs the version, in words; None: nothing."""
 
 
-class DatasetNames(Protocol):
+class DatasetNamer(Protocol):
     """Asked what the data of versions is called."""
 
     async def name_versions(self, ids: Collection[UUID]) -> Mapping[UUID, str]:
@@ -23,7 +23,7 @@ class DatasetNames(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
+class ModelSummary:
     """A model with where its names point, and how many versions it has."""
 
     model: Model

@@ -172,14 +172,13 @@ def _parse_levels(text: str) -> tuple[int, ...]:
 
 def _require_serving(endpoint: EndpointOut) -> None:
     """Raises Conflict: it answers no requests; says what starts it."""
-    from foundry.serving.endpoints.schemas import SERVING
+    from foundry.serving.endpoints.schemas import SERVING, deploy_command
 
     if endpoint.state in SERVING:
         return
-    named = "" if endpoint.model.startswith(f"{endpoint.name}@") else f" --name {endpoint.name}"
     raise Conflict(
         f"endpoint {endpoint.name} does not answer requests ({endpoint.state.lower()}): "
-        f"`foundry deploy {endpoint.model}{named}` starts it and waits"
+        f"`{deploy_command(endpoint.name, endpoint.model)}` starts it and waits"
     )
 
 

@@ -32,6 +32,7 @@ from foundry.engines.budsim.search.recommendation import Target
 from foundry.engines.budsim.search.rules import Ground, broken
 from foundry.engines.budsim.search.validation import validate_cluster, validate_workload
 from foundry.errors import InvalidRequest
+from foundry.validation import tell_place
 
 MAX_BYTES = 65_536
 
@@ -125,12 +126,8 @@ def _mapping(document: str | Mapping[str, object]) -> Mapping[str, object]:
             raise InvalidRequest(f"the document is longer than {MAX_BYTES} characters")
         try:
             document = yaml.safe_load(document)
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark
-            where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-            raise InvalidRequest(f"the document is not YAML{where}: {error.problem}") from error
         except (yaml.YAMLError, RecursionError, ValueError) as error:
-            raise InvalidRequest("the document is not YAML") from error
+            raise InvalidRequest(f"the document is not valid YAML{tell_place(error)}") from error
     if not isinstance(document, Mapping):
         raise InvalidRequest("the document is no mapping: start with `deployment:`")
     return document

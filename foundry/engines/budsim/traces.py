@@ -15,6 +15,7 @@ import numpy as np
 from foundry.engines.budsim.configuration import Floats, Ints
 from foundry.engines.budsim.request import Lengths
 from foundry.errors import InvalidRequest
+from foundry.validation import describe_os_error
 
 COLUMNS = ("arrived_at", "num_prefill_tokens", "num_decode_tokens")
 MAX_REQUESTS = 1_000_000
@@ -167,7 +168,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, EOFError):
         return "its compressed data end too early"
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+        return describe_os_error(error)
     return "its contents are damaged"
 
 

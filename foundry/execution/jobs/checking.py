@@ -1,13 +1,12 @@
 """Whether a training can be carried out and its result be served: asked before a job is queued."""
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from foundry.catalog.datasets.service import DatasetVersion
 from foundry.catalog.registry.documents import read_document
 from foundry.catalog.registry.domain import Manifest
 from foundry.catalog.registry.service import ModelVersion
-from foundry.config import ServingSettings
 from foundry.engines.training.architecture import LlamaConfig
 from foundry.engines.training.config import Lora, SftConfig
 from foundry.engines.training.diloco.config import DilocoConfig
@@ -22,7 +21,6 @@ from foundry.execution.jobs.placement import Bundle, Needs, measure_room
 from foundry.infra.objects import ObjectStore
 from foundry.serving.endpoints.serving_rank import ServingRank
 from foundry.serving.engine.hardware import Hardware, LiveHardware
-from foundry.serving.engine.limits import next_lora_rank
 
 # Tokenizers list thousands of added tokens there; what is larger is left to the worker.
 _MOST_TOKENIZER_BYTES = 8 * 2**20
@@ -56,7 +54,6 @@ class TrainingCheck:
 
     objects: ObjectStore | None = None
     hardware: LiveHardware | None = None
-    serving: ServingSettings = field(default_factory=ServingSettings)
     grows: bool = False
 
     async def check(
@@ -65,20 +62,19 @@ class TrainingCheck:
         base: ModelVersion,
         files: Manifest,
         data: DatasetVersion,
-        served: ServingRank | None,
+        served: ServingRank,
     ) -> None:
         """Refuse what could not end well.
 
         Args:
-            served: the rank of adapters that the base is served with; None: any.
+            served: the rank of adapters that the base is served with.
         Raises:
             InvalidRequest: the base cannot be trained, or not so; or its result not be served.
             InvalidConfiguration: the cluster cannot hold the workers.
         """
         _check_base(base, data, training)
         await self._check_files(base, files, data, training)
-        if served is not None:
-            _check_rank(training, base, served)
+        _check_rank(training, base, served)
         # A cluster that does not answer refuses nothing: the queue asks again.
         with suppress(Unavailable):
             await self._check_cluster(training)
@@ -176,27 +172,19 @@ def _check_architecture(base: ModelVersion, config: object, training: Training) 
 
 def _check_rank(training: Training, base: ModelVersion, served: ServingRank) -> None:
     method = training.inner.method
-    if not isinstance(method, Lora) or method.rank <= served.rank:
-        return
-    wanted = next_lora_rank(method.rank)
-    raise InvalidRequest(
-        f"{training.where}.method.rank is {method.rank}, but {served.describe(base)} serves "
-        f"adapters up to rank {served.rank}: train with {served.rank} or less, or first "
-        f"{served.describe_change(base, wanted or method.rank)}",
-        param=f"{training.where}.method.rank",
-    )
+    if isinstance(method, Lora):
+        param = f"{training.where}.method.rank"
+        served.check_adapter(param, method.rank, base, param)
 
 
 def _check_precision(training: Training, hardware: Hardware) -> None:
-    kinds = hardware.accelerators.keys()
-    if training.inner.precision != "bfloat16" or hardware.on_cpu or hardware.unknown_accelerators:
+    if training.inner.precision != "bfloat16" or not hardware.lacks_bfloat16():
         return
-    if kinds and kinds <= hardware.without_bfloat16:
-        raise InvalidConfiguration(
-            f"{training.where}.precision is bfloat16, but {', '.join(sorted(kinds))} has none: "
-            "use float32",
-            param=f"{training.where}.precision",
-        )
+    raise InvalidConfiguration(
+        f"{training.where}.precision is bfloat16, but {', '.join(sorted(hardware.accelerators))} "
+        "has none: use float32",
+        param=f"{training.where}.precision",
+    )
 
 
 def _check_room(training: Training, hardware: Hardware) -> None:

@@ -42,7 +42,7 @@ from foundry.errors import (
 from foundry.execution.jobs.sources import DirectorySource, HubSource, parse_source
 from foundry.infra.hub_mirror import MIRROR_SETTING, HubListing, HubMirror
 from foundry.infra.objects import ObjectStore
-from foundry.serving.endpoints.serving_rank import ServingRank, ServingRanks
+from foundry.serving.endpoints.serving_rank import ServingRanks
 
 # Of a directory on a disk that hangs nothing is known here; the worker looks again.
 _LOOK_S = 20.0
@@ -57,18 +57,16 @@ class ImportRules:
     """What this server's settings say of imports.
 
     Attributes:
-        max_lora_rank: of adapters that engines are started for.
         mirror: of the hub; None: none is set.
         objects: where the configurations of bases lie; None: no adapter is compared with its base.
     """
 
-    max_lora_rank: int
     mirror: HubMirror | None = None
     objects: ObjectStore | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedImport:
     """An import that may be queued.
 
     Attributes:
@@ -102,20 +100,20 @@ class ImportCheck:
     """Asks on behalf of one principal.
 
     Args:
-        ranks: of adapters that bases are served with; None: the setting for all of them.
+        ranks: of adapters that bases are served with.
     """
 
     def __init__(
         self,
         registry: Registry,
         rules: ImportRules,
-        ranks: ServingRanks | None = None,
+        ranks: ServingRanks,
     ) -> None:
         self._registry = registry
         self._rules = rules
         self._ranks = ranks
 
-    async def prepare(self, name: str, source: str, base: str | None) -> Prepared:
+    async def prepare(self, name: str, source: str, base: str | None) -> PreparedImport:
         """Look at the source, and find the base of an adapter.
 
         Raises:
@@ -142,12 +140,14 @@ class ImportCheck:
         identity = None if look.state is None else {**spec, "state": look.state}
         if look.kind == "adapter":
             version = await self._find_base(base, look.config)
-            await self._check_rank(look.config, version)
+            served = await self._ranks.read_rank(version)
+            rank = read_rank(look.config)
+            served.check_adapter("the rank of the adapter", rank, version, "source")
             await self._check_fit(look.tensors, version)
             found = {"kind": "adapter", "base": version.reference}
             spec |= {**found, "base_version_id": str(version.id)}
             identity = {**(identity or spec), "base": version.digest}
-        return Prepared(look.kind, spec, identity)
+        return PreparedImport(look.kind, spec, identity)
 
     async def _look_at_directory(self, directory: Path, *, wants_adapter: bool) -> _Look:
         try:
@@ -210,19 +210,6 @@ class ImportCheck:
             if version.kind != "adapter":
                 found.append(version)
         return found
-
-    async def _check_rank(self, config: Mapping[str, object], base: ModelVersion) -> None:
-        rank = read_rank(config)
-        served = ServingRank(self._rules.max_lora_rank)
-        if self._ranks is not None:
-            served = await self._ranks.read_rank(base)
-        if rank is not None and rank > served.rank:
-            raise InvalidRequest(
-                f"the adapter has rank {rank}, and {served.describe(base)} serves ranks up to "
-                f"{served.rank}: {served.describe_change(base, rank)}, or export the adapter with "
-                "a lower rank",
-                param="source",
-            )
 
     async def _check_fit(self, tensors: Mapping[str, Tensor], base: ModelVersion) -> None:
         """Compare shapes with the base's. A store that does not answer refuses nothing."""

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from foundry.catalog.datasets.service import Datasets
 from foundry.catalog.registry.service import Registry
-from foundry.execution.jobs.checking import TrainingCheck
 from foundry.execution.jobs.importing import ImportCheck
 from foundry.execution.jobs.log_archive import JobLogs, LogChunk
 from foundry.execution.jobs.schemas import (
@@ -40,16 +39,16 @@ def _jobs(request: Request, db: Db) -> Jobs:
 def _submissions(request: Request, db: Db) -> Submissions:
     principal = request.state.principal
     audit = AuditTrail(db, principal, request.state.request_id)
-    check: TrainingCheck = request.app.state.training_check
+    state = request.app.state
     registry = Registry(db, audit, principal)
-    ranks = ServingRanks(db, principal, check.serving.max_lora_rank)
+    ranks = ServingRanks(db, principal, state.serving.max_lora_rank)
     return Submissions(
         Jobs(db, audit, principal),
         registry,
         Datasets(db, principal),
-        check,
         ranks,
-        ImportCheck(registry, request.app.state.import_rules, ranks),
+        state.training_check,
+        ImportCheck(registry, state.import_rules, ranks),
     )
 
 

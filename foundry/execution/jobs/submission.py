@@ -42,15 +42,15 @@ class Submissions:
         jobs: Jobs,
         registry: Registry,
         datasets: Datasets,
+        ranks: ServingRanks,
         check: TrainingCheck | None = None,
-        ranks: ServingRanks | None = None,
         imports: ImportCheck | None = None,
     ) -> None:
         """Remember whom to ask.
 
         Args:
+            ranks: of adapters that bases are served with.
             check: None: only of what the database knows.
-            ranks: of adapters that bases are served with; None: any rank is.
             imports: None: nothing is imported.
         """
         self._jobs = jobs
@@ -132,7 +132,7 @@ class Submissions:
 
         async def vet() -> None:
             files = await self._registry.manifest(base.id)
-            served = await self._ranks.read_rank(base) if self._ranks is not None else None
+            served = await self._ranks.read_rank(base)
             await self._check.check(asked.training, base, files, data, served)
 
         return await self._once(

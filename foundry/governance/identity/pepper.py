@@ -6,6 +6,7 @@ from pathlib import Path
 
 from foundry.config import Settings
 from foundry.errors import SetupError
+from foundry.validation import describe_os_error
 
 _BYTES = 32
 
@@ -58,8 +59,8 @@ def read_pepper(path: Path) -> bytes:
         pepper = path.read_bytes()
     except OSError as error:
         raise SetupError(
-            f"the pepper file {path} cannot be read ({error.strerror}): run `foundry up`, or copy "
-            "the file that FOUNDRY_SECURITY__PEPPER_FILE names to this node"
+            f"the pepper file {path} cannot be read ({describe_os_error(error)}): run "
+            "`foundry up`, or copy the file that FOUNDRY_SECURITY__PEPPER_FILE names to this node"
         ) from error
     if mode & 0o077:
         raise SetupError(f"{path} is readable by others: run `chmod 400 {path}`")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from foundry.errors import SetupError
 from foundry.infra.embedded.paths import write_private
+from foundry.validation import describe_os_error
 
 _SECRET_BYTES = 32
 # What PostgreSQL takes itself. A secret of 256 random bits needs no slower derivation.
@@ -51,7 +52,8 @@ def read_secret(home: Path, role: str) -> str | None:
         return None
     except OSError as error:
         raise SetupError(
-            f"{path} cannot be read ({error.strerror}): run as the account that owns {home}"
+            f"{path} cannot be read ({describe_os_error(error)}): run as the account that "
+            f"owns {home}"
         ) from error
 
 

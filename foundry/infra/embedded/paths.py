@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from foundry.errors import DiskFull, SetupError
+from foundry.validation import describe_os_error
 
 # Not tempfile.gettempdir(): every process must derive the same path whatever its TMPDIR is.
 _RUNTIME_ROOT = Path("/tmp")
@@ -78,7 +79,8 @@ def ensure_home(home: Path) -> None:
         if error.errno == errno.ENOSPC:
             raise DiskFull(disk_full_message(home)) from error
         raise SetupError(
-            f"{home} cannot be written ({error.strerror}): set FOUNDRY_HOME to a folder of yours"
+            f"{home} cannot be written ({describe_os_error(error)}): set FOUNDRY_HOME to a "
+            "folder of yours"
         ) from error
     if shutil.disk_usage(home).free < _MIN_FREE_BYTES:
         raise DiskFull(disk_full_message(home))

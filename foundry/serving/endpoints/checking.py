@@ -10,7 +10,6 @@ from typing import Any
 from foundry.catalog.registry.documents import read_document
 from foundry.catalog.registry.domain import Manifest
 from foundry.catalog.registry.service import ModelVersion, Registry
-from foundry.config import ServingSettings
 from foundry.engines.budsim.architecture import ModelSpec
 from foundry.engines.budsim.model_config import model_spec
 from foundry.errors import FoundryError, InvalidConfiguration, Unavailable
@@ -76,15 +75,12 @@ class EngineCheck:
         rules: RuntimeRules | None = None,
         hardware: LiveHardware | None = None,
         shapes: ModelShapes | None = None,
-        serving: ServingSettings | None = None,
     ) -> None:
         """Remember whom to ask.
 
         Args:
             hardware, shapes: None: only what holds everywhere is checked.
-            serving: what holds where a configuration says nothing; None: as shipped.
         """
-        self.serving = serving or ServingSettings()
         self._rules = rules or VllmRules()
         self._hardware = hardware
         self._shapes = shapes

@@ -18,7 +18,7 @@ from foundry.errors import Conflict, InvalidRequest
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
 from foundry.infra.database import utcnow
-from foundry.serving.endpoints.domain import EndpointState
+from foundry.serving.endpoints.domain import EndpointState, deploy_command
 from foundry.serving.endpoints.schemas import KEPT, EndpointConfigure
 from foundry.serving.endpoints.tables import Endpoint
 from foundry.serving.recommendations import numerics
@@ -158,15 +158,8 @@ def describe_change(endpoint: Endpoint, wanted: Mapping[str, object]) -> str:
     options = json.dumps(next_options(endpoint) | dict(wanted), sort_keys=True)
     return (
         f"`echo {shlex.quote(options)} | foundry endpoints configure {endpoint.name} -` and "
-        f"`{deploy_command(endpoint)}`"
+        f"`{deploy_command(endpoint.name, endpoint.model_reference)}`"
     )
-
-
-def deploy_command(endpoint: Endpoint) -> str:
-    """How a shell asks for this endpoint to run."""
-    name = endpoint.model_reference.partition("@")[0]
-    named = "" if endpoint.name == name else f" --name {endpoint.name}"
-    return f"foundry deploy {endpoint.model_reference}{named}"
 
 
 async def plan_deploy(

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import cast
 
 from foundry.catalog.registry.service import ModelVersion, Registry
-from foundry.errors import Conflict, InvalidConfiguration
+from foundry.config import ServingSettings
+from foundry.errors import Conflict
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
 from foundry.serving.endpoints.checking import EngineCheck
@@ -14,7 +15,6 @@ from foundry.serving.endpoints.domain import app_name
 from foundry.serving.endpoints.repository import EndpointRows
 from foundry.serving.endpoints.serving_rank import ServingRank, find_rank
 from foundry.serving.endpoints.tables import Endpoint
-from foundry.serving.engine.limits import next_lora_rank
 
 
 class Creating:
@@ -27,12 +27,14 @@ class Creating:
         principal: Principal,
         registry: Registry,
         check: EngineCheck,
+        serving: ServingSettings,
     ) -> None:
         self._rows = rows
         self._audit = audit
         self._principal = principal
         self._registry = registry
         self._check = check
+        self._serving = serving
 
     async def create(
         self, model: str, name: str | None, config: dict[str, object]
@@ -46,15 +48,18 @@ class Creating:
         )
         await self._rows.lock_base(base.digest)
         named = await self._rows.find_by_name(name) if name is not None else None
+        subject = f"the rank of {version.reference}"
         existing = named if name is not None else await self._rows.find_of_version(base.id)
         if existing is not None and existing.model_version_id == base.id:
-            _check_same_options(existing, config, self._check.serving.model_dump())
-            _check_rank(version, find_rank(existing, self._check.serving.max_lora_rank))
+            _check_same_options(existing, config, self._serving.model_dump())
+            served = find_rank(existing, self._serving.max_lora_rank)
+            served.check_adapter(subject, version.lora_rank, base, "model")
             existing.note = f"the endpoint {existing.name} exists already; it is {existing.state}"
             return existing, False
         await self._check.check(self._registry, base, config, anywhere=True)
-        rank = cast(int, config.get("max_lora_rank", self._check.serving.max_lora_rank))
-        _check_rank(version, ServingRank(rank))
+        rank = cast(int, config.get("max_lora_rank", self._serving.max_lora_rank))
+        served = ServingRank(rank, name=name)
+        served.check_adapter(subject, version.lora_rank, base, "config.max_lora_rank")
         return await self._add(base, name, config), True
 
     async def _add(
@@ -84,28 +89,6 @@ class Creating:
         raise Conflict(
             f"an endpoint is called {candidates[0]} already: choose another name", param="name"
         )
-
-
-def _check_rank(version: ModelVersion, served: ServingRank) -> None:
-    """Refuse an adapter that the base's endpoint would refuse at its first request."""
-    rank = version.lora_rank
-    if version.kind != "adapter" or rank is None or rank <= served.rank:
-        return
-    told = f"{version.reference} has LoRA rank {rank}, and "
-    wanted = next_lora_rank(rank)
-    if wanted is None:
-        raise InvalidConfiguration(f"{told}no engine serves such a rank: train one of a lower rank")
-    if served.endpoint is None:
-        raise InvalidConfiguration(
-            f"{told}a new endpoint would serve up to {served.rank}: give it max_lora_rank "
-            f"{wanted}, as `foundry deploy {version.reference} --max-lora-rank {wanted}` does",
-            param="config.max_lora_rank",
-        )
-    raise Conflict(
-        f"{told}the endpoint {served.endpoint.name} serves up to {served.rank}: "
-        f"{describe_change(served.endpoint, {'max_lora_rank': wanted})} change that",
-        max_lora_rank=served.rank,
-    )
 
 
 def _check_same_options(

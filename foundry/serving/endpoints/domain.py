@@ -134,6 +134,17 @@ def app_name(base_digest: str, number: int) -> str:
     return f"{APP_PREFIX}{base_digest[:_DIGEST_DIGITS]}-r{number}"
 
 
+def deploy_command(name: str, model_reference: str) -> str:
+    """How a shell asks for one endpoint to run, and for no other of the same base.
+
+    Args:
+        name: the endpoint's.
+        model_reference: the base's `name@version`.
+    """
+    named = "" if name == model_reference.partition("@")[0] else f" --name {name}"
+    return f"foundry deploy {model_reference}{named}"
+
+
 def config_digest(base_digest: str, config: Mapping[str, object]) -> str:
     """Sha256 of canonical JSON of what an engine is made of, hex."""
     canonical = json.dumps(

@@ -34,8 +34,10 @@ def _endpoints(request: Request, db: Db) -> Endpoints:
     audit = AuditTrail(db, principal, request.state.request_id)
     registry = Registry(db, audit, principal)
     searches: Searches = request.app.state.searches
-    check = request.app.state.engine_check
-    return Endpoints(db, audit, principal, registry, searches.learnt, check)
+    state = request.app.state
+    return Endpoints(
+        db, audit, principal, registry, searches.learnt, state.engine_check, state.serving
+    )
 
 
 def _recommendations(request: Request, db: Db) -> Recommendations:

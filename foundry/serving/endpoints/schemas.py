@@ -11,6 +11,7 @@ from foundry.serving.endpoints.domain import RESTING as RESTING
 from foundry.serving.endpoints.domain import SERVING as SERVING
 from foundry.serving.endpoints.domain import EndpointState as EndpointState
 from foundry.serving.endpoints.domain import Strategy
+from foundry.serving.endpoints.domain import deploy_command as deploy_command
 from foundry.serving.recommendations.schemas import ClusterIn, PolicyIn, TargetsIn, WorkloadIn
 
 MAX_REPLICAS = 1000

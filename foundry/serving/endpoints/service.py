@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from foundry.catalog.registry.service import Registry
+from foundry.config import ServingSettings
 from foundry.errors import Conflict, NotFound
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
@@ -67,15 +68,18 @@ class Endpoints:
         registry: Registry,
         learnt: CurrentLearnt = learn_nothing,
         check: EngineCheck | None = None,
+        serving: ServingSettings | None = None,
     ) -> None:
         """Remember whose endpoints these are.
 
         Args:
             check: of configurations; None: only of what holds everywhere.
+            serving: what holds where a configuration says nothing; None: as shipped.
         """
         self._db = db
         self._learnt = learnt
         self._engine_check = check or EngineCheck()
+        self._serving = serving or ServingSettings()
         self._audit = audit
         self._principal = principal
         self._registry = registry
@@ -94,11 +98,16 @@ class Endpoints:
             ModelNotFound: the model does not exist.
             Conflict: the name belongs to another base's endpoint, or there is one with other
                 options than these.
-            InvalidConfiguration: no engine can be configured so, or none so that it serves the
-                adapter; lists every reason.
+            InvalidConfiguration: no engine can be configured so; lists every reason.
+            InvalidRequest: the endpoint would not serve the adapter.
         """
         creating = Creating(
-            self._rows, self._audit, self._principal, self._registry, self._engine_check
+            self._rows,
+            self._audit,
+            self._principal,
+            self._registry,
+            self._engine_check,
+            self._serving,
         )
         return await creating.create(model, name, config or {})
 

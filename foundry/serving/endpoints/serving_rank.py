@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from foundry.catalog.registry.service import ModelVersion
+from foundry.errors import InvalidRequest
 from foundry.governance.identity.domain import Principal
 from foundry.serving.endpoints.configuring import describe_change, next_options
 from foundry.serving.endpoints.repository import EndpointRows
 from foundry.serving.endpoints.tables import Endpoint
+from foundry.serving.engine.limits import LORA_RANKS, next_lora_rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,23 +18,46 @@ class ServingRank:
     """The highest rank of an adapter that will be served.
 
     Attributes:
-        endpoint: that serves it, or will; None: there is none, so the server's default counts.
+        endpoint: that serves it; None: there is none yet.
+        name: of the endpoint that is to be made; None: its base's.
     """
 
     rank: int
     endpoint: Endpoint | None = None
+    name: str | None = None
 
-    def describe(self, base: ModelVersion) -> str:
-        """Who serves the adapters, in words."""
+    def check_adapter(self, subject: str, rank: int | None, base: ModelVersion, param: str) -> None:
+        """Refuse an adapter that would be refused at its first request. Raises InvalidRequest.
+
+        Args:
+            subject: whose rank it is, to begin the message with.
+            rank: None: unknown, or it is no adapter.
+        """
+        if rank is None or rank <= self.rank:
+            return
+        serves = f"{subject} is {rank}, but {self._describe(base)} adapters up to rank {self.rank}"
+        lower = f"train with rank {self.rank} or less"
+        wanted = next_lora_rank(rank)
+        if wanted is None:
+            most = LORA_RANKS[-1]
+            raise InvalidRequest(f"{serves}, and no engine more than {most}: {lower}", param=param)
+        raise InvalidRequest(
+            f"{serves}: {lower}, or first {self._describe_change(base, wanted)}", param=param
+        )
+
+    def _describe(self, base: ModelVersion) -> str:
         if self.endpoint is not None:
-            return f"the endpoint {self.endpoint.name}"
-        return f"an endpoint of {base.reference}, as the server would make it,"
+            return f"the endpoint {self.endpoint.name} serves"
+        return f"a new endpoint of {base.reference} would serve"
 
-    def describe_change(self, base: ModelVersion, rank: int) -> str:
-        """What to do so that adapters of a higher rank are served."""
+    def _describe_change(self, base: ModelVersion, rank: int) -> str:
         if self.endpoint is not None:
             return f"change that with {describe_change(self.endpoint, {'max_lora_rank': rank})}"
-        return f"make one with `foundry endpoints create {base.reference} --max-lora-rank {rank}`"
+        named = f" --name {self.name}" if self.name is not None else ""
+        return (
+            f"make one with `foundry endpoints create {base.reference}{named} "
+            f"--max-lora-rank {rank}`"
+        )
 
 
 class ServingRanks:

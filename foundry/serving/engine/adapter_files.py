@@ -2,12 +2,13 @@
 
 import asyncio
 import json
-import struct
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from foundry.catalog.registry.adapters import read_rank
 from foundry.catalog.registry.domain import Manifest, adapter_uid
+from foundry.catalog.registry.safetensors import read_header
 from foundry.engines.adapter_config import CONFIG_FILE, WEIGHTS_FILE, find_unserved_options
 from foundry.errors import InvalidArtifact, Unavailable
 from foundry.infra.weights import WeightCache
@@ -15,7 +16,6 @@ from foundry.infra.weights import WeightCache
 _PREFIX = "base_model.model."
 # What GPTQ and AWQ, and compressed-tensors, call the weights of a layer.
 _PACKED = ("qweight", "weight_packed")
-_MAX_HEADER_BYTES = 100 * 2**20
 
 Shape = tuple[int, ...]
 
@@ -73,11 +73,12 @@ def check_adapter(path: Path, base: dict[str, Shape], max_rank: int) -> None:
         InvalidArtifact: with the first reason.
     """
     config = _read_adapter_config(path)
-    rank = config.get("r")
-    if not isinstance(rank, int) or not 0 < rank <= max_rank:
+    rank = read_rank(config)
+    if rank is None or rank > max_rank:
         raise InvalidArtifact(
-            f"the adapter has LoRA rank {rank!r}, and this engine serves 1 to {max_rank}: "
-            "configure its endpoint with a max_lora_rank that is as high, and deploy it again"
+            f"the adapter has LoRA rank {config.get('r')!r}, and this engine serves 1 to "
+            f"{max_rank}: configure its endpoint with a max_lora_rank that is as high, and deploy "
+            "it again"
         )
     if options := find_unserved_options(config):
         raise InvalidArtifact(
@@ -129,20 +130,6 @@ def read_tensor_shapes(path: Path) -> dict[str, Shape]:
     """Names and shapes from the header of a safetensors file; no tensor is read.
 
     Raises:
-        InvalidArtifact: it is no safetensors file.
+        InvalidArtifact: it is no safetensors file, or a damaged one.
     """
-    try:
-        with path.open("rb") as reader:
-            (size,) = struct.unpack("<Q", reader.read(8))
-            if size > _MAX_HEADER_BYTES:
-                raise InvalidArtifact(f"{path.name} is not a safetensors file")
-            header = json.loads(reader.read(size))
-        return dict(_shape_entries(header))
-    except (OSError, ValueError, struct.error, KeyError, AttributeError, TypeError) as error:
-        raise InvalidArtifact(f"{path.name} is not a safetensors file") from error
-
-
-def _shape_entries(header: dict[str, Any]) -> Iterator[tuple[str, Shape]]:
-    for name, entry in header.items():
-        if name != "__metadata__":
-            yield name, tuple(entry["shape"])
+    return {name: tensor.shape for name, tensor in read_header(path).items()}

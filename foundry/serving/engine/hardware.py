@@ -1,6 +1,6 @@
 """The cluster that engines are to run on, as plain values."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -56,6 +56,17 @@ class Hardware:
     @property
     def on_cpu(self) -> bool:
         return all(node.gpus < 1 for node in self.nodes)
+
+    def lacks_bfloat16(self, kinds: Iterable[str] | None = None) -> bool:
+        """Whether none of these can compute in bfloat16; false where that is not known.
+
+        Args:
+            kinds: catalogue ids of accelerators; None: all that there are.
+        """
+        asked = set(self.accelerators if kinds is None else kinds)
+        if self.on_cpu or self.unknown_accelerators or not asked:
+            return False
+        return asked <= self.without_bfloat16
 
     def accelerator_gb(self, kind: str | None) -> float | None:
         """Memory of one accelerator; None: unknown.

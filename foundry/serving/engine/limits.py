@@ -61,8 +61,6 @@ def find_missing_dtype(
 ) -> list[str]:
     """What this cluster's accelerators lack to compute in the dtype that is named."""
     kinds = [options.gpu_type] if options.gpu_type else sorted(hardware.accelerators)
-    if serving.dtype != "bfloat16" or hardware.on_cpu or hardware.unknown_accelerators:
-        return []
-    if not kinds or any(kind not in hardware.without_bfloat16 for kind in kinds):
+    if serving.dtype != "bfloat16" or not hardware.lacks_bfloat16(kinds):
         return []
     return [f"{', '.join(kinds)} has no bfloat16: configure dtype auto, float16 or float32"]

@@ -11,7 +11,7 @@ import zstandard
 from pyarrow import parquet
 
 from foundry.catalog.datasets.domain import AddOptions, Reference, RowError
-from foundry.catalog.datasets.preparation import Prepared, prepare, split_position
+from foundry.catalog.datasets.preparation import PreparedDataset, prepare, split_position
 from foundry.catalog.datasets.reading import read
 from foundry.catalog.datasets.shards import canonical, normalised, read_rows
 from foundry.catalog.datasets.validation import findings
@@ -103,6 +103,13 @@ def test_lines_that_are_no_rows(tmp_path: Path) -> None:
     ]
 
 
+def test_a_line_that_is_no_json_is_told_by_its_place(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b'{"a": 1}\n{"a": oops}\n')
+    ((_, row), (_, problem)) = read(tmp_path / "in", "x.jsonl")
+    assert row == {"a": 1}
+    assert str(problem) == "row 2: bad_json: not valid JSON from column 7 on"
+
+
 def test_a_line_without_end_is_cut_off(tmp_path: Path) -> None:
     content = b"x" * (20 * 2**20) + b'\n{"a": 1}\n{oops\n'
     assert _errors(content, tmp_path) == [(1, "too_long"), (3, "bad_json")]
@@ -118,7 +125,7 @@ def lines(data: Sequence[Mapping[str, object]]) -> bytes:
 
 def run(
     content: bytes, tmp_path: Path, options: AddOptions | None = None, name: str = "out"
-) -> Prepared:
+) -> PreparedDataset:
     source = tmp_path / f"{name}.in"
     source.write_bytes(content)
     work = tmp_path / name
@@ -126,7 +133,7 @@ def run(
     return prepare(source, work, options or AddOptions(eval_fraction=0.25))
 
 
-def split_of(prepared: Prepared) -> dict[str, list[dict[str, object]]]:
+def split_of(prepared: PreparedDataset) -> dict[str, list[dict[str, object]]]:
     return {file.path.split(".")[0]: list(read_rows(file.local)) for file in prepared.files}
 
 
@@ -228,9 +235,17 @@ def test_a_repeated_id_is_named(tmp_path: Path) -> None:
         (b"", AddOptions(), "the file has no rows"),
         (b"hello", AddOptions("x.txt"), "is none of"),
         (lines(rows(5)), AddOptions("x.txt"), "holds JSON lines: mv -i x.txt x.jsonl"),
-        (b"nonsense", AddOptions("x.parquet"), "not a readable Parquet"),
-        (b"nonsense", AddOptions("x.jsonl.gz"), "compressed file is damaged"),
-        (b"nonsense", AddOptions("x.jsonl.zst"), "compressed file is damaged"),
+        (b"nonsense", AddOptions("x.parquet"), "^not a readable Parquet file: write it again$"),
+        (
+            b"nonsense",
+            AddOptions("x.jsonl.gz"),
+            "^the compressed file is damaged: compress it again$",
+        ),
+        (
+            b"nonsense",
+            AddOptions("x.jsonl.zst"),
+            "^the compressed file is damaged: compress it again$",
+        ),
         (gzip.compress(lines(rows(50)))[:-20], AddOptions("x.jsonl.gz"), "is damaged"),
     ],
 )

@@ -1,5 +1,6 @@
 """Directories as downloads leave them: what is taken, what is left out, what is told at once."""
 
+import errno
 import json
 import os
 import pickle
@@ -142,6 +143,28 @@ def test_a_broken_link_is_a_download_that_did_not_end(tmp_path: Path) -> None:
         blob.unlink()
     assert set(looked_at(model).problems) == {
         f"{name} is missing, or a link to what is missing: download it again" for name in NEEDED
+    }
+
+
+def test_a_link_that_leads_to_itself_is_told(tmp_path: Path) -> None:
+    folder = base_dir(tmp_path / "model")
+    (folder / "generation_config.json").symlink_to("generation_config.json")
+    assert looked_at(folder).problems == (
+        "generation_config.json is a link that leads to itself: copy the file itself",
+    )
+
+
+def test_the_systems_reason_is_told_of_a_file_that_it_does_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = base_dir(tmp_path / "model")
+
+    def fail(path: Path, *args: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(Path, "open", fail)
+    assert set(looked_at(folder).problems) == {
+        f"{name} cannot be read: Input/output error" for name in NEEDED
     }
 
 

@@ -85,14 +85,19 @@ def test_files_that_are_no_trace(tmp_path: Path) -> None:
         read_trace(_file(tmp_path, "a.csv", "arrived_at,tokens\n1,2\n"))
     with pytest.raises(InvalidRequest, match=r"is a \.csv or \.jsonl file"):
         read_trace(_file(tmp_path, "a.txt", "1 2 3"))
-    with pytest.raises(InvalidRequest, match="cannot be read"):
+    with pytest.raises(
+        InvalidRequest, match=r"absent\.csv cannot be read: No such file or directory$"
+    ):
         read_trace(tmp_path / "absent.csv")
     torn = _file(tmp_path, "a.csv.gz", _HEADER + "0,1,1\n" * 999)
     torn.write_bytes(torn.read_bytes()[:-9])
-    with pytest.raises(InvalidRequest, match=r"a\.csv\.gz cannot be read"):
+    with pytest.raises(InvalidRequest, match=r"cannot be read: its compressed data end too early$"):
+        read_trace(torn)
+    torn.write_bytes(b"no gzip")
+    with pytest.raises(InvalidRequest, match=r"a\.csv\.gz cannot be read: its contents are damag"):
         read_trace(torn)
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InvalidRequest, match=r"b\.csv cannot be read"):
+    with pytest.raises(InvalidRequest, match=r"b\.csv cannot be read: it is no UTF-8 text$"):
         read_trace(tmp_path / "b.csv")
 
 

@@ -144,9 +144,9 @@ async def test_what_can_be_trained_is_accepted(desk: Desk) -> None:
         (
             sft(method=Lora(rank=256)),
             InvalidRequest,
-            "config.method.rank is 256, but an endpoint of smol@0.1.0, as the server would make "
-            "it, serves adapters up to rank 64: train with 64 or less, or first make one with "
-            "`foundry endpoints create smol@0.1.0 --max-lora-rank 256`",
+            "config.method.rank is 256, but a new endpoint of smol@0.1.0 would serve adapters up "
+            "to rank 64: train with rank 64 or less, or first make one with `foundry endpoints "
+            "create smol@0.1.0 --max-lora-rank 256`",
         ),
         (diloco({"method": Lora(rank=65)}), InvalidRequest, "--max-lora-rank 128"),
         (diloco(fragments=5), InvalidRequest, "divides into 4 at most"),
@@ -220,8 +220,8 @@ async def test_the_rank_is_that_of_the_endpoint(desk: Desk) -> None:
         await desk.ask(sft(method=Lora(rank=16)))
     assert raised.value.message == (
         "config.method.rank is 16, but the endpoint smol serves adapters up to rank 8: train with "
-        "8 or less, or first change that with `echo '{\"max_lora_rank\": 16}' | foundry endpoints "
-        "configure smol -` and `foundry deploy smol@0.1.0`"
+        "rank 8 or less, or first change that with `echo '{\"max_lora_rank\": 16}' | foundry "
+        "endpoints configure smol -` and `foundry deploy smol@0.1.0`"
     )
 
 

@@ -130,13 +130,17 @@ async def test_an_adapter_that_cannot_be_served_is_refused(
 
 async def test_a_rank_that_no_endpoint_serves_is_refused(control: Control, tmp_path: Path) -> None:
     await with_models(control, tmp_path)
-    folder = adapter_dir(tmp_path / "x", rank=128)
+    folder = adapter_dir(tmp_path / "x", rank=96)
     error = await submit(control, folder, 400, base="smol")
-    assert (
-        "the adapter has rank 128, and smol@0.1.0 is served with ranks up to 64"
-        in (error["message"])
+    assert (error["param"], error["message"]) == (
+        "source",
+        "the rank of the adapter is 96, but a new endpoint of smol@0.1.0 would serve adapters up "
+        "to rank 64: train with rank 64 or less, or first make one with `foundry endpoints create "
+        "smol@0.1.0 --max-lora-rank 128`",
     )
-    assert "FOUNDRY_SERVING__MAX_LORA_RANK=128" in error["message"]
+    made = {"model": "smol", "config": {"max_lora_rank": 128}}
+    assert (await control.client.post("/endpoints", json=made)).status_code == 201
+    await submit(control, folder, 201, base="smol")
 
 
 async def test_an_adapter_of_another_base_is_refused(control: Control, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from foundry.catalog.datasets.service import Datasets
 from foundry.catalog.registry.domain import VersionSpec
 from foundry.catalog.registry.registrar import Registrar
 from foundry.catalog.registry.service import Registry
-from foundry.config import Settings
+from foundry.config import ServingSettings, Settings
 from foundry.engines.training.config import SftConfig
 from foundry.execution.jobs.checkpoints import CheckpointLog
 from foundry.execution.jobs.leases import JobLease
@@ -27,6 +27,7 @@ from foundry.execution.workers.run import run_attempt
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
+from foundry.serving.endpoints.serving_rank import ServingRanks
 from tests.engines.training.conftest import chat_rows as chat_rows
 from tests.engines.training.conftest import tiny_model as tiny_model
 from tests.execution.jobs.test_leases import CALLER, cancel, logs, start
@@ -78,7 +79,8 @@ async def test_a_worker_that_dies_ends_an_attempt_and_a_cancel_the_job(
     async with database.begin() as db:
         audit = AuditTrail(db, CALLER, "test")
         registry, datasets = Registry(db, audit, CALLER), Datasets(db, CALLER)
-        submissions = Submissions(Jobs(db, audit, CALLER), registry, datasets)
+        ranks = ServingRanks(db, CALLER, ServingSettings().max_lora_rank)
+        submissions = Submissions(Jobs(db, audit, CALLER), registry, datasets, ranks)
         queued, _ = await submissions.sft("bot", "tiny", "words", CONFIG)
     checkpoints = CheckpointLog(database, queued.id)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from foundry.catalog.registry.domain import VersionSpec
-from foundry.errors import Conflict, InvalidConfiguration
+from foundry.errors import Conflict, InvalidConfiguration, InvalidRequest
 from foundry.infra.database import Database
 from foundry.serving.endpoints.tables import Endpoint
 from tests.catalog.registry.files import adapter_dir
@@ -85,13 +85,17 @@ async def test_the_options_of_the_next_deploy_count(studio: Studio) -> None:
 
 async def test_an_adapter_of_a_rank_that_is_not_served(studio: Studio, tmp_path: Path) -> None:
     large, huge = [await with_adapter(studio, tmp_path, rank) for rank in (65, 513)]
-    with pytest.raises(InvalidConfiguration, match=r"bot-65@0\.1\.0 --max-lora-rank 128` does"):
+    with pytest.raises(InvalidRequest, match=r"create smol@0\.1\.0 --max-lora-rank 128`$"):
         await studio.call(lambda e: e.create(large))
-    with pytest.raises(InvalidConfiguration, match="no engine serves such a rank"):
+    with pytest.raises(InvalidRequest, match=r"smol@0\.1\.0 --name second --max-lora-rank 128`$"):
+        await studio.call(lambda e: e.create(large, name="second"))
+    with pytest.raises(InvalidRequest, match="and no engine more than 512: train with rank 64 or"):
         await studio.call(lambda e: e.create(huge))
     endpoint, created = await studio.call(lambda e: e.create("bot", config={"max_lora_rank": 8}))
     assert created
-    with pytest.raises(Conflict, match=r'endpoint smol serves up to 8: `echo .*rank": 128'):
+    with pytest.raises(
+        InvalidRequest, match=r'endpoint smol serves adapters up to rank 8: .*`echo .*rank": 128'
+    ):
         await studio.call(lambda e: e.create(large))
     await studio.configure(endpoint.id, max_lora_rank=128)
     assert (await studio.call(lambda e: e.create(large)))[0].id == endpoint.id

@@ -12,6 +12,7 @@ from foundry.serving.endpoints.domain import (
     RevisionDiff,
     app_name,
     config_digest,
+    deploy_command,
     states_before,
 )
 
@@ -63,3 +64,10 @@ def test_a_diff_names_what_changed_was_set_and_was_unset() -> None:
         ("b", 2, None),
         ("c", None, 4),
     ]
+
+
+def test_the_command_to_deploy_names_an_endpoint_that_is_called_otherwise() -> None:
+    assert deploy_command("smol", "smol@0.1.0") == "foundry deploy smol@0.1.0"
+    assert deploy_command("smol-2", "smol@0.1.0") == "foundry deploy smol@0.1.0 --name smol-2"
+    # A name that only begins alike is another one.
+    assert deploy_command("smo", "smol@0.1.0") == "foundry deploy smol@0.1.0 --name smo"

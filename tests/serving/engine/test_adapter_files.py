@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from foundry.catalog.registry.domain import Manifest, adapter_uid
 from foundry.errors import InvalidArtifact, Unavailable
@@ -22,11 +24,7 @@ NAME = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
 
 
 def safetensors(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    header = json.dumps(
-        {"__metadata__": {"format": "pt"}}
-        | {name: {"dtype": "F32", "shape": s, "data_offsets": [0, 0]} for name, s in shapes.items()}
-    ).encode()
-    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    save_file({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, path)
 
 
 def adapter(folder: Path, shapes: dict[str, tuple[int, ...]] | None = None, **config: Any) -> Path:
@@ -59,6 +57,7 @@ def test_layers_of_a_quantised_base_are_known_by_their_packed_weights(
         (None, {"r": 16}, "rank 16"),
         (None, {"r": 0}, "rank 0"),
         (None, {"r": "4"}, "rank '4'"),
+        (None, {"r": True}, "rank True"),
         (None, {"use_dora": True}, "use_dora"),
         (None, {"alpha_pattern": {"q_proj": 0.0001}}, "alpha_pattern"),
         (None, {"bias": "all"}, "bias"),
@@ -78,11 +77,26 @@ def test_unfitting_adapters(
         check_adapter(adapter(tmp_path, shapes, **config), BASE, 8)
 
 
-@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"\xff" * 64, struct.pack("<Q", 2) + b"[]"])
-def test_not_safetensors(tmp_path: Path, data: bytes) -> None:
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "it has only 0 bytes: it is not a safetensors file"),
+        (b"\xff" * 64, "its header claims 18446744073709551615 bytes, the file has 64"),
+        (struct.pack("<Q", 2) + b"[]", "its header is not a JSON object"),
+    ],
+)
+def test_not_safetensors(tmp_path: Path, data: bytes, reason: str) -> None:
     folder = adapter(tmp_path)
     (folder / "adapter_model.safetensors").write_bytes(data)
-    with pytest.raises(InvalidArtifact, match="not a safetensors file"):
+    with pytest.raises(InvalidArtifact, match=f"^adapter_model.safetensors is damaged: {reason}"):
+        check_adapter(folder, BASE, 8)
+
+
+def test_bytes_that_no_tensor_describes(tmp_path: Path) -> None:
+    folder = adapter(tmp_path)
+    with (folder / "adapter_model.safetensors").open("ab") as file:
+        file.write(b"hidden")
+    with pytest.raises(InvalidArtifact, match=r"its header describes \d+ bytes, the file has \d+"):
         check_adapter(folder, BASE, 8)
 
 

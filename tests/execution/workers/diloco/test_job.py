@@ -14,7 +14,7 @@ from foundry.catalog.datasets.service import Datasets
 from foundry.catalog.registry.domain import VersionSpec
 from foundry.catalog.registry.registrar import Registrar
 from foundry.catalog.registry.service import Registry, load_manifest
-from foundry.config import Settings
+from foundry.config import ServingSettings, Settings
 from foundry.engines.training.diloco.config import DilocoConfig
 from foundry.execution.fleets.service import FleetLog
 from foundry.execution.jobs.leases import JobLease
@@ -26,6 +26,7 @@ from foundry.execution.workers.run import run_attempt
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
+from foundry.serving.endpoints.serving_rank import ServingRanks
 from tests.engines.training.conftest import chat_rows as chat_rows
 from tests.engines.training.conftest import tiny_model as tiny_model
 from tests.governance.identity.principals import principal
@@ -66,7 +67,8 @@ async def test_a_job_ends_with_a_version_that_tells_its_history(
     async with database.begin() as db:
         audit = AuditTrail(db, CALLER, "test")
         registry, datasets = Registry(db, audit, CALLER), Datasets(db, CALLER)
-        submissions = Submissions(Jobs(db, audit, CALLER), registry, datasets)
+        ranks = ServingRanks(db, CALLER, ServingSettings().max_lora_rank)
+        submissions = Submissions(Jobs(db, audit, CALLER), registry, datasets, ranks)
         queued, _ = await submissions.diloco("tiny-fleet", "tiny", "words", config)
     lease, job = await JobLease.claim(database, queued.id)
     assert await run_attempt(Attempt(settings, database, lease, job))
