@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foundry.cli.console import FirstRows, Output, print_rows
-from foundry.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -55,14 +54,6 @@ def show_rows(
     rows: Iterable[BaseModel], output: Output, columns: tuple[str, ...], empty: str = "nothing yet"
 ) -> None:
     print_rows(records(rows), output, columns=columns, empty=empty)
-
-
-def reference(text: str) -> tuple[str, str]:
-    """`name`, `name@alias` or `name@1.2.3` → the name and the selector."""
-    name, separator, selector = text.partition("@")
-    if not name or (separator and not selector):
-        raise InvalidRequest(f"{text!r} is not a reference: use name, name@alias or name@1.2.3")
-    return name, selector or "latest"
 
 
 def confirm(what: str, yes: bool) -> None:
