@@ -225,7 +225,7 @@ def import_model(
 def _name_and_source(first: str, second: str | None) -> tuple[str, str]:
     """`NAME SOURCE`, or only a source. Raises InvalidRequest: it is no directory."""
     from foundry.catalog.registry.schemas import derive_model_name
-    from foundry.sdk.models import write_source
+    from foundry.sdk.jobs import write_source
 
     source = first if second is None else second
     written = write_source(source)

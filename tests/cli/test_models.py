@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from foundry.cli.main import run
+from foundry.execution.jobs.sources import SCHEMES
 from tests.cli.conftest import Server
 from tests.sdk.answers import AT, JOB_ID, job
 
@@ -284,3 +285,11 @@ def test_the_newest_version_is_read(server: type[Server], text: str) -> None:
     assert foundry("metrics", text) == 0
     assert foundry("artifacts", text) == 0
     assert [path for path, _ in server.asked] == [f"{latest}/metrics", f"{latest}/artifacts"]
+
+
+def test_the_help_names_every_scheme_of_a_source(capsys: pytest.CaptureFixture[str]) -> None:
+    assert foundry("import", "--help") == 0
+    told = capsys.readouterr().out
+    # Of a directory the scheme need not be typed.
+    assert [scheme for scheme in SCHEMES if f"{scheme}:" not in told] == ["file"]
+    assert "a directory" in told
