@@ -102,8 +102,8 @@ def list_datasets(
 ) -> None:
     """List datasets with the rows of their newest versions."""
     with session.client() as client:
-        rows = session.fetched(
-            lambda cursor, size: client.datasets.list(cursor=cursor, limit=size), limit
+        rows = session.fetch_rows(
+            client.datasets.list(limit=session.choose_page_size(limit)), limit
         )
     if output is Output.TABLE:
         # In place: the list itself says whether there are more.
@@ -119,8 +119,8 @@ def versions(
 ) -> None:
     """List the versions of a dataset, newest first."""
     with session.client() as client:
-        rows = session.fetched(
-            lambda cursor, size: client.datasets.versions(name, cursor=cursor, limit=size), limit
+        rows = session.fetch_rows(
+            client.datasets.versions(name, limit=session.choose_page_size(limit)), limit
         )
     print_rows(rows, output, columns=_VERSIONS, empty=f"every version of {name} was deleted")
 

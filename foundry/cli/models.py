@@ -46,10 +46,8 @@ def list_models(
 ) -> None:
     """List models."""
     with session.client() as client:
-        rows = session.fetched(
-            lambda cursor, size: client.models.list(
-                prefix=prefix, kind=kind, cursor=cursor, limit=size
-            ),
+        rows = session.fetch_rows(
+            client.models.list(prefix=prefix, kind=kind, limit=session.choose_page_size(limit)),
             limit,
         )
     if output is Output.TABLE:
@@ -102,8 +100,8 @@ def versions(
 ) -> None:
     """List a model's versions, newest first."""
     with session.client() as client:
-        rows = session.fetched(
-            lambda cursor, size: client.models.versions(name, cursor=cursor, limit=size), limit
+        rows = session.fetch_rows(
+            client.models.versions(name, limit=session.choose_page_size(limit)), limit
         )
     print_rows(rows, output, columns=_VERSION)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +20,8 @@ ReasonOption = Annotated[str | None, typer.Option(help="kept in the audit trail"
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
 
 DEFAULT_LIMIT = 100
-_PAGE = 200
+# The server gives no more at once.
+_MAX_PAGE_ROWS = 200
 
 
 def client() -> Foundry:
@@ -32,12 +33,14 @@ def client() -> Foundry:
     return Foundry.from_settings(load_settings())
 
 
-def fetched(fetch: Callable[[str | None, int], Page[Any]], limit: int) -> list[dict[str, object]]:
-    """The first rows of a list: `FirstRows`, if there are more."""
-    from foundry.sdk import each
+def choose_page_size(limit: int) -> int:
+    """Rows to ask for at once, to show `limit` of them and know whether there are more."""
+    return min(limit + 1, _MAX_PAGE_ROWS)
 
-    size = min(limit + 1, _PAGE)
-    found = list(islice(each(lambda cursor: fetch(cursor, size)), limit + 1))
+
+def fetch_rows(page: Page[Any], limit: int) -> list[dict[str, object]]:
+    """The first rows of a list, from as many pages as they need: `FirstRows`, if more follow."""
+    found = list(islice(page, limit + 1))
     rows = records(found[:limit])
     return FirstRows(rows) if len(found) > limit else rows
 
