@@ -39,13 +39,12 @@ def _made_adapter(job: JobOut) -> bool:
 
 def _is_served(client: Foundry, base_id: str) -> bool:
     """Whether an endpoint of the base answers; a key that may not look is told to deploy."""
-    from foundry.sdk import each
     from foundry.serving.endpoints.schemas import SERVING
 
     try:
         return any(
             str(endpoint.model_version_id) == base_id and endpoint.state in SERVING
-            for endpoint in each(lambda cursor: client.endpoints.list(cursor=cursor, limit=200))
+            for endpoint in client.endpoints.list(limit=200)
         )
     except FoundryError:
         return False

@@ -22,7 +22,7 @@ from foundry.cli.console import (
 )
 from foundry.cli.help import examples
 from foundry.cli.rows import describe_row
-from foundry.errors import InvalidRequest, NotFound
+from foundry.errors import NotFound
 
 if TYPE_CHECKING:
     from foundry.catalog.datasets.schemas import DatasetAdded, DatasetVersionOut
@@ -102,8 +102,8 @@ def list_datasets(
 ) -> None:
     """List datasets with the rows of their newest versions."""
     with session.client() as client:
-        rows = session.fetched(
-            lambda cursor, size: client.datasets.list(cursor=cursor, limit=size), limit
+        rows = session.fetch_rows(
+            client.datasets.list(limit=session.choose_page_size(limit)), limit
         )
     if output is Output.TABLE:
         # In place: the list itself says whether there are more.
@@ -119,8 +119,8 @@ def versions(
 ) -> None:
     """List the versions of a dataset, newest first."""
     with session.client() as client:
-        rows = session.fetched(
-            lambda cursor, size: client.datasets.versions(name, cursor=cursor, limit=size), limit
+        rows = session.fetch_rows(
+            client.datasets.versions(name, limit=session.choose_page_size(limit)), limit
         )
     print_rows(rows, output, columns=_VERSIONS, empty=f"every version of {name} was deleted")
 
@@ -128,9 +128,8 @@ def versions(
 @app.command(epilog=examples("foundry datasets show support@1"))
 def show(dataset: Reference, output: OutputOption = Output.TABLE) -> None:
     """Show one version; without a number the newest. Of a deleted one the record is left."""
-    name, number = _parsed(dataset)
     with session.client() as client:
-        _print_version(session.record(client.datasets.get(name, number)), output)
+        _print_version(session.record(client.datasets.get(dataset)), output)
 
 
 @app.command(epilog=examples("foundry datasets rows support@1 --split eval --limit 3"))
@@ -145,9 +144,8 @@ def rows(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Print the first rows of a split."""
-    name, number = _parsed(dataset)
     with session.client() as client:
-        data = client.datasets.rows(name, number, split=split, limit=limit).data
+        data = client.datasets.rows(dataset, split=split, limit=limit).data
     if output is Output.JSON:
         print_json(data)
         return
@@ -172,28 +170,18 @@ def delete(
 
     A record of each version stays, so that the lineage of models keeps its names; the rows go.
     """
-    name, number = _parsed(dataset)
     with session.client() as client:
         if "@" in dataset:
-            version = client.datasets.get(name, number)
+            version = client.datasets.get(dataset)
             session.confirm(f"delete {version.reference} ({_count(version)} rows)", yes)
             # By number: a newer one may have come while the question was open.
-            client.datasets.delete_version(name, version.number, force=force, reason=reason)
+            client.datasets.delete_version(version.reference, force=force, reason=reason)
             deleted = version.reference
         else:
-            session.confirm(_question(client, name), yes)
-            client.datasets.delete(name, force=force, reason=reason)
-            deleted = name
+            session.confirm(_question(client, dataset), yes)
+            client.datasets.delete(dataset, force=force, reason=reason)
+            deleted = dataset
     print_record({"deleted": deleted}, output)
-
-
-def _parsed(text: str) -> tuple[str, int | None]:
-    name, separator, number = text.partition("@")
-    if name and (not separator or number == "latest"):
-        return name, None
-    if not name or not number.isascii() or not number.isdigit() or int(number) == 0:
-        raise InvalidRequest(f"{text!r} is not a dataset: use NAME or NAME@NUMBER, like support@1")
-    return name, int(number)
 
 
 @contextmanager

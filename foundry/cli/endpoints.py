@@ -67,8 +67,8 @@ def list_endpoints(
 ) -> None:
     """List endpoints."""
     with session.client() as client:
-        rows = session.fetched(
-            lambda cursor, size: client.endpoints.list(cursor=cursor, limit=size), limit
+        rows = session.fetch_rows(
+            client.endpoints.list(limit=session.choose_page_size(limit)), limit
         )
     print_rows(rows, output, columns=_COLUMNS, empty="no endpoints yet: foundry deploy MODEL")
 
@@ -169,9 +169,8 @@ def revisions(
     """List an endpoint's revisions, newest first."""
     with session.client() as client:
         found = find_endpoint(client, endpoint)
-        rows = session.fetched(
-            lambda cursor, size: client.endpoints.revisions(found.id, cursor=cursor, limit=size),
-            limit,
+        rows = session.fetch_rows(
+            client.endpoints.revisions(found.id, limit=session.choose_page_size(limit)), limit
         )
     print_rows(rows, output, columns=_REVISION_COLUMNS, empty=f"{found.name} was never deployed")
 

@@ -65,8 +65,8 @@ def list_jobs(
     """List jobs, newest first."""
     wanted = state.upper() if state else None
     with session.client() as client:
-        rows = session.fetched(
-            lambda cursor, size: client.jobs.list(state=wanted, cursor=cursor, limit=size), limit
+        rows = session.fetch_rows(
+            client.jobs.list(state=wanted, limit=session.choose_page_size(limit)), limit
         )
     empty = f"no jobs in state {wanted}" if wanted else "no jobs yet: foundry train sft --help"
     if output is Output.TABLE:

@@ -88,9 +88,7 @@ def list_keys(
 ) -> None:
     """List keys, newest first; an administrator sees everybody's."""
     with session.client() as client:
-        rows = session.fetched(
-            lambda cursor, size: client.keys.list(cursor=cursor, limit=size), limit
-        )
+        rows = session.fetch_rows(client.keys.list(limit=session.choose_page_size(limit)), limit)
     if output is Output.TABLE:
         for row in rows:
             row["may"] = _tell_permissions(row)

@@ -46,10 +46,8 @@ def list_models(
 ) -> None:
     """List models."""
     with session.client() as client:
-        rows = session.fetched(
-            lambda cursor, size: client.models.list(
-                prefix=prefix, kind=kind, cursor=cursor, limit=size
-            ),
+        rows = session.fetch_rows(
+            client.models.list(prefix=prefix, kind=kind, limit=session.choose_page_size(limit)),
             limit,
         )
     if output is Output.TABLE:
@@ -82,12 +80,11 @@ def _name_aliases(aliases: Iterable[dict[str, Any]]) -> list[str]:
 @app.command(epilog=examples("foundry models show support-bot@production"))
 def show(model: Reference, output: OutputOption = Output.TABLE) -> None:
     """Show a model with its aliases, or one version of it."""
-    name, selector = session.reference(model)
     with session.client() as client:
         if "@" in model:
-            print_record(session.record(client.models.version(name, selector)), output)
+            print_record(session.record(client.models.version(model)), output)
             return
-        found = session.record(client.models.get(name))
+        found = session.record(client.models.get(model))
     if output is Output.TABLE:
         aliases = found["aliases"]
         assert isinstance(aliases, list)
@@ -103,8 +100,8 @@ def versions(
 ) -> None:
     """List a model's versions, newest first."""
     with session.client() as client:
-        rows = session.fetched(
-            lambda cursor, size: client.models.versions(name, cursor=cursor, limit=size), limit
+        rows = session.fetch_rows(
+            client.models.versions(name, limit=session.choose_page_size(limit)), limit
         )
     print_rows(rows, output, columns=_VERSION)
 
@@ -113,7 +110,7 @@ def versions(
 def artifacts(model: Reference, output: OutputOption = Output.TABLE) -> None:
     """List the files of a version."""
     with session.client() as client:
-        rows = client.models.artifacts(*session.reference(model)).data
+        rows = client.models.artifacts(model).data
     session.show_rows(rows, output, ("path", "size", "sha256"))
 
 
@@ -121,7 +118,7 @@ def artifacts(model: Reference, output: OutputOption = Output.TABLE) -> None:
 def metrics(model: Reference, output: OutputOption = Output.TABLE) -> None:
     """List what was measured of a version."""
     with session.client() as client:
-        rows = client.models.metrics(*session.reference(model)).data
+        rows = client.models.metrics(model).data
     session.show_rows(rows, output, ("name", "step", "value"), "nothing was measured")
 
 
@@ -133,7 +130,7 @@ def lineage(
 ) -> None:
     """Show what a version was made from, or what was made from it."""
     with session.client() as client:
-        found = client.models.lineage(*session.reference(model), direction=direction)
+        found = client.models.lineage(model, direction=direction)
     if output is Output.JSON:
         print_json(session.record(found))
         return
@@ -226,7 +223,7 @@ def import_model(
 def _name_and_source(first: str, second: str | None) -> tuple[str, str]:
     """`NAME SOURCE`, or only a source. Raises InvalidRequest: it is no directory."""
     from foundry.catalog.registry.schemas import derive_model_name
-    from foundry.sdk.models import write_source
+    from foundry.sdk.jobs import write_source
 
     source = first if second is None else second
     written = write_source(source)
@@ -257,7 +254,7 @@ def deprecate(
 ) -> None:
     """Hide a version from @latest; it stays usable by number."""
     with session.client() as client:
-        version = client.models.set_stage(*session.reference(model), deprecated=not undo)
+        version = client.models.set_stage(model, deprecated=not undo)
     print_record(session.record(version), output)
 
 
@@ -272,18 +269,18 @@ def delete(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Delete one version, or a model without versions. A version's number is never used again."""
-    name, selector = session.reference(model)
     with session.client() as client:
         if "@" not in model:
-            _delete_model(client, name, all_versions, reason, yes)
-            print_record({"deleted": name}, output)
+            _delete_model(client, model, all_versions, reason, yes)
+            print_record({"deleted": model}, output)
             return
+        name = model.partition("@")[0]
         if all_versions:
             raise Conflict(f"{model} is one version: --all-versions goes with {name} alone")
-        version = client.models.version(name, selector)
+        version = client.models.version(model)
         session.confirm(f"delete {version.reference} ({version.digest[:12]})", yes)
         # By number: an alias may have moved while the question was open.
-        client.models.delete_version(name, version.version, reason=reason)
+        client.models.delete_version(version.reference, reason=reason)
         left = client.models.get(name).version_count
     if not left:
         stderr().print(

@@ -6,7 +6,8 @@ for jobs and recommendations also `last`. A name may belong to several jobs: the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol, TypeVar
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from foundry.errors import Conflict, NotFound
 if TYPE_CHECKING:
     from foundry.execution.jobs.schemas import JobOut
     from foundry.governance.identity.schemas import KeyOut
-    from foundry.sdk import Foundry, Page
+    from foundry.sdk import Foundry
     from foundry.serving.endpoints.schemas import EndpointOut
     from foundry.serving.recommendations.schemas import RecommendationOut
 
@@ -33,7 +34,6 @@ class _Row(Protocol):
 
 
 Row = TypeVar("Row", bound=_Row)
-Fetch = Callable[[str | None], "Page[Row]"]
 
 
 def find_job(client: Foundry, text: str) -> JobOut:
@@ -80,12 +80,7 @@ def find_key(client: Foundry, text: str) -> KeyOut:
         NotFound: no key is called so.
         Conflict: several are, and which one a person means cannot be guessed.
     """
-    from itertools import islice
-
-    from foundry.sdk import each
-
-    listed = each(lambda cursor: client.keys.list(cursor=cursor, limit=200))
-    rows = list(islice(listed, _MOST_KEYS))
+    rows = list(islice(client.keys.list(limit=200), _MOST_KEYS))
     for matches in (
         [row for row in rows if row.id == text],
         [row for row in rows if row.name == text and row.revoked_at is None],

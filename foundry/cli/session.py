@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from foundry.cli.console import FirstRows, Output, print_rows
-from foundry.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -21,7 +20,8 @@ ReasonOption = Annotated[str | None, typer.Option(help="kept in the audit trail"
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
 
 DEFAULT_LIMIT = 100
-_PAGE = 200
+# The server gives no more at once.
+_MAX_PAGE_ROWS = 200
 
 
 def client() -> Foundry:
@@ -33,12 +33,14 @@ def client() -> Foundry:
     return Foundry.from_settings(load_settings())
 
 
-def fetched(fetch: Callable[[str | None, int], Page[Any]], limit: int) -> list[dict[str, object]]:
-    """The first rows of a list: `FirstRows`, if there are more."""
-    from foundry.sdk import each
+def choose_page_size(limit: int) -> int:
+    """Rows to ask for at once, to show `limit` of them and know whether there are more."""
+    return min(limit + 1, _MAX_PAGE_ROWS)
 
-    size = min(limit + 1, _PAGE)
-    found = list(islice(each(lambda cursor: fetch(cursor, size)), limit + 1))
+
+def fetch_rows(page: Page[Any], limit: int) -> list[dict[str, object]]:
+    """The first rows of a list, from as many pages as they need: `FirstRows`, if more follow."""
+    found = list(islice(page, limit + 1))
     rows = records(found[:limit])
     return FirstRows(rows) if len(found) > limit else rows
 
@@ -55,14 +57,6 @@ def show_rows(
     rows: Iterable[BaseModel], output: Output, columns: tuple[str, ...], empty: str = "nothing yet"
 ) -> None:
     print_rows(records(rows), output, columns=columns, empty=empty)
-
-
-def reference(text: str) -> tuple[str, str]:
-    """`name`, `name@alias` or `name@1.2.3` → the name and the selector."""
-    name, separator, selector = text.partition("@")
-    if not name or (separator and not selector):
-        raise InvalidRequest(f"{text!r} is not a reference: use name, name@alias or name@1.2.3")
-    return name, selector or "latest"
 
 
 def confirm(what: str, yes: bool) -> None:

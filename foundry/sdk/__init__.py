@@ -45,7 +45,7 @@ from foundry.sdk.jobs import AsyncJobs, Jobs, SyncJobs
 from foundry.sdk.keys import Keys
 from foundry.sdk.models import Models
 from foundry.sdk.outcomes import Outcomes
-from foundry.sdk.paging import Listed, Page, each, each_async
+from foundry.sdk.paging import Listed, Page
 
 __all__ = [
     "AsyncBudsim",
@@ -83,6 +83,4 @@ __all__ = [
     "SyncEndpoints",
     "SyncJobs",
     "TopK",
-    "each",
-    "each_async",
 ]

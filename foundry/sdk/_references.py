@@ -6,28 +6,35 @@ A version may also be given beside the name, as REST's paths have it; both at on
 from foundry.errors import Conflict, InvalidRequest
 
 
-def split_reference(text: str, version: str | int | None = None) -> tuple[str, str | None]:
+def join_reference(text: str, version: str | int | None) -> str:
+    """The one spelling of `text` and a version beside it.
+
+    Raises Conflict: both say which version.
+    """
+    if version is None:
+        return text
+    if "@" in text:
+        raise Conflict(f"{text} names a version already: leave {version!r} out")
+    return f"{text}@{version}"
+
+
+def split_reference(text: str, version: str | None = None) -> tuple[str, str | None]:
     """The name and the version that are meant; None: no version is.
 
     Raises:
         Conflict: `text` and `version` both say which.
         InvalidRequest: `text` is no reference.
     """
-    name, separator, inside = text.partition("@")
-    if not name or (separator and not inside):
+    text = join_reference(text, version)
+    name, separator, chosen = text.partition("@")
+    if not name or (separator and not chosen):
         raise InvalidRequest(
             f"{text!r} is not a reference: use name, name@version or name@alias", param="name"
         )
-    if version is None:
-        return name, inside or None
-    if inside:
-        raise Conflict(f"{text} names a version already: leave {version!r} out")
-    return name, str(version)
+    return name, chosen or None
 
 
-def require_version(
-    text: str, version: str | int | None, example: str = "1.2.3"
-) -> tuple[str, str]:
+def require_version(text: str, version: str | None) -> tuple[str, str]:
     """As `split_reference`, where no version is the default.
 
     Raises:
@@ -35,8 +42,13 @@ def require_version(
     """
     name, chosen = split_reference(text, version)
     if chosen is None:
-        raise InvalidRequest(f"say which version of {name}: {name}@{example}", param="version")
+        raise name_version_error(name, "1.2.3")
     return name, chosen
+
+
+def name_version_error(name: str, example: str) -> InvalidRequest:
+    """What is changed or removed is named exactly: the newest is never meant by chance."""
+    return InvalidRequest(f"say which version of {name}: {name}@{example}", param="version")
 
 
 def version_of(name: str, text: str) -> str:

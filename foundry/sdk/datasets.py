@@ -7,13 +7,15 @@ from types import NoneType
 
 from foundry.catalog.datasets.hints import explain_directory, explain_file, explain_first_row
 from foundry.catalog.datasets.schemas import (
+    LATEST,
     DatasetAdded,
     DatasetOut,
     DatasetVersionOut,
+    Reference,
     Split,
 )
 from foundry.errors import InvalidDataset, InvalidRequest
-from foundry.sdk._references import require_version, split_reference
+from foundry.sdk._references import join_reference, name_version_error
 from foundry.sdk._transport import Call, Query, Resource, S_co, operation, pages, path
 from foundry.sdk.paging import Listed, Page
 
@@ -22,15 +24,16 @@ Row = dict[str, object]
 
 
 def _version_path(name: str, number: int | None, *more: str) -> str:
-    name, chosen = split_reference(name, number)
-    return path("datasets", name, "versions", chosen or "latest", *more)
+    reference = Reference.parse(join_reference(name, number))
+    return path("datasets", reference.name, "versions", reference.version or LATEST, *more)
 
 
 class Datasets(Resource[S_co]):
     """Datasets and their versions.
 
-    A version is written `name@number`, like `support@1`; a name alone means the newest one. The
-    number, which counts from 1, may also be given apart.
+    A version is written `name@number`, like `support@1`; a name alone, or `name@latest`, means the
+    newest one, except where something is removed. The number, which counts from 1, may also be
+    given apart.
     """
 
     @operation("datasets_add")
@@ -111,8 +114,10 @@ class Datasets(Resource[S_co]):
             force: also if a model was trained on it.
         Raises VersionInUse: a job reads it, or a model was trained on it.
         """
-        name, chosen = require_version(name, number, "1")
-        where = path("datasets", name, "versions", chosen)
+        reference = Reference.parse(join_reference(name, number))
+        if reference.version is None:
+            raise name_version_error(reference.name, "1")
+        where = path("datasets", reference.name, "versions", reference.version)
         return Call("DELETE", where, NoneType, {"force": force, "reason": reason})
 
     @operation("datasets_delete")

@@ -1,11 +1,14 @@
 """Jobs: fine-tuning and importing."""
 
 from collections.abc import Callable
+from os import PathLike, fspath
+from pathlib import Path
 from uuid import UUID
 
 from foundry.execution.fleets.schemas import FleetEventOut, RoundOut
 from foundry.execution.jobs.schemas import (
     ENDED,
+    SCHEMES,
     DilocoConfig,
     DilocoSubmit,
     ImportSubmit,
@@ -85,10 +88,23 @@ class Jobs(Resource[S_co]):
 
     @operation("jobs_submit_import")
     def submit_import(
-        self, name: str, source: str, *, force: bool = False, priority: int = 0
+        self,
+        name: str,
+        source: str | PathLike[str],
+        *,
+        base: str | None = None,
+        force: bool = False,
+        priority: int = 0,
     ) -> Call[JobOut]:
-        """Register `bundled:smollm2-135m` or `file:///directory` (of the server) as `name`."""
-        body = ImportSubmit(name=name, source=source, force=force, priority=priority)
+        """Start a job that registers a model which the server can read as `name`.
+
+        Args:
+            source: a directory, `hf:ORG/NAME[@REVISION]` or `bundled:smollm2-135m`.
+            base: what an adapter was trained from; None: the model that it names itself.
+        """
+        body = ImportSubmit(
+            name=name, source=write_source(source), base=base, force=force, priority=priority
+        )
         return Call("POST", path("jobs", "import"), JobOut, body=body)
 
     @pages("jobs_list")
@@ -152,6 +168,14 @@ class Jobs(Resource[S_co]):
     def resume(self, job_id: UUID | str) -> Call[JobOut]:
         """Continue a failed or cancelled job from its newest checkpoint."""
         return Call("POST", path("jobs", job_id, "resume"), JobOut)
+
+
+def write_source(source: str | PathLike[str]) -> str:
+    """A source as the server is told it: a directory without `~`, `..` and the place it is from."""
+    text = fspath(source)
+    if isinstance(source, str) and text.partition(":")[0] in SCHEMES:
+        return text
+    return Path(text).expanduser().resolve().as_uri()
 
 
 def _ended(job: JobOut) -> bool:

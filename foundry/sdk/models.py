@@ -1,8 +1,6 @@
 """Models, their versions and aliases."""
 
 from collections.abc import Sequence
-from os import PathLike, fspath
-from pathlib import Path
 from types import NoneType
 from typing import Literal
 from uuid import UUID
@@ -19,9 +17,9 @@ from foundry.catalog.registry.schemas import (
     StageSet,
     VersionOut,
 )
-from foundry.execution.jobs.schemas import ImportSubmit, JobOut
 from foundry.sdk._references import require_version, split_reference, version_of
 from foundry.sdk._transport import Call, Resource, S_co, operation, pages, path
+from foundry.sdk.jobs import Jobs
 from foundry.sdk.paging import Listed, Page
 
 
@@ -35,9 +33,6 @@ def _named_version(name: str, version: str | None) -> tuple[str, str, str]:
     """The rest of a version's route, where the newest must not be meant by chance."""
     name, chosen = require_version(name, version)
     return name, "versions", chosen
-
-
-_SCHEMES = ("bundled", "file", "hf")
 
 
 class Models(Resource[S_co]):
@@ -166,28 +161,5 @@ class Models(Resource[S_co]):
         where = path("models", name, "aliases", alias)
         return Call("DELETE", where, NoneType, {"expected_version_id": str(expected_version_id)})
 
-    @operation("jobs_submit_import")
-    def import_(
-        self,
-        name: str,
-        source: str | PathLike[str],
-        *,
-        base: str | None = None,
-        force: bool = False,
-    ) -> Call[JobOut]:
-        """Start a job that registers a model which the server can read.
-
-        Args:
-            source: a directory, `hf:ORG/NAME[@REVISION]` or `bundled:smollm2-135m`.
-            base: what an adapter was trained from; None: the model that it names itself.
-        """
-        body = ImportSubmit(name=name, source=write_source(source), base=base, force=force)
-        return Call("POST", path("jobs", "import"), JobOut, body=body)
-
-
-def write_source(source: str | PathLike[str]) -> str:
-    """A source as the server is told it: a directory without `~`, `..` and the place it is from."""
-    text = fspath(source)
-    if isinstance(source, str) and text.partition(":")[0] in _SCHEMES:
-        return text
-    return Path(text).expanduser().resolve().as_uri()
+    # Also here, where a reader of the registry looks for it.
+    import_ = Jobs.submit_import

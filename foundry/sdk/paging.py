@@ -5,8 +5,8 @@ async for job in foundry.jobs.list(): ...      # AsyncFoundry
 page = await foundry.jobs.list(limit=20)       # one page: page.data, page.next_cursor
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, PrivateAttr
 
@@ -75,32 +75,3 @@ class PendingPage(Generic[T_co]):
     async def __aiter__(self: "PendingPage[Page[Item]]") -> AsyncIterator[Item]:
         async for item in await self:
             yield item
-
-
-class _Rows(Protocol[T_co]):
-    @property
-    def data(self) -> Sequence[T_co]: ...
-
-    @property
-    def next_cursor(self) -> str | None: ...
-
-
-def each(fetch: Callable[[str | None], _Rows[T_co]]) -> Iterator[T_co]:
-    """`each(lambda cursor: client.jobs.list(cursor=cursor))`: pages are fetched when reached."""
-    cursor: str | None = None
-    while True:
-        page = fetch(cursor)
-        yield from page.data
-        if (cursor := page.next_cursor) is None:
-            return
-
-
-async def each_async(fetch: Callable[[str | None], Awaitable[_Rows[T_co]]]) -> AsyncIterator[T_co]:
-    """As `each`, of an `AsyncFoundry`."""
-    cursor: str | None = None
-    while True:
-        page = await fetch(cursor)
-        for row in page.data:
-            yield row
-        if (cursor := page.next_cursor) is None:
-            return

@@ -187,8 +187,19 @@ def test_what_is_no_reference(
 ) -> None:
     for command in ("show", "rows", "delete"):
         assert run(["datasets", command, text]) == 2
-        assert "use NAME or NAME@NUMBER" in capsys.readouterr().err
+        assert "use name, name@1 or name@latest" in capsys.readouterr().err
     assert server.asked == []
+
+
+@pytest.mark.parametrize("text", ["support", "support@latest"])
+def test_the_newest_version_is_read(
+    server: type[Server], capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    server.answers[f"{VERSIONS}/latest"] = (200, version(3))
+    server.answers[f"{VERSIONS}/latest/rows"] = (200, {"data": []})
+    assert run(["datasets", "show", text, "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["reference"] == "support@3"
+    assert run(["datasets", "rows", text, "-o", "json"]) == 0
 
 
 def test_rows_are_read_turn_by_turn(

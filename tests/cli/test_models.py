@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from foundry.cli.main import run
+from foundry.execution.jobs.sources import SCHEMES
 from tests.cli.conftest import Server
 from tests.sdk.answers import AT, JOB_ID, job
 
@@ -262,3 +263,33 @@ def test_all_versions_of_one_version_is_a_conflict(
     assert foundry("delete", "support-bot@0.1.0", "--all-versions", "--yes") == 6
     assert "--all-versions goes with support-bot alone" in capsys.readouterr().err
     assert server.asked == []
+
+
+def test_a_version_to_deprecate_is_named(
+    server: type[Server], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert foundry("deprecate", "support-bot") == 2
+    assert "say which version of support-bot: support-bot@1.2.3" in capsys.readouterr().err
+    assert server.asked == []
+    path = "/models/support-bot/versions/0.1.0"
+    server.answers[path] = (200, version("support-bot@0.1.0", BASE_ID, stage="deprecated"))
+    assert foundry("deprecate", "support-bot@0.1.0") == 0
+    assert server.asked == [(path, {"deprecated": True})]
+
+
+@pytest.mark.parametrize("text", ["support-bot", "support-bot@latest"])
+def test_the_newest_version_is_read(server: type[Server], text: str) -> None:
+    latest = "/models/support-bot/versions/latest"
+    server.answers[f"{latest}/metrics"] = (200, {"data": []})
+    server.answers[f"{latest}/artifacts"] = (200, {"data": []})
+    assert foundry("metrics", text) == 0
+    assert foundry("artifacts", text) == 0
+    assert [path for path, _ in server.asked] == [f"{latest}/metrics", f"{latest}/artifacts"]
+
+
+def test_the_help_names_every_scheme_of_a_source(capsys: pytest.CaptureFixture[str]) -> None:
+    assert foundry("import", "--help") == 0
+    told = capsys.readouterr().out
+    # Of a directory the scheme need not be typed.
+    assert [scheme for scheme in SCHEMES if f"{scheme}:" not in told] == ["file"]
+    assert "a directory" in told

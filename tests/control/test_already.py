@@ -93,6 +93,14 @@ async def test_the_same_training_says_what_became_of_it(control: Control) -> Non
     assert (await post(control, "/jobs/sft", BODY | {"force": True}))[1]["note"] is None
 
 
+async def test_the_newest_dataset_is_written_with_and_without_latest(control: Control) -> None:
+    status, job = await post(control, "/jobs/sft", BODY | {"dataset": "support@latest"})
+    assert (status, job["spec"]["dataset"]) == (201, "support@1")
+    for dataset in ("support", "support@1"):
+        status, same = await post(control, "/jobs/sft", BODY | {"dataset": dataset})
+        assert (status, same["id"]) == (200, job["id"])
+
+
 async def test_a_result_that_was_deleted_is_made_again(control: Control) -> None:
     _, job = await post(control, "/jobs/sft", BODY)
     await succeed(control, job["id"], "support-bot@0.1.0")

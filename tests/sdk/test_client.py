@@ -20,7 +20,7 @@ from foundry.errors import (
     Unauthenticated,
     Unavailable,
 )
-from foundry.sdk import AsyncFoundry, Foundry, SftConfig, each
+from foundry.sdk import AsyncFoundry, Foundry, SftConfig
 from foundry.sdk._connection import connection
 from foundry.sdk._errors import BY_CODE
 from tests.architecture.surface import error_tree
@@ -62,8 +62,6 @@ PUBLIC = [
     "SyncEndpoints",
     "SyncJobs",
     "TopK",
-    "each",
-    "each_async",
 ]
 
 
@@ -237,19 +235,6 @@ def test_a_file_is_streamed_and_named(tmp_path: Path) -> None:
         pytest.raises(InvalidDataset, match="row 1: completion is missing"),
     ):
         foundry.datasets.add("support", file)
-
-
-def test_each_follows_the_cursor(tmp_path: Path) -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
-        cursor = request.url.params.get("cursor")
-        rows = [job("FAILED", name="a")] if cursor is None else [job("FAILED", name="b")]
-        return httpx.Response(200, json={"data": rows, "next_cursor": None if cursor else "c2"})
-
-    with client(answer, tmp_path) as foundry:
-        assert [row.name for row in each(lambda c: foundry.jobs.list(cursor=c))] == [
-            "a",
-            "b",
-        ]
 
 
 def _events(*events: str) -> bytes:

@@ -16,7 +16,7 @@ from foundry.errors import (
     Unauthenticated,
 )
 from foundry.infra.database import Database
-from foundry.sdk import AsyncFoundry, Lora, SftConfig, each_async
+from foundry.sdk import AsyncFoundry, Lora, SftConfig
 from tests.control.client import ROWS, Control, running_control, with_models
 from tests.serving.recommendations.questions import (
     CLUSTER,
@@ -83,7 +83,7 @@ async def test_aliases_move_only_from_where_they_were_seen(
 ) -> None:
     base, bot = await with_models(control, tmp_path)
     models = foundry.models
-    assert {m.name async for m in each_async(lambda c: models.list(cursor=c, limit=1))} == {
+    assert {m.name async for m in models.list(limit=1)} == {
         "smol",
         "support-bot",
     }

@@ -39,6 +39,9 @@ def ask(home: Path, method: str, *arguments: Any, **options: Any) -> tuple[str, 
         ("datasets.get", ("support", 3), "/datasets/support/versions/3"),
         ("datasets.rows", ("support@3",), "/datasets/support/versions/3/rows"),
         ("datasets.rows", ("support",), "/datasets/support/versions/latest/rows"),
+        ("datasets.get", ("support@latest",), "/datasets/support/versions/latest"),
+        ("datasets.delete_version", ("support@3",), "/datasets/support/versions/3"),
+        ("datasets.delete_version", ("support", 3), "/datasets/support/versions/3"),
     ],
 )
 def test_a_reference_names_its_version(
@@ -65,8 +68,15 @@ def test_a_wrong_reference_is_refused_before_anything_is_sent(tmp_path: Path) ->
             foundry.models.set_stage("bot", deprecated=True)
         with pytest.raises(InvalidRequest, match=r"other@1\.0\.0 is no version of bot"):
             foundry.models.set_alias("bot", "production", "other@1.0.0", expected_version_id=None)
+        for text in ("support", "support@latest"):
+            with pytest.raises(InvalidRequest, match="say which version of support: support@1"):
+                foundry.datasets.delete_version(text)
+        with pytest.raises(Conflict, match="support@1 names a version already: leave 2 out"):
+            foundry.datasets.get("support@1", 2)
         for text in ("@1", "bot@", ""):
             with pytest.raises(InvalidRequest, match="is not a reference"):
+                foundry.models.version(text)
+            with pytest.raises(InvalidRequest, match="is not a dataset reference"):
                 foundry.datasets.get(text)
 
 

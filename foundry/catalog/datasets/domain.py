@@ -8,6 +8,7 @@ from foundry.errors import InvalidRequest
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,127}$"
 MAX_VERSION = 2_147_483_647
+LATEST = "latest"
 Kind = Literal["chat", "prompt_completion"]
 Split = Literal["train", "eval"]
 TRAIN_FILE = "train.jsonl.zst"
@@ -16,6 +17,7 @@ EVAL_FILE = "eval.jsonl.zst"
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 
 _NAME = re.compile(NAME_PATTERN.removesuffix("$"))
+_NUMBER = re.compile(r"[1-9][0-9]{0,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class RowError:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """`name` (its highest version) or `name@N`."""
+    """`name` or `name@latest` (its highest version: `version` is None), or `name@N`."""
 
     name: str
     version: int | None = None
@@ -76,15 +78,19 @@ class Reference:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read a dataset reference such as `support@3`. Raises InvalidRequest."""
-        name, separator, number = text.partition("@")
-        valid = valid_name(name) and (
-            not separator or re.fullmatch(r"[1-9][0-9]{0,9}", number) is not None
+        name, separator, selector = text.partition("@")
+        if valid_name(name):
+            if not separator or selector == LATEST:
+                return cls(name)
+            if _NUMBER.fullmatch(selector) and int(selector) <= MAX_VERSION:
+                return cls(name, int(selector))
+        raise InvalidRequest(
+            f"{text[:160]!r} is not a dataset reference: use name, name@1 or name@latest",
+            param="dataset",
         )
-        if not valid or (separator and int(number) > MAX_VERSION):
-            raise InvalidRequest(
-                f"{text[:160]!r} is not a dataset reference: use name or name@1", param="dataset"
-            )
-        return cls(name, int(number) if separator else None)
+
+    def __str__(self) -> str:
+        return self.name if self.version is None else f"{self.name}@{self.version}"
 
 
 def suffix_of(filename: str) -> str | None:

@@ -144,7 +144,7 @@ async def get_version(
     datasets: DatasetsDep,
 ) -> DatasetVersion:
     """Describe a version of a dataset."""
-    return await datasets.get(name if number == "latest" else f"{name}@{number}")
+    return await datasets.get(f"{name}@{number}")
 
 
 @router.delete(
@@ -193,5 +193,4 @@ async def rows(
     limit: Annotated[int, Query(ge=1, le=100)] = 10,
 ) -> DatasetRows:
     """Show the first rows of a split."""
-    reference = name if number == "latest" else f"{name}@{number}"
-    return DatasetRows(data=await content.read_head(reference, split, limit))
+    return DatasetRows(data=await content.read_head(f"{name}@{number}", split, limit))

@@ -6,6 +6,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from foundry.catalog.datasets.domain import LATEST as LATEST
+from foundry.catalog.datasets.domain import Reference as Reference
 from foundry.catalog.datasets.domain import Split as Split
 
 

@@ -66,7 +66,7 @@ class Datasets:
         dataset = await self._rows.get(parsed.name)
         version = await self._rows.version(dataset.id, parsed.version) if dataset else None
         if version is None:
-            raise missing_error(reference)
+            raise missing_error(str(parsed))
         return version
 
     async def resolve(self, reference: str) -> DatasetVersion:

@@ -200,10 +200,9 @@ def _check_version(version: str) -> None:
 def _read_site_rows() -> list[SiteRow]:
     """Raises Conflict: this site has measured nothing that teaches."""
     from foundry.engines.budsim.fitting.site import SiteRow
-    from foundry.sdk import each
 
     with session.client() as client, activity("reading outcomes"):
-        found = each(lambda cursor: client.outcomes.list(cursor=cursor, limit=_PAGE))
+        found = client.outcomes.list(limit=_PAGE)
         rows = [
             SiteRow.of(outcome.model_dump(mode="json")) for outcome in islice(found, _MOST_OUTCOMES)
         ]

@@ -109,11 +109,8 @@ def outcomes(
     shown = options.choose_output(context, json, output)
     with session.client() as client:
         wanted = find_endpoint(client, endpoint).id if endpoint else None
-        rows = session.fetched(
-            lambda cursor, size: client.outcomes.list(
-                endpoint_id=wanted, cursor=cursor, limit=size
-            ),
-            limit,
+        rows = session.fetch_rows(
+            client.outcomes.list(endpoint_id=wanted, limit=session.choose_page_size(limit)), limit
         )
         newest = client.outcomes.list(limit=1)
     if shown is Output.JSON:
@@ -146,8 +143,8 @@ def advice(
 ) -> None:
     """List better configurations for running endpoints."""
     with session.client() as client:
-        rows = session.fetched(
-            lambda cursor, size: client.outcomes.advice(cursor=cursor, limit=size), limit
+        rows = session.fetch_rows(
+            client.outcomes.advice(limit=session.choose_page_size(limit)), limit
         )
     columns = ("endpoint_id", "saving", "reason", "created_at", "recommendation_id")
     if output is Output.TABLE:

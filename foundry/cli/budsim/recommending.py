@@ -108,8 +108,8 @@ def list_recommendations(
 ) -> None:
     """List recommendations, newest first, with what they answer."""
     with session.client() as client:
-        rows = session.fetched(
-            lambda cursor, size: client.budsim.recommendations(cursor=cursor, limit=size), limit
+        rows = session.fetch_rows(
+            client.budsim.recommendations(limit=session.choose_page_size(limit)), limit
         )
     if output is Output.TABLE:
         for row in rows:

@@ -20,6 +20,7 @@ from foundry.engines.training.diloco.config import TopK as TopK
 from foundry.execution.jobs.domain import ACTIVE as ACTIVE
 from foundry.execution.jobs.domain import ENDED as ENDED
 from foundry.execution.jobs.domain import MAX_PRIORITY, MIN_PRIORITY
+from foundry.execution.jobs.sources import SCHEMES as SCHEMES
 
 _NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,127}$"
 

@@ -8,6 +8,8 @@ from urllib.parse import unquote
 from foundry.errors import InvalidRequest
 from foundry.execution.jobs.domain import BUNDLED
 
+# What comes before the first colon of a source; a directory may also be written without one.
+SCHEMES = ("bundled", "file", "hf")
 _FILE = "file://"
 _HUB = re.compile(
     r"hf:(?P<repository>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})"

@@ -263,6 +263,9 @@ def test_options_and_references_are_checked() -> None:
     with pytest.raises(InvalidRequest):
         AddOptions(max_bad_fraction=1.0)
     assert Reference.parse("support@12") == Reference("support", 12)
+    assert Reference.parse("support") == Reference.parse("support@latest") == Reference("support")
+    assert str(Reference.parse("support@12")) == "support@12"
+    assert str(Reference.parse("support@latest")) == "support"
     for text in ("", "Support", "a@", "a@0", "a@x", "a@1.0", "a@99999999999", "../a"):
         with pytest.raises(InvalidRequest):
             Reference.parse(text)

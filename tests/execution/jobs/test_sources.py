@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from foundry.errors import InvalidRequest
+from foundry.execution.jobs.domain import BUNDLED
 from foundry.execution.jobs.sources import (
+    SCHEMES,
     BundledSource,
     DirectorySource,
     HubSource,
@@ -55,3 +57,8 @@ def test_a_source_is_read_and_written(text: str, source: Source, told: str) -> N
 def test_what_is_no_source_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="cannot be imported: use bundled:smollm2-135m"):
         parse_source(text)
+
+
+def test_the_schemes_are_those_that_are_read() -> None:
+    texts = [BUNDLED, "/models/llama", "hf:ORG/NAME"]
+    assert [parse_source(text).text.partition(":")[0] for text in texts] == list(SCHEMES)
