@@ -130,6 +130,11 @@ def tell_place(error: Exception) -> str:
     return "" if line is None else f": see line {line}, column {column}"
 
 
+def describe_os_error(error: OSError) -> str:
+    """Its reason, like `Permission denied`."""
+    return error.strerror or "the system gave no reason"
+
+
 def _path_in(problem: Mapping[str, Any], sent: object) -> tuple[int | str, ...]:
     if sent is UNKNOWN:
         return tuple(part for part in problem["loc"] if _is_place(part))

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foundry.cli.console import stderr, stdout
-from foundry.cli.files import describe_os_error
-from foundry.errors import InvalidRequest
+from foundry.cli.files import explain_unwritable
 
 if TYPE_CHECKING:
     from foundry.engines.budsim.search.recommendation import Choice, Point, Recommendation
@@ -44,7 +43,7 @@ def _write_front(found: Fields, file: Path) -> None:
     try:
         png(_rebuild(found), file)
     except OSError as error:
-        raise InvalidRequest(f"{file} cannot be written: {describe_os_error(error)}") from error
+        raise explain_unwritable(file, error) from error
     stderr().print(f"wrote {file}", markup=False)
 
 

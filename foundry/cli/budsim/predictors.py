@@ -13,7 +13,7 @@ import typer
 
 from foundry.cli import session
 from foundry.cli.budsim import options
-from foundry.cli.budsim.inputs import read_json
+from foundry.cli.budsim.inputs import read_json_object
 from foundry.cli.console import (
     Output,
     OutputOption,
@@ -229,7 +229,7 @@ def _tabulate_site(card: Mapping[str, Any]) -> list[dict[str, object]]:
 
 
 def _read_meta(directory: Path) -> dict[str, Any]:
-    return read_json(directory / _META, _PREDICTOR)
+    return read_json_object(directory / _META, _PREDICTOR)
 
 
 def _scores_of(directory: Path, meta: Mapping[str, Any]) -> dict[str, float]:
