@@ -149,7 +149,9 @@ def _recommend_here(fields: Mapping[str, object]) -> Fields:
 
 def _wait(client: Foundry, row: RecommendationOut) -> RecommendationOut:
     """The row once its search has ended. Raises Detached: the user has interrupted."""
-    if row.state in ("DONE", "FAILED"):
+    from foundry.serving.recommendations.schemas import ENDED
+
+    if row.state in ENDED:
         return row
     try:
         with activity(f"searching {row.id}") as say:
