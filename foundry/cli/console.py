@@ -76,6 +76,18 @@ def print_note(message: str) -> None:
     stderr().print(message, style="dim", markup=False)
 
 
+def print_warning(message: str) -> None:
+    """What a reader must know before going on, on standard error."""
+    stderr().print(message, style="yellow", markup=False)
+
+
+def print_next(*commands: str, output: Output) -> None:
+    """What to type now, in this order, on standard error; a program is told nothing."""
+    if output is Output.TABLE:
+        for at, command in enumerate(commands):
+            stderr().print(f"{'next: ' if at == 0 else '      '}{command}", markup=False)
+
+
 def print_json(value: object) -> None:
     """Any pydantic dump, dataclass dict or plain value; dates and ids as strings."""
     typer.echo(json.dumps(value, indent=2, default=str))

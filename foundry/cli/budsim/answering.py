@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from foundry.cli import session
-from foundry.cli.console import Detached, activity, stderr
+from foundry.cli.console import Detached, activity, print_note
 from foundry.cli.references import find_recommendation
 from foundry.errors import InvalidRequest
 
@@ -160,10 +160,7 @@ def _wait(client: Foundry, row: RecommendationOut) -> RecommendationOut:
                 row.id, lambda seen: say(f"searching {seen.id}, {seen.state.lower()}")
             )
     except KeyboardInterrupt:
-        stderr().print(
-            f"\ndetached; the search goes on\n  its answer  foundry budsim explain {row.id}",
-            markup=False,
-        )
+        print_note(f"\ndetached; the search goes on\n  its answer  foundry budsim explain {row.id}")
         raise Detached from None
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from foundry.cli.budsim import answering, inputs, options, tables, verdicts
-from foundry.cli.console import Output, OutputOption, print_json, stderr, stdout
+from foundry.cli.console import Output, OutputOption, print_json, print_next, stdout
 from foundry.errors import InvalidConfiguration, InvalidRequest
 
 # The parameters of one configuration; a file holds them instead.
@@ -123,12 +123,9 @@ def validate(
         print_json(found)
     else:
         verdicts.print_validation(found, met)
-        if not met:
-            stderr().print(
-                "next: foundry budsim recommend, with the same options, finds what does",
-                markup=False,
-            )
     if not met:
+        step = "foundry budsim recommend, with the same options, finds what does"
+        print_next(step, output=shown)
         verdicts.end_unmet()
 
 

@@ -11,7 +11,7 @@ import typer
 
 from foundry.cli.budsim import tables
 from foundry.cli.budsim.inputs import TARGETS
-from foundry.cli.console import stderr, stdout
+from foundry.cli.console import Output, print_next, print_note, stdout
 from foundry.cli.exit_codes import ExitCode
 from foundry.cli.files import write_text
 
@@ -64,14 +64,12 @@ def print_recommendation(answer: Answer) -> None:
     tables.print_prose(tables.DEFINITIONS, style="dim")
 
 
-def print_next(answer: Answer, saved: Path | None) -> None:
-    """On standard error: what to type now."""
-    if not answer.met:
-        if "id" in answer.result:
-            stderr().print(f"again: foundry budsim explain {answer.result['id']}", markup=False)
-        return
-    for at, line in enumerate(_next_steps(answer, saved)):
-        stderr().print(f"{'next: ' if at == 0 else '      '}{line}", markup=False)
+def print_steps(answer: Answer, saved: Path | None, output: Output) -> None:
+    """What to type now."""
+    if answer.met:
+        print_next(*_next_steps(answer, saved), output=output)
+    elif "id" in answer.result:
+        print_next(f"foundry budsim explain {answer.result['id']} shows this again", output=output)
 
 
 def print_prediction(rows: list[dict[str, Any]], found: Fields) -> None:
@@ -139,7 +137,7 @@ def save_question(answer: Answer, file: Path) -> None:
     if answer.what_if:
         document["cluster"] = question["cluster"]
     write_text(file, yaml.safe_dump(_plain(document), sort_keys=False))
-    stderr().print(f"wrote {file}", markup=False)
+    print_note(f"wrote {file}")
 
 
 def _verdict(answer: Answer) -> str:
