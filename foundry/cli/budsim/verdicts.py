@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from foundry.cli.budsim.answering import Answer
 
 Fields = Mapping[str, Any]
+_TOO_LARGE = "it does not fit into the memory"
+_OVERLOADED = "it does not carry this load: requests arrive faster than they leave"
 _OTHERS = "or other accelerators: --gpu ID:COUNT (foundry budsim catalogue lists them)"
 _SHORT = {field: name for name, field in TARGETS.items()}
 _BEST = {
@@ -80,16 +82,12 @@ def print_prediction(rows: list[dict[str, Any]], found: Fields) -> None:
         if not only["fits"]:
             out.print(_TOO_LARGE, style="bold red")
         elif not carries_load(only):
-            out.print(OVERLOADED, style="bold red")
+            out.print(_OVERLOADED, style="bold red")
         out.print(tables.prediction_table(only))
     else:
         tables.print_predictions(rows, predictions)
     _print_notes(found["notes"])
     tables.print_prose(tables.DEFINITIONS, style="dim")
-
-
-_TOO_LARGE = "it does not fit into the memory"
-OVERLOADED = "it does not carry this load: requests arrive faster than they leave"
 
 
 def carries_load(prediction: Fields) -> bool:
@@ -196,7 +194,7 @@ def _judge_manual(found: Fields) -> str:
     if not found["prediction"]["fits"]:
         return f"breaks no rule, but {_TOO_LARGE}"
     if found["overloaded"] or not carries_load(found["prediction"]):
-        return f"breaks no rule, but {OVERLOADED}"
+        return f"breaks no rule, but {_OVERLOADED}"
     missed = [target for target in found["targets"] if not target["met"]]
     if missed:
         names = ", ".join(_SHORT[target["name"]] for target in missed)
