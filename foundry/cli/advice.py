@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from foundry.cli.console import stderr
+from foundry.cli.console import Output, print_next, print_warning
 from foundry.errors import FoundryError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def print_already(answer: JobOut | EndpointOut) -> None:
     """Say on standard error what the request has found to be so already."""
     if answer.note is not None:
-        stderr().print(answer.note, style="yellow", markup=False)
+        print_warning(answer.note)
 
 
 def print_next_step(client: Foundry, job: JobOut) -> None:
@@ -27,7 +27,7 @@ def print_next_step(client: Foundry, job: JobOut) -> None:
         return
     answers = _made_adapter(job) and _is_served(client, str(base_id))
     step = f'foundry chat {made} "Hello"' if answers else f"foundry deploy {made}"
-    stderr().print(f"next: {step}", markup=False)
+    print_next(step, output=Output.TABLE)
 
 
 def _made_adapter(job: JobOut) -> bool:

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from foundry.cli.exit_codes import ExitCode
 from foundry.cli.progress import make_columns
 from foundry.cli.tables import print_fields, print_table
 from foundry.errors import (
@@ -23,31 +24,23 @@ from foundry.errors import (
     Unavailable,
 )
 
-INTERRUPTED = 130
-_EXIT_CODES: Mapping[type[FoundryError], int] = {
-    InvalidRequest: 2,
-    SetupError: 2,
-    NotFound: 3,
-    Unauthenticated: 4,
-    PermissionDenied: 4,
-    Unavailable: 5,
-    Conflict: 6,
-    FoundryError: 1,
+_EXIT_CODES: Mapping[type[FoundryError], ExitCode] = {
+    InvalidRequest: ExitCode.INVALID,
+    SetupError: ExitCode.INVALID,
+    NotFound: ExitCode.NOT_FOUND,
+    Unauthenticated: ExitCode.NOT_ALLOWED,
+    PermissionDenied: ExitCode.NOT_ALLOWED,
+    Unavailable: ExitCode.UNAVAILABLE,
+    Conflict: ExitCode.CONFLICT,
+    FoundryError: ExitCode.FAILED,
 }
-
-
-EXIT_CODES_HELP = (
-    "Exit codes: 0 done; 1 it failed, or a part is not well; 2 wrong usage or invalid input; "
-    "3 not found; 4 not allowed; 5 unavailable, try again; 6 conflicts with what is there, or with "
-    "another option; 7 answered, and the answer is no (budsim); 130 interrupted."
-)
 
 
 class Detached(SystemExit):
     """Ends a command that was interrupted and has said what goes on without it."""
 
     def __init__(self) -> None:
-        super().__init__(INTERRUPTED)
+        super().__init__(ExitCode.INTERRUPTED)
 
 
 class Output(StrEnum):
@@ -68,8 +61,8 @@ def stderr() -> Console:
     return Console(stderr=True, soft_wrap=True, highlight=False)
 
 
-def exit_code(error: FoundryError) -> int:
-    """2 usage or invalid, 3 not found, 4 not allowed, 5 unavailable, 6 conflict, 1 the rest."""
+def exit_code(error: FoundryError) -> ExitCode:
+    """That of the nearest kind of error above it."""
     return next(_EXIT_CODES[kind] for kind in type(error).__mro__ if kind in _EXIT_CODES)
 
 
@@ -81,6 +74,18 @@ def print_error(message: str) -> None:
 def print_note(message: str) -> None:
     """What helps to read an answer, on standard error."""
     stderr().print(message, style="dim", markup=False)
+
+
+def print_warning(message: str) -> None:
+    """What a reader must know before going on, on standard error."""
+    stderr().print(message, style="yellow", markup=False)
+
+
+def print_next(*commands: str, output: Output) -> None:
+    """What to type now, in this order, on standard error; a program is told nothing."""
+    if output is Output.TABLE:
+        for at, command in enumerate(commands):
+            stderr().print(f"{'next: ' if at == 0 else '      '}{command}", markup=False)
 
 
 def print_json(value: object) -> None:

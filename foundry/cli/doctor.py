@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from foundry.cli.console import Output, OutputOption, print_json, print_rows, stdout
+from foundry.cli.exit_codes import ExitCode
 from foundry.cli.help import examples
 from foundry.config import Settings, load_settings
 from foundry.errors import FoundryError, PermissionDenied
@@ -88,7 +89,7 @@ def doctor(
         _print_machine(report, build)
         _print_checks(checks)
     if not all(check.ok for check in checks):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _report_security(settings: Settings, output: Output) -> None:
@@ -110,7 +111,7 @@ def _report_security(settings: Settings, output: Output) -> None:
             stdout().print(f"to close: {step}", markup=False)
     exposed = any(exposure.verdict is Verdict.EXPOSED for exposure in exposures)
     if exposed or any(found.reachable for found in opened):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _group_below(opened: Sequence[OpenPath]) -> Iterator[tuple[OpenPath, list[OpenPath]]]:

@@ -16,9 +16,10 @@ from foundry.cli.console import (
     Output,
     OutputOption,
     activity,
+    print_next,
+    print_note,
     print_record,
     print_rows,
-    stderr,
 )
 from foundry.cli.help import examples
 from foundry.cli.references import find_endpoint
@@ -125,9 +126,10 @@ def configure(
     with session.client() as client:
         found = client.endpoints.configure(find_endpoint(client, endpoint).id, wanted)
     print_record(session.record(found), output)
-    if found.recommendation_id is not None and output is Output.TABLE:
-        stderr().print(f"review: foundry budsim explain {found.recommendation_id}", markup=False)
-    stderr().print(f"then: {deploy_command(found.name, found.model)}", markup=False)
+    steps = [deploy_command(found.name, found.model)]
+    if found.recommendation_id is not None:
+        steps.insert(0, f"foundry budsim explain {found.recommendation_id}")
+    print_next(*steps, output=output)
 
 
 @app.command(epilog=examples("foundry endpoints scale smollm2-135m 2"))
@@ -248,13 +250,12 @@ def deploy(
     with session.client() as client:
         endpoint = _create_endpoint(client, model, name, config, deploy=True)
         _settle(client, endpoint, "deploying", waiting, output)
-    if output is Output.TABLE:
-        # A name is the base's; an adapter is asked for by its own.
-        is_base = endpoint.model.partition("@")[0] == model.partition("@")[0]
-        step = f'foundry chat {name if name and is_base else model} "Hello"'
-        if no_wait and endpoint.note is None:
-            step = f"foundry endpoints show {endpoint.name}"
-        stderr().print(f"next: {step}", markup=False)
+    # A name is the base's; an adapter is asked for by its own.
+    is_base = endpoint.model.partition("@")[0] == model.partition("@")[0]
+    step = f'foundry chat {name if name and is_base else model} "Hello"'
+    if no_wait and endpoint.note is None:
+        step = f"foundry endpoints show {endpoint.name}"
+    print_next(step, output=output)
 
 
 def _create_endpoint(
@@ -294,9 +295,7 @@ def _settle(
                     endpoint.id, lambda seen: say(_words(seen)), timeout_s=waiting.timeout_s
                 )
         except KeyboardInterrupt:
-            stderr().print(
-                f"\ndetached; {doing} goes on: foundry endpoints show {endpoint.name}", markup=False
-            )
+            print_note(f"\ndetached; {doing} goes on: foundry endpoints show {endpoint.name}")
             raise Detached from None
     record = session.record(endpoint)
     shown = record if output is Output.JSON else {name: record[name] for name in _COLUMNS}

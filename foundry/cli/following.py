@@ -48,11 +48,10 @@ def follow(client: Foundry, job: JobOut, output: Output) -> None:
         with watching(stderr()) as show:
             ended = client.jobs.wait(job.id, show)
     except KeyboardInterrupt:
-        stderr().print(
+        print_note(
             f"\ndetached; job {job.id} goes on\n"
             f"  follow it   foundry jobs watch {job.id}\n"
-            f"  stop it     foundry jobs cancel {job.id}",
-            markup=False,
+            f"  stop it     foundry jobs cancel {job.id}"
         )
         raise Detached from None
     report(client, ended, output)

@@ -31,7 +31,6 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 _COLUMNS = ("id", "name", "kind", "state", "created_at", "finished_at", "attempt")
 _LIST_COLUMNS = ("id", "name", "kind", "state", "progress", "created_at", "finished_at")
 _FOLLOW_POLL_S = 1.0
-_ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
 _MOST_CHUNKS = 200
 _MOST_METRICS = 10_000
 _MOST_ROWS = 200
@@ -105,12 +104,14 @@ def logs(
             "--follow prints as the job writes, and --output json one document at the end: leave "
             "one of them out"
         )
+    from foundry.execution.jobs.schemas import ENDED
+
     after, chunks = 0, []
     with session.client() as client:
         job_id = find_job(client, job).id
         while True:
             # Asked before the logs: what a job wrote before it ended is then in them.
-            ended = client.jobs.get(job_id).state in _ENDED
+            ended = client.jobs.get(job_id).state in ENDED
             while page := client.jobs.logs(job_id, after=after, limit=_MOST_CHUNKS).data:
                 after = page[-1].seq
                 if output is Output.JSON:

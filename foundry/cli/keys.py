@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from foundry.cli import session
-from foundry.cli.console import Output, OutputOption, print_record, print_rows, stderr
+from foundry.cli.console import Output, OutputOption, print_record, print_rows, print_warning
 from foundry.cli.help import examples
 from foundry.cli.references import find_key
 from foundry.config import load_settings
@@ -62,7 +62,7 @@ def create(
         return
     print_record(_pick(record, _CREATED), output)
     if key.namesakes:
-        _note(f"older keys named {key.name} work as well: {', '.join(key.namesakes)}")
+        print_warning(f"older keys named {key.name} work as well: {', '.join(key.namesakes)}")
     _tell_to_keep(key.key, url)
 
 
@@ -135,10 +135,6 @@ def _tell_permissions(record: Mapping[str, object]) -> object:
 
 def _tell_to_keep(key: str, url: str) -> None:
     head = key.rpartition("_")[0]
-    _note("keep the key now: it is not shown again; with it elsewhere:")
-    _note(f"  export FOUNDRY_CLIENT__URL={url} FOUNDRY_CLIENT__API_KEY={head}_…")
-    _note(f"  OpenAI's clients: base_url={url}/v1, and the key as api_key")
-
-
-def _note(text: str) -> None:
-    stderr().print(text, style="yellow", markup=False)
+    print_warning("keep the key now: it is not shown again; with it elsewhere:")
+    print_warning(f"  export FOUNDRY_CLIENT__URL={url} FOUNDRY_CLIENT__API_KEY={head}_…")
+    print_warning(f"  OpenAI's clients: base_url={url}/v1, and the key as api_key")

@@ -11,6 +11,7 @@ import typer
 
 from foundry.cli import session
 from foundry.cli.console import Output, OutputOption, activity, print_json, print_rows, stdout
+from foundry.cli.exit_codes import ExitCode
 from foundry.cli.help import examples
 from foundry.cli.restarting import approve_plan, close_paths, print_plan
 from foundry.cli.running_work import RunningWork, read_running_work
@@ -93,7 +94,7 @@ def status(output: OutputOption = Output.TABLE) -> None:
     work = None if state is None else read_running_work(settings, state.url)
     _print_status(settings, parts, work, output)
     if not all(part.healthy for part in parts):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 @logs_app.command(epilog=examples("foundry logs serve --lines 20", "foundry logs ray --follow"))

@@ -14,7 +14,8 @@ from typer.main import get_command
 
 from foundry import __version__
 from foundry.cli.completion import COMPLETE_VARIABLE, PROGRAM
-from foundry.cli.console import EXIT_CODES_HELP, INTERRUPTED, Detached, exit_code, print_error
+from foundry.cli.console import Detached, exit_code, print_error
+from foundry.cli.exit_codes import EXIT_CODES_HELP, ExitCode
 from foundry.cli.help import prepare_command
 from foundry.errors import FoundryError
 
@@ -126,11 +127,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         print_error(error.message)
         return exit_code(error)
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0
-        if code == INTERRUPTED and not isinstance(end, Detached):
+        code = end.code if isinstance(end.code, int) else ExitCode.DONE
+        if code == ExitCode.INTERRUPTED and not isinstance(end, Detached):
             print_error("interrupted; what was started keeps running: see `foundry status`")
         return code
-    return 0
+    return ExitCode.DONE
 
 
 def main() -> None:

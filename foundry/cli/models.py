@@ -15,9 +15,9 @@ from foundry.cli.console import (
     Output,
     OutputOption,
     print_json,
+    print_note,
     print_record,
     print_rows,
-    stderr,
 )
 from foundry.cli.help import examples
 from foundry.errors import Conflict, InvalidRequest, NotFound
@@ -242,7 +242,7 @@ def _name_and_source(first: str, second: str | None) -> tuple[str, str]:
         return first, written
     if (name := derive_model_name(here)) is None:
         raise InvalidRequest(f"{source} gives the model no name: say one, then the source")
-    stderr().print(f"importing it as {name}", style="dim", markup=False)
+    print_note(f"importing it as {name}")
     return name, written
 
 
@@ -283,11 +283,7 @@ def delete(
         client.models.delete_version(version.reference, reason=reason)
         left = client.models.get(name).version_count
     if not left:
-        stderr().print(
-            f"{name} has no version left: `foundry models delete {name}` removes it",
-            style="dim",
-            markup=False,
-        )
+        print_note(f"{name} has no version left: `foundry models delete {name}` removes it")
     print_record({"deleted": version.reference}, output)
 
 
@@ -329,7 +325,7 @@ def set_alias(
             reason=reason,
         )
     if before is not None and output is Output.TABLE:
-        stderr().print(f"it pointed at {before.version}", style="dim", markup=False)
+        print_note(f"it pointed at {before.version}")
     print_record(session.record(after), output)
 
 

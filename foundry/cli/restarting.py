@@ -1,14 +1,12 @@
 """What `foundry up` tells and asks before it does anything."""
 
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import typer
-
-from foundry.cli.console import Output, print_json, stderr, stdout
+from foundry.cli.console import Output, print_json, print_note, print_warning, stdout
 from foundry.cli.running_work import read_running_work
+from foundry.cli.session import can_ask, confirm
 from foundry.config import Settings
 from foundry.infra.embedded.file_modes import (
     close_owned_paths,
@@ -38,7 +36,7 @@ def print_plan(settings: Settings, plan: Plan, output: Output) -> None:
 def close_paths(home: Path) -> None:
     """Close what other accounts may read or write of Foundry's files, and say so."""
     if closed := close_owned_paths(home):
-        stderr().print(f"closed to other accounts: {describe_paths(home, closed)}", markup=False)
+        print_note(f"closed to other accounts: {describe_paths(home, closed)}")
 
 
 def approve_plan(settings: Settings, plan: Plan, *, yes: bool) -> Plan:
@@ -51,14 +49,11 @@ def approve_plan(settings: Settings, plan: Plan, *, yes: bool) -> Plan:
     if not plan.restarts:
         return plan
     for line in (*plan.lines(), *list_interrupted_work(settings, plan)):
-        stderr().print(f"plan: {line}", markup=False)
-    if yes:
-        return plan
-    if not sys.stdin.isatty():
+        print_warning(f"plan: {line}")
+    if not yes and not can_ask():
+        # It says what has changed as well.
         plan.require_approval(None)
-    if not typer.confirm(f"restart {', '.join(plan.restarts)}?", err=True):
-        stderr().print("nothing was changed", markup=False)
-        raise typer.Exit(1)
+    confirm(f"restart {', '.join(plan.restarts)}", yes)
     return plan
 
 

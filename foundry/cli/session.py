@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foundry.cli.console import FirstRows, Output, print_rows
+from foundry.cli.console import FirstRows, Output, print_note, print_rows
+from foundry.cli.exit_codes import ExitCode
+from foundry.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -59,7 +62,22 @@ def show_rows(
     print_rows(records(rows), output, columns=columns, empty=empty)
 
 
+def can_ask() -> bool:
+    """Whether somebody is there to answer."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def confirm(what: str, yes: bool) -> None:
-    """Ask before something is lost."""
-    if not yes and not typer.confirm(f"{what}?", err=True):
-        raise typer.Exit(1)
+    """Ask before something is lost or interrupted.
+
+    Raises:
+        InvalidRequest: nobody is there to be asked, and `--yes` was not given.
+        typer.Exit: the answer was no.
+    """
+    if yes:
+        return
+    if not can_ask():
+        raise InvalidRequest(f"there is no terminal to ask on: {what}? --yes does it")
+    if not typer.confirm(f"{what}?", err=True):
+        print_note("nothing was changed")
+        raise typer.Exit(ExitCode.FAILED)

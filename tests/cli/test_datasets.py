@@ -171,7 +171,15 @@ def test_a_whole_dataset_is_asked_about(
     listed = {"data": [version(2), version(1)], "next_cursor": None}
     server.answers[VERSIONS] = (200, listed)
     server.answers["/datasets/support"] = (200, None)
+    assert run(["datasets", "delete", "support"]) == 2
+    assert asked == []
+    assert capsys.readouterr().err == (
+        "error: there is no terminal to ask on: delete all 2 versions of support? --yes does it\n"
+    )
+    server.asked.clear()
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     assert run(["datasets", "delete", "support"]) == 1
+    assert capsys.readouterr().err == "nothing was changed\n"
     assert asked == ["delete all 2 versions of support?"]
     assert [path for path, _ in server.asked] == [VERSIONS]
     assert run(["datasets", "delete", "support", "-y"]) == 0

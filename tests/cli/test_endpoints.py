@@ -7,7 +7,7 @@ import pytest
 
 from foundry.cli.main import run
 from tests.cli.conftest import Server
-from tests.sdk.answers import ENDPOINT_ID, endpoint
+from tests.sdk.answers import ENDPOINT_ID, JOB_ID, endpoint
 
 LISTED = {"data": [endpoint("RUNNING")], "next_cursor": None}
 
@@ -64,6 +64,28 @@ def test_the_next_step_can_be_followed(
 ) -> None:
     deployed(server, command)
     assert capsys.readouterr().err.splitlines()[-1] == f"next: {step}"
+
+
+@pytest.mark.parametrize(
+    ("form", "told"),
+    [
+        ((), f"next: foundry budsim explain {JOB_ID}\n      foundry deploy smol@1.0.0\n"),
+        (("-o", "json"), ""),
+    ],
+)
+def test_after_targets_the_answer_is_reviewed_and_deployed(
+    server: type[Server],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    form: tuple[str, ...],
+    told: str,
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"max_lora_rank": 256}'))
+    server.answers["/endpoints"] = (200, LISTED)
+    answer = endpoint("RUNNING", recommendation_id=JOB_ID)
+    server.answers[f"/endpoints/{ENDPOINT_ID}/config"] = (200, answer)
+    assert run(["endpoints", "configure", "smol", "-", *form]) == 0
+    assert capsys.readouterr().err == told
 
 
 def test_options_come_through_a_pipe(server: type[Server], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,6 +138,7 @@ def test_revoking_asks_and_says_which_key_it_is(
         return False
 
     monkeypatch.setattr("typer.confirm", refuse)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     assert run(["keys", "revoke", "ci"]) == 1
     assert asked == [
         "revoke the key pDKGA7lmjZWL (ci), the one that you use now; what uses it stops working?"

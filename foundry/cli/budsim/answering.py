@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from foundry.cli import session
-from foundry.cli.console import Detached, activity, stderr
+from foundry.cli.console import Detached, activity, print_note
 from foundry.cli.references import find_recommendation
 from foundry.errors import InvalidRequest
 
@@ -149,7 +149,9 @@ def _recommend_here(fields: Mapping[str, object]) -> Fields:
 
 def _wait(client: Foundry, row: RecommendationOut) -> RecommendationOut:
     """The row once its search has ended. Raises Detached: the user has interrupted."""
-    if row.state in ("DONE", "FAILED"):
+    from foundry.serving.recommendations.schemas import ENDED
+
+    if row.state in ENDED:
         return row
     try:
         with activity(f"searching {row.id}") as say:
@@ -158,10 +160,7 @@ def _wait(client: Foundry, row: RecommendationOut) -> RecommendationOut:
                 row.id, lambda seen: say(f"searching {seen.id}, {seen.state.lower()}")
             )
     except KeyboardInterrupt:
-        stderr().print(
-            f"\ndetached; the search goes on\n  its answer  foundry budsim explain {row.id}",
-            markup=False,
-        )
+        print_note(f"\ndetached; the search goes on\n  its answer  foundry budsim explain {row.id}")
         raise Detached from None
 
 

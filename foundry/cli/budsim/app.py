@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import typer
 
 from foundry.cli.budsim import hardware, predicting, predictors, recalibrating, recommending
-from foundry.cli.budsim.verdicts import UNMET_HELP
+from foundry.cli.exit_codes import UNMET_HELP
 from foundry.cli.help import examples
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foundry.cli.console import stderr, stdout
-from foundry.cli.files import describe_os_error
-from foundry.errors import InvalidRequest
+from foundry.cli.console import print_note, print_warning, stdout
+from foundry.cli.files import explain_unwritable
 
 if TYPE_CHECKING:
     from foundry.engines.budsim.search.recommendation import Choice, Point, Recommendation
@@ -23,7 +22,7 @@ def show_front(found: Fields, *, plot: bool, png: Path | None) -> None:
     if not plot and png is None:
         return
     if found["choice"] is None:
-        stderr().print("nothing fits, so no front is drawn", style="yellow")
+        print_warning("nothing fits, so no front is drawn")
         return
     if plot:
         _print_front(found)
@@ -44,8 +43,8 @@ def _write_front(found: Fields, file: Path) -> None:
     try:
         png(_rebuild(found), file)
     except OSError as error:
-        raise InvalidRequest(f"{file} cannot be written: {describe_os_error(error)}") from error
-    stderr().print(f"wrote {file}", markup=False)
+        raise explain_unwritable(file, error) from error
+    print_note(f"wrote {file}")
 
 
 def _rebuild(found: Fields) -> Recommendation:

@@ -15,8 +15,8 @@ from foundry.cli.console import (
     OutputOption,
     activity,
     print_json,
+    print_next,
     print_record,
-    stderr,
 )
 
 # Field → heading with its unit.
@@ -81,7 +81,7 @@ def probe(output: OutputOption = Output.TABLE) -> None:
         title: found.measured[name] for name, title in _MEASURED.items() if name in found.measured
     }
     print_record({"gpu": found.gpu, **measured, "measured at": row["measured_at"]}, output)
-    stderr().print("next: foundry budsim catalogue", markup=False)
+    print_next("foundry budsim catalogue", output=output)
 
 
 def _write_cell(name: str, row: Mapping[str, Any]) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foundry.cli.files import describe_kind, read_mapping, read_text, read_yaml
+from foundry.cli.files import describe_kind, parse_mapping, read_json, read_text, read_yaml
 from foundry.errors import Conflict, InvalidRequest, NotFound
 
 if TYPE_CHECKING:
@@ -49,13 +48,7 @@ def read_model(model: str | None, config: Path | None) -> Asked:
             raise InvalidRequest("which model? Name a registered one, or give --config FILE")
         return Asked({"model": model}, local=False)
     file = config / "config.json" if config.is_dir() else config
-    try:
-        document = json.loads(read_text(file))
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise InvalidRequest(f"{file}, {where}: not JSON: {error.msg}") from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"{file} is not JSON") from error
+    document = read_json(file)
     if not isinstance(document, dict):
         raise InvalidRequest(f"{file} is not the config.json of a model: it is no JSON object")
     _check_architecture(file, document)
@@ -159,9 +152,11 @@ def read_configurations(file: Path) -> list[dict[str, Any]]:
 
 def read_deployment(file: Path) -> str:
     """The text of a file with `deployment:`; the rules are checked where it is predicted."""
-    if "deployment" not in read_mapping(file):
+    # Once: standard input cannot be read again.
+    text = read_text(file)
+    if "deployment" not in parse_mapping(file, text):
         raise InvalidRequest(f"{file} has no `deployment:`, under which the configuration stands")
-    return read_text(file)
+    return text
 
 
 def read_trace_rows(file: Path) -> list[dict[str, float]]:
@@ -199,12 +194,9 @@ def parse_prices(changes: Iterable[str]) -> dict[str, float | None]:
     return found
 
 
-def read_json(file: Path, what: str) -> dict[str, Any]:
-    """A JSON object. Raises InvalidRequest: it is not `what`."""
-    try:
-        document = json.loads(read_text(file))
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"{file} is not {what}: it is no JSON") from error
+def read_json_object(file: Path, what: str) -> dict[str, Any]:
+    """Raises InvalidRequest: it is not `what`."""
+    document = read_json(file)
     if not isinstance(document, dict):
         raise InvalidRequest(f"{file} is not {what}: it is no JSON object")
     return document

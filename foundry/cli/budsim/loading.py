@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from foundry.cli.console import activity, stderr
+from foundry.cli.console import activity, print_warning
 
 if TYPE_CHECKING:
     from foundry.errors import EngineFailed
@@ -51,7 +51,7 @@ def run_load_test(plan: Plan, base_url: str | None, model: str) -> Tested:
 
     found, shortfall = asyncio.run(run())
     for message, count in by_error(found).items():
-        stderr().print(f"requests that failed: {count}: {message}", style="yellow", markup=False)
+        print_warning(f"requests that failed: {count}: {message}")
     levels = [level for level in found if not level.aborted]
     if not levels and shortfall is not None:
         raise shortfall

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from foundry.cli.budsim import answering, inputs, options, tables, verdicts
-from foundry.cli.console import Output, OutputOption, print_json, stderr, stdout
+from foundry.cli.console import Output, OutputOption, print_json, print_next, stdout
 from foundry.errors import InvalidConfiguration, InvalidRequest
 
 # The parameters of one configuration; a file holds them instead.
@@ -83,10 +83,9 @@ def predict(
     if shown is Output.JSON:
         pairs = zip(rows, found["data"], strict=True)
         print_json([{"configuration": row, "prediction": one} for row, one in pairs])
-        met = any(map(verdicts.carries_load, found["data"]))
     else:
-        met = verdicts.print_prediction(rows, found)
-    if not met:
+        verdicts.print_prediction(rows, found)
+    if not any(map(verdicts.carries_load, found["data"])):
         verdicts.end_unmet()
 
 
@@ -119,17 +118,14 @@ def validate(
         found = answering.validate(inputs.read_model(model, config), fields)
     except InvalidConfiguration as error:
         raise _report_broken(file, error, shown) from error
+    met = verdicts.meets_targets(found)
     if shown is Output.JSON:
         print_json(found)
-        met = not found["overloaded"] and all(target["met"] for target in found["targets"])
     else:
-        met = verdicts.print_validation(found)
-        if not met:
-            stderr().print(
-                "next: foundry budsim recommend, with the same options, finds what does",
-                markup=False,
-            )
+        verdicts.print_validation(found, met)
     if not met:
+        step = "foundry budsim recommend, with the same options, finds what does"
+        print_next(step, output=shown)
         verdicts.end_unmet()
 
 

@@ -13,14 +13,16 @@ import typer
 
 from foundry.cli import session
 from foundry.cli.budsim import options
-from foundry.cli.budsim.inputs import read_json
+from foundry.cli.budsim.inputs import read_json_object
 from foundry.cli.console import (
     Output,
     OutputOption,
     activity,
+    print_next,
+    print_note,
     print_record,
     print_rows,
-    stderr,
+    print_warning,
     stdout,
 )
 from foundry.errors import Conflict, InvalidRequest, NotFound, SetupError
@@ -57,7 +59,7 @@ def models(output: OutputOption = Output.TABLE) -> None:
         ]
     print_rows(rows, output, columns=columns)
     if due and output is Output.TABLE:
-        stderr().print(f"a refit is due: {advise_refit()}", markup=False)
+        print_warning(f"a refit is due: {advise_refit()}")
 
 
 def promote(version: Version, output: OutputOption = Output.TABLE) -> None:
@@ -88,7 +90,7 @@ def submit(directory: Fitted, output: OutputOption = Output.TABLE) -> None:
         )
     print_record(session.record(row), output)
     if output is Output.TABLE:
-        stderr().print(_describe_standing(row), markup=False)
+        print_note(_describe_standing(row))
 
 
 def fit(
@@ -120,9 +122,10 @@ def fit(
     stdout().print(f"version {chosen} is in {out}", markup=False)
     if outcomes:
         print_rows(_tabulate_site(found.card), Output.TABLE, empty="it learnt nothing new here")
-    stderr().print(f"next: foundry budsim compare {_SHIPPED} {out}", markup=False)
+    steps = [f"foundry budsim compare {_SHIPPED} {out}"]
     if outcomes:
-        stderr().print(f"      foundry budsim register {out}", markup=False)
+        steps.append(f"foundry budsim register {out}")
+    print_next(*steps, output=Output.TABLE)
 
 
 def compare(
@@ -228,7 +231,7 @@ def _tabulate_site(card: Mapping[str, Any]) -> list[dict[str, object]]:
 
 
 def _read_meta(directory: Path) -> dict[str, Any]:
-    return read_json(directory / _META, _PREDICTOR)
+    return read_json_object(directory / _META, _PREDICTOR)
 
 
 def _scores_of(directory: Path, meta: Mapping[str, Any]) -> dict[str, float]:

@@ -14,9 +14,10 @@ from foundry.cli.console import (
     Output,
     OutputOption,
     print_json,
+    print_next,
     print_note,
     print_rows,
-    stderr,
+    print_warning,
     stdout,
 )
 from foundry.cli.references import find_endpoint
@@ -151,13 +152,8 @@ def advice(
         for row in rows:
             row["saving"] = _write_share(row["saving"])
     print_rows(rows, output, columns=columns, empty="no endpoint would gain by a change")
-    if output is Output.JSON:
-        return
-    for row in rows:
-        if row["recommendation_id"] is not None:
-            stderr().print(
-                f"review: foundry budsim explain {row['recommendation_id']}", markup=False
-            )
+    ids = [row["recommendation_id"] for row in rows if row["recommendation_id"] is not None]
+    print_next(*(f"foundry budsim explain {one}" for one in ids), output=output)
 
 
 def _parse_levels(text: str) -> tuple[int, ...]:
@@ -217,14 +213,12 @@ def _warn(found: OutcomePage, rows: Sequence[Mapping[str, Any]]) -> None:
     """Of predictions that no longer hold, and of a refit."""
     for alarm in found.staleness:
         if alarm.stale:
-            stderr().print(
+            print_warning(
                 f"PredictionStale: {alarm.gpu}, {alarm.engine} {alarm.engine_version}: "
-                f"{alarm.reason}; foundry budsim recalibrate {_choose_endpoint(alarm, rows)}",
-                style="yellow",
-                markup=False,
+                f"{alarm.reason}; foundry budsim recalibrate {_choose_endpoint(alarm, rows)}"
             )
     if found.refit_due:
-        stderr().print(f"a refit is due: {advise_refit()}", markup=False)
+        print_warning(f"a refit is due: {advise_refit()}")
 
 
 def _choose_endpoint(alarm: StalenessOut, rows: Sequence[Mapping[str, Any]]) -> str:

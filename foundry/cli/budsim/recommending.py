@@ -10,7 +10,7 @@ import typer
 
 from foundry.cli import session
 from foundry.cli.budsim import answering, front, inputs, options, verdicts
-from foundry.cli.console import Output, OutputOption, print_json, print_rows, stderr
+from foundry.cli.console import Output, OutputOption, print_json, print_rows, print_warning
 from foundry.cli.files import refuse_unwritable
 from foundry.errors import Conflict, InvalidRequest
 
@@ -163,9 +163,8 @@ def _show(
     if saved is not None:
         verdicts.save_question(found, saved)
     elif save is not None:
-        stderr().print(f"{save} was not written: nothing meets the question", markup=False)
-    if output is Output.TABLE:
-        verdicts.print_next(found, saved)
+        print_warning(f"{save} was not written: nothing meets the question")
+    verdicts.print_steps(found, saved, output)
     if not found.met:
         verdicts.end_unmet()
 

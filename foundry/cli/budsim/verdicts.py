@@ -11,16 +11,16 @@ import typer
 
 from foundry.cli.budsim import tables
 from foundry.cli.budsim.inputs import TARGETS
-from foundry.cli.console import stderr, stdout
+from foundry.cli.console import Output, print_next, print_note, stdout
+from foundry.cli.exit_codes import ExitCode
 from foundry.cli.files import write_text
 
 if TYPE_CHECKING:
     from foundry.cli.budsim.answering import Answer
 
 Fields = Mapping[str, Any]
-# Exit code of a question that was answered, and the answer is no: 2 to 6 are errors.
-UNMET = 7
-UNMET_HELP = "Exit code 7: answered, and the answer is no"
+_TOO_LARGE = "it does not fit into the memory"
+_OVERLOADED = "it does not carry this load: requests arrive faster than they leave"
 _OTHERS = "or other accelerators: --gpu ID:COUNT (foundry budsim catalogue lists them)"
 _SHORT = {field: name for name, field in TARGETS.items()}
 _BEST = {
@@ -32,7 +32,7 @@ _BEST = {
 
 def end_unmet() -> NoReturn:
     """Ends a command whose answer was shown and is no."""
-    raise typer.Exit(UNMET)
+    raise typer.Exit(ExitCode.UNMET)
 
 
 def print_recommendation(answer: Answer) -> None:
@@ -66,34 +66,28 @@ def print_recommendation(answer: Answer) -> None:
     tables.print_prose(tables.DEFINITIONS, style="dim")
 
 
-def print_next(answer: Answer, saved: Path | None) -> None:
-    """On standard error: what to type now."""
-    if not answer.met:
-        if "id" in answer.result:
-            stderr().print(f"again: foundry budsim explain {answer.result['id']}", markup=False)
-        return
-    for at, line in enumerate(_next_steps(answer, saved)):
-        stderr().print(f"{'next: ' if at == 0 else '      '}{line}", markup=False)
+def print_steps(answer: Answer, saved: Path | None, output: Output) -> None:
+    """What to type now."""
+    if answer.met:
+        print_next(*_next_steps(answer, saved), output=output)
+    elif "id" in answer.result:
+        print_next(f"foundry budsim explain {answer.result['id']} shows this again", output=output)
 
 
-def print_prediction(rows: list[dict[str, Any]], found: Fields) -> bool:
-    """Predictions of configurations. Returns whether one of them fits and carries the load."""
+def print_prediction(rows: list[dict[str, Any]], found: Fields) -> None:
+    """Predictions of configurations."""
     out, predictions = stdout(), found["data"]
     if len(rows) == 1:
         (only,) = predictions
         if not only["fits"]:
-            out.print("it does not fit into the memory", style="bold red")
+            out.print(_TOO_LARGE, style="bold red")
         elif not carries_load(only):
-            out.print(OVERLOADED, style="bold red")
+            out.print(_OVERLOADED, style="bold red")
         out.print(tables.prediction_table(only))
     else:
         tables.print_predictions(rows, predictions)
     _print_notes(found["notes"])
     tables.print_prose(tables.DEFINITIONS, style="dim")
-    return any(map(carries_load, predictions))
-
-
-OVERLOADED = "it does not carry this load: requests arrive faster than they leave"
 
 
 def carries_load(prediction: Fields) -> bool:
@@ -101,12 +95,23 @@ def carries_load(prediction: Fields) -> bool:
     return bool(prediction["fits"]) and prediction["ttft_p95_ms"]["point"] is not None
 
 
-def print_validation(found: Fields) -> bool:
-    """A manual configuration that breaks no rule. Returns whether it does what was asked."""
+def meets_targets(found: Fields) -> bool:
+    """A manual configuration carries the load, and meets every target that was named."""
+    return (
+        not found["overloaded"]
+        and carries_load(found["prediction"])
+        and all(target["met"] for target in found["targets"])
+    )
+
+
+def print_validation(found: Fields, met: bool) -> None:
+    """A manual configuration that breaks no rule.
+
+    Args:
+        met: it does what was asked.
+    """
     out = stdout()
-    missed = [target for target in found["targets"] if not target["met"]]
-    met = not missed and not found["overloaded"] and carries_load(found["prediction"])
-    out.print(_judge_manual(found, missed), style="bold green" if met else "bold red", markup=False)
+    out.print(_judge_manual(found), style="bold green" if met else "bold red", markup=False)
     out.print(tables.prediction_table(found["prediction"]))
     if found["targets"]:
         worst = min(found["targets"], key=lambda target: _order(target["slack"]))
@@ -114,7 +119,6 @@ def print_validation(found: Fields) -> bool:
         out.print(tables.targets_table(found["targets"], worst["name"]))
     for warning in found["warnings"]:
         tables.print_prose(f"warning: {warning}", style="yellow")
-    return met
 
 
 def save_question(answer: Answer, file: Path) -> None:
@@ -131,7 +135,7 @@ def save_question(answer: Answer, file: Path) -> None:
     if answer.what_if:
         document["cluster"] = question["cluster"]
     write_text(file, yaml.safe_dump(_plain(document), sort_keys=False))
-    stderr().print(f"wrote {file}", markup=False)
+    print_note(f"wrote {file}")
 
 
 def _verdict(answer: Answer) -> str:
@@ -186,9 +190,12 @@ def _next_steps(answer: Answer, saved: Path | None) -> Iterator[str]:
     yield f"foundry deploy {answer.model}"
 
 
-def _judge_manual(found: Fields, missed: list[Fields]) -> str:
-    if found["overloaded"]:
-        return f"breaks no rule, but {OVERLOADED}"
+def _judge_manual(found: Fields) -> str:
+    if not found["prediction"]["fits"]:
+        return f"breaks no rule, but {_TOO_LARGE}"
+    if found["overloaded"] or not carries_load(found["prediction"]):
+        return f"breaks no rule, but {_OVERLOADED}"
+    missed = [target for target in found["targets"] if not target["met"]]
     if missed:
         names = ", ".join(_SHORT[target["name"]] for target in missed)
         return f"breaks no rule, but misses {names}"

@@ -9,6 +9,7 @@ from foundry.cli import session
 from foundry.cli.chat.answering import CUT_OFF, require_served, stream_answer
 from foundry.cli.chat.conversation import Conversation, Sampling
 from foundry.cli.console import Detached, Output, OutputOption, print_json, print_note
+from foundry.cli.files import read_standard_input
 from foundry.cli.help import examples
 from foundry.cli.terminal import printable
 from foundry.errors import Conflict, InvalidRequest
@@ -16,8 +17,6 @@ from foundry.errors import Conflict, InvalidRequest
 app = typer.Typer(add_completion=False)
 
 HISTORY_FILE = "chat_history.jsonl"
-# The server's default limit of a body (FOUNDRY_HTTP__MAX_BODY_BYTES).
-_MAX_PROMPT_CHARS = 8 * 2**20
 _NO_PROMPT = 'there is no prompt: foundry chat MODEL "PROMPT"'
 
 
@@ -103,10 +102,4 @@ def _answer_once(conversation: Conversation, prompt: str, output: Output) -> Non
 def _read_piped() -> str:
     if sys.stdin is None or sys.stdin.isatty():
         raise InvalidRequest(_NO_PROMPT)
-    try:
-        text = sys.stdin.read(_MAX_PROMPT_CHARS + 1)
-    except UnicodeDecodeError as error:
-        raise InvalidRequest("standard input is no UTF-8 text") from error
-    if len(text) > _MAX_PROMPT_CHARS:
-        raise InvalidRequest(f"standard input is longer than {_MAX_PROMPT_CHARS} characters")
-    return text
+    return read_standard_input()

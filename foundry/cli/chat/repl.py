@@ -14,8 +14,9 @@ from foundry.cli.chat.answering import CUT_OFF, Answer, name_served, require_ser
 from foundry.cli.chat.conversation import Conversation, Turn
 from foundry.cli.chat.history import TypedLines
 from foundry.cli.console import print_error, print_note
+from foundry.cli.files import explain_unwritable
 from foundry.cli.terminal import printable
-from foundry.errors import Conflict, ContextLengthExceeded, FoundryError, InvalidRequest
+from foundry.errors import ContextLengthExceeded, FoundryError, InvalidRequest
 
 if TYPE_CHECKING:
     from foundry.sdk import Foundry
@@ -168,4 +169,4 @@ def _append_row(file: Path, row: object) -> None:
         with file.open("a", encoding="utf-8") as writer:
             writer.write(json.dumps(row) + "\n")
     except OSError as error:
-        raise Conflict(f"{file} cannot be written: {error.strerror}") from error
+        raise explain_unwritable(file, error) from error

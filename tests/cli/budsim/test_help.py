@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from foundry.cli.budsim.app import EXAMPLES, app
-from foundry.cli.budsim.verdicts import UNMET_HELP
+from foundry.cli.exit_codes import UNMET_HELP
 from foundry.cli.main import run
 
 _LOCAL = [

@@ -1,6 +1,8 @@
 """What the flags of `foundry budsim` mean."""
 
+import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,6 +115,11 @@ def test_a_mistake_is_named(call, error, says: str) -> None:  # type: ignore[no-
         call()
 
 
+def test_a_deployment_is_taken_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("deployment: {replicas: 2}\n"))
+    assert inputs.read_deployment(Path("-")) == "deployment: {replicas: 2}\n"
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -122,7 +129,7 @@ def test_a_mistake_is_named(call, error, says: str) -> None:  # type: ignore[no-
         ("- {gpu: a}\n- 5", "configuration 2: a single value, not a mapping"),
         ("- {gpu: a}\n- {replicas: 2}", "configuration 2: gpu is required"),
         ("- {gpu: a, replicas: [2]}", "configuration 1: replicas must be a whole number"),
-        ("- {gpu: a\n- {", "line 2, column 3: not YAML"),
+        ("- {gpu: a\n- {", "is not YAML: see line 2, column 3"),
     ],
 )
 def test_a_file_of_configurations_names_the_entry_and_the_field(
@@ -155,7 +162,7 @@ def test_a_cluster_file_names_the_group_and_the_field(
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b'{"a": 1', "line 1, column 8: not JSON"),
+        (b'{"a": 1', "is not JSON: see line 1, column 8"),
         (b"[1]", "is no JSON object"),
         (b"{}", "model.json lacks `num_hidden_layers`"),
         (b"\xff\xfe", "is no text: save it as UTF-8"),

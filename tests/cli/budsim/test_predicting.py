@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from foundry.cli.main import run
-from tests.cli.budsim.answers import PREDICTION
+from tests.cli.budsim.answers import PREDICTION, RESULT
 from tests.cli.conftest import Server
 from tests.serving.recommendations.questions import WORKLOAD
 
@@ -146,6 +146,48 @@ def test_a_manual_configuration_is_held_against_its_targets(
     assert target["slack"] == pytest.approx(1 - target["bound"])
     assert budsim(*command, "--rate", "100000") == 7
     assert "breaks no rule, but it does not carry this load" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+@pytest.mark.parametrize(
+    ("prediction", "fields", "code", "says"),
+    [
+        ({}, {}, 0, "valid; no target was given (--slo)"),
+        ({"fits": False}, {}, 7, "breaks no rule, but it does not fit into the memory"),
+        (
+            {"ttft_p95_ms": {"low": 9.0, "point": None, "high": None}},
+            {},
+            7,
+            "but it does not carry",
+        ),
+        ({}, {"overloaded": True}, 7, "but it does not carry this load"),
+        ({}, {"targets": [{**RESULT["targets"][0], "met": False}]}, 7, "but misses ttft"),
+    ],
+)
+def test_a_no_has_one_exit_code_in_both_forms(
+    server: type[Server],
+    capsys: Captured,
+    tmp_path: Path,
+    prediction: dict[str, object],
+    fields: dict[str, object],
+    code: int,
+    says: str,
+    form: tuple[str, ...],
+) -> None:
+    answer = {
+        "configuration": {},
+        "prediction": {**PREDICTION, **prediction},
+        "targets": [],
+        "overloaded": False,
+        "warnings": [],
+        "predictor_version": "1",
+        **fields,
+    }
+    server.answers["/budsim/validate"] = (200, answer)
+    file = tmp_path / "deployment.yaml"
+    file.write_text("deployment: {replicas: 1}")
+    assert budsim("validate", str(file), "--model", "smol", *form) == code
+    assert says in capsys.readouterr().out or form
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_a_fitted_model_is_compared_with_the_shipped_one_without_a_server(
         ('{"cv": {}}', 6, "there is nothing to compare"),
         ('{"cv": 3}', 2, "it has no cv"),
         ("[]", 2, "is no JSON object"),
-        ("{", 2, "is no JSON"),
+        ("{", 2, "meta.json is not JSON: see line 1, column 2"),
     ],
 )
 def test_nothing_to_compare_is_said(

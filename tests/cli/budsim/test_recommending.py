@@ -136,7 +136,10 @@ def test_nothing_fits_is_said_with_the_closest_and_an_exit_code(
     assert recommend("smol", "--plot") == 7
     shown = capsys.readouterr()
     assert shown.out.startswith("nothing fits\nclosest: 1 GB\nor other accelerators: --gpu")
-    assert "nothing fits, so no front is drawn" in shown.err
+    assert shown.err.splitlines()[-2:] == [
+        "nothing fits, so no front is drawn",
+        f"next: foundry budsim explain {JOB_ID} shows this again",
+    ]
 
 
 def test_missed_targets_say_what_would_do(workplace: Path, capsys: Captured) -> None:

@@ -65,7 +65,11 @@ def test_a_given_prompt_leaves_standard_input_to_the_loop_around_it(
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(b"", "there is no prompt"), (b" \n", "there is no prompt"), (b"\xff\xfe\0", "no UTF-8 text")],
+    [
+        (b"", "there is no prompt"),
+        (b" \n", "there is no prompt"),
+        (b"\xff\xfe\0", "standard input is no text: send UTF-8"),
+    ],
 )
 def test_a_pipe_without_a_prompt_is_refused(
     content: bytes, says: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch

@@ -152,6 +152,8 @@ def test_commands(environment: dict[str, str], chat_server: ChatServer, tmp_path
         terminal.expect("temperature=0\n")
         ask(terminal, "/save notes.txt")
         terminal.expect("error: give a file whose name ends with .jsonl")
+        ask(terminal, "/save /proc/none.jsonl")
+        terminal.expect("error: /proc/none.jsonl cannot be written: No such file or directory")
         ask(terminal, f"/save {file}")
         terminal.expect("added as a row: ")
         ask(terminal, "/clear")
