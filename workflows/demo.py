@@ -15,8 +15,8 @@ import openai
 from rich.console import Console
 from rich.table import Table
 
-from foundry.cli.console import activity, exit_code, print_error
-from foundry.cli.following import watching
+from foundry.cli.output.console import activity, exit_code, print_error
+from foundry.cli.jobs.following import watching
 from foundry.config import Settings, load_settings
 from foundry.engines.training.config import SftConfig
 from foundry.errors import FoundryError

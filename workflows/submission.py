@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import ray
 from pydantic import BaseModel, ValidationError
 
-from foundry.cli.console import exit_code, print_error
+from foundry.cli.output.console import exit_code, print_error
 from foundry.config import Settings, load_settings, ray_submission_id
 from foundry.errors import Conflict, FoundryError, InvalidRequest, SetupError
 from foundry.execution.jobs.schemas import JobOut

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from foundry.cli.console import Output, print_next, print_warning
+from foundry.cli.output.console import Output, print_next, print_warning
 from foundry.errors import FoundryError
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 import typer
 
-from foundry.cli.console import Output, OutputOption, print_rows, stdout
 from foundry.cli.help import examples
+from foundry.cli.output.console import Output, OutputOption, print_rows, stdout
 from foundry.config import Settings, describe_settings, load_settings
 from foundry.errors import SetupError
 from foundry.governance.identity.pepper import pepper_path, read_pepper

@@ -15,9 +15,9 @@ from typing import Annotated
 
 import typer
 
-from foundry.cli.console import Output, OutputOption, print_json, print_rows, stdout
-from foundry.cli.exit_codes import ExitCode
 from foundry.cli.help import examples
+from foundry.cli.output.console import Output, OutputOption, print_json, print_rows, stdout
+from foundry.cli.output.exit_codes import ExitCode
 from foundry.config import Settings, load_settings
 from foundry.errors import FoundryError, PermissionDenied
 from foundry.infra.embedded import ray, stack

@@ -11,7 +11,8 @@ import typer
 
 from foundry.cli import session
 from foundry.cli.advice import print_already
-from foundry.cli.console import (
+from foundry.cli.help import examples
+from foundry.cli.output.console import (
     Detached,
     Output,
     OutputOption,
@@ -21,7 +22,6 @@ from foundry.cli.console import (
     print_record,
     print_rows,
 )
-from foundry.cli.help import examples
 from foundry.cli.references import find_endpoint
 from foundry.errors import Conflict, EngineFailed
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from foundry.cli import session
-from foundry.cli.console import Output, OutputOption, print_record, print_rows, print_warning
 from foundry.cli.help import examples
+from foundry.cli.output.console import Output, OutputOption, print_record, print_rows, print_warning
 from foundry.cli.references import find_key
 from foundry.config import load_settings
 from foundry.errors import FoundryError

@@ -14,9 +14,9 @@ from typer.main import get_command
 
 from foundry import __version__
 from foundry.cli.completion import COMPLETE_VARIABLE, PROGRAM
-from foundry.cli.console import Detached, exit_code, print_error
-from foundry.cli.exit_codes import EXIT_CODES_HELP, ExitCode
 from foundry.cli.help import prepare_command
+from foundry.cli.output.console import Detached, exit_code, print_error
+from foundry.cli.output.exit_codes import EXIT_CODES_HELP, ExitCode
 from foundry.errors import FoundryError
 
 
@@ -30,17 +30,17 @@ class _Entry:
 
 
 COMMANDS: Mapping[str, _Entry] = {
-    "up": _Entry("foundry.cli.local", "Start the local stack", "up_app"),
-    "down": _Entry("foundry.cli.local", "Stop the local stack; data stays", "down_app"),
-    "status": _Entry("foundry.cli.local", "Show the local stack's parts", "status_app"),
-    "logs": _Entry("foundry.cli.local", "Show a part's log", "logs_app"),
-    "env": _Entry("foundry.cli.local", "Print what a shell needs to reach Ray", "env_app"),
+    "up": _Entry("foundry.cli.stack.commands", "Start the local stack", "up_app"),
+    "down": _Entry("foundry.cli.stack.commands", "Stop the local stack; data stays", "down_app"),
+    "status": _Entry("foundry.cli.stack.commands", "Show the local stack's parts", "status_app"),
+    "logs": _Entry("foundry.cli.stack.commands", "Show a part's log", "logs_app"),
+    "env": _Entry("foundry.cli.stack.commands", "Print what a shell needs to reach Ray", "env_app"),
     "doctor": _Entry("foundry.cli.doctor", "Check this machine and explain what it found"),
     "config": _Entry("foundry.cli.config", "Show or check the settings"),
-    "datasets": _Entry("foundry.cli.datasets", "Add, list, inspect and delete datasets"),
+    "datasets": _Entry("foundry.cli.datasets.commands", "Add, list, inspect and delete datasets"),
     "models": _Entry("foundry.cli.models", "Models, versions, aliases and lineage"),
-    "train": _Entry("foundry.cli.train", "Fine-tune a model"),
-    "jobs": _Entry("foundry.cli.jobs", "Watch, cancel and resume jobs"),
+    "train": _Entry("foundry.cli.train.commands", "Fine-tune a model"),
+    "jobs": _Entry("foundry.cli.jobs.commands", "Watch, cancel and resume jobs"),
     "endpoints": _Entry("foundry.cli.endpoints", "What is served, and what should be"),
     "deploy": _Entry("foundry.cli.endpoints", "Serve a model", "deploy_app"),
     "budsim": _Entry("foundry.cli.budsim.app", "What to set: the cheapest configuration that fits"),

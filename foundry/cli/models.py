@@ -11,7 +11,8 @@ import typer
 
 from foundry.cli import session
 from foundry.cli.advice import print_already
-from foundry.cli.console import (
+from foundry.cli.help import examples
+from foundry.cli.output.console import (
     Output,
     OutputOption,
     print_json,
@@ -19,7 +20,6 @@ from foundry.cli.console import (
     print_record,
     print_rows,
 )
-from foundry.cli.help import examples
 from foundry.errors import Conflict, InvalidRequest, NotFound
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def import_model(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Register a model or an adapter that the server can read, and follow the job."""
-    from foundry.cli.following import follow
+    from foundry.cli.jobs.following import follow
 
     name, source = _name_and_source(first, second)
     with session.client() as client:

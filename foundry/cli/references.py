@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Protocol, TypeVar
 from uuid import UUID
 
-from foundry.cli.console import print_note
+from foundry.cli.output.console import print_note
 from foundry.errors import Conflict, NotFound
 
 if TYPE_CHECKING:

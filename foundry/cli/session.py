@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foundry.cli.console import FirstRows, Output, print_note, print_rows
-from foundry.cli.exit_codes import ExitCode
+from foundry.cli.output.console import FirstRows, Output, print_note, print_rows
+from foundry.cli.output.exit_codes import ExitCode
 from foundry.errors import InvalidRequest
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from foundry.cli.console import exit_code
+from foundry.cli.output.console import exit_code
 from foundry.config import variable_names
 from foundry.errors import FoundryError
 from foundry.infra.http.errors import status_of

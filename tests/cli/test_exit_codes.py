@@ -2,8 +2,8 @@
 
 import pytest
 
-from foundry.cli.exit_codes import EXIT_CODES_HELP, UNMET_HELP, ExitCode
 from foundry.cli.main import run
+from foundry.cli.output.exit_codes import EXIT_CODES_HELP, UNMET_HELP, ExitCode
 
 
 def test_the_numbers_are_stable() -> None:

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from foundry.cli.console import FirstRows
 from foundry.cli.main import run
+from foundry.cli.output.console import FirstRows
 from foundry.cli.session import choose_page_size, fetch_rows
 from foundry.sdk import Page
 from tests.cli.conftest import Server

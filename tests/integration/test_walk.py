@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from foundry.cli.cells import SHORT_ID_CHARS
 from foundry.cli.help import list_examples
+from foundry.cli.output.cells import SHORT_ID_CHARS
 from tests.cli.test_help import COMMANDS
 from tests.fakes.terminal import COLUMNS
 from tests.integration.conftest import Stack

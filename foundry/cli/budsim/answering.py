@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from foundry.cli import session
-from foundry.cli.console import Detached, activity, print_note
+from foundry.cli.output.console import Detached, activity, print_note
 from foundry.cli.references import find_recommendation
 from foundry.errors import InvalidRequest
 

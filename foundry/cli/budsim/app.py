@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 import typer
 
 from foundry.cli.budsim import hardware, predicting, predictors, recalibrating, recommending
-from foundry.cli.exit_codes import UNMET_HELP
 from foundry.cli.help import examples
+from foundry.cli.output.exit_codes import UNMET_HELP
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foundry.cli.console import print_note, print_warning, stdout
 from foundry.cli.files import explain_unwritable
+from foundry.cli.output.console import print_note, print_warning, stdout
 
 if TYPE_CHECKING:
     from foundry.engines.budsim.search.recommendation import Choice, Point, Recommendation

@@ -10,7 +10,7 @@ import typer
 from foundry.cli import session
 from foundry.cli.budsim import answering, inputs, options
 from foundry.cli.budsim.tables import Column, print_columns, write_number
-from foundry.cli.console import (
+from foundry.cli.output.console import (
     Output,
     OutputOption,
     activity,

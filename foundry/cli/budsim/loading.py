@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from foundry.cli.console import activity, print_warning
+from foundry.cli.output.console import activity, print_warning
 
 if TYPE_CHECKING:
     from foundry.errors import EngineFailed

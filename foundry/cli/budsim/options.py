@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from foundry.cli.console import Output
+from foundry.cli.output.console import Output
 from foundry.errors import Conflict
 
 Model = Annotated[

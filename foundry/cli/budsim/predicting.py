@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from foundry.cli.budsim import answering, inputs, options, tables, verdicts
-from foundry.cli.console import Output, OutputOption, print_json, print_next, stdout
+from foundry.cli.output.console import Output, OutputOption, print_json, print_next, stdout
 from foundry.errors import InvalidConfiguration, InvalidRequest
 
 # The parameters of one configuration; a file holds them instead.

@@ -14,7 +14,7 @@ import typer
 from foundry.cli import session
 from foundry.cli.budsim import options
 from foundry.cli.budsim.inputs import read_json_object
-from foundry.cli.console import (
+from foundry.cli.output.console import (
     Output,
     OutputOption,
     activity,

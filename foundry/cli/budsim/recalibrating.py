@@ -10,7 +10,7 @@ import typer
 from foundry.cli import session
 from foundry.cli.budsim import loading, options
 from foundry.cli.budsim.predictors import advise_refit
-from foundry.cli.console import (
+from foundry.cli.output.console import (
     Output,
     OutputOption,
     print_json,

@@ -10,8 +10,8 @@ import typer
 
 from foundry.cli import session
 from foundry.cli.budsim import answering, front, inputs, options, verdicts
-from foundry.cli.console import Output, OutputOption, print_json, print_rows, print_warning
 from foundry.cli.files import refuse_unwritable
+from foundry.cli.output.console import Output, OutputOption, print_json, print_rows, print_warning
 from foundry.errors import Conflict, InvalidRequest
 
 Runtimes = Annotated[

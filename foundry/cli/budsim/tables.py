@@ -9,7 +9,7 @@ from typing import Any
 from rich.cells import cell_len
 from rich.table import Table
 
-from foundry.cli.console import print_note, stdout
+from foundry.cli.output.console import print_note, stdout
 
 Fields = Mapping[str, Any]
 METRICS = {

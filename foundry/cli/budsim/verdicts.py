@@ -11,9 +11,9 @@ import typer
 
 from foundry.cli.budsim import tables
 from foundry.cli.budsim.inputs import TARGETS
-from foundry.cli.console import Output, print_next, print_note, stdout
-from foundry.cli.exit_codes import ExitCode
 from foundry.cli.files import write_text
+from foundry.cli.output.console import Output, print_next, print_note, stdout
+from foundry.cli.output.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from foundry.cli.budsim.answering import Answer

@@ -8,10 +8,10 @@ import typer
 from foundry.cli import session
 from foundry.cli.chat.answering import CUT_OFF, require_served, stream_answer
 from foundry.cli.chat.conversation import Conversation, Sampling
-from foundry.cli.console import Detached, Output, OutputOption, print_json, print_note
 from foundry.cli.files import read_standard_input
 from foundry.cli.help import examples
-from foundry.cli.terminal import printable
+from foundry.cli.output.console import Detached, Output, OutputOption, print_json, print_note
+from foundry.cli.output.terminal import printable
 from foundry.errors import Conflict, InvalidRequest
 
 app = typer.Typer(add_completion=False)

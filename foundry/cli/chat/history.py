@@ -13,7 +13,7 @@ from types import ModuleType
 
 import typer
 
-from foundry.cli.terminal import printable
+from foundry.cli.output.terminal import printable
 
 try:
     import readline as _readline

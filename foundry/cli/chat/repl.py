@@ -13,9 +13,9 @@ import typer
 from foundry.cli.chat.answering import CUT_OFF, Answer, name_served, require_served, stream_answer
 from foundry.cli.chat.conversation import Conversation, Turn
 from foundry.cli.chat.history import TypedLines
-from foundry.cli.console import print_error, print_note
 from foundry.cli.files import explain_unwritable
-from foundry.cli.terminal import printable
+from foundry.cli.output.console import print_error, print_note
+from foundry.cli.output.terminal import printable
 from foundry.errors import ContextLengthExceeded, FoundryError, InvalidRequest
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from foundry.cli.budsim.app import EXAMPLES, app
-from foundry.cli.exit_codes import UNMET_HELP
 from foundry.cli.main import run
+from foundry.cli.output.exit_codes import UNMET_HELP
 
 _LOCAL = [
     example

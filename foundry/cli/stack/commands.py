@@ -10,11 +10,18 @@ from typing import Annotated
 import typer
 
 from foundry.cli import session
-from foundry.cli.console import Output, OutputOption, activity, print_json, print_rows, stdout
-from foundry.cli.exit_codes import ExitCode
 from foundry.cli.help import examples
-from foundry.cli.restarting import approve_plan, close_paths, print_plan
-from foundry.cli.running_work import RunningWork, read_running_work
+from foundry.cli.output.console import (
+    Output,
+    OutputOption,
+    activity,
+    print_json,
+    print_rows,
+    stdout,
+)
+from foundry.cli.output.exit_codes import ExitCode
+from foundry.cli.stack.restarting import approve_plan, close_paths, print_plan
+from foundry.cli.stack.running_work import RunningWork, read_running_work
 from foundry.config import Settings, load_settings
 from foundry.errors import FoundryError, NotFound
 from foundry.infra.embedded import postgres, stack

@@ -9,8 +9,8 @@ from uuid import uuid4
 import pytest
 import typer
 
-from foundry.cli.console import Output, exit_code
-from foundry.cli.restarting import approve_plan, list_interrupted_work, print_plan
+from foundry.cli.output.console import Output, exit_code
+from foundry.cli.stack.restarting import approve_plan, list_interrupted_work, print_plan
 from foundry.config import Settings, load_settings
 from foundry.errors import InvalidRequest
 from foundry.infra.embedded.paths import ensure_home

@@ -16,7 +16,7 @@ from enum import Enum
 
 from rich.filesize import decimal
 
-from foundry.cli.terminal import printable
+from foundry.cli.output.terminal import printable
 
 # 48 bits of a UUIDv7 are its milliseconds: two ids of one millisecond are as good as never met.
 SHORT_ID_CHARS = 13

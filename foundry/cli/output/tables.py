@@ -16,7 +16,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from foundry.cli.cells import is_unbreakable, write_cell, write_field
+from foundry.cli.output.cells import is_unbreakable, write_cell, write_field
 
 Row = Mapping[str, object]
 

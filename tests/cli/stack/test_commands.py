@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from foundry.cli.console import exit_code
 from foundry.cli.main import COMMANDS, run
+from foundry.cli.output.console import exit_code
 from foundry.errors import (
     AlreadyRunning,
     DiskFull,

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from foundry.cli import session
-from foundry.cli import training_options as opt
 from foundry.cli.advice import print_already
-from foundry.cli.console import Output, OutputOption, print_record
 from foundry.cli.help import examples
+from foundry.cli.output.console import Output, OutputOption, print_record
+from foundry.cli.train import options as opt
 
 if TYPE_CHECKING:
     from foundry.execution.jobs.schemas import JobOut
@@ -137,7 +137,7 @@ def _submit(given: dict[str, Any], submit: Callable[..., "JobOut"]) -> None:
     Args:
         submit: takes the client, the name, the base and the dataset.
     """
-    from foundry.cli.following import follow
+    from foundry.cli.jobs.following import follow
 
     with session.client() as client:
         job = submit(client, given["name"], given["base"], given["dataset"])

@@ -11,11 +11,18 @@ from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from foundry.cli import fleets
 from foundry.cli.advice import print_already, print_next_step
-from foundry.cli.console import Detached, Output, print_json, print_note, print_record, stderr
-from foundry.cli.job_words import describe_phase, describe_steps, list_measures
-from foundry.cli.progress import make_columns, number
+from foundry.cli.jobs import fleets
+from foundry.cli.jobs.words import describe_phase, describe_steps, list_measures
+from foundry.cli.output.console import (
+    Detached,
+    Output,
+    print_json,
+    print_note,
+    print_record,
+    stderr,
+)
+from foundry.cli.output.progress import make_columns, number
 from foundry.errors import Conflict, FoundryError, InvalidRequest, NotFound
 
 if TYPE_CHECKING:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from foundry.cli import fleets, session
+from foundry.cli import session
 from foundry.cli.advice import print_already
-from foundry.cli.console import Output, OutputOption, print_json, print_record, print_rows
 from foundry.cli.help import examples
-from foundry.cli.job_words import describe_job
+from foundry.cli.jobs import fleets
+from foundry.cli.jobs.words import describe_job
+from foundry.cli.output.console import Output, OutputOption, print_json, print_record, print_rows
+from foundry.cli.output.terminal import printable
 from foundry.cli.references import find_job
-from foundry.cli.terminal import printable
 from foundry.errors import Conflict
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def show(job: JobArgument, output: OutputOption = Output.TABLE) -> None:
 @app.command(epilog=examples("foundry jobs watch last"))
 def watch(job: JobArgument, output: OutputOption = Output.TABLE) -> None:
     """Follow a job until it ends. Ctrl-C leaves it running."""
-    from foundry.cli.following import follow
+    from foundry.cli.jobs.following import follow
 
     with session.client() as client:
         follow(client, find_job(client, job), output)
@@ -196,7 +197,7 @@ def resume(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Continue a failed or cancelled job from its last checkpoint, and follow it."""
-    from foundry.cli.following import follow
+    from foundry.cli.jobs.following import follow
 
     with session.client() as client:
         resumed = client.jobs.resume(find_job(client, job).id)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from foundry.cli import fleets
-from foundry.cli.progress import number, written
+from foundry.cli.jobs import fleets
+from foundry.cli.output.progress import number, written
 
 if TYPE_CHECKING:
     from foundry.execution.jobs.schemas import JobOut

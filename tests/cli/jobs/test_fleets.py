@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from foundry.cli import fleets
-from foundry.cli.following import watching
+from foundry.cli.jobs import fleets
+from foundry.cli.jobs.following import watching
 from foundry.execution.jobs.schemas import JobOut
 from tests.sdk.answers import fleet, job
 

@@ -14,7 +14,7 @@ def test_a_log_is_followed_until_its_job_ends(
     monkeypatch: pytest.MonkeyPatch,
     state: str,
 ) -> None:
-    monkeypatch.setattr("foundry.cli.jobs._FOLLOW_POLL_S", 0)
+    monkeypatch.setattr("foundry.cli.jobs.commands._FOLLOW_POLL_S", 0)
     path = f"/jobs/{JOB_ID}"
     server.answers[path] = [(200, job(now)) for now in ("RUNNING", "RUNNING", state)]
     pages = [

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from foundry.cli import datasets as commands
+from foundry.cli.datasets import commands
+from foundry.cli.datasets.rows import describe_row
 from foundry.cli.main import run
-from foundry.cli.rows import describe_row
 from foundry.sdk import Foundry
 from tests.cli.conftest import Server
 

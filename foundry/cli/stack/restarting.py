@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from foundry.cli.console import Output, print_json, print_note, print_warning, stdout
-from foundry.cli.running_work import read_running_work
+from foundry.cli.output.console import Output, print_json, print_note, print_warning, stdout
 from foundry.cli.session import can_ask, confirm
+from foundry.cli.stack.running_work import read_running_work
 from foundry.config import Settings
 from foundry.infra.embedded.file_modes import (
     close_owned_paths,

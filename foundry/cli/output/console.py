@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from foundry.cli.exit_codes import ExitCode
-from foundry.cli.progress import make_columns
-from foundry.cli.tables import print_fields, print_table
+from foundry.cli.output.exit_codes import ExitCode
+from foundry.cli.output.progress import make_columns
+from foundry.cli.output.tables import print_fields, print_table
 from foundry.errors import (
     Conflict,
     FoundryError,

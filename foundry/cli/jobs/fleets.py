@@ -8,8 +8,8 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from foundry.cli.progress import Progress, number, written
-from foundry.cli.terminal import printable
+from foundry.cli.output.progress import Progress, number, written
+from foundry.cli.output.terminal import printable
 
 _HEADINGS = ("member", "node", "state", "round", "loss", "tok/s", "sent", "received")
 _NUMERIC = frozenset(_HEADINGS[3:])

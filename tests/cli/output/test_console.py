@@ -2,7 +2,7 @@
 
 import pytest
 
-from foundry.cli.console import Output, print_next, print_note, print_warning
+from foundry.cli.output.console import Output, print_next, print_note, print_warning
 
 Capture = pytest.CaptureFixture[str]
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console
 
-from foundry.cli.cells import tell_moment, write_cell, write_field
-from foundry.cli.tables import print_fields, print_table
+from foundry.cli.output.cells import tell_moment, write_cell, write_field
+from foundry.cli.output.tables import print_fields, print_table
 
 JOB_ID = "0198f3c2-a1b2-7000-8000-000000000001"
 DIGEST = "ab" * 32

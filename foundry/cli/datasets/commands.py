@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from foundry.cli import session
-from foundry.cli.console import (
+from foundry.cli.datasets.rows import describe_row
+from foundry.cli.help import examples
+from foundry.cli.output.console import (
     Output,
     OutputOption,
     activity,
@@ -20,8 +22,6 @@ from foundry.cli.console import (
     print_record,
     print_rows,
 )
-from foundry.cli.help import examples
-from foundry.cli.rows import describe_row
 from foundry.errors import NotFound
 
 if TYPE_CHECKING:

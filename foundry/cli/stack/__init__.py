@@ -1,0 +1,1 @@
+"""`foundry up`, `down`, `status`, `logs` and `env`."""
