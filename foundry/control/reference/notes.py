@@ -19,6 +19,7 @@ version are segments of their own.
 
 # Statuses that do not follow from what an operation takes.
 _REFUSALS: dict[str, tuple[int, ...]] = {
+    "keys_revoke": (409,),
     "models_delete": (409,),
     "aliases_delete": (409,),
     "aliases_rollback": (409,),
