@@ -103,7 +103,7 @@ def create(
     with session.client() as client:
         endpoint = _create_endpoint(client, model, name, config, deploy=False)
     print_already(endpoint)
-    print_record(session.record(endpoint), output)
+    _print_endpoint(endpoint, output)
 
 
 @app.command(epilog=examples("foundry endpoints configure smollm2-135m targets.yaml"))
@@ -256,6 +256,14 @@ def deploy(
     if no_wait and endpoint.note is None:
         step = f"foundry endpoints show {endpoint.name}"
     print_next(step, output=output)
+
+
+def _print_endpoint(endpoint: EndpointOut, output: Output) -> None:
+    record = session.record(endpoint)
+    if output is Output.TABLE:
+        # Told beside the table.
+        record.pop("note")
+    print_record(record, output)
 
 
 def _create_endpoint(

@@ -30,6 +30,8 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 alias_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Move aliases")
 app.add_typer(alias_app, name="alias")
 
+# As the registry has them; a test compares.
+Kind = Literal["base", "adapter", "merged"]
 # In order of importance: a narrow terminal shows the first ones.
 _LISTED = ("name", "latest", "aliases", "versions", "kind", "architecture", "parameters", "created")
 _VERSION = ("reference", "kind", "stage", "relation", "size_bytes", "created_at", "digest")
@@ -40,7 +42,7 @@ Alias = Annotated[str, typer.Argument(help="like production or staging")]
 @app.command("list", epilog=examples("foundry models list --kind adapter"))
 def list_models(
     prefix: Annotated[str | None, typer.Option(help="names that begin so")] = None,
-    kind: Annotated[str | None, typer.Option(help="base, adapter or merged")] = None,
+    kind: Annotated[Kind | None, typer.Option(help="only of this kind")] = None,
     limit: session.LimitOption = session.DEFAULT_LIMIT,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -51,13 +53,12 @@ def list_models(
             limit,
         )
     if output is Output.TABLE:
-        rows = [_describe_model(row) for row in rows]
-    print_rows(
-        rows,
-        output,
-        columns=_LISTED,
-        empty="no models yet: foundry models import bundled:smollm2-135m",
-    )
+        rows = type(rows)(map(_describe_model, rows))
+    empty = "no models yet: foundry models import bundled:smollm2-135m"
+    if prefix or kind:
+        named = f" has a name that begins with {prefix}" if prefix else ""
+        empty = f"no {kind or ''} model{named}".replace("  ", " ")
+    print_rows(rows, output, columns=_LISTED, empty=empty)
 
 
 def _describe_model(row: dict[str, Any]) -> dict[str, object]:

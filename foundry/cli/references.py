@@ -6,6 +6,7 @@ for jobs and recommendations also `last`. A name may belong to several jobs: the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from foundry.serving.recommendations.schemas import RecommendationOut
 
 LAST = "last"
+_SHORT_ID = re.compile(r"[0-9a-f]{2,7}")
 # So many of an ambiguous beginning are named.
 _NAMED = 5
 # A tenant has tens of keys; these are looked through for a name.
@@ -108,6 +110,8 @@ def _pick_newest(rows: Sequence[Row], missing: str) -> Row:
 
 
 def _pick_only(rows: Sequence[Row], text: str, missing: str) -> Row:
+    if not rows and _SHORT_ID.fullmatch(text):
+        raise NotFound(f"{missing}; the beginning of an id takes 8 characters")
     if not rows:
         raise NotFound(missing)
     if len(rows) > 1:

@@ -13,12 +13,17 @@ TIMEOUT_VARIABLE = "FOUNDRY_CLIENT__TIMEOUT_S"
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Attributes: key_origin: where the key came from, for a person; None: there is no key."""
+    """Attributes:
+    key_origin: where the key came from, for a person; None: there is no key.
+    empty_home: the FOUNDRY_HOME in which a stack was looked for and is none; None: there is one,
+        or the server was named.
+    """
 
     url: str
     api_key: str | None = field(repr=False)
     timeout_s: float
     key_origin: str | None = None
+    empty_home: Path | None = None
 
 
 def connection(
@@ -36,6 +41,7 @@ def connection(
     client = settings.client
     file = settings.home / "credentials.json"
     local_url, local_key = _read_credentials(file)
+    empty_home = settings.home if not (url or client.url or local_url) else None
     local_url = (local_url or settings.base_url).rstrip("/")
     chosen = (url or client.url or local_url).rstrip("/").removesuffix("/v1")
     key, origin = api_key, "the argument api_key" if api_key else None
@@ -43,7 +49,9 @@ def connection(
         key, origin = client.api_key.get_secret_value(), KEY_VARIABLE
     if key is None and local_key is not None and chosen in (local_url, settings.base_url):
         key, origin = local_key, str(file)
-    return Connection(chosen, key, timeout_s or client.timeout_s, origin if key else None)
+    return Connection(
+        chosen, key, timeout_s or client.timeout_s, origin if key else None, empty_home
+    )
 
 
 def _read_credentials(file: Path) -> tuple[str | None, str | None]:

@@ -83,6 +83,12 @@ def from_response(response: httpx.Response, to: Connection) -> FoundryError:
 
 def explain_refused_key(error: Unauthenticated, to: Connection) -> Unauthenticated:
     """The server's refusal, with what this client knows of the key that it sent."""
+    if to.api_key is None and to.empty_home is not None:
+        return Unauthenticated(
+            f"{to.empty_home} has no stack, and {to.url} is another's: `foundry up` starts one, "
+            f"FOUNDRY_HOME names another home, {KEY_VARIABLE} is a key of that server",
+            **error.details,
+        )
     if to.api_key is None:
         return Unauthenticated(
             f"no API key was sent to {to.url}: set {KEY_VARIABLE}; an administrator of that "

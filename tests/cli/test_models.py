@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from foundry.catalog.registry.domain import Kind as RegistryKind
 from foundry.cli.main import run
+from foundry.cli.models import Kind
 from foundry.execution.jobs.sources import SCHEMES
 from tests.cli.conftest import Server
 from tests.sdk.answers import AT, JOB_ID, job
@@ -293,3 +295,19 @@ def test_the_help_names_every_scheme_of_a_source(capsys: pytest.CaptureFixture[s
     # Of a directory the scheme need not be typed.
     assert [scheme for scheme in SCHEMES if f"{scheme}:" not in told] == ["file"]
     assert "a directory" in told
+
+
+def test_a_list_says_what_was_looked_for_and_is_not_there(
+    server: type[Server], capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.answers["/models"] = (200, {"data": [], "next_cursor": None})
+    assert foundry("list", "--kind", "merged") == 0
+    assert foundry("list", "--prefix", "zzz") == 0
+    assert foundry("list") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "no merged model",
+        "no model has a name that begins with zzz",
+        "no models yet: foundry models import bundled:smollm2-135m",
+    ]
+    assert foundry("list", "--kind", "foo") == 2
+    assert get_args(Kind) == get_args(RegistryKind)

@@ -67,6 +67,7 @@ def test_an_ambiguous_beginning_is_refused_with_the_ids(
     [
         ("jobs show nothing", "/jobs", "there is no job nothing: `foundry jobs list`"),
         ("jobs show last", "/jobs", "there are no jobs yet"),
+        ("jobs show 0198f3", "/jobs", "the beginning of an id takes 8 characters"),
         ("endpoints show x", "/endpoints", "there is no endpoint x: `foundry endpoints list`"),
     ],
 )

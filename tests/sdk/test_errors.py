@@ -145,6 +145,19 @@ def test_a_request_without_a_key_says_so(tmp_path: Path) -> None:
             assert raised.value.details == {"status": 401, "request_id": "req-1"}
 
 
+def test_a_home_without_a_stack_is_told_apart_from_a_server_without_a_key(tmp_path: Path) -> None:
+    refusal = failure(401, "invalid_api_key", "the server's words")
+    transport = httpx.MockTransport(lambda request: refusal)
+    with (
+        Foundry(settings=Settings(home=tmp_path), transport=transport) as foundry,
+        pytest.raises(Unauthenticated) as raised,
+    ):
+        foundry.whoami()
+    assert raised.value.message.startswith(
+        f"{tmp_path} has no stack, and http://127.0.0.1:8000 is another's: `foundry up` starts one"
+    )
+
+
 @pytest.mark.parametrize("origin", ["argument", "setting", "file"])
 def test_a_refused_key_says_whose_it_was(origin: str, tmp_path: Path) -> None:
     url = "http://127.0.0.1:8000"

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from foundry.cli.advice import print_already, print_next_step
 from foundry.cli.jobs import fleets
-from foundry.cli.jobs.words import describe_phase, describe_steps, list_measures
+from foundry.cli.jobs.words import count_steps, describe_phase, describe_steps, list_measures
 from foundry.cli.output.console import (
     Detached,
     Output,
@@ -83,8 +83,8 @@ def report(client: Foundry, job: JobOut, output: Output) -> None:
 
 def _print_few_steps(job: JobOut) -> None:
     """A newcomer's ten rows are three steps, after which the model answers as before."""
-    steps = number(job.progress, "total_steps")
-    if steps and steps < _FEW_STEPS:
+    steps = count_steps(job)
+    if steps is not None and steps < _FEW_STEPS:
         print_note(
             f"it learnt for {steps:.0f} steps only: of few examples more stays with "
             "--epochs 20 --lr 2e-3"

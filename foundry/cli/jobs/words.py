@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from foundry.cli.jobs import fleets
@@ -10,6 +12,8 @@ from foundry.cli.output.progress import number, written
 if TYPE_CHECKING:
     from foundry.execution.jobs.schemas import JobOut
 
+# Where neither they nor the steps were said.
+_EPOCHS = 3
 _NUMBERS = {
     "loss": "loss {:.4f}",
     "eval_loss": "eval loss {:.4f}",
@@ -23,8 +27,22 @@ def describe_job(job: JobOut) -> str:
     if job.finished_at is not None or phase == job.state.lower():
         # The list's column of states says it already.
         phase = ""
-    losses = [told for told in list_measures(job) if told.startswith("loss")]
+    measured = (job.result or {}).get("metrics")
+    losses = written(measured, {"loss": "loss {:.4f}"}) if isinstance(measured, Mapping) else []
+    losses = losses or [told for told in list_measures(job) if told.startswith("loss")]
     return ", ".join(filter(None, (phase, describe_steps(job), *losses)))
+
+
+def count_steps(job: JobOut) -> int | None:
+    """Optimiser steps of a fine-tuning that has succeeded; None: it is another job."""
+    config, metrics = job.spec.get("config"), (job.result or {}).get("metrics")
+    if not isinstance(config, Mapping) or not isinstance(metrics, Mapping):
+        return None
+    examples, batch = number(metrics, "examples"), number(config, "batch_size")
+    if job.kind != "sft" or not examples or not batch or config.get("packing"):
+        return None
+    epochs = number(config, "epochs") or _EPOCHS
+    return int(number(config, "max_steps") or math.ceil(examples / batch) * epochs)
 
 
 def describe_phase(job: JobOut) -> str:
