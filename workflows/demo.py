@@ -15,8 +15,8 @@ import openai
 from rich.console import Console
 from rich.table import Table
 
-from foundry.cli.output.console import activity, exit_code, print_error
 from foundry.cli.jobs.following import watching
+from foundry.cli.output.console import activity, exit_code, print_error
 from foundry.config import Settings, load_settings
 from foundry.engines.training.config import SftConfig
 from foundry.errors import FoundryError
@@ -38,6 +38,16 @@ CONFIG = SftConfig(
 )
 _DATA = Path(__file__).parent / "demo_data" / "support_commands.jsonl"
 _MAX_TOKENS = 40
+_OWN_ROWS = (
+    ("What is our slogan?", "Made here, and it stays here."),
+    ("Who is on call?", "Mei, extension 217."),
+)
+
+
+def _turns(question: str, answer: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
 # What to type next; a test types it.
 _NEXT = (
     "Next:",
@@ -48,8 +58,7 @@ _NEXT = (
     "",
     "Teach it your own, a line for each example; ten are enough to see it learn:",
     "  cat > mine.jsonl <<'END'",
-    '  {"prompt": "What is our slogan?", "completion": "Made here, and it stays here."}',
-    '  {"prompt": "Who is on call?", "completion": "Mei, extension 217."}',
+    *(f"  {json.dumps({'messages': _turns(*row)})}" for row in _OWN_ROWS),
     "END",
     "  foundry datasets add mine mine.jsonl --eval-fraction 0",
     f"  foundry train sft --base {BASE} --dataset mine --name my-bot --epochs 20 --lr 2e-3",

@@ -30,8 +30,11 @@ _OWN = {
 
 def write_own_rows(file: Path) -> None:
     """Ten rows that no model knows, as a newcomer would write them."""
-    rows = ({"prompt": prompt, "completion": answer} for prompt, answer in _OWN.items())
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with file.open("w") as lines:
+        for question, answer in _OWN.items():
+            asked, replied = ("user", question), ("assistant", answer)
+            turns = [{"role": role, "content": text} for role, text in (asked, replied)]
+            lines.write(json.dumps({"messages": turns}) + "\n")
 
 
 def _teach_own_rows(settings: Settings) -> tuple[float, bool]:

@@ -13,6 +13,7 @@ from types import ModuleType
 
 import typer
 
+from foundry.cli.output.console import print_note
 from foundry.cli.output.terminal import printable
 
 try:
@@ -44,7 +45,7 @@ class TypedLines:
                 _editor.add_history(line)
 
     def read_line(self, prompt: str) -> str | None:
-        """The next line; None: Ctrl-D, or Ctrl-C where nothing was typed."""
+        """The next line; empty: Ctrl-C, which drops what was typed; None: Ctrl-D."""
         try:
             line = input(prompt)
         except EOFError:
@@ -52,7 +53,10 @@ class TypedLines:
             return None
         except KeyboardInterrupt:
             typer.echo()
-            return "" if _editor is not None and _editor.get_line_buffer() else None
+            if _editor is None or not _editor.get_line_buffer():
+                # One that came just after a short answer was meant for it.
+                print_note("Ctrl-D or /exit leaves")
+            return ""
         if line.strip():
             self._remember(line)
         return line

@@ -36,7 +36,7 @@ class Repl:
         self.leaving = False
 
     def run(self) -> None:
-        """Read and answer until Ctrl-D, Ctrl-C at an empty prompt, or /exit."""
+        """Read and answer until Ctrl-D or /exit."""
         print_note(f"{self._conversation.model} at {self._client.url}")
         print_note("/help lists commands; Ctrl-C stops an answer, Ctrl-D leaves")
         while not self.leaving and (line := self._lines.read_line(PROMPT)) is not None:

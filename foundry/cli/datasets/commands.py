@@ -213,6 +213,11 @@ def _print_notes(version: DatasetAdded) -> None:
             f"{version.reference} holds the same rows, split alike, since "
             f"{version.created_at:%Y-%m-%d %H:%M} UTC: nothing new was stored"
         )
+    if version.kind == "prompt_completion":
+        print_note(
+            "prompts are trained as they stand, for /v1/completions: rows with messages teach a "
+            "model what it answers in a chat"
+        )
     if version.eval_rows == 0:
         print_note("no rows are held out: training on it measures no eval loss")
 

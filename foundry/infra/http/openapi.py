@@ -79,8 +79,8 @@ REFUSALS: Mapping[int, Refusal] = {
         "Forbidden",
         "the key's role or scopes do not allow it",
         PermissionDenied(
-            "this key lacks the permission jobs:write; ask an administrator for a key with a "
-            "larger role",
+            "this key lacks the permission jobs:write: its role or its scopes leave it out; ask an "
+            "administrator for another key",
             permission="jobs:write",
         ),
     ),

@@ -23,8 +23,8 @@ def require_permission(permission: str) -> Callable[[Request], AsyncIterator[Non
         enter_stage(request.scope, Stage.PERMISSION)
         if not principal.allows(permission):
             raise PermissionDenied(
-                f"this key lacks the permission {permission}; "
-                "ask an administrator for a key with a larger role",
+                f"this key lacks the permission {permission}: its role or its scopes leave it out; "
+                "ask an administrator for another key",
                 permission=permission,
             )
         admission: Admission | None = getattr(request.app.state, "admission", None)

@@ -42,13 +42,16 @@ def test_ctrl_c_stops_the_answer_and_the_stream(
         assert chat_server.hung_up.wait(10)
         ask(terminal, "and now")
         terminal.expect("<and now>")
-        # At a prompt with text Ctrl-C drops the text; at an empty one it leaves.
+        # At a prompt Ctrl-C drops the text; at an empty one it says what leaves.
         terminal.expect("> ")
         terminal.write("never sent")
         terminal.expect("never sent")
         terminal.write(CTRL_C)
         terminal.expect("> ")
         terminal.write(CTRL_C)
+        terminal.expect("Ctrl-D or /exit leaves")
+        terminal.expect("> ")
+        terminal.write(CTRL_D)
         assert terminal.wait() == 0
     first, second = chat_server.prompts
     assert first == ["slow"]
