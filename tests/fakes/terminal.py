@@ -17,9 +17,11 @@ CTRL_C, CTRL_D, UP = "\x03", "\x04", "\x1b[A"
 _PATIENCE_S = 60.0
 # What moves the cursor, colours or switches modes; `~` and letters end it.
 _ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z~]|[=>])|\r")
-# Ctrl-C reaches only whoever's controlling terminal it is.
+# Ctrl-C reaches only whoever's controlling terminal it is, and not who was started in the
+# background of a script: such a process inherits that it is ignored.
 _PROGRAM = (
-    "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "import fcntl, signal, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "signal.signal(signal.SIGINT, signal.default_int_handler); "
     "from foundry.cli.main import main; main()"
 )
 
