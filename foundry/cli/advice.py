@@ -31,6 +31,9 @@ def print_next_step(client: Foundry, job: JobOut) -> None:
 
 
 def _made_adapter(job: JobOut) -> bool:
+    if job.kind == "import":
+        # Only an adapter has a base.
+        return "base_version_id" in job.spec
     config = job.spec.get("config")
     inner = config.get("inner", config) if isinstance(config, dict) else {}
     method = inner.get("method") if isinstance(inner, dict) else None

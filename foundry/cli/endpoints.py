@@ -41,7 +41,17 @@ Model = Annotated[str, typer.Argument(help="a base, or an adapter: then its base
 NameOption = Annotated[str | None, typer.Option(help="default: the base's name")]
 Now = Annotated[bool, typer.Option("--now", help="cut running requests off")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="return at once")]
-Dtype = Annotated[Literal["auto", "float32", "bfloat16", "float16"] | None, typer.Option()]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"] | None,
+    typer.Option(help="of the weights; default auto: as the checkpoint has them"),
+]
+Context = Annotated[int | None, typer.Option(help="tokens of prompt and answer together")]
+Sequences = Annotated[int | None, typer.Option(help="requests that run at a time; others wait")]
+Loras = Annotated[int | None, typer.Option(help="adapters that one batch may mix")]
+LoraRank = Annotated[int | None, typer.Option(help="the highest rank of an adapter it serves")]
+RevisionNumber = Annotated[
+    int, typer.Argument(min=1, help="as `foundry endpoints revisions` has it")
+]
 Timeout = Annotated[float | None, typer.Option(min=0.0, help="stop waiting after so many seconds")]
 
 
@@ -86,10 +96,10 @@ def create(
     model: Model,
     name: NameOption = None,
     dtype: Dtype = None,
-    max_model_len: int | None = None,
-    max_num_seqs: int | None = None,
-    max_loras: int | None = None,
-    max_lora_rank: int | None = None,
+    max_model_len: Context = None,
+    max_num_seqs: Sequences = None,
+    max_loras: Loras = None,
+    max_lora_rank: LoraRank = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Make an endpoint without starting it."""
@@ -135,7 +145,7 @@ def configure(
 @app.command(epilog=examples("foundry endpoints scale smollm2-135m 2"))
 def scale(
     endpoint: Endpoint,
-    replicas: Annotated[int, typer.Argument(min=1)],
+    replicas: Annotated[int, typer.Argument(min=1, help="so many serve from now on")],
     no_wait: NoWait = False,
     timeout_s: Timeout = None,
     output: OutputOption = Output.TABLE,
@@ -180,8 +190,8 @@ def revisions(
 @app.command(epilog=examples("foundry endpoints diff smollm2-135m 1 2"))
 def diff(
     endpoint: Endpoint,
-    before: Annotated[int, typer.Argument(min=1)],
-    after: Annotated[int, typer.Argument(min=1)],
+    before: RevisionNumber,
+    after: RevisionNumber,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show the options in which two revisions differ."""
@@ -230,10 +240,10 @@ def deploy(
     model: Model,
     name: NameOption = None,
     dtype: Dtype = None,
-    max_model_len: int | None = None,
-    max_num_seqs: int | None = None,
-    max_loras: int | None = None,
-    max_lora_rank: int | None = None,
+    max_model_len: Context = None,
+    max_num_seqs: Sequences = None,
+    max_loras: Loras = None,
+    max_lora_rank: LoraRank = None,
     no_wait: NoWait = False,
     timeout_s: Timeout = None,
     output: OutputOption = Output.TABLE,

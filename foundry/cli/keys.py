@@ -35,12 +35,16 @@ _REVOKED = ("id", "name", "subject", "role", "state", "revoked_at")
 )
 def create(
     name: Annotated[str, typer.Argument(help="what the key is for")],
-    role: Annotated[Literal["viewer", "member", "admin"], typer.Option()] = "member",
+    role: Annotated[
+        Literal["viewer", "member", "admin"], typer.Option(help="what it may do at most")
+    ] = "member",
     scope: Annotated[
         list[str] | None,
         typer.Option(help="permissions it is limited to, like jobs:*; may be repeated"),
     ] = None,
-    expires_in_days: Annotated[int, typer.Option(min=1, max=MAX_DAYS)] = DEFAULT_DAYS,
+    expires_in_days: Annotated[
+        int, typer.Option(min=1, max=MAX_DAYS, help="from now")
+    ] = DEFAULT_DAYS,
     subject: Annotated[
         str | None, typer.Option(help="the service account it acts for; default: you")
     ] = None,

@@ -35,7 +35,11 @@ Kind = Literal["base", "adapter", "merged"]
 # In order of importance: a narrow terminal shows the first ones.
 _LISTED = ("name", "latest", "aliases", "versions", "kind", "architecture", "parameters", "created")
 _VERSION = ("reference", "kind", "stage", "relation", "size_bytes", "created_at", "digest")
-Reference = Annotated[str, typer.Argument(metavar="NAME[@VERSION|@ALIAS]")]
+Name = Annotated[str, typer.Argument(help="the model's")]
+Reference = Annotated[
+    str,
+    typer.Argument(metavar="NAME[@VERSION|@ALIAS]", help="a version; the name alone: the newest"),
+]
 Alias = Annotated[str, typer.Argument(help="like production or staging")]
 
 
@@ -95,7 +99,7 @@ def show(model: Reference, output: OutputOption = Output.TABLE) -> None:
 
 @app.command(epilog=examples("foundry models versions support-bot"))
 def versions(
-    name: str,
+    name: Name,
     limit: session.LimitOption = session.DEFAULT_LIMIT,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -164,7 +168,7 @@ def _list_lineage(found: LineageOut, direction: str) -> list[dict[str, object]]:
 
 @app.command(epilog=examples("foundry models compare support-bot 0.1.0 production"))
 def compare(
-    name: str,
+    name: Name,
     version: Annotated[list[str], typer.Argument(help="two to eight versions or aliases")],
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -309,9 +313,9 @@ def _count_versions(count: int) -> str:
 
 @alias_app.command("set", epilog=examples("foundry models alias set support-bot staging 0.1.0"))
 def set_alias(
-    name: str,
+    name: Name,
     alias: Alias,
-    version: str,
+    version: Annotated[str, typer.Argument(help="its number, or an alias that points at it")],
     reason: session.ReasonOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -332,7 +336,7 @@ def set_alias(
 
 @alias_app.command(epilog=examples("foundry models alias rollback support-bot production"))
 def rollback(
-    name: str,
+    name: Name,
     alias: Alias,
     reason: session.ReasonOption = None,
     output: OutputOption = Output.TABLE,
@@ -348,7 +352,7 @@ def rollback(
 
 @alias_app.command("delete", epilog=examples("foundry models alias delete support-bot staging -y"))
 def delete_alias(
-    name: str, alias: Alias, yes: session.YesOption = False, output: OutputOption = Output.TABLE
+    name: Name, alias: Alias, yes: session.YesOption = False, output: OutputOption = Output.TABLE
 ) -> None:
     """Remove an alias; its version stays."""
     with session.client() as client:

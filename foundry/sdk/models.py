@@ -17,6 +17,7 @@ from foundry.catalog.registry.schemas import (
     StageSet,
     VersionOut,
 )
+from foundry.errors import InvalidRequest
 from foundry.sdk._references import require_version, split_reference, version_of
 from foundry.sdk._transport import Call, Resource, S_co, operation, pages, path
 from foundry.sdk.jobs import Jobs
@@ -57,7 +58,9 @@ class Models(Resource[S_co]):
 
     @operation("models_get")
     def get(self, name: str) -> Call[ModelDetail]:
-        """A model with its aliases."""
+        """A model with its aliases. Raises InvalidRequest: `name@version` is one version of it."""
+        if "@" in name:
+            raise InvalidRequest(f"{name} is one version: models.version has it", param="name")
         return Call("GET", path("models", name), ModelDetail)
 
     @operation("models_delete")

@@ -46,6 +46,18 @@ def test_the_advice_after_training_fits_the_case(
     assert capsys.readouterr().err.splitlines()[-1] == f"next: {step}"
 
 
+def test_an_imported_adapter_of_a_base_that_runs_needs_no_deploy(
+    server: type[Server], capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = {"model": "peft@0.1.0", "metrics": {}}
+    made = job("SUCCEEDED", kind="import", spec={"base_version_id": VERSION_ID}, result=result)
+    server.answers["/jobs/import"] = (201, made)
+    server.answers[f"/jobs/{JOB_ID}"] = (200, made)
+    server.answers["/endpoints"] = (200, {"data": [endpoint("RUNNING")], "next_cursor": None})
+    assert run(["models", "import", "peft", "file:///adapters/peft"]) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == 'next: foundry chat peft@0.1.0 "Hello"'
+
+
 def test_who_may_not_look_at_endpoints_is_told_to_deploy(
     server: type[Server], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -69,6 +69,8 @@ def test_every_command_explains_itself_in_80_columns(
     assert max(map(len, shown.splitlines())) <= 80
     for option in (name for param in command.params for name in param.opts if name[0] == "-"):
         assert option in shown
+    silent = [param.name for param in command.params if not getattr(param, "help", None)]
+    assert silent == [], "options without a word"
     listed = list_examples(command.epilog)
     assert listed, "it has no example"
     for example in listed:

@@ -92,3 +92,11 @@ def test_an_alias_moves_to_a_reference_of_its_model(tmp_path: Path) -> None:
             "bot", "production", "bot@0.2.0", expected_version_id=UUID(VERSION_ID)
         )
     assert b'"version":"0.2.0"' in sent[0]
+
+
+def test_a_model_is_no_version(tmp_path: Path) -> None:
+    with (
+        client(lambda request: httpx.Response(500), tmp_path) as foundry,
+        pytest.raises(InvalidRequest, match=r"bot@0\.1\.0 is one version: models\.version has it"),
+    ):
+        foundry.models.get("bot@0.1.0")

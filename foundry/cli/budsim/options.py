@@ -51,15 +51,19 @@ Save = Annotated[
 
 # One configuration, by flags.
 Gpu = Annotated[str, typer.Option(metavar="ID", help="of `foundry budsim catalogue`")]
-Runtime = Annotated[Literal["vllm", "sglang", "tensorrt-llm"], typer.Option()]
+Runtime = Annotated[
+    Literal["vllm", "sglang", "tensorrt-llm"], typer.Option(help="the engine that serves")
+]
 Tp = Annotated[int, typer.Option(min=1, max=64, help="tensor parallel size")]
 Pp = Annotated[int, typer.Option(min=1, max=64, help="pipeline parallel size")]
-Replicas = Annotated[int, typer.Option(min=1, max=1000)]
+Replicas = Annotated[int, typer.Option(min=1, max=1000, help="copies that share the load")]
 MaxModelLen = Annotated[int, typer.Option(min=16, help="tokens of one request")]
 MaxNumSeqs = Annotated[int, typer.Option(min=1, max=65536, help="requests of one batch")]
 MaxNumBatchedTokens = Annotated[int, typer.Option(min=16, help="tokens of one step")]
-Quantization = Annotated[Literal["none", "fp8", "int8", "int4", "fp4"], typer.Option()]
-KvDtype = Annotated[Literal["auto", "fp8"], typer.Option()]
+Quantization = Annotated[
+    Literal["none", "fp8", "int8", "int4", "fp4"], typer.Option(help="of the weights")
+]
+KvDtype = Annotated[Literal["auto", "fp8"], typer.Option(help="of the KV cache")]
 
 WORKLOAD = ("users", "rate", "input_tokens", "output_tokens")
 

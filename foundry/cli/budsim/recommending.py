@@ -29,7 +29,7 @@ KvDtypes = Annotated[
     typer.Option("--kv-dtype", help="allow auto (default), fp8; repeat for both"),
 ]
 MinReplicas = Annotated[int, typer.Option(min=1, max=100, help="2 survives the loss of one")]
-MaxReplicas = Annotated[int, typer.Option(min=1, max=100)]
+MaxReplicas = Annotated[int, typer.Option(min=1, max=100, help="no answer has more")]
 Objective = Annotated[
     Literal["cost", "ttft", "throughput"], typer.Option(help="orders the answers")
 ]

@@ -60,12 +60,15 @@ _DELETION = ("deleted_at", "deleted_by", "delete_reason")
 # What is shorter has been sent before anybody wonders.
 _LARGE_BYTES = 8 * 2**20
 _PAGE = 200
-Reference = Annotated[str, typer.Argument(metavar="NAME[@NUMBER]")]
+Name = Annotated[str, typer.Argument(help="the dataset's")]
+Reference = Annotated[
+    str, typer.Argument(metavar="NAME[@NUMBER]", help="a version; the name alone: the newest")
+]
 
 
 @app.command(epilog=examples("foundry datasets add support data/support.jsonl"))
 def add(
-    name: str,
+    name: Name,
     file: Annotated[
         Path,
         typer.Argument(
@@ -113,7 +116,7 @@ def list_datasets(
 
 @app.command(epilog=examples("foundry datasets versions support"))
 def versions(
-    name: str,
+    name: Name,
     limit: session.LimitOption = session.DEFAULT_LIMIT,
     output: OutputOption = Output.TABLE,
 ) -> None:

@@ -10,7 +10,9 @@ def describe_row(row: Mapping[str, object]) -> str:
     """A chat turn by turn, another row field by field; what a terminal would obey is escaped."""
     messages = row.get("messages")
     if not isinstance(messages, list):
-        return "\n".join(_paragraph(name, value) for name, value in row.items())
+        # What was asked before what was answered, however the row is stored.
+        names = sorted(row, key=lambda name: (name != "prompt", name))
+        return "\n".join(_paragraph(name, row[name]) for name in names)
     lines = list(_tools(row.get("tools")))
     for message in messages:
         lines.extend(_turn(message) if isinstance(message, dict) else [str(message)])

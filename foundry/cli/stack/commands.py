@@ -108,7 +108,7 @@ def status(output: OutputOption = Output.TABLE) -> None:
 def logs(
     part: Annotated[str, typer.Argument(help="postgres, ray, bootstrap, serve, …")] = "serve",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="wait for more")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1)] = 50,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="so many of the last")] = 50,
 ) -> None:
     """Show the end of a part's logs."""
     files = _list_log_files(load_settings().home, part)

@@ -41,11 +41,16 @@ TooLong = Annotated[
 Packing = Annotated[
     bool | None, typer.Option("--packing/--no-packing", help="fill sequences; default: no")
 ]
-Schedule = Annotated[Literal["cosine", "linear", "constant"] | None, typer.Option()]
+Schedule = Annotated[
+    Literal["cosine", "linear", "constant"] | None,
+    typer.Option(help="of the learning rate after the warm-up; default cosine"),
+]
 Warmup = Annotated[float | None, typer.Option(help="share of the steps; default 0.03")]
 Decay = Annotated[float | None, typer.Option(help="default 0; of diloco 0.1")]
 Clip = Annotated[float | None, typer.Option(help="maximum gradient norm; 0: off; default 1")]
-Precision = Annotated[Literal["float32", "bfloat16"] | None, typer.Option()]
+Precision = Annotated[
+    Literal["float32", "bfloat16"] | None, typer.Option(help="of weights and gradients")
+]
 Recompute = Annotated[
     bool | None,
     typer.Option(
