@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -159,8 +159,20 @@ def _what_would_do(found: Fields) -> Iterator[str]:
         name, limit = _SHORT[target["name"]], _round_relaxed(target["name"], target["relaxed"])
         yield f"would do: --slo {name}={limit} (asked: {target['limit']:g}), the rest as it is"
     if found["targets"] and not relaxed and not found["overloaded"]:
-        yield "no single target is enough to relax: relax several"
+        yield f"no single target is enough to relax: {_describe_nearest(found['targets'])}"
     yield _OTHERS
+
+
+def _describe_nearest(targets: Sequence[Fields]) -> str:
+    """The targets that the nearest configuration meets, as they are asked for."""
+    if any(target["bound"] is None for target in targets):
+        return "relax several"
+    held = (
+        (target["name"], target["limit"] if target["met"] else target["bound"])
+        for target in targets
+    )
+    asked = ",".join(f"{_SHORT[name]}={_round_relaxed(name, limit)}" for name, limit in held)
+    return f"the nearest meets --slo {asked}"
 
 
 def _round_relaxed(name: str, value: float) -> str:

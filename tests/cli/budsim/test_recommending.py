@@ -1,6 +1,7 @@
 """`foundry budsim recommend`, `explain` and `list` as a user types them."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,18 @@ def test_missed_targets_say_what_would_do(workplace: Path, capsys: Captured) -> 
     assert "(asked: 1), the rest as it is" in line
     assert recommend(*LOCAL, "--users", "8", "--slo", would_do, "--slo", "cost=100") == 0
     assert capsys.readouterr().out.startswith("meets every target\n")
+
+
+def test_where_one_target_is_not_enough_the_nearest_answer_says_which_it_meets(
+    workplace: Path, capsys: Captured
+) -> None:
+    asked = (*LOCAL, "--users", "8", "--slo")
+    assert recommend(*asked, "ttft=1,tpot=1,cost=100") == 7
+    nearest = re.search(r"the nearest meets --slo (\S+)", capsys.readouterr().out)
+    assert nearest is not None
+    assert nearest[1].endswith(",cost=100")
+    assert recommend(*asked, nearest[1]) == 0
+    assert capsys.readouterr().out.startswith("meets every target")
 
 
 def test_json_of_an_infeasible_answer_is_printed_all_the_same(
