@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
+from foundry.errors import InvalidArtifact
 from foundry.execution.jobs.schemas import JobOut
 from foundry.infra.embedded.processes import list_stack_processes
 from foundry.infra.embedded.state import stack_id
@@ -82,7 +83,7 @@ def test_submitted_by_hand_it_is_its_own_ray_job(stack: Stack, numbers: str) -> 
 
 def test_by_hand_outside_of_a_ray_job_says_how(stack: Stack) -> None:
     done = stack.run("workflows.train", "--base", BASE, "--dataset", DATASET, "--name", "x")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "ray job submit -- python -m workflows.train" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -118,8 +119,6 @@ def test_a_corrupt_adapter_is_refused_and_harms_nobody(stack: Stack, tmp_path: P
     config = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj"]}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     (tmp_path / "adapter_model.safetensors").write_bytes(b"\x10" * 512)
-    with stack.client() as client:
-        job = client.jobs.submit_import("corrupt", f"file://{tmp_path}")
-        ended = client.jobs.wait(job.id, timeout_s=120)
-    assert ended.state == "FAILED"
-    assert "Traceback" not in json.dumps(ended.error)
+    with stack.client() as client, pytest.raises(InvalidArtifact) as raised:
+        client.jobs.submit_import("corrupt", f"file://{tmp_path}", base=BASE)
+    assert "adapter_model.safetensors" in raised.value.message
