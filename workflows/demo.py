@@ -119,18 +119,18 @@ class Demo:
         with Foundry.from_settings(self._settings) as client:
             self._announce_step(2, f"Import {BASE}, the bundled base model")
             self._follow_to_end(client, client.jobs.submit_import(name=BASE, source=BUNDLED))
-            self._announce_step(3, f"Deploy {BASE} with vLLM; its engine starts meanwhile")
-            endpoint = client.endpoints.create(model=BASE, deploy=True)
-            self._announce_step(4, f"Add the dataset {DATASET}: free text → strict JSON commands")
+            self._announce_step(3, f"Add the dataset {DATASET}: free text → strict JSON commands")
             dataset = client.datasets.add(DATASET, _DATA)
             self._print_note(f"{dataset.train_rows} rows to train on, {dataset.eval_rows} held out")
-            self._announce_step(5, f"Fine-tune a LoRA of {BASE}; the same engine serves it")
+            self._announce_step(4, f"Fine-tune a LoRA of {BASE} as a Ray job")
             job = client.jobs.submit_sft(
                 name=MODEL, base=BASE, dataset=dataset.reference, config=CONFIG
             )
             made = self._follow_to_end(client, job)
             self._point_alias(client, str((made.result or {})["version_id"]))
-            self._wait_for_engine(client, endpoint)
+            # Not beside the training: on two cores both would take longer.
+            self._announce_step(5, f"Deploy {BASE} with vLLM: it serves {MODEL}@{ALIAS} as well")
+            self._wait_for_engine(client, client.endpoints.create(model=BASE, deploy=True))
             rows = client.datasets.rows(DATASET, dataset.number, split="eval", limit=100).data
         self._announce_step(6, f"Ask both the {len(rows)} held-out prompts through /v1")
         base, adapter = self._score_model(BASE, rows), self._score_model(f"{MODEL}@{ALIAS}", rows)
