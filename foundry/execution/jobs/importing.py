@@ -10,8 +10,8 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from foundry.catalog.registry.adapters import (
     find_adapter_config_faults,
@@ -39,13 +39,15 @@ from foundry.errors import (
     InvalidRequest,
     ModelNotFound,
 )
-from foundry.execution.jobs.sources import DirectorySource, HubSource, parse_source
+from foundry.execution.jobs.sources import DirectorySource, HubSource, Source, parse_source
 from foundry.infra.hub_mirror import MIRROR_SETTING, HubListing, HubMirror
 from foundry.infra.objects import ObjectStore
 from foundry.serving.endpoints.serving_rank import ServingRanks
 
 # Of a directory on a disk that hangs nothing is known here; the worker looks again.
 _LOOK_S = 20.0
+# Its threads stay there; of its own, so that nothing else waits for them.
+_DISKS = ThreadPoolExecutor(2, thread_name_prefix="import-look")
 # A transaction is open meanwhile.
 _READ_S = 2.0
 
@@ -79,21 +81,81 @@ class PreparedImport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class SourceLook:
     """What was seen of a source.
 
     Attributes:
+        source: with the commit that a branch means now, where it is of the hub.
         config: the adapter's or the model's configuration.
         tensors: of an adapter; empty: they were not read.
         state: changes when the files do.
-        pinned: the source at the commit that a branch means now; None: it is none of the hub.
     """
 
-    kind: Kind
+    source: Source
+    kind: Kind = "base"
     config: Mapping[str, object] = field(default_factory=dict)
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     state: object = None
-    pinned: HubSource | None = None
+
+
+async def look_at_source(mirror: HubMirror | None, text: str, base: str | None) -> SourceLook:
+    """See whether a source can become a version; before a transaction: disks and mirrors are slow.
+
+    Args:
+        base: what an adapter was trained from, if somebody says it.
+
+    Raises:
+        InvalidArtifact: the files cannot become a version; every reason is named.
+        InvalidRequest: the source is none.
+        Conflict: a base is named for what is no adapter.
+        NotFound, Unavailable: the mirror does not show the repository, or does not answer.
+    """
+    source, wants_adapter = parse_source(text), base is not None
+    if isinstance(source, DirectorySource):
+        look = await _look_at_directory(source, wants_adapter=wants_adapter)
+    elif isinstance(source, HubSource):
+        look = await _look_at_mirror(mirror, source, wants_adapter=wants_adapter)
+    else:
+        look = SourceLook(source)
+    if wants_adapter and look.kind != "adapter":
+        raise Conflict(
+            f"{text} is a whole model, so a base would be ignored: only adapters have one",
+            param="base",
+        )
+    return look
+
+
+async def _look_at_directory(source: DirectorySource, *, wants_adapter: bool) -> SourceLook:
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(_LOOK_S):
+            look = await loop.run_in_executor(_DISKS, _read_directory, source, wants_adapter)
+    except TimeoutError:
+        log.warning("%s was not read in %s s: the worker checks it", source.directory, _LOOK_S)
+        return SourceLook(source, "adapter" if wants_adapter else "base")
+    return look
+
+
+async def _look_at_mirror(
+    mirror: HubMirror | None, source: HubSource, *, wants_adapter: bool
+) -> SourceLook:
+    if mirror is None:
+        raise InvalidRequest(
+            "this server has no mirror of the hub, which hf: needs: set "
+            f"{MIRROR_SETTING}=https://… and restart it with `foundry up`; or download the "
+            "model and import its directory",
+            param="source",
+        )
+    listing = await mirror.list_files(source.repository, source.revision)
+    names = {path for path in listing.files if is_importable(path)}
+    kind = _choose_kind(names, wants_adapter)
+    problems = find_missing_files(choose_files(names, None, kind), kind)
+    document, faults = await _read_config(mirror, listing, kind)
+    if problems := [*problems, *faults]:
+        raise InvalidArtifact(
+            f"{source.text} cannot be imported: {'; '.join(problems)}", problems=problems
+        )
+    return SourceLook(HubSource(source.repository, listing.commit), kind, document)
 
 
 class ImportCheck:
@@ -113,30 +175,17 @@ class ImportCheck:
         self._rules = rules
         self._ranks = ranks
 
-    async def prepare(self, name: str, source: str, base: str | None) -> PreparedImport:
-        """Look at the source, and find the base of an adapter.
+    async def prepare(self, name: str, look: SourceLook, base: str | None) -> PreparedImport:
+        """Find the base of an adapter, and whether what was seen may become a version of a model.
 
         Raises:
-            InvalidArtifact: the files cannot become a version; every reason is named.
-            InvalidRequest: the source is none, or the adapter's base is not clear.
-            Conflict: a base is named for what is no adapter, or the model holds another kind.
+            InvalidRequest: the adapter's base is not clear, or its rank would not be served.
+            InvalidArtifact: the adapter does not fit its base.
+            Conflict: the model holds another kind.
             ModelNotFound: the base does not exist.
-            NotFound, Unavailable: the mirror does not show the repository, or does not answer.
         """
-        parsed = parse_source(source)
-        # Before the first query: no transaction waits for a disk or a mirror.
-        look = _Look("base")
-        if isinstance(parsed, DirectorySource):
-            look = await self._look_at_directory(parsed.directory, wants_adapter=base is not None)
-        elif isinstance(parsed, HubSource):
-            look = await self._look_at_mirror(parsed, wants_adapter=base is not None)
-        if base is not None and look.kind != "adapter":
-            raise Conflict(
-                f"{source} is a whole model, so a base would be ignored: only adapters have one",
-                param="base",
-            )
         await self._registry.check_kind(name, look.kind)
-        spec: dict[str, object] = {"model": name, "source": (look.pinned or parsed).text}
+        spec: dict[str, object] = {"model": name, "source": look.source.text}
         identity = None if look.state is None else {**spec, "state": look.state}
         if look.kind == "adapter":
             version = await self._find_base(base, look.config)
@@ -148,38 +197,6 @@ class ImportCheck:
             spec |= {**found, "base_version_id": str(version.id)}
             identity = {**(identity or spec), "base": version.digest}
         return PreparedImport(look.kind, spec, identity)
-
-    async def _look_at_directory(self, directory: Path, *, wants_adapter: bool) -> _Look:
-        try:
-            async with asyncio.timeout(_LOOK_S):
-                found = await asyncio.to_thread(_survey_directory, directory, wants_adapter)
-        except TimeoutError:
-            log.warning("%s could not be read in %s s: the worker checks it", directory, _LOOK_S)
-            return _Look("adapter" if wants_adapter else "base")
-        found.check(f"{directory} cannot be imported")
-        state = await asyncio.to_thread(_describe_state, found)
-        tensors = found.headers[WEIGHTS_FILE] if found.kind == "adapter" else {}
-        return _Look(found.kind, found.config, tensors, state)
-
-    async def _look_at_mirror(self, source: HubSource, *, wants_adapter: bool) -> _Look:
-        mirror = self._rules.mirror
-        if mirror is None:
-            raise InvalidRequest(
-                "this server has no mirror of the hub, which hf: needs: set "
-                f"{MIRROR_SETTING}=https://… and restart it with `foundry up`; or download the "
-                "model and import its directory",
-                param="source",
-            )
-        listing = await mirror.list_files(source.repository, source.revision)
-        names = {path for path in listing.files if is_importable(path)}
-        kind = _choose_kind(names, wants_adapter)
-        problems = find_missing_files(choose_files(names, None, kind), kind)
-        document, faults = await _read_config(mirror, listing, kind)
-        if problems := [*problems, *faults]:
-            raise InvalidArtifact(
-                f"{source.text} cannot be imported: {'; '.join(problems)}", problems=problems
-            )
-        return _Look(kind, document, pinned=HubSource(source.repository, listing.commit))
 
     async def _find_base(self, base: str | None, config: Mapping[str, object]) -> ModelVersion:
         if base is not None:
@@ -231,7 +248,8 @@ class ImportCheck:
             )
 
 
-def _survey_directory(directory: Path, wants_adapter: bool) -> Survey:
+def _read_directory(source: DirectorySource, wants_adapter: bool) -> SourceLook:
+    directory = source.directory
     if not os.path.lexists(directory):
         raise InvalidRequest(
             f"there is no directory {directory} on the server: an import reads the server's own "
@@ -240,7 +258,10 @@ def _survey_directory(directory: Path, wants_adapter: bool) -> Survey:
         )
     selection = select_files(directory)
     names = selection.files.keys() | selection.problems.keys()
-    return survey(selection, _choose_kind(names, wants_adapter))
+    found = survey(selection, _choose_kind(names, wants_adapter))
+    found.check(f"{directory} cannot be imported")
+    tensors = found.headers[WEIGHTS_FILE] if found.kind == "adapter" else {}
+    return SourceLook(source, found.kind, found.config, tensors, _describe_state(found))
 
 
 def _choose_kind(names: Iterable[str], wants_adapter: bool) -> Kind:

@@ -8,7 +8,12 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from foundry.catalog.datasets.service import Datasets
 from foundry.catalog.registry.service import Registry
-from foundry.execution.jobs.importing import ImportCheck
+from foundry.execution.jobs.importing import (
+    ImportCheck,
+    ImportRules,
+    SourceLook,
+    look_at_source,
+)
 from foundry.execution.jobs.log_archive import JobLogs, LogChunk
 from foundry.execution.jobs.schemas import (
     DilocoSubmit,
@@ -52,11 +57,18 @@ def _submissions(request: Request, db: Db) -> Submissions:
     )
 
 
+async def _look_at_source(request: Request, body: ImportSubmit) -> SourceLook:
+    """Asked before `SubmissionsDep`, which opens the transaction: dependencies run in order."""
+    rules: ImportRules = request.app.state.import_rules
+    return await look_at_source(rules.mirror, body.source, body.base)
+
+
 def _open_logs(request: Request) -> JobLogs:
     state = request.app.state
     return JobLogs(state.database, state.objects, request.state.principal)
 
 
+LookDep = Annotated[SourceLook, Depends(_look_at_source)]
 LogsDep = Annotated[JobLogs, Depends(_open_logs)]
 JobsDep = Annotated[Jobs, Depends(_jobs)]
 SubmissionsDep = Annotated[Submissions, Depends(_submissions)]
@@ -121,10 +133,12 @@ async def submit_diloco(body: DilocoSubmit, response: Response, submissions: Sub
     dependencies=[Depends(require_permission("registry:import"))],
     responses=_SAME,
 )
-async def submit_import(body: ImportSubmit, response: Response, submissions: SubmissionsDep) -> Job:
+async def submit_import(
+    body: ImportSubmit, look: LookDep, response: Response, submissions: SubmissionsDep
+) -> Job:
     """Register a model that lies on the server."""
     job, created = await submissions.import_model(
-        body.name, body.source, base=body.base, force=body.force, priority=body.priority
+        body.name, look, base=body.base, force=body.force, priority=body.priority
     )
     response.status_code = 201 if created else 200
     return job

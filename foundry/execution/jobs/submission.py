@@ -12,7 +12,7 @@ from foundry.engines.training.diloco.config import DilocoConfig
 from foundry.errors import ModelNotFound
 from foundry.execution.jobs.checking import Training, TrainingCheck, check_nothing_ignored
 from foundry.execution.jobs.domain import FLEET_WORKER_CPUS, JobKind
-from foundry.execution.jobs.importing import ImportCheck
+from foundry.execution.jobs.importing import ImportCheck, SourceLook
 from foundry.execution.jobs.placement import Needs
 from foundry.execution.jobs.service import Jobs
 from foundry.execution.jobs.tables import Job
@@ -153,7 +153,7 @@ class Submissions:
     async def import_model(
         self,
         name: str,
-        source: str,
+        look: SourceLook,
         *,
         base: str | None = None,
         force: bool = False,
@@ -162,13 +162,14 @@ class Submissions:
         """Queue an import. Returns it and whether it is new.
 
         Args:
+            look: what was seen of its source before this transaction.
             base: what an adapter was trained from; None: the model that it names itself.
 
         Raises:
             FoundryError: it could not end well; see `ImportCheck.prepare`.
         """
         assert self._imports is not None
-        asked = await self._imports.prepare(name, source, base)
+        asked = await self._imports.prepare(name, look, base)
         return await self._once(
             lambda force: self._jobs.submit(
                 "import", name, asked.spec, identity=asked.identity, force=force, priority=priority

@@ -1,7 +1,9 @@
 """Imports that are refused at submission, and the bases of adapters; through the routes."""
 
+import asyncio
 import json
 import shutil
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy.pool import QueuePool
 
 from foundry.catalog.registry.domain import VersionSpec
 from foundry.execution.jobs import importing
@@ -228,3 +231,35 @@ async def test_an_adapter_of_the_mirror_has_a_base(control: Control, tmp_path: P
     shutil.rmtree(folder)
     serve_repository(control, configure(adapter_dir(folder), use_dora=True))
     assert "use_dora" in (await submit(control, "hf:ORG/Other", 400, base="smol"))["message"]
+
+
+async def test_no_transaction_waits_for_a_disk_or_a_mirror(
+    control: Control, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+    read, pool = importing._read_directory, control.database._engine.pool
+    assert isinstance(pool, QueuePool)
+
+    def count_connections(*arguments: Any) -> Any:
+        held.append(pool.checkedout())
+        return read(*arguments)
+
+    monkeypatch.setattr(importing, "_read_directory", count_connections)
+    await submit(control, base_dir(tmp_path / "model"))
+    assert held == [0]
+
+
+async def test_disks_that_hang_keep_nobody_else_waiting(
+    control: Control, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back = threading.Event()
+    monkeypatch.setattr(importing, "_LOOK_S", 0.2)
+    monkeypatch.setattr(importing, "_read_directory", lambda *arguments: back.wait(30))
+    try:
+        for number in range(4):
+            job = await submit(control, tmp_path / str(number), name=f"m{number}")
+            assert job["state"] == "QUEUED"
+        # Threads of the application, which serve everything else, are none of those.
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: 7), 5) == 7
+    finally:
+        back.set()
