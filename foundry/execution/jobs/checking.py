@@ -20,7 +20,7 @@ from foundry.errors import (
 from foundry.execution.jobs.placement import Bundle, Needs, measure_room
 from foundry.infra.objects import ObjectStore
 from foundry.serving.endpoints.serving_rank import ServingRank
-from foundry.serving.engine.hardware import Hardware, LiveHardware
+from foundry.serving.engine.hardware import Hardware, LiveHardware, ask_hardware
 
 # Tokenizers list thousands of added tokens there; what is larger is left to the worker.
 _MOST_TOKENIZER_BYTES = 8 * 2**20
@@ -75,9 +75,7 @@ class TrainingCheck:
         _check_base(base, data, training)
         await self._check_files(base, files, data, training)
         _check_rank(training, base, served)
-        # A cluster that does not answer refuses nothing: the queue asks again.
-        with suppress(Unavailable):
-            await self._check_cluster(training)
+        await self._check_cluster(training)
 
     async def _check_files(
         self, base: ModelVersion, files: Manifest, data: DatasetVersion, training: Training
@@ -112,10 +110,8 @@ class TrainingCheck:
                     )
 
     async def _check_cluster(self, training: Training) -> None:
-        if self.hardware is None:
-            return
-        hardware = await self.hardware.read_hardware()
-        if not hardware.nodes:
+        hardware = await ask_hardware(self.hardware)
+        if hardware is None or not hardware.nodes:
             return
         _check_precision(training, hardware)
         if not self.grows:

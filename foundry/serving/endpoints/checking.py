@@ -3,7 +3,6 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +13,7 @@ from foundry.engines.budsim.architecture import ModelSpec
 from foundry.engines.budsim.model_config import model_spec
 from foundry.errors import FoundryError, InvalidConfiguration, Unavailable
 from foundry.infra.objects import ObjectStore
-from foundry.serving.engine.hardware import LiveHardware
+from foundry.serving.engine.hardware import LiveHardware, ask_hardware
 from foundry.serving.engine.runtime import RuntimeRules, VllmRules
 from foundry.serving.engine.shape import ModelShape
 
@@ -98,17 +97,12 @@ class EngineCheck:
         Args:
             anywhere: nothing is started yet, so the cluster may still grow.
         """
-        hardware = None
-        if self._hardware is not None and not anywhere:
-            # The supervisor checks again: a cluster that does not answer refuses nothing here.
-            with suppress(Unavailable):
-                hardware = await self._hardware.read_hardware()
+        hardware = None if anywhere else await ask_hardware(self._hardware)
         shape = ModelShape(base.context_length)
         if self._shapes is not None:
             manifest = await registry.manifest(base.id)
             shape = await self._shapes.read_shape(manifest, base.context_length)
-        # What the engine knows is read from its source at the first question.
-        report = await asyncio.to_thread(self._rules.supports, config, hardware, model=shape)
+        report = self._rules.supports(config, hardware, model=shape)
         if not report.ok:
             violations = [*report.reasons, *report.missing]
             raise InvalidConfiguration("; ".join(violations), violations=violations)

@@ -1,8 +1,14 @@
 """The cluster that engines are to run on, as plain values."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from foundry.errors import Unavailable
+
+# An idle Ray answers in milliseconds.
+_ASK_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +90,18 @@ class Hardware:
 class LiveHardware(Protocol):
     async def read_hardware(self) -> Hardware:
         """Ask the cluster for its resources; raises Unavailable when it does not answer."""
+
+
+async def ask_hardware(live: LiveHardware | None) -> Hardware | None:
+    """What the cluster has; None: nobody knows, or it does not answer soon.
+
+    Whoever checks a request asks so: a transaction is open meanwhile, and what is not known
+    refuses nothing, for the queue and the supervisor look again.
+    """
+    if live is None:
+        return None
+    try:
+        async with asyncio.timeout(_ASK_S):
+            return await live.read_hardware()
+    except (Unavailable, TimeoutError):
+        return None
