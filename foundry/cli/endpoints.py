@@ -64,7 +64,10 @@ class _Waiting:
 
     @classmethod
     def of(cls, no_wait: bool, timeout_s: float | None) -> _Waiting:
-        """Raises Conflict: a limit is given to a command that does not wait."""
+        """What two options say about waiting.
+
+        Raises Conflict: a limit is given to a command that does not wait.
+        """
         if no_wait and timeout_s is not None:
             raise Conflict(
                 "--timeout-s would be ignored: --no-wait does not wait, so leave one of them out"

@@ -105,7 +105,10 @@ def refuse_unwritable(file: Path, *, keep: bool = False) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Raises InvalidRequest: it cannot be written."""
+    """Write a file.
+
+    Raises InvalidRequest: it cannot be written.
+    """
     try:
         file.write_text(text, "utf-8")
     except OSError as error:

@@ -39,7 +39,10 @@ Row = TypeVar("Row", bound=_Row)
 
 
 def find_job(client: Foundry, text: str) -> JobOut:
-    """Raises NotFound; Conflict: several ids begin so."""
+    """The job that a person means; of several for a model the newest.
+
+    Raises NotFound; Conflict: several ids begin so.
+    """
     if (job_id := _parse_id(text)) is not None:
         return client.jobs.get(job_id)
     hint = "`foundry jobs list` shows yours"
@@ -53,7 +56,10 @@ def find_job(client: Foundry, text: str) -> JobOut:
 
 
 def find_endpoint(client: Foundry, text: str) -> EndpointOut:
-    """Raises NotFound; Conflict: several ids begin so."""
+    """The endpoint that a person means.
+
+    Raises NotFound; Conflict: several ids begin so.
+    """
     if (endpoint_id := _parse_id(text)) is not None:
         return client.endpoints.get(endpoint_id)
     rows = client.endpoints.list(ref=text, limit=_NAMED + 1).data

@@ -32,7 +32,10 @@ _TRIES, _PAUSE_S = 5, 2.0
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """Attributes: sha256: of large files; None: the mirror does not say."""
+    """One file of a commit.
+
+    Attributes: sha256: of large files; None: the mirror does not say.
+    """
 
     path: str
     size: int

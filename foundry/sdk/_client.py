@@ -61,7 +61,10 @@ class _Client(Resource[S_co], Generic[S_co]):
 
     @operation("health")
     def health(self) -> Call[Health]:
-        """Raises Unavailable: the server cannot answer requests; the message says why."""
+        """Ask whether the server can answer requests.
+
+        Raises Unavailable: the server cannot answer requests; the message says why.
+        """
         return Call("GET", path("health"), Health)
 
 

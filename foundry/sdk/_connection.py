@@ -13,10 +13,12 @@ TIMEOUT_VARIABLE = "FOUNDRY_CLIENT__TIMEOUT_S"
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Attributes:
-    key_origin: where the key came from, for a person; None: there is no key.
-    empty_home: the FOUNDRY_HOME in which a stack was looked for and is none; None: there is one,
-        or the server was named.
+    """A server, and who asks it.
+
+    Attributes:
+        key_origin: where the key came from, for a person; None: there is no key.
+        empty_home: the FOUNDRY_HOME in which a stack was looked for and is none; None: there is
+            one, or the server was named.
     """
 
     url: str

@@ -52,11 +52,13 @@ MAX_LEVELS = 32
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Attributes:
-    concurrency: levels, tested in ascending order.
-    requests: measured at each level.
-    input_tokens, output_tokens: per request, about; outputs vary by a quarter.
-    level_s: a level ends after so many seconds with what it has; MIN_SAMPLES is the least.
+    """How a load test is run.
+
+    Attributes:
+        concurrency: levels, tested in ascending order.
+        requests: measured at each level.
+        input_tokens, output_tokens: per request, about; outputs vary by a quarter.
+        level_s: a level ends after so many seconds with what it has; MIN_SAMPLES is the least.
     """
 
     concurrency: tuple[int, ...] = (1, 4, 8)
@@ -94,11 +96,13 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Attributes:
-    duration_s: of the measured part.
-    errors: messages of the requests that failed.
-    saturated: more clients only wait longer.
-    aborted: too many requests failed; its numbers are of the survivors.
+    """What was measured at one number of requests in flight.
+
+    Attributes:
+        duration_s: of the measured part.
+        errors: messages of the requests that failed.
+        saturated: more clients only wait longer.
+        aborted: too many requests failed; its numbers are of the survivors.
     """
 
     concurrency: int
@@ -156,7 +160,9 @@ class _Progress:
 
 
 class LoadTest:
-    """Args:
+    """Puts load on a server and measures its answers.
+
+    Args:
         http: its base URL ends with `/v1`, its headers carry the key.
         model: as requests name it.
 
@@ -244,7 +250,10 @@ class LoadTest:
                 progress.answered(number, sample)
 
     async def _request(self, output_tokens: int) -> Sample:
-        """Raises FoundryError: refused, interrupted or too slow."""
+        """One request, from its start to its last token.
+
+        Raises FoundryError: refused, interrupted or too slow.
+        """
         body = {
             "model": self._model,
             "prompt": self._prompt(),
@@ -285,7 +294,10 @@ class LoadTest:
 
 
 async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
-    """Raises EngineFailed: the stream reports an error, is damaged, or ends before its end."""
+    """The events of a streamed answer.
+
+    Raises EngineFailed: the stream reports an error, is damaged, or ends before its end.
+    """
     async for line in response.aiter_lines():
         if not line.startswith("data:"):
             continue

@@ -46,14 +46,16 @@ def explain_file(path: Path, shown: str) -> str | None:
     if suffix is None:
         return _explain_suffix(head, content, shown)
     if content is not None and content != suffix:
-        return f"{shown} holds {_MAGIC_NAMES[content]} data: {_rename(shown, suffix, content)}"
+        return (
+            f"{shown} holds {_MAGIC_NAMES[content]} data: {_write_rename(shown, suffix, content)}"
+        )
     if content == ".parquet":
         return None
     if content is None and suffix != ".jsonl":
         if re.match(rb"\s*[\[{]", head):
-            return f"{shown} is plain text, not {suffix}: {_rename(shown, suffix, '.jsonl')}"
+            return f"{shown} is plain text, not {suffix}: {_write_rename(shown, suffix, '.jsonl')}"
         return None
-    return _explain_text(_plain(head, suffix), shown)
+    return _explain_text(_unpack_head(head, suffix), shown)
 
 
 def explain_first_row(path: Path, shown: str) -> str | None:
@@ -61,7 +63,7 @@ def explain_first_row(path: Path, shown: str) -> str | None:
     suffix = suffix_of(shown)
     if suffix is None or suffix == ".parquet":
         return None
-    line, newline, _ = _plain(_read_head(path), suffix).lstrip().partition(b"\n")
+    line, newline, _ = _unpack_head(_read_head(path), suffix).lstrip().partition(b"\n")
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -71,17 +73,17 @@ def explain_first_row(path: Path, shown: str) -> str | None:
 
 def explain_row(row: Mapping[str, object], shown: str) -> str | None:
     """What to do with rows like this one; None: it has the fields of a dataset, or unknown ones."""
-    if _is_native(row) or (expression := _expression(row)) is None:
+    if _is_native(row) or (expression := _write_expression(row)) is None:
         return None
     fields = ", ".join("".join(filter(str.isprintable, name[:40])) for name in list(row)[:6])
-    command = _python(expression, _reader(suffix_of(shown)), shown)
+    command = _write_python_command(expression, _write_reader(suffix_of(shown)), shown)
     return f"rows with the fields {fields} become a dataset with: {command}"
 
 
 def explain_encoding(shown: str) -> str:
     """What to do with lines that are not UTF-8."""
-    out = shlex.quote(_target(shown, ".utf8.jsonl"))
-    command = _feed(shown, f"iconv -f {_WESTERN} -t UTF-8")
+    out = shlex.quote(_name_target(shown, ".utf8.jsonl"))
+    command = _write_feed(shown, f"iconv -f {_WESTERN} -t UTF-8")
     return f"if it is Western European text, this makes it UTF-8: {command} > {out}"
 
 
@@ -105,7 +107,7 @@ def _explain_suffix(head: bytes, content: str | None, shown: str) -> str:
     """Of a file whose name has none of our suffixes."""
     ending = Path(shown).suffix.lower()
     if content == ".parquet":
-        return f"{shown} holds Parquet data: {_rename(shown, ending, '.parquet')}"
+        return f"{shown} holds Parquet data: {_write_rename(shown, ending, '.parquet')}"
     if content is not None:
         unpack = "gzip -dk" if content == ".jsonl.gz" else "zstd -dk"
         return (
@@ -121,7 +123,7 @@ def _explain_suffix(head: bytes, content: str | None, shown: str) -> str:
         return _explain_table(head, shown, _DELIMITERS[ending])
     if ending in _JSON_LINES or re.match(rb"\s*[\[{]", head):
         problem = _explain_text(head, shown)
-        return problem or f"{shown} holds JSON lines: {_rename(shown, ending, '.jsonl')}"
+        return problem or f"{shown} holds JSON lines: {_write_rename(shown, ending, '.jsonl')}"
     return (
         f"{shown} is none of {', '.join(SUFFIXES)}. Write one JSON object a line, such as: "
         f"printf '%s\\n' '{EXAMPLE}' > rows.jsonl"
@@ -131,39 +133,41 @@ def _explain_suffix(head: bytes, content: str | None, shown: str) -> str:
 def _explain_text(head: bytes, shown: str) -> str | None:
     """Of text that should be JSON lines, unpacked."""
     if head.startswith(_UTF_16):
-        out = shlex.quote(_target(shown, ".utf8.jsonl"))
-        command = _feed(shown, "iconv -f UTF-16 -t UTF-8")
+        out = shlex.quote(_name_target(shown, ".utf8.jsonl"))
+        command = _write_feed(shown, "iconv -f UTF-16 -t UTF-8")
         return f"{shown} is UTF-16; in UTF-8 it is read: {command} > {out}"
     if re.match(rb"(\xef\xbb\xbf)?\s*\[\s*\{", head):
         row = _first_element(head)
-        expression = "r" if row is None or _is_native(row) else _expression(row) or "r"
-        command = _python(expression, "json.load(sys.stdin.buffer)", shown)
+        expression = "r" if row is None or _is_native(row) else _write_expression(row) or "r"
+        command = _write_python_command(expression, "json.load(sys.stdin.buffer)", shown)
         return f"{shown} is one JSON array, not one JSON object a line: {command}"
     if re.match(rb"(\xef\xbb\xbf)?\s*\{\s*\r?\n", head):
-        out = shlex.quote(_target(shown, ".fixed.jsonl"))
-        return f"{shown} spreads its JSON over several lines: {_feed(shown, 'jq -c .')} > {out}"
+        out = shlex.quote(_name_target(shown, ".fixed.jsonl"))
+        return (
+            f"{shown} spreads its JSON over several lines: {_write_feed(shown, 'jq -c .')} > {out}"
+        )
     return None
 
 
 def _explain_table(head: bytes, shown: str, delimiters: str) -> str:
-    encoding = _encoding(head)
+    encoding = _find_encoding(head)
     first = head.decode(encoding, errors="replace").partition("\n")[0].rstrip("\r")
     delimiter = max(delimiters, key=first.count)
     columns = [name.strip().strip('"') for name in first.split(delimiter)]
     if len(columns) < 2:
         return f"{shown} has one column: a dataset needs what is asked and what is answered"
-    expression = _expression(dict.fromkeys(columns, ""))
+    expression = _write_expression(dict.fromkeys(columns, ""))
     if expression is None:
-        expression = _pair(columns[0], columns[1])
+        expression = _write_pair(columns[0], columns[1])
     reader = (
         f'csv.DictReader(io.TextIOWrapper(sys.stdin.buffer,"{encoding}",newline="")'
         f",delimiter={json.dumps(delimiter)})"
     )
-    command = _python(expression, reader, shown, "csv,io,json,sys")
+    command = _write_python_command(expression, reader, shown, "csv,io,json,sys")
     return f"{shown} is a table; this makes JSON lines of it, check its columns: {command}"
 
 
-def _encoding(head: bytes) -> str:
+def _find_encoding(head: bytes) -> str:
     if head.startswith(_UTF_16):
         return "utf-16"
     try:
@@ -178,10 +182,10 @@ def _is_native(row: Mapping[str, object]) -> bool:
     return "messages" in row or ("prompt" in row and "completion" in row)
 
 
-def _expression(row: Mapping[str, object]) -> str | None:
+def _write_expression(row: Mapping[str, object]) -> str | None:
     """Python that makes a row of ours of `r`, which has the fields of `row`."""
     for name in ("conversations", "conversation"):
-        if isinstance(turns := row.get(name), list) and (chat := _chat(name, turns, row)):
+        if isinstance(turns := row.get(name), list) and (chat := _write_chat(name, turns, row)):
             return chat
     if "instruction" in row and "output" in row and "input" in row:
         asked = 'r["instruction"]+("\\n\\n"+r["input"] if r.get("input") else "")'
@@ -189,14 +193,14 @@ def _expression(row: Mapping[str, object]) -> str | None:
     lower = {name.lower(): name for name in row}
     asked_names = [lower[name] for name in _ASKED if name in lower]
     answered = [lower[name] for name in _ANSWERED if name in lower]
-    return _pair(asked_names[0], answered[0]) if asked_names and answered else None
+    return _write_pair(asked_names[0], answered[0]) if asked_names and answered else None
 
 
-def _pair(asked: str, answered: str) -> str:
-    return f'{{"prompt":r[{_literal(asked)}],"completion":r[{_literal(answered)}]}}'
+def _write_pair(asked: str, answered: str) -> str:
+    return f'{{"prompt":r[{_write_literal(asked)}],"completion":r[{_write_literal(answered)}]}}'
 
 
-def _chat(name: str, turns: Sequence[object], row: Mapping[str, object]) -> str | None:
+def _write_chat(name: str, turns: Sequence[object], row: Mapping[str, object]) -> str | None:
     first = turns[0] if turns else None
     if not isinstance(first, dict):
         return None
@@ -211,7 +215,7 @@ def _chat(name: str, turns: Sequence[object], row: Mapping[str, object]) -> str 
     return f'{{"messages":{messages}}}'
 
 
-def _reader(suffix: str | None) -> str:
+def _write_reader(suffix: str | None) -> str:
     if suffix == ".parquet":
         # Without threads: pyarrow's are in the way of an interpreter that ends.
         source = "io.BytesIO(sys.stdin.buffer.read())"
@@ -219,16 +223,18 @@ def _reader(suffix: str | None) -> str:
     return "map(json.loads,filter(bytes.strip,sys.stdin.buffer))"
 
 
-def _python(expression: str, reader: str, shown: str, imports: str = "json,sys") -> str:
+def _write_python_command(
+    expression: str, reader: str, shown: str, imports: str = "json,sys"
+) -> str:
     lines = f'json.dumps({expression})+"\\n" for r in {reader}'
     source = f"import {imports}; sys.stdout.writelines({lines})"
     if reader.startswith("parquet"):
         source = f"import io; from pyarrow import parquet; {source}"
-    out = shlex.quote(_target(shown, ".fixed.jsonl"))
-    return f"{_feed(shown, f'python3 -c {shlex.quote(source)}')} > {out}"
+    out = shlex.quote(_name_target(shown, ".fixed.jsonl"))
+    return f"{_write_feed(shown, f'python3 -c {shlex.quote(source)}')} > {out}"
 
 
-def _feed(shown: str, command: str) -> str:
+def _write_feed(shown: str, command: str) -> str:
     """`command` with the unpacked file as its input."""
     unpack = {".jsonl.gz": "gzip -dc", ".jsonl.zst": "zstd -dc"}.get(suffix_of(shown) or "")
     if unpack:
@@ -236,17 +242,17 @@ def _feed(shown: str, command: str) -> str:
     return f"{command} < {shlex.quote(shown)}"
 
 
-def _rename(shown: str, before: str, after: str) -> str:
+def _write_rename(shown: str, before: str, after: str) -> str:
     target = shown[: len(shown) - len(before)] + after if before else shown + after
     return f"mv -i {shlex.quote(shown)} {shlex.quote(target)}"
 
 
-def _target(shown: str, suffix: str) -> str:
+def _name_target(shown: str, suffix: str) -> str:
     ending = suffix_of(shown) or Path(shown).suffix
     return (shown[: -len(ending)] if ending else shown) + suffix
 
 
-def _literal(name: str) -> str:
+def _write_literal(name: str) -> str:
     return json.dumps(name, ensure_ascii=False)
 
 
@@ -268,7 +274,7 @@ def _read_head(path: Path) -> bytes:
         return b""
 
 
-def _plain(head: bytes, suffix: str) -> bytes:
+def _unpack_head(head: bytes, suffix: str) -> bytes:
     """The beginning of the text; nothing, if the packed data are damaged."""
     if suffix == ".jsonl":
         return head

@@ -151,7 +151,7 @@ def _distribute(source: Path, work_dir: Path, options: AddOptions, report: _Repo
                 report.duplicates += 1
                 continue
             seen.add(mark)
-            position = _position(options.seed, kept, kind)
+            position = _compute_position(options.seed, kept, kind)
             report.place(position)
             shard = held_out if position < options.eval_fraction else train
             shard.write(canonical(kept))
@@ -182,7 +182,7 @@ def _split_again(work_dir: Path, seed: int, kind: Kind, report: _Report) -> None
         (work_dir / name).unlink(missing_ok=True)
     with _open_shards(work_dir) as (train, held_out):
         for row in read_rows(whole):
-            position = _position(seed, row, kind)
+            position = _compute_position(seed, row, kind)
             in_eval = position < last if train_was_empty else position <= first
             (held_out if in_eval else train).write(canonical(row))
     whole.unlink()
@@ -214,7 +214,7 @@ def _check_identifier(number: int, identifier: object, ids: dict[str, int]) -> l
     return [RowError(number, "id", "duplicate_id", f"row {first} has the same id")]
 
 
-def _position(seed: int, row: dict[str, object], kind: Kind) -> float:
+def _compute_position(seed: int, row: dict[str, object], kind: Kind) -> float:
     return split_position(seed, canonical(normalised(prompt_part(row, kind))))
 
 

@@ -35,7 +35,7 @@ def _open_content(request: Request) -> DatasetContent:
     )
 
 
-def _removal(request: Request, db: Db) -> DatasetRemoval:
+def _open_removal(request: Request, db: Db) -> DatasetRemoval:
     principal, state = request.state.principal, request.app.state
     # Other slices say what uses a version; the application brings them.
     return DatasetRemoval(
@@ -49,7 +49,7 @@ def _removal(request: Request, db: Db) -> DatasetRemoval:
 
 DatasetsDep = Annotated[Datasets, Depends(_datasets)]
 ContentDep = Annotated[DatasetContent, Depends(_open_content)]
-RemovalDep = Annotated[DatasetRemoval, Depends(_removal)]
+RemovalDep = Annotated[DatasetRemoval, Depends(_open_removal)]
 Name = Annotated[str, Path(pattern=NAME_PATTERN)]
 Cursor = Annotated[str | None, Query(max_length=1024)]
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]

@@ -104,17 +104,17 @@ class Datasets:
 
 async def hold_version(db: AsyncSession, version_id: UUID) -> DatasetVersion:
     """A readable version that cannot be deleted before this transaction ends. Raises NotFound."""
-    return _readable(await hold_row(db, version_id), version_id)
+    return _require_readable(await hold_row(db, version_id), version_id)
 
 
 async def load_dataset(database: Database, version_id: UUID) -> DatasetManifest:
     """The files of a version, for a worker that was told its id. Raises NotFound."""
     async with database.begin() as db:
-        version = _readable(await find_version(db, version_id), version_id)
+        version = _require_readable(await find_version(db, version_id), version_id)
         return DatasetManifest(version.id, version.digest, version.files, version.eval_rows)
 
 
-def _readable(version: DatasetVersion | None, version_id: UUID) -> DatasetVersion:
+def _require_readable(version: DatasetVersion | None, version_id: UUID) -> DatasetVersion:
     if version is None:
         raise missing_error(str(version_id))
     if version.deleted_at is not None:

@@ -104,7 +104,7 @@ def _message(index: int, message: object) -> Iterator[Finding]:
             f"{str(role)[:_SHOWN_CHARS]!r} is none of {_listed(_ROLES)}",
         )
     yield from _content(path, message)
-    yield from _identifier(f"{path}.tool_call_id", message.get("tool_call_id"))
+    yield from _check_identifier(f"{path}.tool_call_id", message.get("tool_call_id"))
     yield from _weight(path, message.get("weight"))
     yield from _calls(path, message.get("tool_calls"))
 
@@ -154,10 +154,10 @@ def _calls(path: str, calls: object) -> Iterator[Finding]:
         yield f"{path}.tool_calls", "wrong_type", "must be an array of objects"
         return
     for place, call in enumerate(calls):
-        yield from _identifier(f"{path}.tool_calls[{place}].id", call.get("id"))
+        yield from _check_identifier(f"{path}.tool_calls[{place}].id", call.get("id"))
 
 
-def _identifier(path: str, value: object) -> Iterator[Finding]:
+def _check_identifier(path: str, value: object) -> Iterator[Finding]:
     if value is not None and not isinstance(value, str | int):
         yield path, "wrong_type", f"must be a string, is {_type(value)}"
 

@@ -78,7 +78,10 @@ class Survey:
     headers: Headers
 
     def check(self, subject: str) -> None:
-        """Raises InvalidArtifact: names every problem at once."""
+        """Refuse files with which something is wrong.
+
+        Raises InvalidArtifact: names every problem at once.
+        """
         if not self.problems:
             return
         told = list(self.problems[:_MOST_PROBLEMS])
@@ -130,7 +133,7 @@ def inspect(source: Path | Selection, kind: Kind) -> Inspection:
     if kind == "adapter":
         targets = list_targets(config, found.headers[WEIGHTS_FILE])
         return Inspection(files, count, lora_rank=read_rank(config), lora_targets=targets)
-    names = _architectures(config)
+    names = _list_architectures(config)
     return Inspection(
         files=files,
         parameter_count=count,
@@ -287,14 +290,14 @@ def _find_model_problems(documents: Documents, headers: Headers, kept: set[str])
 
 
 def find_architecture_faults(config: Mapping[str, object]) -> Iterator[str]:
-    names = _architectures(config)
+    names = _list_architectures(config)
     if not names:
         yield f"{CONFIG} names no architecture"
     elif not any(map(is_served, names)):
         yield f"no engine serves the architecture {', '.join(names)[:200]}"
 
 
-def _architectures(config: Mapping[str, object]) -> list[str]:
+def _list_architectures(config: Mapping[str, object]) -> list[str]:
     names = config.get("architectures")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return []

@@ -65,7 +65,7 @@ def read_header(path: Path, name: str | None = None) -> dict[str, Tensor]:
     header = _parse(shown, raw)
     header.pop(_METADATA, None)
     start = _LENGTH_BYTES + len(raw)
-    tensors = {name: _tensor(shown, name, entry, start) for name, entry in header.items()}
+    tensors = {name: _parse_tensor(shown, name, entry, start) for name, entry in header.items()}
     _check_tiling(shown, tensors, start, size)
     return tensors
 
@@ -73,14 +73,14 @@ def read_header(path: Path, name: str | None = None) -> dict[str, Tensor]:
 def _read_raw_header(shown: str, file: BinaryIO, size: int) -> bytes:
     prefix = file.read(_LENGTH_BYTES)
     if len(prefix) < _LENGTH_BYTES:
-        raise _bad(shown, f"it has only {size} bytes: it is not a safetensors file")
+        raise _describe_damage(shown, f"it has only {size} bytes: it is not a safetensors file")
     if prefix == _POINTER_START:
         raise InvalidArtifact(
             f"{shown} is a pointer of Git LFS, not the file: run `git lfs pull` there", path=shown
         )
     (length,) = struct.unpack("<Q", prefix)
     if length > min(_MAX_HEADER_BYTES, size - _LENGTH_BYTES):
-        raise _bad(shown, f"its header claims {length} bytes, the file has {size}")
+        raise _describe_damage(shown, f"its header claims {length} bytes, the file has {size}")
     return file.read(int(length))
 
 
@@ -117,25 +117,29 @@ def _parse(shown: str, raw: bytes) -> dict[str, object]:
     try:
         header = json.loads(raw, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
-        raise _bad(shown, "its header is not valid JSON") from error
+        raise _describe_damage(shown, "its header is not valid JSON") from error
     if not isinstance(header, dict):
-        raise _bad(shown, "its header is not a JSON object")
+        raise _describe_damage(shown, "its header is not a JSON object")
     return header
 
 
-def _tensor(shown: str, name: str, entry: object, start: int) -> Tensor:
+def _parse_tensor(shown: str, name: str, entry: object, start: int) -> Tensor:
     try:
         fields = entry if isinstance(entry, dict) else {}
         dtype, shape = fields["dtype"], fields["shape"]
         begin, end = fields["data_offsets"]
         bits = _BITS[dtype]
     except (KeyError, TypeError, ValueError) as error:
-        raise _bad(shown, f"tensor {name[:200]} lacks a known dtype, shape or offsets") from error
+        raise _describe_damage(
+            shown, f"tensor {name[:200]} lacks a known dtype, shape or offsets"
+        ) from error
     numbers = [begin, end, *shape] if isinstance(shape, list) else [None]
     if not all(type(number) is int and number >= 0 for number in numbers):
-        raise _bad(shown, f"tensor {name[:200]} has a shape or offset that is no natural number")
+        raise _describe_damage(
+            shown, f"tensor {name[:200]} has a shape or offset that is no natural number"
+        )
     if (end - begin) * 8 != math.prod(shape) * bits:
-        raise _bad(
+        raise _describe_damage(
             shown,
             f"tensor {name[:200]} holds {end - begin} bytes, its shape {shape} and dtype {dtype} "
             f"need {math.prod(shape) * bits // 8}",
@@ -148,11 +152,13 @@ def _check_tiling(shown: str, tensors: dict[str, Tensor], start: int, size: int)
     place = start
     for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
         if tensor.begin != place:
-            raise _bad(shown, f"tensor {name[:200]} does not start where the one before it ends")
+            raise _describe_damage(
+                shown, f"tensor {name[:200]} does not start where the one before it ends"
+            )
         place = tensor.end
     if place != size:
-        raise _bad(shown, f"its header describes {place} bytes, the file has {size}")
+        raise _describe_damage(shown, f"its header describes {place} bytes, the file has {size}")
 
 
-def _bad(shown: str, reason: str) -> InvalidArtifact:
+def _describe_damage(shown: str, reason: str) -> InvalidArtifact:
     return InvalidArtifact(f"{shown} is damaged: {reason}; create or download it again", path=shown)

@@ -208,7 +208,7 @@ class Registry:
         """
         version = await self._versions.lock((await self.select(name, selector)).id)
         if version is not None and version.stage != Stage.TOMBSTONED:
-            await self._tombstone([version], reason)
+            await self._bury_versions([version], reason)
 
     async def delete_model(
         self, name: str, *, all_versions: bool = False, reason: str | None = None
@@ -240,7 +240,7 @@ class Registry:
         if {version.id for version in now} - {version.id for version in live}:
             # It was registered a moment ago.
             raise _has_versions(name)
-        await self._tombstone(now, reason)
+        await self._bury_versions(now, reason)
         locked.deleted_at = utcnow()
         await self._db.flush()
         after = {"name": name, "versions": len(now)}
@@ -248,7 +248,7 @@ class Registry:
             "model.delete", "model", str(locked.id), after=after, reason=reason
         )
 
-    async def _tombstone(self, versions: Sequence[ModelVersion], reason: str | None) -> None:
+    async def _bury_versions(self, versions: Sequence[ModelVersion], reason: str | None) -> None:
         """Delete locked versions, those that were made from others first."""
         for version in versions:
             await self._check_unused(version)

@@ -50,7 +50,10 @@ class Answer:
 
 
 def recommend(asked: Asked, question: Mapping[str, Any]) -> Answer:
-    """Raises FoundryError: the search failed; carries the server's message."""
+    """Search for the cheapest configuration, here or on the server.
+
+    Raises FoundryError: the search failed; carries the server's message.
+    """
     what_if = question["cluster"] is not None
     if asked.local:
         result = _recommend_here({**asked.fields, **question})

@@ -77,7 +77,7 @@ def _rebuild_choice(found: Fields) -> Choice:
     from foundry.engines.budsim.search.recommendation import Choice
 
     values: dict[str, Any] = {
-        name: Interval(*(_endless(value[end]) for end in ("low", "point", "high")))
+        name: Interval(*(_to_unbounded(value[end]) for end in ("low", "point", "high")))
         if isinstance(value, Mapping)
         else value
         for name, value in found["prediction"].items()
@@ -89,12 +89,12 @@ def _rebuild_points(found: Sequence[Mapping[str, float | None]]) -> tuple[Point,
     from foundry.engines.budsim.search.recommendation import Point
 
     return tuple(
-        Point(**{name: _endless(value) for name, value in point.items()})
+        Point(**{name: _to_unbounded(value) for name, value in point.items()})
         for point in found
         if all(value is not None for value in point.values())
     )
 
 
-def _endless(value: float | None) -> float:
+def _to_unbounded(value: float | None) -> float:
     """A null of the wire is a number without bound."""
     return math.inf if value is None else value

@@ -40,7 +40,10 @@ class Asked:
 
 
 def read_model(model: str | None, config: Path | None) -> Asked:
-    """Raises Conflict: both are given; InvalidRequest: neither, or no configuration of a model."""
+    """The model that is asked about: a registered one, or a configuration.
+
+    Raises Conflict: both are given; InvalidRequest: neither, or no configuration of a model.
+    """
     if model is not None and config is not None:
         raise Conflict(f"{model} is registered and --config is a file: give one of them")
     if config is None:
@@ -59,7 +62,10 @@ def read_model(model: str | None, config: Path | None) -> Asked:
 
 
 def _check_architecture(file: Path, document: Mapping[str, object]) -> None:
-    """Raises InvalidRequest, UnsupportedFeature: budsim cannot size it; names the file."""
+    """Refuse a configuration of which no sizes can be computed.
+
+    Raises InvalidRequest, UnsupportedFeature: budsim cannot size it; names the file.
+    """
     from foundry.engines.budsim.model_config import model_spec
 
     try:
@@ -89,7 +95,10 @@ def build_workload(
 def build_targets(
     slo: Iterable[str] | None, percentile: str, percentile_given: bool = False
 ) -> dict[str, Any]:
-    """Raises Conflict: a target is named twice, or the percentile judges none of them."""
+    """The targets, as the server takes them.
+
+    Raises Conflict: a target is named twice, or the percentile judges none of them.
+    """
     found: dict[str, Any] = {"percentile": percentile}
     for part in ",".join(slo or ()).split(",") if slo else ():
         name, separator, value = part.partition("=")
@@ -124,7 +133,10 @@ def build_cluster(file: Path | None, gpus: list[str] | None) -> dict[str, Any] |
 
 
 def check_rows(model: type[BaseModel], rows: Iterable[object], file: Path, what: str) -> None:
-    """Raises InvalidRequest: an entry of the file is no `model`; names it and its field."""
+    """Refuse a file with an entry that is not as it should be.
+
+    Raises InvalidRequest: an entry of the file is no `model`; names it and its field.
+    """
     from foundry.sdk.errors import checked
 
     for number, row in enumerate(rows, start=1):
@@ -195,7 +207,10 @@ def parse_prices(changes: Iterable[str]) -> dict[str, float | None]:
 
 
 def read_json_object(file: Path, what: str) -> dict[str, Any]:
-    """Raises InvalidRequest: it is not `what`."""
+    """The JSON object in a file.
+
+    Raises InvalidRequest: it is not `what`.
+    """
     document = read_json(file)
     if not isinstance(document, dict):
         raise InvalidRequest(f"{file} is not {what}: it is no JSON object")

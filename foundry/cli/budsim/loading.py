@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """Attributes:
-    levels: those whose requests were answered; one whose survivors alone were measured is none.
-    shortfall: why there are fewer than asked; None: there are not.
+    """What a load test came to.
+
+    Attributes:
+        levels: those whose requests were answered; one whose survivors alone were measured is none.
+        shortfall: why there are fewer than asked; None: there are not.
     """
 
     levels: list[Level]
@@ -27,7 +29,10 @@ class Tested:
 
 
 def run_load_test(plan: Plan, base_url: str | None, model: str) -> Tested:
-    """Raises EngineFailed: no level was measured."""
+    """Put load on a model, one level after the other.
+
+    Raises EngineFailed: no level was measured.
+    """
     import httpx
 
     from foundry.config import load_settings

@@ -77,31 +77,39 @@ def find_given(context: typer.Context) -> set[str]:
 
 
 def refuse_ignored(context: typer.Context, names: Collection[str], because: str) -> None:
-    """Raises Conflict: one of these parameters was typed, and nothing would read it.
+    """Refuse parameters that nothing would read.
+
+    Raises Conflict: one of these parameters was typed, and nothing would read it.
 
     Args:
         because: a clause about what decides instead.
     """
     ignored = find_given(context) & set(names)
     if ignored:
-        flags = ", ".join(_flags(context, ignored))
+        flags = ", ".join(_list_flags(context, ignored))
         raise Conflict(f"{flags} would be ignored: {because}")
 
 
 def choose_output(context: typer.Context, json: bool, output: Output) -> Output:
-    """Raises Conflict: `--json` and another format."""
+    """The format, of the two options that name one.
+
+    Raises Conflict: `--json` and another format.
+    """
     if json and output is not Output.JSON and "output" in find_given(context):
         raise Conflict(f"--json contradicts --output {output}: give one of them")
     return Output.JSON if json else output
 
 
 def refuse_drawing(output: Output, plot: bool) -> None:
-    """Raises Conflict: a drawing among JSON is neither."""
+    """Refuse to draw where a document is asked for.
+
+    Raises Conflict: a drawing among JSON is neither.
+    """
     if plot and output is Output.JSON:
         raise Conflict("--plot draws on the terminal and would spoil the JSON: use --png FILE")
 
 
-def _flags(context: typer.Context, names: Collection[str]) -> Iterable[str]:
+def _list_flags(context: typer.Context, names: Collection[str]) -> Iterable[str]:
     """As they are typed, in the order of the help."""
     for parameter in context.command.params:
         if parameter.name in names:

@@ -176,7 +176,10 @@ def _describe_data() -> str:
 
 
 def _find_data(given: Path | None) -> Path:
-    """Raises SetupError: nobody said where; NotFound: nothing is there."""
+    """The directory of measured benchmarks.
+
+    Raises SetupError: nobody said where; NotFound: nothing is there.
+    """
     from foundry.config import load_settings
 
     directory = given or load_settings().budsim_data
@@ -201,7 +204,10 @@ def _check_version(version: str) -> None:
 
 
 def _read_site_rows() -> list[SiteRow]:
-    """Raises Conflict: this site has measured nothing that teaches."""
+    """What deployments of this site have measured.
+
+    Raises Conflict: this site has measured nothing that teaches.
+    """
     from foundry.engines.budsim.fitting.site import SiteRow
 
     with session.client() as client, activity("reading outcomes"):

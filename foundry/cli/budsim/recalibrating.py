@@ -164,7 +164,10 @@ def _parse_levels(text: str) -> tuple[int, ...]:
 
 
 def _require_serving(endpoint: EndpointOut) -> None:
-    """Raises Conflict: it answers no requests; says what starts it."""
+    """Refuse to load an endpoint that answers nobody.
+
+    Raises Conflict: it answers no requests; says what starts it.
+    """
     from foundry.serving.endpoints.schemas import SERVING, deploy_command
 
     if endpoint.state in SERVING:

@@ -126,7 +126,10 @@ def list_recommendations(
 def _check_allowed(
     runtimes: list[str] | None, quantizations: list[str] | None, kv_dtypes: list[str] | None
 ) -> None:
-    """Raises InvalidRequest: one is unknown; Conflict: one is named twice."""
+    """Refuse what an option does not take.
+
+    Raises InvalidRequest: one is unknown; Conflict: one is named twice.
+    """
     from foundry.engines.budsim.request import KV_DTYPES, QUANTIZATIONS, RUNTIMES
 
     for flag, given, known in (
@@ -153,7 +156,10 @@ def _refuse_early(output: Output, plot: bool, png: Path | None, save: Path | Non
 def _show(
     found: answering.Answer, output: Output, *, plot: bool, png: Path | None, save: Path | None
 ) -> None:
-    """Raises typer.Exit: the answer is no."""
+    """Print an answer, and end as it says.
+
+    Raises typer.Exit: the answer is no.
+    """
     if output is Output.JSON:
         print_json(found.result)
     else:

@@ -36,10 +36,12 @@ _PADDING = 2
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Attributes:
-    texts: of each row.
-    keep: columns of less are dropped first.
-    words: not numbers, so it stands to the left.
+    """One column of a table.
+
+    Attributes:
+        texts: of each row.
+        keep: columns of less are dropped first.
+        words: not numbers, so it stands to the left.
     """
 
     title: str

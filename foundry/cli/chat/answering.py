@@ -20,10 +20,12 @@ _NAMED = 8
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Attributes:
-    text: as far as it came.
-    stopped: Ctrl-C ended it.
-    cut: it reached max_tokens or the end of the model's context.
+    """What came of an answer.
+
+    Attributes:
+        text: as far as it came.
+        stopped: Ctrl-C ended it.
+        cut: it reached max_tokens or the end of the model's context.
     """
 
     text: str

@@ -89,8 +89,10 @@ class Turn:
 
 
 class Conversation:
-    """Attributes:
-    system: precedes every request; None: nothing does.
+    """What was said so far, and how the next answer is to be made.
+
+    Attributes:
+        system: precedes every request; None: nothing does.
     """
 
     def __init__(self, model: str, system: str | None, sampling: Sampling) -> None:

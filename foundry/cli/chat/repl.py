@@ -25,8 +25,10 @@ PROMPT = "> "
 
 
 class Repl:
-    """Attributes:
-    leaving: nothing more is read.
+    """A conversation that is typed.
+
+    Attributes:
+        leaving: nothing more is read.
     """
 
     def __init__(self, client: Foundry, conversation: Conversation, lines: TypedLines) -> None:

@@ -165,7 +165,7 @@ def rounds(job: JobArgument, output: OutputOption = Output.TABLE) -> None:
             lambda after: client.jobs.rounds(job_id, after=after, limit=_MOST_ROWS).data,
             lambda row: row.round,
         )
-    shown = found if output is Output.JSON else [row | fleets.totals(row) for row in found]
+    shown = found if output is Output.JSON else [row | fleets.sum_shares(row) for row in found]
     print_rows(shown, output, columns=_ROUNDS, empty="no rounds yet")
 
 

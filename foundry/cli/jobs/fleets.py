@@ -8,7 +8,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from foundry.cli.output.progress import Progress, number, written
+from foundry.cli.output.progress import Progress, format_numbers, number
 from foundry.cli.output.terminal import printable
 
 _HEADINGS = ("member", "node", "state", "round", "loss", "tok/s", "sent", "received")
@@ -17,7 +17,7 @@ LOSSES = {"loss": "loss {:.4f}", "eval_loss": "eval loss {:.4f}"}
 _STYLES = {"healing": "yellow", "joining": "yellow", "lost": "red"}
 
 
-def steps(progress: Progress) -> str:
+def describe_steps(progress: Progress) -> str:
     """How far the run is; empty before it trains."""
     total = number(progress, "total_steps")
     if not total:
@@ -25,7 +25,7 @@ def steps(progress: Progress) -> str:
     return f"round {_count(progress, 'round')}, batch {_count(progress, 'step')}/{total:.0f}"
 
 
-def exchanged(progress: Progress) -> str:
+def describe_traffic(progress: Progress) -> str:
     """Who takes part and what it cost so far, in one line; empty before there are workers."""
     if number(progress, "workers") is None:
         return ""
@@ -42,7 +42,7 @@ def exchanged(progress: Progress) -> str:
     )
 
 
-def cells(progress: Progress) -> list[tuple[str, ...]]:
+def list_cells(progress: Progress) -> list[tuple[str, ...]]:
     """A row for each worker, in the order of the headings; `-`: not known yet."""
     return [
         (
@@ -59,9 +59,9 @@ def cells(progress: Progress) -> list[tuple[str, ...]]:
     ]
 
 
-def view(progress: Progress) -> RenderableType | None:
+def make_view(progress: Progress) -> RenderableType | None:
     """The workers, and what they did together; None: there are none yet."""
-    rows = cells(progress)
+    rows = list_cells(progress)
     if not rows:
         return None
     shown = Table(box=None, pad_edge=False, header_style="bold")
@@ -71,10 +71,10 @@ def view(progress: Progress) -> RenderableType | None:
         style = _STYLES.get(row[_HEADINGS.index("state")])
         # Cells are data: a bracket in a node's name is no markup.
         shown.add_row(*map(Text, row), style=style)
-    return Group(shown, Text(exchanged(progress), style="dim"))
+    return Group(shown, Text(describe_traffic(progress), style="dim"))
 
 
-def totals(row: Mapping[str, Any]) -> dict[str, object]:
+def sum_shares(row: Mapping[str, Any]) -> dict[str, object]:
     """A committed round's members, taken together: `merged` is how many of them counted."""
     shares = row["members"]
     merged = [share for share in shares if share["merged"]]
@@ -97,7 +97,7 @@ def _word(member: Progress, name: str) -> str:
 
 
 def _known(values: Progress, name: str, form: str) -> str:
-    return "".join(written(values, {name: form})) or "-"
+    return "".join(format_numbers(values, {name: form})) or "-"
 
 
 def _count(values: Progress, name: str) -> str:

@@ -123,7 +123,7 @@ class _View(Progress):
         yield from self._below
 
     def show(self, job: JobOut) -> None:
-        measured, fleet = "  ".join(list_measures(job)), fleets.view(job.progress)
+        measured, fleet = "  ".join(list_measures(job)), fleets.make_view(job.progress)
         numbers = Text(f"  {measured}") if measured else None
         self._below = tuple(part for part in (numbers, fleet) if part is not None)
         phase, task = describe_phase(job), self.tasks[0]
@@ -157,7 +157,7 @@ def _lines(console: Console) -> Callable[[JobOut], None]:
         nonlocal last, at
         now = time.monotonic()
         numbers = "  ".join(filter(None, (describe_steps(job), *list_measures(job))))
-        shown = (describe_phase(job), numbers, fleets.exchanged(job.progress))
+        shown = (describe_phase(job), numbers, fleets.describe_traffic(job.progress))
         if shown == last or (shown[0] == last[0] and now - at < _LINE_EVERY_S):
             return
         last, at = shown, now

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from foundry.cli.jobs import fleets
-from foundry.cli.output.progress import number, written
+from foundry.cli.output.progress import format_numbers, number
 
 if TYPE_CHECKING:
     from foundry.execution.jobs.schemas import JobOut
@@ -28,7 +28,9 @@ def describe_job(job: JobOut) -> str:
         # The list's column of states says it already.
         phase = ""
     measured = (job.result or {}).get("metrics")
-    losses = written(measured, {"loss": "loss {:.4f}"}) if isinstance(measured, Mapping) else []
+    losses = (
+        format_numbers(measured, {"loss": "loss {:.4f}"}) if isinstance(measured, Mapping) else []
+    )
     losses = losses or [told for told in list_measures(job) if told.startswith("loss")]
     return ", ".join(filter(None, (phase, describe_steps(job), *losses)))
 
@@ -59,7 +61,7 @@ def describe_phase(job: JobOut) -> str:
 def describe_steps(job: JobOut) -> str:
     """How far it is; empty before it trains."""
     if job.kind == "diloco":
-        return fleets.steps(job.progress)
+        return fleets.describe_steps(job.progress)
     total = number(job.progress, "total_steps")
     return f"step {number(job.progress, 'step') or 0:.0f}/{total:.0f}" if total else ""
 
@@ -69,4 +71,4 @@ def list_measures(job: JobOut) -> list[str]:
     if not number(job.progress, "total_steps"):
         return []
     forms = fleets.LOSSES if job.kind == "diloco" else _NUMBERS
-    return written(job.progress, forms)
+    return format_numbers(job.progress, forms)

@@ -4,8 +4,10 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Attributes:
-    description: in the words of the help.
+    """How a command ends.
+
+    Attributes:
+        description: in the words of the help.
     """
 
     description: str

@@ -17,7 +17,7 @@ def number(progress: Progress, name: str) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def written(progress: Progress, forms: Mapping[str, str]) -> list[str]:
+def format_numbers(progress: Progress, forms: Mapping[str, str]) -> list[str]:
     """The numbers that are known.
 
     Args:

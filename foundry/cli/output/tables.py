@@ -29,10 +29,12 @@ _FEWEST_COLUMNS = 3
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """Attributes:
-    cells: as they are printed.
-    prose: whether it may be cut between words.
-    right: aligned so; numbers are.
+    """One column of a table.
+
+    Attributes:
+        cells: as they are printed.
+        prose: whether it may be cut between words.
+        right: aligned so; numbers are.
     """
 
     heading: str

@@ -19,9 +19,11 @@ _MOST = 50
 
 @dataclass(frozen=True, slots=True)
 class RunningWork:
-    """Attributes:
-    endpoints: that are not at rest; the first 50.
-    jobs: that have not ended, newest first; the first 50.
+    """What a stack is doing.
+
+    Attributes:
+        endpoints: that are not at rest; the first 50.
+        jobs: that have not ended, newest first; the first 50.
     """
 
     endpoints: list[EndpointOut]

@@ -97,10 +97,12 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Attributes:
-    slacks: distance to each target as a share of its limit; negative: missed.
-    binding: the target with the least slack.
-    neighbours: the best configurations one step away.
+    """Why an answer is as it is.
+
+    Attributes:
+        slacks: distance to each target as a share of its limit; negative: missed.
+        binding: the target with the least slack.
+        neighbours: the best configurations one step away.
     """
 
     configuration: Configuration

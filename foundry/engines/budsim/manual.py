@@ -59,8 +59,10 @@ _PATHS["memory"] = _PATHS["gpu"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Attributes:
-    path: JSON path, like `$.deployment.config.max_num_seqs`.
+    """What is wrong with, or worth a word about, one place of a document.
+
+    Attributes:
+        path: JSON path, like `$.deployment.config.max_num_seqs`.
     """
 
     path: str

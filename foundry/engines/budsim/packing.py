@@ -23,7 +23,10 @@ _NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+){0,5}\.ubj|meta\.json")
 
 
 def pack(directory: Path) -> bytes:
-    """Raises InvalidRequest: the folder holds no predictor, or one that is too large."""
+    """A fitted predictor as one archive.
+
+    Raises InvalidRequest: the folder holds no predictor, or one that is too large.
+    """
     names = sorted(path.name for path in directory.glob("*") if _NAME.fullmatch(path.name))
     if _META not in names:
         raise InvalidRequest(f"{directory} holds no predictor: run `foundry budsim fit`")
@@ -43,7 +46,10 @@ def digest(packed: bytes) -> str:
 
 
 def unpack(packed: bytes) -> Artifact:
-    """Raises InvalidArtifact: the bytes are no predictor that this Foundry reads."""
+    """The predictor in an archive.
+
+    Raises InvalidArtifact: the bytes are no predictor that this Foundry reads.
+    """
     try:
         with tempfile.TemporaryDirectory(prefix="budsim-") as folder:
             _extract(packed, Path(folder))

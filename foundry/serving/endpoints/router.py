@@ -141,7 +141,7 @@ async def deploy(
     ] = None,
 ) -> Endpoint:
     """Ask for an endpoint to run, as it was configured last."""
-    return _told(response, await endpoints.deploy(endpoint_id, recommendation_id))
+    return _set_unchanged_status(response, await endpoints.deploy(endpoint_id, recommendation_id))
 
 
 @router.post(
@@ -156,7 +156,7 @@ async def scale(
     endpoint_id: UUID, body: EndpointScale, endpoints: EndpointsDep, response: Response
 ) -> Endpoint:
     """Ask for so many replicas, now and from the next deploy on."""
-    return _told(response, await endpoints.scale(endpoint_id, body.replicas))
+    return _set_unchanged_status(response, await endpoints.scale(endpoint_id, body.replicas))
 
 
 @router.post(
@@ -171,7 +171,7 @@ async def rollback(
     endpoint_id: UUID, body: EndpointRollback, endpoints: EndpointsDep, response: Response
 ) -> Endpoint:
     """Ask for the configuration of an earlier revision to run again."""
-    return _told(response, await endpoints.rollback(endpoint_id, body.revision))
+    return _set_unchanged_status(response, await endpoints.rollback(endpoint_id, body.revision))
 
 
 @router.get(
@@ -215,7 +215,7 @@ async def stop(
     endpoint_id: UUID, endpoints: EndpointsDep, response: Response, now: Now = False
 ) -> Endpoint:
     """Ask for an endpoint to drain and stop."""
-    return _told(response, await endpoints.stop(endpoint_id, now=now))
+    return _set_unchanged_status(response, await endpoints.stop(endpoint_id, now=now))
 
 
 @router.delete(
@@ -230,10 +230,10 @@ async def delete(
     endpoint_id: UUID, endpoints: EndpointsDep, response: Response, now: Now = False
 ) -> Endpoint:
     """Ask for an endpoint to stop and be forgotten."""
-    return _told(response, await endpoints.delete(endpoint_id, now=now))
+    return _set_unchanged_status(response, await endpoints.delete(endpoint_id, now=now))
 
 
-def _told(response: Response, endpoint: Endpoint) -> Endpoint:
+def _set_unchanged_status(response: Response, endpoint: Endpoint) -> Endpoint:
     """The endpoint; 200 if the request changed nothing of it."""
     if endpoint.note is not None:
         response.status_code = 200

@@ -29,7 +29,7 @@ def text_of(shown: Console) -> str:
 
 
 def test_each_worker_has_a_row() -> None:
-    assert fleets.cells(fleet()) == [
+    assert fleets.list_cells(fleet()) == [
         ("w0", "node-a", "training", "4", "2.3000", "1,835", "12.3 MB", "24.6 MB"),
         ("w1", "[bold]node-b", "healing", "0", "-", "0", "0 bytes", "999 bytes"),
     ]
@@ -37,22 +37,22 @@ def test_each_worker_has_a_row() -> None:
 
 @pytest.mark.parametrize("workers", [None, [], ["w0"], {"w0": 1}])
 def test_without_workers_there_is_nothing_to_see(workers: object) -> None:
-    assert fleets.cells(fleet(fleet=workers)) == []
-    assert fleets.view(fleet(fleet=workers)) is None
+    assert fleets.list_cells(fleet(fleet=workers)) == []
+    assert fleets.make_view(fleet(fleet=workers)) is None
 
 
 def test_a_worker_that_has_said_nothing_yet_is_shown() -> None:
-    row = fleets.cells({"fleet": [{"member": "w2", "node": "", "state": "joining\x1b[2J"}]})
+    row = fleets.list_cells({"fleet": [{"member": "w2", "node": "", "state": "joining\x1b[2J"}]})
     assert row == [("w2", "-", "joining[2J", "-", "-", "-", "0 bytes", "0 bytes")]
 
 
 def test_the_run_in_two_lines() -> None:
-    assert fleets.steps(fleet()) == "round 3, batch 24/160"
-    assert fleets.exchanged(fleet()) == (
+    assert fleets.describe_steps(fleet()) == "round 3, batch 24/160"
+    assert fleets.describe_traffic(fleet()) == (
         "workers 2, quorum 2  commits 3  aborts 1  exchanged 36.9 MB  healing 1.5 kB"
     )
-    assert fleets.steps({"phase": "waiting for a node"}) == ""
-    assert fleets.exchanged({"phase": "waiting for a node"}) == ""
+    assert fleets.describe_steps({"phase": "waiting for a node"}) == ""
+    assert fleets.describe_traffic({"phase": "waiting for a node"}) == ""
 
 
 def test_a_terminal_shows_the_bar_above_the_workers() -> None:
@@ -70,7 +70,7 @@ def test_a_terminal_shows_the_bar_above_the_workers() -> None:
         "w0 node-a training 4 2.3000 1,835 12.3 MB 24.6 MB",
         "w1 [bold]node-b healing 0 - 0 0 bytes 999 bytes",
     ]
-    assert summary.rstrip() == fleets.exchanged(fleet())
+    assert summary.rstrip() == fleets.describe_traffic(fleet())
 
 
 def test_a_log_gets_lines() -> None:
