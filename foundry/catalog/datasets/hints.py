@@ -80,8 +80,10 @@ def explain_row(row: Mapping[str, object], shown: str) -> str | None:
     return f"rows with the fields {fields} become a dataset with: {command}"
 
 
-def explain_encoding(shown: str) -> str:
-    """What to do with lines that are not UTF-8."""
+def explain_encoding(shown: str) -> str | None:
+    """What to do with lines that are not UTF-8; None: the file holds no lines."""
+    if suffix_of(shown) == ".parquet":
+        return None
     out = shlex.quote(_name_target(shown, ".utf8.jsonl"))
     command = _write_feed(shown, f"iconv -f {_WESTERN} -t UTF-8")
     return f"if it is Western European text, this makes it UTF-8: {command} > {out}"

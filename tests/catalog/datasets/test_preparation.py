@@ -97,8 +97,12 @@ def _table(path: Path, column: pa.Array) -> bytes:
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     texts = pa.array([b"good"] * 20 + [b"\xff\xfe"]).cast(pa.binary())
     content = _table(tmp_path / "t.parquet", texts.view(pa.string()))
-    with pytest.raises(InvalidDataset, match=r"1 of 21 rows.*row 21: completion: bad_utf8"):
+    with pytest.raises(
+        InvalidDataset, match=r"1 of 21 rows.*row 21: completion: bad_utf8"
+    ) as raised:
         run(content, tmp_path, AddOptions("t.parquet"))
+    # No command for text mends what holds none.
+    assert "iconv" not in raised.value.message
     tolerant = AddOptions("t.parquet", max_bad_fraction=0.1)
     assert run(content, tmp_path, tolerant, "tolerant").bad_rows == 1
 
