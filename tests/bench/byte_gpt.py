@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from foundry.engines.training.decoder.model import Decoder, DecoderConfig
 from foundry.engines.training.learner import Learner
-from foundry.engines.training.model import Llama, LlamaConfig
 from foundry.engines.training.packing import Batch
 
-GPT = LlamaConfig(
+GPT = DecoderConfig(
     vocab_size=256,
     hidden_size=128,
     intermediate_size=352,
@@ -76,10 +76,10 @@ def _documentation(node: Any) -> Iterator[str]:
             yield from _documentation(value)
 
 
-def fresh_model(seed: int) -> Llama:
+def fresh_model(seed: int) -> Decoder:
     """GPT-2's initialisation: 0.02, projections into the residual stream scaled down by depth."""
     generator = torch.Generator().manual_seed(seed)
-    model = Llama(GPT)
+    model = Decoder(GPT)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() == 1:

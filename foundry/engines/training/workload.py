@@ -7,15 +7,15 @@ from typing import Protocol, Self, TypeVar
 
 import torch
 
-from foundry.engines.training import lora
 from foundry.engines.training.chat import ChatTokenizer, Example, Prepared, Row, prepare
 from foundry.engines.training.config import Lora, SftConfig
+from foundry.engines.training.decoder import lora
+from foundry.engines.training.decoder.model import Decoder
+from foundry.engines.training.decoder.weights import export_model, load_model
 from foundry.engines.training.files import whole_directory
 from foundry.engines.training.learner import Learner
-from foundry.engines.training.model import Llama
 from foundry.engines.training.packing import Batch, collate
 from foundry.engines.training.sampler import Cursor, Item, Sampler
-from foundry.engines.training.weights import export_model, load_model
 from foundry.errors import InvalidDataset
 
 T = TypeVar("T")
@@ -127,7 +127,7 @@ class SftWorkload:
         """SHA-256 of config, data and base weights."""
         return run_digest(self._config, self._model_dir, self.data.examples)
 
-    def _build_model(self) -> Llama:
+    def _build_model(self) -> Decoder:
         compute = _DTYPES[self._config.precision]
         is_lora = isinstance(self._config.method, Lora)
         model = load_model(

@@ -7,8 +7,8 @@ from foundry.catalog.datasets.service import DatasetVersion
 from foundry.catalog.registry.documents import read_document
 from foundry.catalog.registry.domain import Manifest
 from foundry.catalog.registry.service import ModelVersion
-from foundry.engines.training.architecture import LlamaConfig
 from foundry.engines.training.config import Lora, SftConfig
+from foundry.engines.training.decoder.config import DecoderConfig
 from foundry.engines.training.diloco.config import DilocoConfig
 from foundry.errors import (
     Conflict,
@@ -151,7 +151,7 @@ def _check_base(base: ModelVersion, data: DatasetVersion, training: Training) ->
 
 def _check_architecture(base: ModelVersion, config: object, training: Training) -> None:
     try:
-        llama = LlamaConfig.of(config)
+        llama = DecoderConfig.of(config)
     except FoundryError as error:
         raise type(error)(f"{base.reference} cannot be trained: {error.message}") from error
     if not isinstance(training.config, DilocoConfig):

@@ -8,8 +8,8 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
+from foundry.engines.training.decoder.model import Decoder, DecoderConfig
 from foundry.engines.training.files import write_json, write_tensors
-from foundry.engines.training.model import Llama, LlamaConfig
 
 CHATML = (
     "{% for message in messages %}"
@@ -74,7 +74,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     generator = torch.Generator().manual_seed(7)
     tensors = {}
-    for name, parameter in Llama(LlamaConfig.load(model_dir)).named_parameters():
+    for name, parameter in Decoder(DecoderConfig.load(model_dir)).named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         tensors[name] = 1 + 0.1 * noise if name.endswith("norm.weight") else 0.2 * noise
     write_tensors(model_dir / "model.safetensors", tensors)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from foundry.engines.training.chat import ChatTokenizer
+from foundry.engines.training.decoder.model import Decoder
+from foundry.engines.training.decoder.weights import load_model
 from foundry.engines.training.gguf_import import bundled_gguf, convert_gguf
-from foundry.engines.training.model import Llama
-from foundry.engines.training.weights import load_model
 from foundry.errors import InvalidArtifact, NotFound, UnsupportedFeature
 from tests.engines.training.conftest import CHATML, SPECIAL
 
@@ -42,7 +42,7 @@ def _interleaved(weight: Tensor, heads: int) -> Tensor:
     return weight.view(heads, 2, rows // heads // 2, columns).transpose(1, 2).reshape(rows, columns)
 
 
-def _write_gguf(path: Path, model: Llama, **changes: Any) -> None:
+def _write_gguf(path: Path, model: Decoder, **changes: Any) -> None:
     import gguf
     from tokenizers import pre_tokenizers
 
@@ -82,7 +82,7 @@ def _write_gguf(path: Path, model: Llama, **changes: Any) -> None:
 
 
 @pytest.fixture
-def rounded(tiny_model: Path) -> Llama:
+def rounded(tiny_model: Path) -> Decoder:
     """The tiny model with weights that bfloat16 holds exactly."""
     model = load_model(tiny_model)
     with torch.no_grad():
@@ -93,7 +93,7 @@ def rounded(tiny_model: Path) -> Llama:
 
 @torch.no_grad()
 def test_a_converted_file_is_the_same_model(
-    rounded: Llama, tiny_model: Path, tmp_path: Path
+    rounded: Decoder, tiny_model: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "model.gguf"
     _write_gguf(path, rounded)
@@ -108,7 +108,7 @@ def test_a_converted_file_is_the_same_model(
     assert ours.encode(ours.render(talk)) == theirs.encode(theirs.render(talk))
 
 
-def test_what_cannot_be_read_is_refused(rounded: Llama, tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_refused(rounded: Decoder, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     with pytest.raises(NotFound):
         convert_gguf(path, tmp_path / "hf")

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from foundry.engines.training.chat import Example
 from foundry.engines.training.config import SftConfig
+from foundry.engines.training.decoder.weights import load_model
 from foundry.engines.training.losses import cross_entropy_sum
 from foundry.engines.training.packing import collate, pack
 from foundry.engines.training.sampler import Cursor, Sampler
-from foundry.engines.training.weights import load_model
 
 CPU = torch.device("cpu")
 

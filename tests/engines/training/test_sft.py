@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from foundry.engines.training import lora
 from foundry.engines.training.chat import ChatTokenizer
 from foundry.engines.training.config import Full, Lora, SftConfig
+from foundry.engines.training.decoder import lora
+from foundry.engines.training.decoder.weights import load_model
 from foundry.engines.training.progress import TrainEvent
 from foundry.engines.training.sft import run_sft
-from foundry.engines.training.weights import load_model
 from foundry.errors import InvalidDataset
 
 Rows = list[dict[str, object]]

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foundry.engines.training.config import Full, Lora, SftConfig
+from foundry.engines.training.decoder.weights import load_model
 from foundry.engines.training.packing import Batch
 from foundry.engines.training.sampler import Cursor, Item, Sampler
-from foundry.engines.training.weights import load_model
 from foundry.engines.training.workload import SftWorkload
 from foundry.errors import InvalidDataset
 

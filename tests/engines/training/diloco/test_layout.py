@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from foundry.engines.training import lora
 from foundry.engines.training.config import Lora
+from foundry.engines.training.decoder import lora
+from foundry.engines.training.decoder.weights import load_model
 from foundry.engines.training.diloco.layout import Layout
-from foundry.engines.training.weights import load_model
 from foundry.errors import InvalidRequest
 
 

@@ -4,16 +4,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from foundry.engines.training import lora
 from foundry.engines.training.config import Lora
-from foundry.engines.training.model import Llama
-from foundry.engines.training.weights import load_model
+from foundry.engines.training.decoder import lora
+from foundry.engines.training.decoder.model import Decoder
+from foundry.engines.training.decoder.weights import load_model
 from foundry.errors import FoundryError, InvalidArtifact, UnsupportedFeature
 
 CONFIG = Lora(rank=4, alpha=12)
 
 
-def _adapted(tiny_model: Path, config: Lora = CONFIG) -> Llama:
+def _adapted(tiny_model: Path, config: Lora = CONFIG) -> Decoder:
     """A model whose adapter does something: B starts at zero."""
     model = load_model(tiny_model)
     lora.attach(model, config, seed=3)

@@ -11,15 +11,16 @@ from torch import Tensor, nn
 
 from foundry.engines.adapter_config import CONFIG_FILE, WEIGHTS_FILE, find_unserved_options
 from foundry.engines.training.config import TARGET_MODULES, Lora
+from foundry.engines.training.decoder.model import Decoder
+from foundry.engines.training.decoder.projection import Projection
 from foundry.engines.training.files import write_json, write_tensors
-from foundry.engines.training.model import Llama, Projection
 from foundry.errors import FoundryError, InvalidArtifact, UnsupportedFeature
 
 WEIGHTS, CONFIG = WEIGHTS_FILE, CONFIG_FILE
 _PREFIX = "base_model.model."
 
 
-def attach(model: Llama, config: Lora, seed: int) -> None:
+def attach(model: Decoder, config: Lora, seed: int) -> None:
     """Freeze the base and put an adapter beside every declared projection."""
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
@@ -27,7 +28,7 @@ def attach(model: Llama, config: Lora, seed: int) -> None:
         projection.attach(config.rank, config.alpha, config.dropout, generator)
 
 
-def declared_names(model: Llama, config: Lora) -> set[str]:
+def declared_names(model: Decoder, config: Lora) -> set[str]:
     """The parameters that a run with this method trains, and no others."""
     return {
         f"{name}.{matrix}"
@@ -49,7 +50,7 @@ def trainable(model: nn.Module, declared: Iterable[str]) -> dict[str, nn.Paramet
     return found
 
 
-def _targets(model: Llama, modules: Iterable[str]) -> list[tuple[str, Projection]]:
+def _targets(model: Decoder, modules: Iterable[str]) -> list[tuple[str, Projection]]:
     wanted = set(modules)
     return [
         (name, module)
@@ -58,7 +59,7 @@ def _targets(model: Llama, modules: Iterable[str]) -> list[tuple[str, Projection
     ]
 
 
-def export_adapter(model: Llama, config: Lora, out_dir: Path) -> None:
+def export_adapter(model: Decoder, config: Lora, out_dir: Path) -> None:
     """Write float32 weights and the config that peft and vLLM read."""
     tensors = {}
     for name, parameter in model.named_parameters():
@@ -88,7 +89,7 @@ def peft_config(config: Lora) -> dict[str, object]:
     }
 
 
-def import_adapter(model: Llama, adapter_dir: Path) -> Lora:
+def import_adapter(model: Decoder, adapter_dir: Path) -> Lora:
     """Attach an adapter in PEFT's format, trainable.
 
     Raises:

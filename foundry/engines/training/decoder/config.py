@@ -13,7 +13,7 @@ _FIXED = {"attention_bias": False, "mlp_bias": False, "hidden_act": "silu"}
 
 
 @dataclass(frozen=True, slots=True)
-class LlamaConfig:
+class DecoderConfig:
     """The part of config.json that decides the computation."""
 
     vocab_size: int

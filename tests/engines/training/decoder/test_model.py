@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from foundry.engines.training import kernels
+from foundry.engines.training.decoder import kernels
+from foundry.engines.training.decoder.model import DecoderConfig
+from foundry.engines.training.decoder.weights import export_model, load_model
 from foundry.engines.training.files import write_json
-from foundry.engines.training.model import LlamaConfig
-from foundry.engines.training.weights import export_model, load_model
 from foundry.errors import InvalidArtifact, UnsupportedFeature
 
 
@@ -119,7 +119,7 @@ def test_other_architectures_are_refused_by_name(
     tiny_model: Path, tmp_path: Path, changes: dict[str, object], named: str
 ) -> None:
     with pytest.raises(UnsupportedFeature, match=named):
-        LlamaConfig.load(_config_with(tiny_model, tmp_path, **changes))
+        DecoderConfig.load(_config_with(tiny_model, tmp_path, **changes))
 
 
 def test_weights_that_do_not_fit_are_refused(tiny_model: Path, tmp_path: Path) -> None:

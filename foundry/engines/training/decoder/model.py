@@ -8,75 +8,21 @@ Shapes: T tokens of a stream, H hidden, Q query heads, K key heads, D head, F fe
 """
 
 from collections.abc import Sequence
-from itertools import groupby
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from foundry.engines.training.architecture import LlamaConfig as LlamaConfig
-from foundry.engines.training.kernels import gated_projection, lora_projection, rotate, scaled_norm
-
-
-class Projection(nn.Module):
-    """y = x·Wᵀ, plus (alpha/rank)·x·Aᵀ·Bᵀ once an adapter is attached."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(outputs, inputs))
-        self.lora_A: nn.Parameter | None = None
-        self.lora_B: nn.Parameter | None = None
-        self.scale = 0.0
-        self.dropout = 0.0
-
-    def attach(self, rank: int, alpha: int, dropout: float, generator: torch.Generator) -> None:
-        """Add an adapter that changes nothing yet: B is zero.
-
-        A is drawn on the CPU, so one seed gives the same adapter on every device.
-        """
-        outputs, inputs = self.weight.shape
-        a = torch.empty(rank, inputs)
-        nn.init.kaiming_uniform_(a, a=5**0.5, generator=generator)
-        self.lora_A = nn.Parameter(a.to(self.weight.device))
-        self.lora_B = nn.Parameter(torch.zeros(outputs, rank, device=self.weight.device))
-        self.scale, self.dropout = alpha / rank, dropout
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight.to(x.dtype)
-        if self.lora_A is None or self.lora_B is None:
-            return functional.linear(x, weight)
-        a, b = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
-        if self.dropout and self.training:
-            dropped = functional.dropout(x, self.dropout)
-            update = functional.linear(functional.linear(dropped, a), b)
-            return functional.linear(x, weight) + self.scale * update
-        return lora_projection(x, weight, a, b, self.scale)
-
-    def forward_gated(self, gate: Tensor, up: Tensor) -> Tensor:
-        """The projection of silu(gate)·up, which is not kept for the backward pass."""
-        if self.dropout and self.training:
-            return cast(Tensor, self(functional.silu(gate) * up))
-        a = b = None
-        if self.lora_A is not None and self.lora_B is not None:
-            a, b = self.lora_A.to(gate.dtype), self.lora_B.to(gate.dtype)
-        weight = self.weight.to(gate.dtype)
-        return gated_projection(gate, up, weight, a, b, self.scale)
-
-
-class RMSNorm(nn.Module):
-    def __init__(self, size: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(size))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return scaled_norm(x, self.weight, self.eps)
+from foundry.engines.training.decoder.attention import attend
+from foundry.engines.training.decoder.config import DecoderConfig as DecoderConfig
+from foundry.engines.training.decoder.kernels import rotate
+from foundry.engines.training.decoder.norm import RMSNorm
+from foundry.engines.training.decoder.projection import Projection
 
 
 class Attention(nn.Module):
-    def __init__(self, config: LlamaConfig) -> None:
+    def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.head_dim = config.head_dim
         queries = config.num_attention_heads * config.head_dim
@@ -92,37 +38,11 @@ class Attention(nn.Module):
         q_TQD = rotate(self.q_proj(x_TH).unflatten(-1, (-1, self.head_dim)), cos_TD, sin_TD)
         k_TKD = rotate(self.k_proj(x_TH).unflatten(-1, (-1, self.head_dim)), cos_TD, sin_TD)
         v_TKD = self.v_proj(x_TH).unflatten(-1, (-1, self.head_dim))
-        return cast(Tensor, self.o_proj(_attend(q_TQD, k_TKD, v_TKD, segments).flatten(-2)))
-
-
-def _attend(q_TQD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Sequence[int]) -> Tensor:
-    """Causal attention inside each segment; no mask is ever materialised.
-
-    Neighbours of one length are computed together: many short segments cost no more than one.
-    """
-    runs = [(length, len(list(run))) for length, run in groupby(segments)]
-    sizes = [length * count for length, count in runs]
-    parts = []
-    for (length, count), q, k, v in zip(
-        runs,
-        torch.split(q_TQD, sizes),
-        torch.split(k_TKD, sizes),
-        torch.split(v_TKD, sizes),
-        strict=True,
-    ):
-        mixed = functional.scaled_dot_product_attention(
-            q.view(count, length, *q.shape[1:]).transpose(1, 2),
-            k.view(count, length, *k.shape[1:]).transpose(1, 2),
-            v.view(count, length, *v.shape[1:]).transpose(1, 2),
-            is_causal=True,
-            enable_gqa=True,
-        )
-        parts.append(mixed.transpose(1, 2).flatten(0, 1))
-    return torch.cat(parts)
+        return cast(Tensor, self.o_proj(attend(q_TQD, k_TKD, v_TKD, segments).flatten(-2)))
 
 
 class MLP(nn.Module):
-    def __init__(self, config: LlamaConfig) -> None:
+    def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.gate_proj = Projection(config.hidden_size, config.intermediate_size)
         self.up_proj = Projection(config.hidden_size, config.intermediate_size)
@@ -133,7 +53,7 @@ class MLP(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    def __init__(self, config: LlamaConfig) -> None:
+    def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.self_attn = Attention(config)
@@ -147,23 +67,23 @@ class DecoderLayer(nn.Module):
         return x_TH + cast(Tensor, self.mlp(self.post_attention_layernorm(x_TH)))
 
 
-class Decoder(nn.Module):
-    def __init__(self, config: LlamaConfig) -> None:
+class DecoderStack(nn.Module):
+    def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
 
-class Llama(nn.Module):
+class Decoder(nn.Module):
     """Parameter names equal those of the Hugging Face checkpoint."""
 
-    def __init__(self, config: LlamaConfig, compute_dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, config: DecoderConfig, compute_dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.config = config
         self.compute_dtype = compute_dtype
         self.activation_checkpointing = False
-        self.model = Decoder(config)
+        self.model = DecoderStack(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight

@@ -9,8 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from foundry.engines.training.decoder.model import Decoder, DecoderConfig
 from foundry.engines.training.files import write_json, write_tensors
-from foundry.engines.training.model import Llama, LlamaConfig
 from foundry.errors import InvalidArtifact
 
 _INDEX = "model.safetensors.index.json"
@@ -29,7 +29,7 @@ def load_model(
     dtype: torch.dtype = torch.float32,
     compute_dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
-) -> Llama:
+) -> Decoder:
     """Build the decoder and fill it; no tensor exists twice.
 
     Args:
@@ -40,9 +40,9 @@ def load_model(
         InvalidArtifact: files are missing, broken, or do not fit config.json.
         UnsupportedFeature: not a Llama.
     """
-    config = LlamaConfig.load(model_dir)
+    config = DecoderConfig.load(model_dir)
     with torch.device("meta"):
-        model = Llama(config, compute_dtype)
+        model = Decoder(config, compute_dtype)
     missing = {name for name, _ in model.named_parameters()}
     for name, tensor in _tensors(model_dir):
         if name not in missing:
@@ -86,7 +86,7 @@ def _assign(model: nn.Module, name: str, value: Tensor) -> None:
     setattr(owner, leaf, nn.Parameter(value.clone()))
 
 
-def export_model(model: Llama, source_dir: Path, out_dir: Path, dtype: torch.dtype) -> None:
+def export_model(model: Decoder, source_dir: Path, out_dir: Path, dtype: torch.dtype) -> None:
     """Write a complete Hugging Face directory; all but the weights comes from `source_dir`."""
     tensors = {name: value.to(dtype) for name, value in model.named_parameters()}
     write_tensors(out_dir / "model.safetensors", tensors)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from foundry.engines.training.architecture import LlamaConfig
+from foundry.engines.training.decoder.config import DecoderConfig
 from foundry.errors import InvalidArtifact, UnsupportedFeature
 from tests.catalog.registry.files import LLAMA
 
@@ -15,14 +15,16 @@ WHOLE = LLAMA | {"max_position_embeddings": 512}
 
 
 def test_asking_loads_no_torch() -> None:
-    program = "import sys, foundry.engines.training.architecture; sys.exit('torch' in sys.modules)"
+    program = (
+        "import sys, foundry.engines.training.decoder.config; sys.exit('torch' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_a_file_and_its_document_are_read_alike(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(WHOLE))
-    config = LlamaConfig.load(tmp_path)
-    assert config == LlamaConfig.of(WHOLE)
+    config = DecoderConfig.load(tmp_path)
+    assert config == DecoderConfig.of(WHOLE)
     assert (config.head_dim, config.num_key_value_heads, config.rope_theta) == (2, 2, 10_000.0)
 
 
@@ -40,7 +42,7 @@ def test_a_file_and_its_document_are_read_alike(tmp_path: Path) -> None:
 )
 def test_what_the_decoder_lacks_is_named(changes: dict[str, object], says: str) -> None:
     with pytest.raises(UnsupportedFeature, match=says):
-        LlamaConfig.of(WHOLE | changes)
+        DecoderConfig.of(WHOLE | changes)
 
 
 @pytest.mark.parametrize(
@@ -54,12 +56,12 @@ def test_what_the_decoder_lacks_is_named(changes: dict[str, object], says: str) 
 )
 def test_a_broken_configuration_is_no_model(document: object, says: str) -> None:
     with pytest.raises(InvalidArtifact, match=says):
-        LlamaConfig.of(document)
+        DecoderConfig.of(document)
 
 
 def test_no_fragment_of_what_is_trained_is_empty() -> None:
-    tied = LlamaConfig.of(WHOLE)
-    untied = LlamaConfig.of(WHOLE | {"tie_word_embeddings": False})
+    tied = DecoderConfig.of(WHOLE)
+    untied = DecoderConfig.of(WHOLE | {"tie_word_embeddings": False})
     # Two layers; a full training adds the embedding, the norm and a head of its own.
     assert tied.most_fragments(lora=True) == untied.most_fragments(lora=True) == 2
     assert (tied.most_fragments(lora=False), untied.most_fragments(lora=False)) == (4, 5)
