@@ -44,6 +44,8 @@ VOCABULARY, WIDTH, TOKENS = 11, 6, 8
 class TinyModel(nn.Module):
     """An embedding, two layers and a projection: enough for gradients that differ by batch."""
 
+    logit_softcap: float | None = None
+
     def __init__(self) -> None:
         super().__init__()
         self.embed = nn.Embedding(VOCABULARY, WIDTH)

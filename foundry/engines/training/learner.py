@@ -20,9 +20,14 @@ _OPTIMISER_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 class CausalModel(Protocol):
-    """Hidden states of flat token streams, and the projection to the vocabulary."""
+    """Hidden states of flat token streams, and the projection to the vocabulary.
+
+    Attributes:
+        logit_softcap: logits are softcap·tanh(lm_head(hidden)/softcap); None: lm_head(hidden).
+    """
 
     lm_head: nn.Linear
+    logit_softcap: float | None
 
     def __call__(self, tokens_T: Tensor, positions_T: Tensor, segments: Sequence[int]) -> Tensor:
         """Shape (T, H)."""
@@ -125,4 +130,9 @@ class Learner:
     def _loss_sum(self, batch: Batch) -> Tensor:
         hidden_TH = self._model(batch.tokens_T, batch.positions_T, batch.segments)
         hidden_NH = hidden_TH.index_select(0, batch.sources_N)
-        return cross_entropy_sum(hidden_NH, self._model.lm_head.weight, batch.targets_N)
+        return cross_entropy_sum(
+            hidden_NH,
+            self._model.lm_head.weight,
+            batch.targets_N,
+            softcap=self._model.logit_softcap,
+        )

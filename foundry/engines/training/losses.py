@@ -20,7 +20,11 @@ def chunk_rows(vocab_size: int) -> int:
 
 
 def cross_entropy_sum(
-    hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor, rows: int | None = None
+    hidden_NH: Tensor,
+    weight_VH: Tensor,
+    targets_N: Tensor,
+    rows: int | None = None,
+    softcap: float | None = None,
 ) -> Tensor:
     """Sum over positions of -log softmax(hidden·weightᵀ)[target].
 
@@ -32,12 +36,13 @@ def cross_entropy_sum(
         weight_VH: the output projection.
         targets_N: the token each position predicts.
         rows: positions per chunk.
+        softcap: logits become softcap·tanh(logit/softcap): the decoder's `logit_softcap`.
     Returns:
         Nats, shape (), float32 (float64 for float64 input). Zero when N is zero.
     """
     rows = rows or chunk_rows(weight_VH.shape[0])
     apply = cast(Callable[..., Tensor], _ChunkedCrossEntropy.apply)
-    return apply(hidden_NH, weight_VH, targets_N, rows)
+    return apply(hidden_NH, weight_VH, targets_N, rows, softcap)
 
 
 class _ChunkedCrossEntropy(Function):
@@ -45,7 +50,12 @@ class _ChunkedCrossEntropy(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor, rows: int
+        ctx: Any,
+        hidden_NH: Tensor,
+        weight_VH: Tensor,
+        targets_N: Tensor,
+        rows: int,
+        softcap: float | None,
     ) -> Tensor:
         want_hidden, want_weight = ctx.needs_input_grad[:2]
         weight = weight_VH.to(hidden_NH.dtype)
@@ -57,6 +67,8 @@ class _ChunkedCrossEntropy(Function):
             hidden = hidden_NH[start : start + rows]
             target = targets_N[start : start + rows].unsqueeze(-1)
             logits = (hidden @ weight.T).to(wide)
+            bent = None if softcap is None else logits.div(softcap).tanh_()
+            logits = logits if bent is None or softcap is None else bent * softcap
             normaliser = logits.logsumexp(-1, keepdim=True)
             total += (normaliser - logits.gather(-1, target)).sum()
             if grad_hidden is None and grad_weight is None:
@@ -64,6 +76,8 @@ class _ChunkedCrossEntropy(Function):
             # The gradient replaces the logits in place: softmax minus the one-hot target.
             delta = logits.sub_(normaliser).exp_()
             delta.scatter_add_(-1, target, -torch.ones_like(target, dtype=wide))
+            if bent is not None:
+                delta.mul_(1 - bent.square())
             narrow = delta.to(hidden.dtype)
             if grad_hidden is not None:
                 torch.mm(narrow, weight, out=grad_hidden[start : start + rows])
@@ -81,4 +95,4 @@ class _ChunkedCrossEntropy(Function):
             grad_hidden = grad_hidden * grad.to(grad_hidden.dtype)
         if grad_weight is not None:
             grad_weight = (grad_weight * grad).to(ctx.weight_dtype)
-        return grad_hidden, grad_weight, None, None
+        return grad_hidden, grad_weight, None, None, None

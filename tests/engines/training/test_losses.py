@@ -34,14 +34,25 @@ def test_value_and_gradients_equal_torch_for_every_chunk_size(rows: int) -> None
     torch.testing.assert_close(grads, expected, atol=1e-6, rtol=1e-5)
 
 
-def test_gradient_passes_a_numerical_check() -> None:
+@pytest.mark.parametrize("softcap", [None, 0.7])
+def test_gradient_passes_a_numerical_check(softcap: float | None) -> None:
     torch.manual_seed(0)
     hidden = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(0, 7, (5,))
     assert torch.autograd.gradcheck(
-        lambda h, w: cross_entropy_sum(h, w, targets, 2), (hidden, weight)
+        lambda h, w: cross_entropy_sum(h, w, targets, 2, softcap), (hidden, weight)
     )
+
+
+def test_a_soft_cap_bends_the_logits() -> None:
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(5, 3), torch.randn(7, 3)
+    targets = torch.randint(0, 7, (5,))
+    logits = 2.0 * torch.tanh(hidden @ weight.T / 2.0)
+    expected = functional.cross_entropy(logits, targets, reduction="sum").item()
+    ours = cross_entropy_sum(hidden, weight, targets, 2, softcap=2.0)
+    assert ours.item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_frozen_projection_gets_no_gradient() -> None:

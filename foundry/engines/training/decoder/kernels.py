@@ -7,17 +7,37 @@ Shapes: T tokens, I inputs, O outputs of a projection, R adapter rank, F feed-fo
 """
 
 from collections.abc import Callable
-from typing import Any, cast
+from functools import partial
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
+Activation = Literal["silu", "gelu", "gelu_tanh"]
 
-def lora_projection(x_TI: Tensor, w_OI: Tensor, a_RI: Tensor, b_OR: Tensor, scale: float) -> Tensor:
-    """x·Wᵀ + scale·(x·Aᵀ)·Bᵀ."""
-    return _apply(_LoraProjection)(x_TI, w_OI, a_RI, b_OR, scale)
+# The function, and its gradient from (gradient of the output, input).
+_ACTIVATIONS: dict[Activation, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
+    "silu": (functional.silu, torch.ops.aten.silu_backward),
+    "gelu": (functional.gelu, torch.ops.aten.gelu_backward),
+    "gelu_tanh": (
+        partial(functional.gelu, approximate="tanh"),
+        partial(torch.ops.aten.gelu_backward, approximate="tanh"),
+    ),
+}
+
+
+def lora_projection(
+    x_TI: Tensor,
+    w_OI: Tensor,
+    a_RI: Tensor,
+    b_OR: Tensor,
+    scale: float,
+    bias_O: Tensor | None = None,
+) -> Tensor:
+    """x·Wᵀ + bias + scale·(x·Aᵀ)·Bᵀ."""
+    return _apply(_LoraProjection)(x_TI, w_OI, a_RI, b_OR, scale, bias_O)
 
 
 def gated_projection(
@@ -27,9 +47,16 @@ def gated_projection(
     a_RF: Tensor | None,
     b_OR: Tensor | None,
     scale: float,
+    bias_O: Tensor | None = None,
+    activation: Activation = "silu",
 ) -> Tensor:
-    """h·Wᵀ + scale·(h·Aᵀ)·Bᵀ of h = silu(gate)·up. Keeps gate and up; h is computed twice."""
-    return _apply(_GatedProjection)(gate_TF, up_TF, w_OF, a_RF, b_OR, scale)
+    """h·Wᵀ + bias + scale·(h·Aᵀ)·Bᵀ of h = act(gate)·up. Keeps gate and up; h is computed twice."""
+    return _apply(_GatedProjection)(gate_TF, up_TF, w_OF, a_RF, b_OR, scale, bias_O, activation)
+
+
+def activate(gate_TF: Tensor, activation: Activation) -> Tensor:
+    """The activation of a gate, a new tensor."""
+    return _ACTIVATIONS[activation][0](gate_TF)
 
 
 def scaled_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -50,12 +77,18 @@ def _apply(function: type[Function]) -> Callable[..., Tensor]:
 class _LoraProjection(Function):
     @staticmethod
     def forward(
-        ctx: Any, x_TI: Tensor, w_OI: Tensor, a_RI: Tensor, b_OR: Tensor, scale: float
+        ctx: Any,
+        x_TI: Tensor,
+        w_OI: Tensor,
+        a_RI: Tensor,
+        b_OR: Tensor,
+        scale: float,
+        bias_O: Tensor | None,
     ) -> Tensor:
         low_TR = x_TI @ a_RI.T
         ctx.save_for_backward(x_TI, w_OI, a_RI, b_OR, low_TR)
         ctx.scale = scale
-        return functional.linear(x_TI, w_OI).addmm_(low_TR, b_OR.T, alpha=scale)
+        return functional.linear(x_TI, w_OI, bias_O).addmm_(low_TR, b_OR.T, alpha=scale)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -67,7 +100,9 @@ class _LoraProjection(Function):
             grad_x = (grad_TO @ w_OI).addmm_(grad_low_TR, a_RI)
         if ctx.needs_input_grad[1]:
             grad_w = grad_TO.T @ x_TI
-        return grad_x, grad_w, grad_low_TR.T @ x_TI, (grad_TO.T @ low_TR).mul_(ctx.scale), None
+        grad_a, grad_b = grad_low_TR.T @ x_TI, (grad_TO.T @ low_TR).mul_(ctx.scale)
+        grad_bias = grad_TO.sum(0) if ctx.needs_input_grad[5] else None
+        return grad_x, grad_w, grad_a, grad_b, None, grad_bias
 
 
 class _GatedProjection(Function):
@@ -80,24 +115,25 @@ class _GatedProjection(Function):
         a_RF: Tensor | None,
         b_OR: Tensor | None,
         scale: float,
+        bias_O: Tensor | None,
+        activation: Activation,
     ) -> Tensor:
-        hidden_TF = functional.silu(gate_TF).mul_(up_TF)
-        out_TO = functional.linear(hidden_TF, w_OF)
+        hidden_TF = activate(gate_TF, activation).mul_(up_TF)
+        out_TO = functional.linear(hidden_TF, w_OF, bias_O)
         low_TR = None
         if a_RF is not None and b_OR is not None:
             low_TR = hidden_TF @ a_RF.T
             out_TO.addmm_(low_TR, b_OR.T, alpha=scale)
         ctx.save_for_backward(gate_TF, up_TF, w_OF, a_RF, b_OR, low_TR)
-        ctx.scale = scale
+        ctx.scale, ctx.activation = scale, activation
         return out_TO
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         gate_TF, up_TF, w_OF, a_RF, b_OR, low_TR = ctx.saved_tensors
         grad_TO = grads[0]
-        sigmoid_TF = torch.sigmoid(gate_TF)
-        silu_TF = gate_TF * sigmoid_TF
-        hidden_TF = silu_TF * up_TF
+        act_TF = activate(gate_TF, ctx.activation)
+        hidden_TF = act_TF * up_TF
         grad_hidden_TF = grad_TO @ w_OF
         grad_a = grad_b = None
         if low_TR is not None:
@@ -106,11 +142,10 @@ class _GatedProjection(Function):
             grad_a = grad_low_TR.T @ hidden_TF
             grad_b = (grad_TO.T @ low_TR).mul_(ctx.scale)
         grad_w = grad_TO.T @ hidden_TF if ctx.needs_input_grad[2] else None
-        grad_up_TF = grad_hidden_TF * silu_TF
-        # d silu(g)/dg = sigmoid(g) + silu(g)·(1 - sigmoid(g))
-        slope_TF = torch.addcmul(silu_TF, silu_TF, sigmoid_TF, value=-1).add_(sigmoid_TF)
-        grad_gate_TF = slope_TF.mul_(up_TF).mul_(grad_hidden_TF)
-        return grad_gate_TF, grad_up_TF, grad_w, grad_a, grad_b, None
+        grad_up_TF = grad_hidden_TF * act_TF
+        grad_gate_TF = _ACTIVATIONS[ctx.activation][1](grad_hidden_TF.mul_(up_TF), gate_TF)
+        grad_bias = grad_TO.sum(0) if ctx.needs_input_grad[6] else None
+        return grad_gate_TF, grad_up_TF, grad_w, grad_a, grad_b, None, grad_bias, None
 
 
 class _ScaledNorm(Function):

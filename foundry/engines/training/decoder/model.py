@@ -83,6 +83,7 @@ class Decoder(nn.Module):
         self.config = config
         self.compute_dtype = compute_dtype
         self.activation_checkpointing = False
+        self.logit_softcap: float | None = None
         self.model = DecoderStack(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:

@@ -6,15 +6,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from foundry.engines.training.decoder.kernels import gated_projection, lora_projection
+from foundry.engines.training.decoder.kernels import (
+    Activation,
+    activate,
+    gated_projection,
+    lora_projection,
+)
 
 
 class Projection(nn.Module):
-    """y = x·Wᵀ, plus (alpha/rank)·x·Aᵀ·Bᵀ once an adapter is attached."""
+    """y = x·Wᵀ (+ bias), plus (alpha/rank)·x·Aᵀ·Bᵀ once an adapter is attached."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, bias: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
         self.lora_A: nn.Parameter | None = None
         self.lora_B: nn.Parameter | None = None
         self.scale = 0.0
@@ -33,22 +39,25 @@ class Projection(nn.Module):
         self.scale, self.dropout = alpha / rank, dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight.to(x.dtype)
+        weight, bias = self._base(x.dtype)
         if self.lora_A is None or self.lora_B is None:
-            return functional.linear(x, weight)
+            return functional.linear(x, weight, bias)
         a, b = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
         if self.dropout and self.training:
             dropped = functional.dropout(x, self.dropout)
             update = functional.linear(functional.linear(dropped, a), b)
-            return functional.linear(x, weight) + self.scale * update
-        return lora_projection(x, weight, a, b, self.scale)
+            return functional.linear(x, weight, bias) + self.scale * update
+        return lora_projection(x, weight, a, b, self.scale, bias)
 
-    def forward_gated(self, gate: Tensor, up: Tensor) -> Tensor:
-        """The projection of silu(gate)·up, which is not kept for the backward pass."""
+    def forward_gated(self, gate: Tensor, up: Tensor, activation: Activation = "silu") -> Tensor:
+        """The projection of act(gate)·up, which is not kept for the backward pass."""
         if self.dropout and self.training:
-            return cast(Tensor, self(functional.silu(gate) * up))
+            return cast(Tensor, self(activate(gate, activation) * up))
         a = b = None
         if self.lora_A is not None and self.lora_B is not None:
             a, b = self.lora_A.to(gate.dtype), self.lora_B.to(gate.dtype)
-        weight = self.weight.to(gate.dtype)
-        return gated_projection(gate, up, weight, a, b, self.scale)
+        weight, bias = self._base(gate.dtype)
+        return gated_projection(gate, up, weight, a, b, self.scale, bias, activation)
+
+    def _base(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        return self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype)

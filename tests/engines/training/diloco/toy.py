@@ -18,6 +18,8 @@ VOCABULARY = 17
 class Toy(nn.Module):
     """Predicts the next token from the one before it; `lm_head` is the embedding."""
 
+    logit_softcap: float | None = None
+
     def __init__(self, width: int = 8, layers: int = 4, seed: int = 0) -> None:
         super().__init__()
         self.embed = nn.Embedding(VOCABULARY, width)
