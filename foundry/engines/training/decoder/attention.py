@@ -1,8 +1,10 @@
 """Causal attention over a stream of segments.
 
-Plain attention is torch's fused kernel and needs no mask. A sliding window or a soft cap needs the
-scores: they exist for a block of queries at a time and are computed again in the backward pass, so
-memory grows with the segment's length, not with its square.
+On a GPU all segments go to one variable-length kernel, windows included. Elsewhere neighbours of
+one length are computed together. Plain attention is torch's fused kernel and needs no mask. A soft
+cap, and on a CPU a sliding window, needs the scores: they exist for a block of queries at a time
+and are computed again in the backward pass, so memory grows with the segment's length, not with its
+square.
 
 Shapes: T tokens, Q query heads, K key heads, D head; S segments of one length L, G query heads per
 key head, C queries of a block, J the keys that they may see.
@@ -16,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
+
+from foundry.engines.training.decoder.varlen import attend_varlen, has_varlen_kernel
 
 # Scores that exist at one time: 64 MiB of float32.
 _MAX_SCORES = 2**24
@@ -32,9 +36,7 @@ def attend(
     softcap: float | None = None,
     scale: float | None = None,
 ) -> Tensor:
-    """Causal attention inside each segment.
-
-    Neighbours of one length are computed together: many short segments cost no more than one.
+    """Causal attention inside each segment: many short ones cost no more than one long one.
 
     Args:
         q_TQD, k_TKD, v_TKD: Q is a multiple of K.
@@ -45,9 +47,11 @@ def attend(
     Returns:
         Shape (T, Q, D).
     """
+    scale = q_TQD.shape[-1] ** -0.5 if scale is None else scale
+    if softcap is None and has_varlen_kernel(q_TQD):
+        return attend_varlen(q_TQD, k_TKD, v_TKD, tuple(segments), window=window, scale=scale)
     runs = [(length, len(list(run))) for length, run in groupby(segments)]
     sizes = [length * count for length, count in runs]
-    scale = q_TQD.shape[-1] ** -0.5 if scale is None else scale
     parts = []
     for (length, count), q, k, v in zip(
         runs,
