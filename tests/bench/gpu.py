@@ -1,0 +1,142 @@
+"""`make bench NAME=gpu`: bfloat16 fine-tuning on one accelerator, against transformers with PEFT.
+
+A random-weight Llama of 1.24 billion parameters on rows of 4,096 tokens: tokens per second, the
+share of the card's own matrix rate, peak memory, full and with LoRA; the same with transformers'
+model, torch's AdamW and PEFT; and the memory that ten load-train-release rounds leave behind.
+
+Each part is a process of its own, bounded in time, so that one that fails costs no other. It needs
+torch 2.11 or newer, numpy, safetensors, tokenizers, jinja2, pydantic and this checkout: no Ray,
+vLLM or network. The peer runs where transformers and peft are installed. Without an accelerator it
+says so and measures nothing; `--rehearse` runs the same parts on a CPU with a tiny model, to find
+faults before a card is at hand, and its numbers mean nothing.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.bench.gpu_parts import CARD, METHODS, REHEARSAL, Scale
+
+ROOT = Path(__file__).parents[2]
+# Seconds of a part: what it takes on an H100, several times over.
+LIMITS = {"gemm": 60.0, "slope": 120.0, "foundry": 150.0, "peer": 150.0}
+# Dense bfloat16 without sparsity, TFLOP/s, by the vendors' datasheets.
+DATASHEET_TFLOPS = {"H100": 989.4, "H200": 989.4, "A100": 312.0, "L40S": 362.1, "MI300X": 1307.4}
+PARTS = ("gemm", *(f"{side}-{m}" for m in METHODS for side in ("foundry", "peer")), "slope")
+
+
+def run_part(part: str, folder: Path, rehearse: bool) -> dict[str, Any]:
+    """One part's result; its `error`, if it has none."""
+    side = part.split("-")[0]
+    module = "tests.bench.peers.transformers_gpu" if side == "peer" else "tests.bench.gpu_parts"
+    result = folder / f"{part}.json"
+    command: list[str | Path] = [sys.executable, "-m", module, part, result]
+    command += ["--rehearse"] if rehearse else []
+    started = time.perf_counter()
+    try:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=dict(os.environ, HF_HUB_OFFLINE="1"),
+            timeout=LIMITS[side],
+            capture_output=True,
+            text=True,
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"took over {LIMITS[side]:.0f} s"}
+    finally:
+        print(f"{part}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+    if done.returncode:
+        return {"error": done.stderr.strip()[-1500:]}
+    return dict(json.loads(result.read_text()))
+
+
+def count_parameters(scale: Scale) -> int:
+    """Of the matrices: with tied embeddings the head's are the embedding's."""
+    kept = scale.hidden_size // scale.heads * scale.key_heads
+    attention = 2 * scale.hidden_size * (scale.hidden_size + kept)
+    layer = attention + 3 * scale.hidden_size * scale.intermediate_size
+    return scale.layers * layer + scale.vocab_size * scale.hidden_size
+
+
+def summarise(scale: Scale, results: Mapping[str, Mapping[str, Any]], card: str) -> dict[str, Any]:
+    """The metrics; those of a part that failed are left out.
+
+    MFU counts 6 FLOP per parameter and token (arXiv:2204.02311, appendix B) without attention's.
+    """
+    metrics: dict[str, Any] = {"card": card}
+    flops_per_token = 6 * count_parameters(scale)
+    datasheet = next((t * 1e12 for name, t in DATASHEET_TFLOPS.items() if name in card), None)
+    rates = {"gemm": results["gemm"].get("flops"), "datasheet": datasheet}
+    for method in METHODS:
+        ours, theirs = results[f"foundry-{method}"], results[f"peer-{method}"]
+        if "error" in ours:
+            continue
+        metrics |= {
+            f"tokens_per_s_{method}": round(ours["tokens_per_s"]),
+            f"tokens_per_s_mixed_{method}": round(ours["mixed"]),
+            f"peak_gib_{method}": round(ours["peak_bytes"] / 2**30, 2),
+        }
+        if method == "full":
+            metrics |= {
+                f"mfu_of_{name}": round(ours["tokens_per_s"] * flops_per_token / rate, 3)
+                for name, rate in rates.items()
+                if rate
+            }
+        if "error" not in theirs:
+            metrics |= {
+                f"tokens_per_s_ratio_gpu_{method}": _ratio(ours, theirs, "tokens_per_s"),
+                f"memory_ratio_gpu_{method}": _ratio(ours, theirs, "peak_bytes"),
+            }
+    if {"tokens_per_s_full", "tokens_per_s_lora"} <= metrics.keys():
+        metrics["lora_over_full"] = round(
+            metrics["tokens_per_s_lora"] / metrics["tokens_per_s_full"], 3
+        )
+    if "slope" in results["slope"]:
+        metrics["slope_mib_per_round"] = round(results["slope"]["slope"] / 2**20, 3)
+    return metrics
+
+
+def _ratio(ours: Mapping[str, Any], theirs: Mapping[str, Any], key: str) -> float:
+    return round(float(ours[key]) / float(theirs[key]), 3)
+
+
+def find_card() -> str | None:
+    """The accelerator's name; None without one."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rehearse", action="store_true", help="tiny, on a CPU, to find faults")
+    parser.add_argument("--details", type=Path, help="write every part's own result here")
+    options = parser.parse_args()
+    card = "a rehearsal on a CPU" if options.rehearse else find_card()
+    if card is None:
+        print(json.dumps({"bench": "gpu", "metrics": {"skipped": "no accelerator here"}}))
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        results = {part: run_part(part, Path(folder), options.rehearse) for part in PARTS}
+    for part, result in results.items():
+        print(part, json.dumps(result), file=sys.stderr)
+    if options.details:
+        options.details.write_text(json.dumps({"card": card, "parts": results}, indent=1) + "\n")
+    metrics = summarise(REHEARSAL if options.rehearse else CARD, results, card)
+    print(json.dumps({"bench": "gpu", "metrics": metrics}))
+    return 1 if any("error" in result for result in results.values()) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
