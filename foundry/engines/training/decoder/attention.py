@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
-from foundry.engines.training.decoder.varlen import attend_varlen, has_varlen_kernel
+from foundry.engines.training.decoder.gpu_attention import attend_on_gpu, has_gpu_kernel
 
 # Scores that exist at one time: 64 MiB of float32.
 _MAX_SCORES = 2**24
@@ -48,8 +48,8 @@ def attend(
         Shape (T, Q, D).
     """
     scale = q_TQD.shape[-1] ** -0.5 if scale is None else scale
-    if softcap is None and has_varlen_kernel(q_TQD):
-        return attend_varlen(q_TQD, k_TKD, v_TKD, tuple(segments), window=window, scale=scale)
+    if softcap is None and has_gpu_kernel(q_TQD):
+        return attend_on_gpu(q_TQD, k_TKD, v_TKD, tuple(segments), window=window, scale=scale)
     runs = [(length, len(list(run))) for length, run in groupby(segments)]
     sizes = [length * count for length, count in runs]
     parts = []
