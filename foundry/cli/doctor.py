@@ -2,19 +2,24 @@
 
 import asyncio
 import os
+import re
 import shlex
 import shutil
 import sys
 import textwrap
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from foundry.cli.builds import (
+    describe_build,
+    describe_packages,
+    describe_state,
+    list_builds,
+)
 from foundry.cli.help import examples
 from foundry.cli.output.console import Output, OutputOption, print_json, print_rows, stdout
 from foundry.cli.output.exit_codes import ExitCode
@@ -35,6 +40,7 @@ from foundry.infra.embedded.starting import list_chosen_ports
 from foundry.infra.embedded.state import stack_id
 from foundry.infra.hardware import DetectionReport, detect
 from foundry.infra.wiring import open_database
+from foundry.install.builds import read_builds
 
 app = typer.Typer(add_completion=False)
 
@@ -82,6 +88,7 @@ def doctor(
                     for item in report.evidence
                 ],
                 "build": build,
+                "builds": list_builds(),
                 "checks": [asdict(check) for check in checks],
             }
         )
@@ -166,18 +173,6 @@ def _exposure_row(exposure: Exposure) -> dict[str, object]:
     }
 
 
-def describe_build(accelerator: str) -> dict[str, object]:
-    """What the installer takes for an accelerator, and what is installed."""
-    table = Path(__file__).parents[1] / "install" / "builds.toml"
-    row = tomllib.loads(table.read_text())[accelerator]
-    wanted = {key: row[key] for key in ("torch", "engine", "refused") if key in row}
-    return {
-        **wanted,
-        "installed_torch": _find_installed_version("torch"),
-        "installed_ray": _find_installed_version("ray"),
-    }
-
-
 def _check_machine(settings: Settings, report: DetectionReport) -> Iterator[Check]:
     python = ".".join(map(str, sys.version_info[:3]))
     yield _make_check(
@@ -190,6 +185,7 @@ def _check_machine(settings: Settings, report: DetectionReport) -> Iterator[Chec
         f"{memory_gb:.1f} GiB",
         f"a served model needs {_MIN_MEMORY_GB:.0f} GiB: use a larger machine",
     )
+    yield from _check_accelerator(report)
     yield from _check_home(settings.home)
     parts = stack.status(settings)
     external = settings.database.url is not None or settings.ray.address is not None
@@ -201,6 +197,27 @@ def _check_machine(settings: Settings, report: DetectionReport) -> Iterator[Chec
         yield Check("stack", True, "not started yet: `foundry up`")
     if running or settings.client.url or settings.client.api_key:
         yield _check_server(settings)
+
+
+def _check_accelerator(report: DetectionReport) -> Iterator[Check]:
+    """Whether torch's build runs with this driver and on these devices."""
+    build = read_builds()[report.accelerator]
+    driver = report.drivers.get(report.accelerator, "")
+    if build.driver and (version := re.search(r"\d+", driver)):
+        yield _make_check(
+            "driver",
+            int(version.group()) >= int(build.driver),
+            driver,
+            f"torch {build.torch} needs driver {build.driver} or newer: install that",
+        )
+    old = [found.slot for found in report.devices if found.device.startswith(build.too_old or "-")]
+    if old:
+        yield Check(
+            "device",
+            False,
+            f"torch {build.torch} has no kernels for {', '.join(old)}",
+            "install a torch for CUDA 12.6, which is not locked, or take a newer device",
+        )
 
 
 def _check_running_stack(settings: Settings, parts: list[PartStatus]) -> Iterator[Check]:
@@ -288,13 +305,6 @@ def _make_check(name: str, ok: bool, detail: str, next_step: str) -> Check:
     return Check(name, ok, detail, "" if ok else next_step)
 
 
-def _find_installed_version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def _print_machine(report: DetectionReport, build: dict[str, object]) -> None:
     machine, console = report.machine, stdout()
     features = " ".join(machine.cpu_features) or "no vector extensions known here"
@@ -303,11 +313,13 @@ def _print_machine(report: DetectionReport, build: dict[str, object]) -> None:
     console.print(
         f"processor    {machine.cpu_model}, {machine.cores} cores, {features}", markup=False
     )
-    console.print(f"build        {_describe_packages(build)}", markup=False)
+    console.print(f"build        {describe_packages(build)}", markup=False)
     installed = ", ".join(
         f"{name} {build[f'installed_{name}'] or 'not installed'}" for name in ("torch", "ray")
     )
     console.print(f"installed    {installed}", markup=False)
+    for line in describe_state(report.accelerator):
+        console.print(line, markup=False)
     rows = [
         {"evidence": item.detail, "strength": item.strength.name.lower(), "vendor": item.vendor}
         for item in report.evidence
@@ -318,14 +330,6 @@ def _print_machine(report: DetectionReport, build: dict[str, object]) -> None:
         console.print("evidence     no accelerator: PCI, device nodes, drivers and tools are empty")
     for text in report.contradictions:
         console.print(f"contradiction: {text}", style="yellow", markup=False)
-
-
-def _describe_packages(build: dict[str, object]) -> str:
-    if refused := build.get("refused"):
-        return str(refused)
-    engine = build["engine"]
-    packages = engine if isinstance(engine, list) else [engine]
-    return ", ".join([f"torch {build['torch']}", *map(str, packages)])
 
 
 def _print_checks(checks: Sequence[Check]) -> None:

@@ -13,10 +13,10 @@ import sys
 import time
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from foundry.infra.hardware import detect
+from foundry.install.builds import ROOT, Build, choose_build, light_build
 from foundry.install.failures import InstallError, explain, lacks_package, unreachable
 from foundry.install.sources import (
     has_wheelhouse,
@@ -26,23 +26,9 @@ from foundry.install.sources import (
     venv_python,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
 _UV = "uv==0.13.8"
 _STAMP = ".foundry-lock"
 _INSTALLED = ".foundry-installed.txt"
-_FREE_GB = {"light": 2, "full": 8}
-
-
-@dataclass(frozen=True, slots=True)
-class Build:
-    """What one accelerator gets, from builds.toml; `lock` is a file under locks/."""
-
-    accelerator: str
-    torch: str | None
-    engine: tuple[str, ...]
-    index: str | None
-    lock: Path | None
-    python: tuple[int, int] | None
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -73,7 +59,7 @@ def install(venv: Path, *, light: bool, accelerator: str | None = None) -> None:
     if read_stamp(venv) == stamp:
         return
     began = time.monotonic()
-    require_space(venv.parent, _FREE_GB["light" if light else "full"])
+    require_space(venv.parent, build.free_gb)
     python = base_python(build)
     say(f"installing for {build.accelerator} into {venv} with {python}")
     Installation(venv, build, python).run()
@@ -97,7 +83,7 @@ class Installation:
         self._environment |= {"VIRTUAL_ENV": str(self._venv)}
         self._no_index = offline(pip, os.environ)
         self._install_uv()
-        if self._build.torch is not None:
+        if self._build.torch is not None and self._build.index is not None:
             self._install_torch(f"torch=={self._build.torch}")
         self._install_rest()
         say("installing foundry itself")
@@ -141,17 +127,19 @@ class Installation:
     def _install_torch(self, torch: str) -> None:
         """From the user's own sources; PyTorch's index is asked only if they lack it."""
         say(f"installing {torch}")
+        # A lock has what torch needs; without one that lies in torch's index, too.
+        alone = () if self._build.lock is None else ("--no-deps",)
         try:
-            self._uv("--no-deps", torch)
+            self._uv(*alone, torch)
         except InstallError as error:
             if self._no_index or not lacks_package(error.output):
                 raise
-            self._install_torch_from_index(torch, str(self._build.index))
+            self._install_torch_from_index(torch, str(self._build.index), alone)
 
-    def _install_torch_from_index(self, torch: str, index: str) -> None:
+    def _install_torch_from_index(self, torch: str, index: str, alone: Sequence[str]) -> None:
         say(f"your package sources lack {torch}: asking {index}")
         try:
-            self._uv("--no-deps", "--index", index, torch)
+            self._uv(*alone, "--index", index, torch)
         except InstallError as error:
             if unreachable(error.output):
                 raise InstallError(
@@ -189,7 +177,7 @@ class Installation:
         """A file with the project's overrides, which uv reads only when it resolves the project."""
         settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]
         path = self._venv / ".foundry-overrides"
-        path.write_text("\n".join(settings["override-dependencies"]))
+        path.write_text("\n".join((*settings["override-dependencies"], *self._build.overrides)))
         return str(path)
 
     def _uv(self, *arguments: str) -> None:
@@ -222,38 +210,16 @@ class Installation:
         return self._venv / "bin" / "uv"
 
 
-def choose_build(accelerator: str) -> Build:
-    table = tomllib.loads((ROOT / "foundry/install/builds.toml").read_text())
-    row = table.get(accelerator)
-    if row is None:
-        raise InstallError(f"no build for {accelerator!r}: choose from {', '.join(table)}")
-    if "refused" in row:
-        raise InstallError(row["refused"])
-    major, _, minor = row.get("python", "").partition(".")
-    return Build(
-        accelerator,
-        row["torch"],
-        tuple(row["engine"]),
-        row["index"],
-        ROOT / "locks" / row["lock"] if "lock" in row else None,
-        (int(major), int(minor)) if minor else None,
-    )
-
-
-def light_build() -> Build:
-    return Build("light", None, (), None, ROOT / "locks" / "light.txt", None)
-
-
 def base_python(build: Build) -> str:
-    """The interpreter for the environment: this one, or the version that the lock is for."""
-    if build.python is None or sys.version_info[:2] == build.python:
+    """The interpreter for the environment: this one, or of a version that the lock is for."""
+    if not build.python or sys.version_info[:2] in build.python:
         return sys.executable
-    wanted = ".".join(map(str, build.python))
-    if found := shutil.which(f"python{wanted}"):
+    wanted = [".".join(map(str, version)) for version in build.python]
+    if found := next(filter(None, (shutil.which(f"python{version}") for version in wanted)), None):
         return found
     raise InstallError(
-        f"the builds for {build.accelerator} are for Python {wanted} and this is "
-        f"{sys.version_info[0]}.{sys.version_info[1]}: install python{wanted} beside it "
+        f"the builds for {build.accelerator} are for Python {' or '.join(wanted)} and this is "
+        f"{sys.version_info[0]}.{sys.version_info[1]}: install python{wanted[0]} beside it "
         "and run the command again"
     )
 
@@ -276,7 +242,8 @@ def locked_names(lock: str) -> set[str]:
 def stamp_text(build: Build) -> str:
     """Changes when anything that decides the environment changes."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    digest = hashlib.sha256(repr((project["build-system"], project["project"], build)).encode())
+    asked = (build.torch, build.engine, build.index, build.overrides, build.constraints)
+    digest = hashlib.sha256(repr((project["build-system"], project["project"], asked)).encode())
     digest.update(build.lock.read_bytes() if build.lock is not None else b"")
     return f"{build.accelerator} {digest.hexdigest()}\n"
 

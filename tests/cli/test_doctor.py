@@ -2,13 +2,16 @@
 
 import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from foundry.cli import doctor
 from foundry.cli.doctor import Check, _print_checks
 from foundry.cli.main import run
 from foundry.infra.embedded.paths import ensure_home
+from foundry.infra.hardware import DetectionReport, Device, detect
 from tests.cli.conftest import Server
 from tests.sdk.answers import failure
 
@@ -55,6 +58,49 @@ def test_lines_end_where_their_text_does_and_hold_no_python(home: Path, capsys: 
     assert all(line == line.rstrip() for line in lines)
     (build,) = (line for line in lines if line.startswith("build "))
     assert "[" not in build
+
+
+def machine_of(vendor: str, device: str, driver: str) -> DetectionReport:
+    found = Device(vendor, "0000:01:00.0", device)
+    return replace(
+        detect(), accelerator=vendor, devices=(found,), drivers={vendor: driver} if driver else {}
+    )
+
+
+def test_a_driver_that_is_too_old_and_a_device_without_kernels(
+    home: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    h100, v100 = "0x2330", "0x1db6"
+    for device, driver, failed in (
+        (h100, "nvidia 580.95.05", set()),
+        (h100, "nvidia 570.1", {"driver"}),
+        (v100, "nvidia 580.95.05", {"device"}),
+    ):
+        report = machine_of("nvidia", device, driver)
+        monkeypatch.setattr(doctor, "detect", lambda report=report: report)
+        run(["doctor", "-o", "json"])
+        found = checks(capsys)
+        wrong = {name for name in ("driver", "device") if not found.get(name, {"ok": True})["ok"]}
+        assert wrong == failed
+    assert "no kernels for 0000:01:00.0" in str(found["device"]["detail"])
+
+
+def test_what_is_known_of_a_build_without_a_lock(
+    home: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "detect", lambda: machine_of("amd", "0x74a1", ""))
+    run(["doctor", "-o", "json"])
+    report = json.loads(capsys.readouterr().out)
+    assert report["build"]["states"] == ["planned"]
+    assert report["build"]["lock"] is None
+    states = {row["accelerator"]: row["states"] for row in report["builds"]}
+    assert "locked" in states["cpu"] and "locked" in states["nvidia"]
+    run(["doctor"])
+    text = capsys.readouterr().out
+    assert "state        planned; detection only" in text
+    assert "missing      its index could not be reached" in text
+    assert "by hand      python3.12 -m venv .venv" in text
+    assert "others       cpu locked" in text
 
 
 def test_advice_goes_below_its_line_without_a_broken_word(

