@@ -81,7 +81,9 @@ def light_build() -> Build:
 
 
 def _parse(accelerator: str, row: Mapping[str, Any]) -> Build:
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in row.items()
+    }
     versions = (version.partition(".") for version in values.pop("python", ()))
     lock = values.pop("lock", None)
     return Build(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from foundry.cli.main import run
-from foundry.install.installer import ROOT
+from foundry.install.builds import ROOT
 
 _CONFIG = re.compile(
     r"cat > /tmp/config\.json <<'END'\n(.*?)\nEND\n(.*?)```\n\n```text\n(.*?)```", re.S
