@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from foundry.catalog.datasets.service import DatasetVersion
 from foundry.catalog.registry.documents import read_document
-from foundry.catalog.registry.domain import Manifest
+from foundry.catalog.registry.domain import Kind, Manifest
 from foundry.catalog.registry.service import ModelVersion
 from foundry.engines.training.config import Lora, SftConfig
 from foundry.engines.training.decoder.config import DecoderConfig
@@ -41,6 +41,11 @@ class Training:
     inner: SftConfig
     where: str
     workers: Needs
+
+    @property
+    def result_kind(self) -> Kind:
+        """What it makes: an adapter, or a model whose weights were all trained."""
+        return "adapter" if isinstance(self.inner.method, Lora) else "merged"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from foundry.execution.jobs.queue import (
     record_decision,
     requeue_or_fail_stalled,
 )
+from foundry.execution.jobs.request import JobRequest
 from foundry.execution.jobs.service import Jobs
 from foundry.execution.jobs.tables import Job, JobMetric
 from foundry.governance.audit.service import AuditTrail
@@ -40,16 +41,15 @@ async def submit(
 ) -> Job:
     async with database.begin() as db:
         jobs = Jobs(db, AuditTrail(db, CALLER, "test"), CALLER)
-        job, created = await jobs.submit(
+        request = JobRequest(
             "sft",
             name,
             {"model": name},
             submission_id=submission_id,
             priority=priority,
-            needs=needs,
+            needs=needs or Needs(),
         )
-        assert created
-        return job
+        return await jobs.queue_job(request)
 
 
 async def start(database: Database, job_id: UUID) -> Job | None:

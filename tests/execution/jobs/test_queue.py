@@ -21,6 +21,7 @@ from foundry.execution.jobs.queue import (
     record_decision,
     requeue_or_fail_stalled,
 )
+from foundry.execution.jobs.request import JobRequest
 from foundry.execution.jobs.service import Jobs
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.database import Database
@@ -75,7 +76,9 @@ async def test_sixteen_equal_submissions_are_one_job(database: Database) -> None
     async def once() -> UUID:
         async with database.begin() as db:
             jobs = Jobs(db, AuditTrail(db, CALLER, "test"), CALLER)
-            return (await jobs.submit("sft", "bot", {"a": 1}))[0].id
+            request = JobRequest("sft", "bot", {"a": 1})
+            same = await jobs.find_same_job(request)
+            return (same or await jobs.queue_job(request)).id
 
     assert len(set(await asyncio.gather(*(once() for _ in range(16))))) == 1
 
