@@ -18,6 +18,7 @@ from foundry.execution.jobs.tables import JobMetric
 from foundry.execution.jobs.transitions import JobTransitions, begin_as_driver
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
+from foundry.infra.answers import Answer
 from foundry.infra.cursors import DEFAULT_LIMIT, Page, decode, page_of
 from foundry.infra.database import utcnow
 
@@ -39,10 +40,7 @@ class Jobs:
         await self._rows.serialise_submissions(request.fingerprint)
         if request.force:
             return None
-        same = await self._rows.find_same(request.fingerprint)
-        if same is not None:
-            same.note = describe_same(same)
-        return same
+        return await self._rows.find_same(request.fingerprint)
 
     async def queue_job(self, request: JobRequest) -> Job:
         """Add a job to the queue. Ask `find_same_job` first whether it is there already."""
@@ -99,7 +97,7 @@ class Jobs:
         await self.get(job_id)
         return await self._rows.list_metrics(job_id, after, limit)
 
-    async def cancel(self, job_id: UUID) -> Job:
+    async def cancel(self, job_id: UUID) -> Answer[Job]:
         """Ask a job to stop: at once if no driver runs, else after a checkpoint.
 
         One that is being cancelled is left alone. Raises Conflict: it has ended.
@@ -111,15 +109,14 @@ class Jobs:
                 state=job.state,
             )
         if job.cancel_requested:
-            job.note = f"job {job_id} is being cancelled already"
-            return job
+            return Answer(job, f"job {job_id} is being cancelled already")
         before = job.state
         job.cancel_requested, job.cancel_requested_at = True, utcnow()
         await self._db.flush()
         # A STALLED one is left to the supervisor: its driver may live, and is ended first.
         job = await JobTransitions(self._db).cancel_waiting(job_id) or job
         await self._audit.record("job.cancel", "job", str(job.id), before={"state": before})
-        return job
+        return Answer(job)
 
     async def resume(self, job_id: UUID) -> Job:
         """Queue a failed or cancelled job again; it goes on from its last checkpoint.

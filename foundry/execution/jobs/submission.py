@@ -17,8 +17,9 @@ from foundry.execution.jobs.domain import FLEET_WORKER_CPUS, JobKind
 from foundry.execution.jobs.importing import ImportCheck, SourceLook
 from foundry.execution.jobs.placement import Needs
 from foundry.execution.jobs.request import JobRequest
-from foundry.execution.jobs.service import Jobs
+from foundry.execution.jobs.service import Jobs, describe_same
 from foundry.execution.jobs.tables import Job
+from foundry.infra.answers import Answer
 from foundry.serving.endpoints.serving_rank import ServingRanks
 
 
@@ -73,8 +74,8 @@ class Submissions:
         force: bool = False,
         submission_id: str | None = None,
         priority: int = 0,
-    ) -> tuple[Job, bool]:
-        """Queue a fine-tuning job. Returns it and whether it is new.
+    ) -> Answer[Job]:
+        """Queue a fine-tuning job, or find the same one.
 
         Args:
             submission_id: of a Ray job that is the driver already, for a job submitted by hand.
@@ -102,7 +103,7 @@ class Submissions:
         force: bool = False,
         submission_id: str | None = None,
         priority: int = 0,
-    ) -> tuple[Job, bool]:
+    ) -> Answer[Job]:
         """As `sft`, by a fleet of workers."""
         fleet = config.fleet
         needs = Needs(fleet.needed, FLEET_WORKER_CPUS, accelerator=True)
@@ -115,7 +116,7 @@ class Submissions:
             )
         )
 
-    async def _submit_training(self, asked: _TrainingRequest) -> tuple[Job, bool]:
+    async def _submit_training(self, asked: _TrainingRequest) -> Answer[Job]:
         base = await self._registry.resolve(asked.base)
         # Held, so that it is not deleted before the job is there to refuse that.
         data = await self._datasets.hold(asked.dataset)
@@ -124,9 +125,9 @@ class Submissions:
         request = _describe_training(asked, base, data)
         same = await self._find_same_job(request)
         if same is not None:
-            return same, False
+            return Answer(same, describe_same(same))
         await self._check_training(asked.training, base, data)
-        return await self._jobs.queue_job(request), True
+        return Answer(await self._jobs.queue_job(request))
 
     async def _check_training(
         self, training: Training, base: ModelVersion, data: DatasetVersion
@@ -144,8 +145,8 @@ class Submissions:
         base: str | None = None,
         force: bool = False,
         priority: int = 0,
-    ) -> tuple[Job, bool]:
-        """Queue an import. Returns it and whether it is new.
+    ) -> Answer[Job]:
+        """Queue an import, or find the same one.
 
         Args:
             look: what was seen of its source before this transaction.
@@ -161,8 +162,8 @@ class Submissions:
         )
         same = await self._find_same_job(request)
         if same is not None:
-            return same, False
-        return await self._jobs.queue_job(request), True
+            return Answer(same, describe_same(same))
+        return Answer(await self._jobs.queue_job(request))
 
     async def _find_same_job(self, request: JobRequest) -> Job | None:
         """An equal job whose result may be used; None as well if that was deleted since."""

@@ -22,6 +22,7 @@ from foundry.execution.jobs.request import JobRequest
 from foundry.execution.jobs.service import Jobs
 from foundry.execution.jobs.tables import Job, JobMetric
 from foundry.governance.audit.service import AuditTrail
+from foundry.infra.answers import Answer
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
 from foundry.infra.ids import uuid7
@@ -63,7 +64,7 @@ async def start(database: Database, job_id: UUID) -> Job | None:
     return opened
 
 
-async def cancel(database: Database, job_id: UUID) -> Job:
+async def cancel(database: Database, job_id: UUID) -> Answer[Job]:
     async with database.begin() as db:
         return await Jobs(db, AuditTrail(db, CALLER, "test"), CALLER).cancel(job_id)
 

@@ -116,14 +116,14 @@ async def test_a_driver_may_take_longer_to_start_than_to_answer(database: Databa
 
 async def test_cancelling(database: Database) -> None:
     queued = await submit(database, "a")
-    assert (await cancel(database, queued.id)).state == "CANCELLED"
+    assert (await cancel(database, queued.id)).row.state == "CANCELLED"
     with pytest.raises(LeaseLost, match="CANCELLED"):
         await JobLease.claim(database, queued.id)
     running = await submit(database, "b")
     await start(database, running.id)
     lease, _ = await JobLease.claim(database, running.id)
     asked = await cancel(database, running.id)
-    assert (asked.state, asked.note) == ("RUNNING", None)
+    assert (asked.row.state, asked.note) == ("RUNNING", None)
     assert (await cancel(database, running.id)).note == (
         f"job {running.id} is being cancelled already"
     )
