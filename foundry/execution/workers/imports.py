@@ -17,10 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from foundry.catalog.registry.artifacts import INDEX, choose_files, find_index_faults, survey
+from foundry.catalog.registry.artifacts import choose_files, find_index_faults, survey
 from foundry.catalog.registry.domain import Kind
-from foundry.catalog.registry.files import WEIGHTS, Selection, is_importable, select_files
+from foundry.catalog.registry.files import Selection, is_importable, select_files
 from foundry.config import Settings
+from foundry.engines.model_files import WEIGHTS_INDEX, WEIGHTS_SUFFIX
 from foundry.errors import DiskFull, InvalidArtifact, InvalidRequest, Unavailable
 from foundry.execution.jobs.domain import Phase
 from foundry.execution.jobs.sources import BundledSource, DirectorySource, HubSource, parse_source
@@ -196,11 +197,11 @@ def _select_directory(directory: Path) -> Selection:
 
 def _read_index(folder: Path, kind: Kind) -> object:
     """Of shards that are not fetched yet; None: there is none."""
-    return survey(select_files(folder), kind).documents.get(INDEX)
+    return survey(select_files(folder), kind).documents.get(WEIGHTS_INDEX)
 
 
 def _is_weights(name: str) -> bool:
-    return name.endswith(WEIGHTS)
+    return name.endswith(WEIGHTS_SUFFIX)
 
 
 def _check_room(files: list[HubFile], folder: Path) -> None:
