@@ -21,9 +21,11 @@ from foundry.catalog.datasets.formats import (
     detect_format,
     find_format,
 )
+from foundry.enumeration import name_first
 
 EXAMPLE = '{"prompt": "What is 2 + 2?", "completion": "4"}'
 _HEAD_BYTES = 64 * 1024
+_MOST_FIELDS = 6
 _DELIMITERS = {".csv": ",;\t|", ".tsv": "\t"}
 _JSON_LINES = (".ndjson", ".jsonlines", ".jl", ".json")
 # What spreadsheets write that do not write Unicode.
@@ -77,7 +79,7 @@ def explain_row(row: Mapping[str, object], shown: str) -> str | None:
     """What to do with rows like this one; None: it has the fields of a dataset, or unknown ones."""
     if _is_native(row) or (expression := _write_expression(row)) is None:
         return None
-    fields = ", ".join("".join(filter(str.isprintable, name[:40])) for name in list(row)[:6])
+    fields = name_first(("".join(filter(str.isprintable, name[:40])) for name in row), _MOST_FIELDS)
     command = _write_python_command(expression, _write_reader(find_format(shown)), shown)
     return f"rows with the fields {fields} become a dataset with: {command}"
 

@@ -35,6 +35,7 @@ from foundry.engines.model_files import (
     WEIGHTS_INDEX,
     WEIGHTS_SUFFIX,
 )
+from foundry.enumeration import name_first
 from foundry.errors import InvalidArtifact
 
 _MAX_JSON_BYTES = 256 * 2**20
@@ -88,10 +89,8 @@ class Survey:
         """
         if not self.problems:
             return
-        told = list(self.problems[:_MOST_PROBLEMS])
-        if more := len(self.problems) - len(told):
-            told.append(f"{more} more problems like these")
-        raise InvalidArtifact(f"{subject}: {'; '.join(told)}", problems=list(self.problems))
+        problems = name_first(self.problems, _MOST_PROBLEMS, between="; ")
+        raise InvalidArtifact(f"{subject}: {problems}", problems=list(self.problems))
 
     @property
     def config(self) -> Mapping[str, object]:
@@ -325,8 +324,8 @@ def find_index_faults(index: object, headers: Headers, kept: set[str]) -> Iterat
     ]
     if lost:
         name, path = lost[0]
-        more = f", and {len(lost) - 1} more" if lost[1:] else ""
-        yield f"{WEIGHTS_INDEX} places {name[:200]} in {path[:200]}, which lacks it{more}"
+        first = f"{WEIGHTS_INDEX} places {name[:200]} in {path[:200]}, which lacks it"
+        yield name_first([first], 1, between="; ", total=len(lost))
 
 
 def _find_shard_faults(headers: Headers, kept: set[str]) -> Iterator[str]:
@@ -356,9 +355,7 @@ def _find_adapter_problems(documents: Documents, headers: Headers) -> Iterator[s
 
 
 def _describe_names(names: Sequence[str]) -> str:
-    shown = ", ".join(name[:200] for name in names[:_MOST_NAMES])
-    more = len(names) - _MOST_NAMES
-    return f"{shown} and {more} more" if more > 0 else shown
+    return name_first((name[:200] for name in names), _MOST_NAMES)
 
 
 def _check_finite(path: str, local: Path, tensors: Mapping[str, Tensor]) -> None:

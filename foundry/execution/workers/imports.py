@@ -22,6 +22,7 @@ from foundry.catalog.registry.domain import Kind
 from foundry.catalog.registry.files import Selection, is_importable, select_files
 from foundry.config import Settings
 from foundry.engines.model_files import WEIGHTS_INDEX, WEIGHTS_SUFFIX
+from foundry.enumeration import name_first
 from foundry.errors import DiskFull, InvalidArtifact, InvalidRequest, Unavailable
 from foundry.execution.jobs.domain import Phase
 from foundry.execution.jobs.sources import BundledSource, DirectorySource, HubSource, parse_source
@@ -103,10 +104,8 @@ class ImportWorker:
     async def _publish(self, selection: Selection, publication: Publication) -> Imported:
         found = await asyncio.to_thread(survey, selection, publication.spec.kind)
         if found.left_out:
-            named = ", ".join(found.left_out[:_MOST_NAMED])
-            more = len(found.left_out) - _MOST_NAMED
-            rest = f" and {more} more" if more > 0 else ""
-            self._say(f"left out, because no engine reads it: {named}{rest}")
+            left_out = name_first(found.left_out, _MOST_NAMED)
+            self._say(f"left out, because no engine reads it: {left_out}")
         self._say("reading the files", Phase.PUBLISH)
         async with open_database(self._settings) as database:
             published = await publish(database, self._objects, publication, selection)
