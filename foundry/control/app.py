@@ -38,7 +38,7 @@ from foundry.infra.hub_mirror import HubMirror
 from foundry.infra.objects import ObjectStore
 from foundry.serving.endpoints.checking import EngineCheck, ModelShapes
 from foundry.serving.endpoints.router import router as endpoints
-from foundry.serving.endpoints.version_use import endpoint_use
+from foundry.serving.endpoints.version_use import EndpointUse
 from foundry.serving.engine.hardware import LiveHardware
 from foundry.serving.engine.runtime import VllmRules
 from foundry.serving.outcomes.closing import read_learnt
@@ -104,7 +104,7 @@ def _install_checks(
 
 def _introduce_slices(app: FastAPI) -> None:
     """What slices ask of others that they do not know."""
-    app.state.version_use_guards = (endpoint_use,)
+    app.state.model_users = (EndpointUse,)
     app.state.dataset_readers = (JobsReading,)
     app.state.dataset_heirs = (TrainingData,)
     app.state.dataset_names = DatasetNames

@@ -8,9 +8,6 @@ how it was trained.
 from collections.abc import Mapping
 from typing import Any
 
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
-
 # vLLM reads these.
 _HONOURED = frozenset({"peft_type", "r", "lora_alpha", "target_modules", "use_rslora"})
 # These say how it was trained, or which layers got tensors; the tensors themselves tell that.

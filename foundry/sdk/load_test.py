@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 
+from foundry.enumeration import name_first
 from foundry.errors import (
     EngineFailed,
     FoundryError,
@@ -358,7 +359,7 @@ def _too_many_failures(level: Level) -> EngineFailed:
 
 def _reasons(level: Level) -> str:
     """The first few, each once."""
-    return "; ".join(sorted(set(level.errors))[:3])
+    return name_first(sorted(set(level.errors)), 3, between="; ")
 
 
 def by_error(levels: Sequence[Level]) -> dict[str, int]:

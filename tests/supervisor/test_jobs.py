@@ -290,7 +290,7 @@ async def test_a_stalled_job_that_is_cancelled_ends_with_its_driver(database: Da
     await tower.age(job.id, "heartbeat_at", 31)
     tower.launcher.faults["end"] = TimeoutError()
     await tower.reconcile()
-    assert (await cancel(database, job.id)).state == JobState.STALLED
+    assert (await cancel(database, job.id)).row.state == JobState.STALLED
     tower.launcher.faults.clear()
     # At once: what the owner wants does not wait for the backoff of what the supervisor wanted.
     await tower.reconcile()

@@ -1,20 +1,17 @@
 """Removing the objects of versions that were deleted."""
 
-import logging
+from collections.abc import Collection
+from dataclasses import dataclass
 from uuid import UUID
 
 from foundry.catalog.datasets.repository import DeletedVersions
-from foundry.errors import Unavailable
 from foundry.infra.database import Database
 from foundry.infra.objects import ObjectStore
+from foundry.infra.removal import UnneededObjects, remove_unneeded
 
 # Whoever had resolved the version before it was deleted has read its files by then.
 _READ_S = 3600.0
 _BATCH = 100
-# So many refusals mean that the store is away.
-_MOST_LEFT = 10
-
-log = logging.getLogger(__name__)
 
 
 async def collect_deleted(
@@ -22,34 +19,28 @@ async def collect_deleted(
 ) -> list[str]:
     """Remove the objects of deleted versions. Returns their keys.
 
-    Every version has objects of its own, so none is another's. A version whose objects the store
-    does not remove keeps no other from being collected.
+    Every version has objects of its own, so none is another's.
 
     Raises:
         Unavailable: some are left; they are found again the next time.
     """
-    removed: list[str] = []
-    left: list[UUID] = []
-    while True:
-        async with database.begin() as db:
-            versions = await DeletedVersions(db).list_uncollected(older_than_s, left, _BATCH)
-        for version in versions:
-            keys = [file.object_key for file in version.files]
-            try:
-                # No transaction is open while the store is at work.
-                for key in keys:
-                    await objects.delete(key)
-            except Unavailable:
-                log.warning("dataset version %s cannot be removed now", version.id, exc_info=True)
-                left.append(version.id)
-                continue
-            async with database.begin() as db:
-                await DeletedVersions(db).mark_collected(version.id)
-            removed.extend(keys)
-        if len(versions) < _BATCH or len(left) >= _MOST_LEFT:
-            break
-    if left:
-        raise Unavailable(
-            f"{len(left)} deleted datasets could not be removed from the object store"
-        )
-    return removed
+    rows = _Deleted(database, older_than_s)
+    return await remove_unneeded(objects, rows, "deleted datasets", _BATCH)
+
+
+@dataclass(frozen=True, slots=True)
+class _Deleted:
+    database: Database
+    older_than_s: float
+
+    async def list_unneeded(self, skipped: Collection[UUID], limit: int) -> list[UnneededObjects]:
+        async with self.database.begin() as db:
+            versions = await DeletedVersions(db).list_uncollected(self.older_than_s, skipped, limit)
+        return [
+            UnneededObjects(version.id, [file.object_key for file in version.files])
+            for version in versions
+        ]
+
+    async def mark_removed(self, row_id: UUID) -> None:
+        async with self.database.begin() as db:
+            await DeletedVersions(db).mark_collected(row_id)

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from foundry.catalog.datasets.formats import JSONL_ZSTD
 from foundry.errors import InvalidRequest
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,127}$"
@@ -11,10 +12,8 @@ MAX_VERSION = 2_147_483_647
 LATEST = "latest"
 Kind = Literal["chat", "prompt_completion"]
 Split = Literal["train", "eval"]
-TRAIN_FILE = "train.jsonl.zst"
-EVAL_FILE = "eval.jsonl.zst"
-# Names of files say their format.
-SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
+TRAIN_FILE = f"train{JSONL_ZSTD.suffix}"
+EVAL_FILE = f"eval{JSONL_ZSTD.suffix}"
 
 _NAME = re.compile(NAME_PATTERN.removesuffix("$"))
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
@@ -25,7 +24,7 @@ class AddOptions:
     """How a file becomes a version.
 
     Attributes:
-        filename: decides the format by its suffix, one of SUFFIXES.
+        filename: decides the format by its suffix, see `formats`.
         eval_fraction: expected share of prompts held out, 0 <= x < 1; 0: none, so that a model is
             not measured on rows that it has not seen.
         seed: of the split; the same seed splits the same prompts the same way for ever.
@@ -91,11 +90,6 @@ class Reference:
 
     def __str__(self) -> str:
         return self.name if self.version is None else f"{self.name}@{self.version}"
-
-
-def suffix_of(filename: str) -> str | None:
-    """The one of SUFFIXES that a name has."""
-    return next((each for each in SUFFIXES if filename.lower().endswith(each)), None)
 
 
 def valid_name(name: str) -> bool:

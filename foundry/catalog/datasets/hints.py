@@ -13,18 +13,21 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from foundry.catalog.datasets.domain import SUFFIXES, suffix_of
+from foundry.catalog.datasets.formats import (
+    JSONL,
+    PARQUET,
+    SUFFIXES,
+    FileFormat,
+    detect_format,
+    find_format,
+)
+from foundry.enumeration import name_first
 
 EXAMPLE = '{"prompt": "What is 2 + 2?", "completion": "4"}'
 _HEAD_BYTES = 64 * 1024
+_MOST_FIELDS = 6
 _DELIMITERS = {".csv": ",;\t|", ".tsv": "\t"}
 _JSON_LINES = (".ndjson", ".jsonlines", ".jl", ".json")
-_MAGIC = {
-    b"\x1f\x8b": ".jsonl.gz",
-    b"\x28\xb5\x2f\xfd": ".jsonl.zst",
-    b"PAR1": ".parquet",
-}
-_MAGIC_NAMES = {".jsonl.gz": "gzip", ".jsonl.zst": "zstd", ".parquet": "Parquet"}
 # What spreadsheets write that do not write Unicode.
 _WESTERN = "cp1252"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
@@ -40,30 +43,31 @@ def explain_file(path: Path, shown: str) -> str | None:
     Args:
         shown: the file as whoever reads the message would type it; its suffix names the format.
     """
-    suffix = suffix_of(shown)
+    promised = find_format(shown)
     head = _read_head(path)
-    content = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
-    if suffix is None:
+    content = detect_format(head)
+    if promised is None:
         return _explain_suffix(head, content, shown)
-    if content is not None and content != suffix:
-        return (
-            f"{shown} holds {_MAGIC_NAMES[content]} data: {_write_rename(shown, suffix, content)}"
-        )
-    if content == ".parquet":
+    suffix = promised.suffix
+    if content is not None and content != promised:
+        rename = _write_rename(shown, suffix, content.suffix)
+        return f"{shown} holds {content.name} data: {rename}"
+    if content is PARQUET:
         return None
-    if content is None and suffix != ".jsonl":
+    if content is None and promised is not JSONL:
         if re.match(rb"\s*[\[{]", head):
-            return f"{shown} is plain text, not {suffix}: {_write_rename(shown, suffix, '.jsonl')}"
+            rename = _write_rename(shown, suffix, JSONL.suffix)
+            return f"{shown} is plain text, not {suffix}: {rename}"
         return None
-    return _explain_text(_unpack_head(head, suffix), shown)
+    return _explain_text(_unpack_head(head, promised), shown)
 
 
 def explain_first_row(path: Path, shown: str) -> str | None:
     """What to do if the first row of a readable file has the fields of another format."""
-    suffix = suffix_of(shown)
-    if suffix is None or suffix == ".parquet":
+    promised = find_format(shown)
+    if promised is None or promised is PARQUET:
         return None
-    line, newline, _ = _unpack_head(_read_head(path), suffix).lstrip().partition(b"\n")
+    line, newline, _ = _unpack_head(_read_head(path), promised).lstrip().partition(b"\n")
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -75,14 +79,14 @@ def explain_row(row: Mapping[str, object], shown: str) -> str | None:
     """What to do with rows like this one; None: it has the fields of a dataset, or unknown ones."""
     if _is_native(row) or (expression := _write_expression(row)) is None:
         return None
-    fields = ", ".join("".join(filter(str.isprintable, name[:40])) for name in list(row)[:6])
-    command = _write_python_command(expression, _write_reader(suffix_of(shown)), shown)
+    fields = name_first(("".join(filter(str.isprintable, name[:40])) for name in row), _MOST_FIELDS)
+    command = _write_python_command(expression, _write_reader(find_format(shown)), shown)
     return f"rows with the fields {fields} become a dataset with: {command}"
 
 
 def explain_encoding(shown: str) -> str | None:
     """What to do with lines that are not UTF-8; None: the file holds no lines."""
-    if suffix_of(shown) == ".parquet":
+    if find_format(shown) is PARQUET:
         return None
     out = shlex.quote(_name_target(shown, ".utf8.jsonl"))
     command = _write_feed(shown, f"iconv -f {_WESTERN} -t UTF-8")
@@ -92,12 +96,12 @@ def explain_encoding(shown: str) -> str | None:
 def explain_directory(path: Path) -> str:
     """Which file of a directory to add."""
     try:
-        files = sorted(each for each in path.iterdir() if suffix_of(each.name))
+        files = sorted(each for each in path.iterdir() if find_format(each.name))
     except OSError:
         return f"{path} is a directory that cannot be read; a dataset is one file"
     if not files:
         return f"{path} is a directory, and no file in it ends in {', '.join(SUFFIXES)}"
-    lines = [each for each in files if suffix_of(each.name) == ".jsonl"]
+    lines = [each for each in files if find_format(each.name) is JSONL]
     said = f"{path} is a directory; a dataset is one file, like {shlex.quote(str(files[0]))}"
     if len(lines) < 2:
         return said
@@ -105,16 +109,16 @@ def explain_directory(path: Path) -> str:
     return f"{said}; to join its files: awk 1 {shlex.quote(str(path))}/*.jsonl > all.jsonl"
 
 
-def _explain_suffix(head: bytes, content: str | None, shown: str) -> str:
+def _explain_suffix(head: bytes, content: FileFormat | None, shown: str) -> str:
     """Of a file whose name has none of our suffixes."""
     ending = Path(shown).suffix.lower()
-    if content == ".parquet":
-        return f"{shown} holds Parquet data: {_write_rename(shown, ending, '.parquet')}"
+    if content is PARQUET:
+        rename = _write_rename(shown, ending, content.suffix)
+        return f"{shown} holds {content.name} data: {rename}"
     if content is not None:
-        unpack = "gzip -dk" if content == ".jsonl.gz" else "zstd -dk"
         return (
             f"{shown} is none of {', '.join(SUFFIXES)}; unpack it and add what is in it: "
-            f"{unpack} {shlex.quote(shown)}"
+            f"{content.packing} -dk {shlex.quote(shown)}"
         )
     if head.startswith(b"PK"):
         return (
@@ -125,7 +129,9 @@ def _explain_suffix(head: bytes, content: str | None, shown: str) -> str:
         return _explain_table(head, shown, _DELIMITERS[ending])
     if ending in _JSON_LINES or re.match(rb"\s*[\[{]", head):
         problem = _explain_text(head, shown)
-        return problem or f"{shown} holds JSON lines: {_write_rename(shown, ending, '.jsonl')}"
+        return problem or (
+            f"{shown} holds {JSONL.name}: {_write_rename(shown, ending, JSONL.suffix)}"
+        )
     return (
         f"{shown} is none of {', '.join(SUFFIXES)}. Write one JSON object a line, such as: "
         f"printf '%s\\n' '{EXAMPLE}' > rows.jsonl"
@@ -217,8 +223,8 @@ def _write_chat(name: str, turns: Sequence[object], row: Mapping[str, object]) -
     return f'{{"messages":{messages}}}'
 
 
-def _write_reader(suffix: str | None) -> str:
-    if suffix == ".parquet":
+def _write_reader(form: FileFormat | None) -> str:
+    if form is PARQUET:
         # Without threads: pyarrow's are in the way of an interpreter that ends.
         source = "io.BytesIO(sys.stdin.buffer.read())"
         return f"parquet.read_table({source},use_threads=False,pre_buffer=False).to_pylist()"
@@ -238,9 +244,9 @@ def _write_python_command(
 
 def _write_feed(shown: str, command: str) -> str:
     """`command` with the unpacked file as its input."""
-    unpack = {".jsonl.gz": "gzip -dc", ".jsonl.zst": "zstd -dc"}.get(suffix_of(shown) or "")
-    if unpack:
-        return f"{unpack} {shlex.quote(shown)} | {command}"
+    form = find_format(shown)
+    if form is not None and form.packing is not None:
+        return f"{form.packing} -dc {shlex.quote(shown)} | {command}"
     return f"{command} < {shlex.quote(shown)}"
 
 
@@ -250,7 +256,8 @@ def _write_rename(shown: str, before: str, after: str) -> str:
 
 
 def _name_target(shown: str, suffix: str) -> str:
-    ending = suffix_of(shown) or Path(shown).suffix
+    form = find_format(shown)
+    ending = form.suffix if form is not None else Path(shown).suffix
     return (shown[: -len(ending)] if ending else shown) + suffix
 
 
@@ -276,12 +283,12 @@ def _read_head(path: Path) -> bytes:
         return b""
 
 
-def _unpack_head(head: bytes, suffix: str) -> bytes:
+def _unpack_head(head: bytes, form: FileFormat) -> bytes:
     """The beginning of the text; nothing, if the packed data are damaged."""
-    if suffix == ".jsonl":
+    if form.packing is None:
         return head
     try:
-        if suffix == ".jsonl.gz":
+        if form.packing == "gzip":
             return zlib.decompressobj(wbits=31).decompress(head, _HEAD_BYTES)
         # Imported late: clients need it only to look into such a file.
         import zstandard

@@ -24,6 +24,7 @@ from foundry.catalog.datasets.validation import (
     kind_of,
     prompt_part,
 )
+from foundry.enumeration import name_first
 from foundry.errors import InvalidDataset
 from foundry.infra.directory_store import storage_error
 
@@ -244,12 +245,12 @@ def _check(report: _Report, options: AddOptions) -> None:
 
 
 def _invalid(report: _Report) -> InvalidDataset:
-    shown = "; ".join(str(error) for error in report.errors[:_SHOWN_ERRORS])
-    more = sum(report.counts.values()) - min(len(report.errors), _SHOWN_ERRORS)
-    tail = f"; and {more} more" if more > 0 else ""
+    shown = name_first(
+        map(str, report.errors), _SHOWN_ERRORS, between="; ", total=sum(report.counts.values())
+    )
     hint = f". {report.hint[:1].upper()}{report.hint[1:]}" if report.hint else ""
     return InvalidDataset(
-        f"{report.bad_rows} of {report.rows} rows are invalid: {shown}{tail}{hint}",
+        f"{report.bad_rows} of {report.rows} rows are invalid: {shown}{hint}",
         rows=report.rows,
         bad_rows=report.bad_rows,
         counts=dict(report.counts),

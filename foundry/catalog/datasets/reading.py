@@ -11,7 +11,8 @@ from typing import Any, BinaryIO, NoReturn
 
 import zstandard
 
-from foundry.catalog.datasets.domain import RowError, suffix_of
+from foundry.catalog.datasets.domain import RowError
+from foundry.catalog.datasets.formats import PARQUET, FileFormat, find_format
 from foundry.catalog.datasets.hints import explain_file
 from foundry.errors import InvalidDataset
 
@@ -30,26 +31,26 @@ def read(path: Path, filename: str) -> Iterator[Row]:
     """
     if (problem := explain_file(path, filename)) is not None:
         raise InvalidDataset(problem, param="filename")
-    suffix = suffix_of(filename)
-    assert suffix is not None
-    return _parquet(path) if suffix == ".parquet" else _jsonl(path, suffix)
+    form = find_format(filename)
+    assert form is not None
+    return _parquet(path) if form is PARQUET else _jsonl(path, form)
 
 
-def _jsonl(path: Path, suffix: str) -> Iterator[Row]:
+def _jsonl(path: Path, form: FileFormat) -> Iterator[Row]:
     try:
-        with _opened(path, suffix) as file:
+        with _opened(path, form) as file:
             yield from _lines(file)
     except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
         raise InvalidDataset("the compressed file is damaged: compress it again") from error
 
 
 @contextmanager
-def _opened(path: Path, suffix: str) -> Iterator[BinaryIO]:
+def _opened(path: Path, form: FileFormat) -> Iterator[BinaryIO]:
     with path.open("rb") as raw:
-        if suffix.endswith(".gz"):
+        if form.packing == "gzip":
             with gzip.GzipFile(fileobj=raw) as plain:
                 yield io.BufferedReader(plain)
-        elif suffix.endswith(".zst"):
+        elif form.packing == "zstd":
             reader = zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(
                 raw, read_across_frames=True
             )

@@ -7,10 +7,7 @@ Nothing that runs loses its data, and no lineage its name:
     else ──> a tombstone; its number is never used again, its bytes may be added anew
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Protocol
-from uuid import UUID
+from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -21,28 +18,10 @@ from foundry.errors import VersionInUse
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
 from foundry.infra.database import utcnow
+from foundry.infra.version_use import UseFinder
 
 # So many are looked at in one question.
 _BATCH = 500
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetUser:
-    """What uses a version.
-
-    Attributes:
-        user: in words, like "job 0198… (support-bot)".
-    """
-
-    version_id: UUID
-    user: str
-
-
-class DatasetUse(Protocol):
-    """Asked before versions are deleted. Slices that know what uses them answer."""
-
-    async def find_user(self, version_ids: Collection[UUID]) -> DatasetUser | None:
-        """One use of one of the versions; None: there is none."""
 
 
 class DatasetRemoval:
@@ -58,8 +37,8 @@ class DatasetRemoval:
         db: AsyncSession,
         audit: AuditTrail,
         principal: Principal,
-        readers: Sequence[DatasetUse] = (),
-        heirs: Sequence[DatasetUse] = (),
+        readers: Sequence[UseFinder] = (),
+        heirs: Sequence[UseFinder] = (),
     ) -> None:
         self._db = db
         self._rows = DatasetRows(db, principal.tenant_id, principal.project_id)
@@ -123,14 +102,14 @@ class DatasetRemoval:
     async def _check_unused(self, versions: Sequence[DatasetVersion], force: bool) -> None:
         references = {version.id: version.reference for version in versions}
         for reader in self._readers:
-            if use := await reader.find_user(references):
+            if use := await reader.find_use(references):
                 raise VersionInUse(
                     f"{references[use.version_id]} is read by {use.user}: wait for it or cancel it "
                     "first",
                     used_by=use.user,
                 )
         for heir in () if force else self._heirs:
-            if use := await heir.find_user(references):
+            if use := await heir.find_use(references):
                 raise VersionInUse(
                     f"{use.user} was trained on {references[use.version_id]}: its lineage would "
                     "name rows that nobody can read again; delete them all the same with --force "

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from foundry.catalog.datasets.content import DatasetContent
 from foundry.catalog.datasets.domain import MAX_VERSION, NAME_PATTERN, AddOptions, Split
+from foundry.catalog.datasets.formats import SUFFIXES
 from foundry.catalog.datasets.removal import DatasetRemoval
 from foundry.catalog.datasets.schemas import (
     DatasetAdded,
@@ -92,7 +93,7 @@ async def add_version(
         str,
         Query(
             max_length=255,
-            description="its suffix names the format: .jsonl or .parquet, .gz and .zst too",
+            description=f"its suffix names the format: {', '.join(SUFFIXES)}",
         ),
     ],
     eval_fraction: Annotated[

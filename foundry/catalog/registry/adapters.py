@@ -5,7 +5,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from foundry.catalog.registry.safetensors import Tensor
-from foundry.engines.adapter_config import CONFIG_FILE, WEIGHTS_FILE, find_unserved_options
+from foundry.engines.adapter_config import find_unserved_options
+from foundry.engines.model_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 _LORA_A, _LORA_B = ".lora_A.weight", ".lora_B.weight"
 _LAYER = re.compile(r"\.layers\.([0-9]{1,9})\.")
@@ -20,16 +21,16 @@ def find_adapter_config_faults(config: Mapping[str, object]) -> list[str]:
     """Why no engine could serve an adapter with this configuration."""
     found = []
     if config.get("peft_type") != "LORA" or read_rank(config) is None:
-        found.append(f"{CONFIG_FILE} must have peft_type LORA and a rank r")
+        found.append(f"{ADAPTER_CONFIG} must have peft_type LORA and a rank r")
     alpha = config.get("lora_alpha")
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        found.append(f"{CONFIG_FILE} must have a number lora_alpha")
+        found.append(f"{ADAPTER_CONFIG} must have a number lora_alpha")
     targets = config.get("target_modules")
     if not isinstance(targets, str) and not _is_list_of_names(targets):
-        found.append(f"{CONFIG_FILE} must list its target_modules")
+        found.append(f"{ADAPTER_CONFIG} must list its target_modules")
     if options := find_unserved_options(config):
         found.append(
-            f"{CONFIG_FILE} sets {', '.join(option[:80] for option in options)}, which engines "
+            f"{ADAPTER_CONFIG} sets {', '.join(option[:80] for option in options)}, which engines "
             "would ignore or refuse: export a plain LoRA, or merge it into its base"
         )
     return found
@@ -45,7 +46,7 @@ def find_adapter_weight_faults(
 ) -> list[str]:
     """What contradicts the configuration."""
     if not tensors:
-        return [f"{WEIGHTS_FILE} has no tensors"]
+        return [f"{ADAPTER_WEIGHTS} has no tensors"]
     rank, targets = read_rank(config), config.get("target_modules")
     named = targets if isinstance(targets, list) else None
     found = [

@@ -21,24 +21,29 @@ from foundry.catalog.registry.architectures import is_served
 from foundry.catalog.registry.domain import Kind
 from foundry.catalog.registry.files import (
     FLEET_HISTORY,
-    WEIGHTS,
     Selection,
     media_type_of,
     select_files,
 )
 from foundry.catalog.registry.safetensors import Tensor, first_non_finite, read_header
-from foundry.engines.adapter_config import CONFIG_FILE, WEIGHTS_FILE
+from foundry.engines.model_files import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    CONFIG,
+    TOKENIZER,
+    WEIGHTS,
+    WEIGHTS_INDEX,
+    WEIGHTS_SUFFIX,
+)
+from foundry.enumeration import name_first
 from foundry.errors import InvalidArtifact
 
-CONFIG = "config.json"
-INDEX = "model.safetensors.index.json"
-_WHOLE = "model.safetensors"
 _MAX_JSON_BYTES = 256 * 2**20
 _CHUNK = 1 << 20
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 # Any of these sets is a tokenizer.
 _TOKENIZERS = (
-    {"tokenizer.json"},
+    {TOKENIZER},
     {"tokenizer.model"},
     {"vocab.json", "merges.txt"},
     {"tekken.json"},
@@ -84,15 +89,13 @@ class Survey:
         """
         if not self.problems:
             return
-        told = list(self.problems[:_MOST_PROBLEMS])
-        if more := len(self.problems) - len(told):
-            told.append(f"{more} more problems like these")
-        raise InvalidArtifact(f"{subject}: {'; '.join(told)}", problems=list(self.problems))
+        problems = name_first(self.problems, _MOST_PROBLEMS, between="; ")
+        raise InvalidArtifact(f"{subject}: {problems}", problems=list(self.problems))
 
     @property
     def config(self) -> Mapping[str, object]:
         """The document that describes it; empty: there is none."""
-        document = self.documents.get(CONFIG_FILE if self.kind == "adapter" else CONFIG)
+        document = self.documents.get(ADAPTER_CONFIG if self.kind == "adapter" else CONFIG)
         return document if isinstance(document, dict) else {}
 
 
@@ -131,7 +134,7 @@ def inspect(source: Path | Selection, kind: Kind) -> Inspection:
     count = sum(tensor.elements for each in found.headers.values() for tensor in each.values())
     config = found.config
     if kind == "adapter":
-        targets = list_targets(config, found.headers[WEIGHTS_FILE])
+        targets = list_targets(config, found.headers[ADAPTER_WEIGHTS])
         return Inspection(files, count, lora_rank=read_rank(config), lora_targets=targets)
     names = _list_architectures(config)
     return Inspection(
@@ -155,9 +158,9 @@ def detect_kind(names: Iterable[str]) -> Kind:
     """What the files are by their names: a directory may hold an adapter and a merged model."""
     there = set(names)
     whole = CONFIG in there and any(
-        name.endswith(WEIGHTS) and name != WEIGHTS_FILE for name in there
+        name.endswith(WEIGHTS_SUFFIX) and name != ADAPTER_WEIGHTS for name in there
     )
-    return "adapter" if CONFIG_FILE in there and not whole else "base"
+    return "adapter" if ADAPTER_CONFIG in there and not whole else "base"
 
 
 def survey(selection: Selection, kind: Kind) -> Survey:
@@ -181,11 +184,13 @@ def find_missing_files(names: Iterable[str], kind: Kind) -> list[str]:
     """What a version of this kind needs and is not there, judged by names alone."""
     there = set(names)
     if kind == "adapter":
-        return [f"{name} is missing" for name in (CONFIG_FILE, WEIGHTS_FILE) if name not in there]
+        return [
+            f"{name} is missing" for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if name not in there
+        ]
     found = []
     if CONFIG not in there:
         found.append(f"{CONFIG} is missing")
-    if not any(name.endswith(WEIGHTS) for name in there):
+    if not any(name.endswith(WEIGHTS_SUFFIX) for name in there):
         found.append(
             "there is no .safetensors file: pickled weights (.bin, .pt) are never read, so convert "
             "them to safetensors first"
@@ -196,11 +201,11 @@ def find_missing_files(names: Iterable[str], kind: Kind) -> list[str]:
 
 
 def _read_index(selection: Selection) -> object:
-    local = selection.files.get(INDEX)
+    local = selection.files.get(WEIGHTS_INDEX)
     if local is None:
         return None
     try:
-        return _read_json(INDEX, local)
+        return _read_json(WEIGHTS_INDEX, local)
     except InvalidArtifact:
         # Told with the other documents.
         return None
@@ -213,16 +218,16 @@ def choose_files(names: Iterable[str], index: object, kind: Kind) -> set[str]:
     """
     there = set(names)
     if kind == "adapter":
-        return there & {CONFIG_FILE, WEIGHTS_FILE, FLEET_HISTORY}
-    there -= {CONFIG_FILE, WEIGHTS_FILE}
-    weights = {name for name in there if name.endswith(WEIGHTS)}
-    indexes = {name for name in there if name.endswith(f"{WEIGHTS}.index.json")}
-    rest = there - weights - (indexes - {INDEX})
+        return there & {ADAPTER_CONFIG, ADAPTER_WEIGHTS, FLEET_HISTORY}
+    there -= {ADAPTER_CONFIG, ADAPTER_WEIGHTS}
+    weights = {name for name in there if name.endswith(WEIGHTS_SUFFIX)}
+    indexes = {name for name in there if name.endswith(f"{WEIGHTS_SUFFIX}.index.json")}
+    rest = there - weights - (indexes - {WEIGHTS_INDEX})
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if isinstance(weight_map, dict) and weight_map:
         return rest | (weights & {str(path) for path in weight_map.values()})
-    if _WHOLE in weights:
-        return rest | {_WHOLE}
+    if WEIGHTS in weights:
+        return rest | {WEIGHTS}
     ours = {name for name in weights if not name.startswith("consolidated")}
     return rest | (ours or weights)
 
@@ -241,7 +246,7 @@ def _read_documents(files: Mapping[str, Path], problems: list[str]) -> dict[str,
 def _read_headers(files: Mapping[str, Path], problems: list[str]) -> dict[str, dict[str, Tensor]]:
     found = {}
     for path, local in sorted(files.items()):
-        if path.endswith(WEIGHTS):
+        if path.endswith(WEIGHTS_SUFFIX):
             try:
                 found[path] = read_header(local, path)
             except InvalidArtifact as error:
@@ -283,8 +288,8 @@ def _find_model_problems(documents: Documents, headers: Headers, kept: set[str])
         yield from find_architecture_faults(config)
     elif CONFIG in documents:
         yield f"{CONFIG} is not a JSON object"
-    if INDEX in documents:
-        yield from find_index_faults(documents[INDEX], headers, kept)
+    if WEIGHTS_INDEX in documents:
+        yield from find_index_faults(documents[WEIGHTS_INDEX], headers, kept)
     else:
         yield from _find_shard_faults(headers, kept)
 
@@ -308,10 +313,10 @@ def find_index_faults(index: object, headers: Headers, kept: set[str]) -> Iterat
     """What an index says of shards that is not so; of those without a header, only their names."""
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict):
-        yield f"{INDEX} has no weight_map"
+        yield f"{WEIGHTS_INDEX} has no weight_map"
         return
     if absent := sorted({str(path) for path in weight_map.values()} - kept):
-        yield f"{INDEX} names {_describe_names(absent)}, which are absent: download them"
+        yield f"{WEIGHTS_INDEX} names {_describe_names(absent)}, which are absent: download them"
     lost = [
         (str(name), str(path))
         for name, path in weight_map.items()
@@ -319,8 +324,8 @@ def find_index_faults(index: object, headers: Headers, kept: set[str]) -> Iterat
     ]
     if lost:
         name, path = lost[0]
-        more = f", and {len(lost) - 1} more" if lost[1:] else ""
-        yield f"{INDEX} places {name[:200]} in {path[:200]}, which lacks it{more}"
+        first = f"{WEIGHTS_INDEX} places {name[:200]} in {path[:200]}, which lacks it"
+        yield name_first([first], 1, between="; ", total=len(lost))
 
 
 def _find_shard_faults(headers: Headers, kept: set[str]) -> Iterator[str]:
@@ -328,7 +333,7 @@ def _find_shard_faults(headers: Headers, kept: set[str]) -> Iterator[str]:
     for count in sorted({int(shard.group(2)) for shard in shards}):
         there = {int(shard.group(1)) for shard in shards if int(shard.group(2)) == count}
         if absent := [number for number in range(1, count + 1) if number not in there]:
-            names = [f"model-{number:05}-of-{count:05}{WEIGHTS}" for number in absent]
+            names = [f"model-{number:05}-of-{count:05}{WEIGHTS_SUFFIX}" for number in absent]
             yield f"of {count} shards {_describe_names(names)} are absent: download them"
     seen: dict[str, str] = {}
     for path, tensors in headers.items():
@@ -340,19 +345,17 @@ def _find_shard_faults(headers: Headers, kept: set[str]) -> Iterator[str]:
 
 
 def _find_adapter_problems(documents: Documents, headers: Headers) -> Iterator[str]:
-    config = documents.get(CONFIG_FILE)
+    config = documents.get(ADAPTER_CONFIG)
     if isinstance(config, dict):
         yield from find_adapter_config_faults(config)
-        if WEIGHTS_FILE in headers:
-            yield from find_adapter_weight_faults(config, headers[WEIGHTS_FILE])
-    elif CONFIG_FILE in documents:
-        yield f"{CONFIG_FILE} is not a JSON object"
+        if ADAPTER_WEIGHTS in headers:
+            yield from find_adapter_weight_faults(config, headers[ADAPTER_WEIGHTS])
+    elif ADAPTER_CONFIG in documents:
+        yield f"{ADAPTER_CONFIG} is not a JSON object"
 
 
 def _describe_names(names: Sequence[str]) -> str:
-    shown = ", ".join(name[:200] for name in names[:_MOST_NAMES])
-    more = len(names) - _MOST_NAMES
-    return f"{shown} and {more} more" if more > 0 else shown
+    return name_first((name[:200] for name in names), _MOST_NAMES)
 
 
 def _check_finite(path: str, local: Path, tensors: Mapping[str, Tensor]) -> None:

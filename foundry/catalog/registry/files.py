@@ -12,22 +12,22 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from foundry.engines.model_files import CONFIG, SPECIAL_TOKENS, TOKENIZER, WEIGHTS_SUFFIX
 from foundry.errors import InvalidArtifact
 from foundry.validation import describe_os_error
 
-WEIGHTS = ".safetensors"
 TEMPLATES = "additional_chat_templates"
 _JSON, _TEXT, _BYTES = "application/json", "text/plain", "application/octet-stream"
 # What a fleet's training tells of itself, beside its result.
 FLEET_HISTORY = "diloco.json"
 # Patterns of paths below the directory → media type. A `*` never reaches into a folder.
 ENGINE_FILES = {
-    f"*{WEIGHTS}": "application/vnd.safetensors",
-    f"*{WEIGHTS}.index.json": _JSON,
-    "config.json": _JSON,
+    f"*{WEIGHTS_SUFFIX}": "application/vnd.safetensors",
+    f"*{WEIGHTS_SUFFIX}.index.json": _JSON,
+    CONFIG: _JSON,
     "*_config.json": _JSON,
-    "tokenizer.json": _JSON,
-    "special_tokens_map.json": _JSON,
+    TOKENIZER: _JSON,
+    SPECIAL_TOKENS: _JSON,
     "added_tokens.json": _JSON,
     "vocab.json": _JSON,
     "chat_template.json": _JSON,
@@ -180,7 +180,7 @@ def _find_file_fault(path: str, local: Path, inside: Path) -> str | None:
             start = file.read(8)
     except (OSError, RuntimeError) as error:
         return f"{path} {_describe(error)}"
-    if not path.endswith(WEIGHTS) and start.startswith((*_PICKLE_STARTS, *_ARCHIVE_STARTS)):
+    if not path.endswith(WEIGHTS_SUFFIX) and start.startswith((*_PICKLE_STARTS, *_ARCHIVE_STARTS)):
         return f"{path} holds a pickle or an archive, which is never read"
     return None
 

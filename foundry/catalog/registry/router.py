@@ -35,8 +35,9 @@ def _registry(request: Request, db: Db) -> Registry:
     principal = request.state.principal
     audit = AuditTrail(db, principal, request.state.request_id)
     # Slices above this one say what still uses a version; the application brings them.
-    guards = [guard(db, principal) for guard in request.app.state.version_use_guards]
-    return Registry(db, audit, principal, guards, request.app.state.dataset_names(db, principal))
+    state = request.app.state
+    users = [find(db, principal) for find in state.model_users]
+    return Registry(db, audit, principal, users, state.dataset_names(db, principal))
 
 
 def _aliases(request: Request, db: Db) -> Aliases:

@@ -28,7 +28,6 @@ from foundry.catalog.registry.views import (
     LineageDataset,
     LineageEdge,
     ModelSummary,
-    UseGuard,
 )
 from foundry.errors import (
     AliasInUse,
@@ -42,6 +41,7 @@ from foundry.governance.identity.domain import Principal
 from foundry.infra.cursors import DEFAULT_LIMIT, Page, decode, page_of
 from foundry.infra.database import Database, utcnow
 from foundry.infra.objects import FileRef
+from foundry.infra.version_use import UseFinder
 
 _MAX_DEPTH = 1000
 _MAX_LINEAGE = 5000
@@ -58,13 +58,13 @@ class Registry:
         db: AsyncSession,
         audit: AuditTrail,
         principal: Principal,
-        guards: Sequence[UseGuard] = (),
+        users: Sequence[UseFinder] = (),
         datasets: DatasetNamer | None = None,
     ) -> None:
         self._db = db
         self._audit = audit
         self._principal = principal
-        self._guards = guards
+        self._users = users
         self._datasets = datasets
         self._models = Models(db, principal.tenant_id)
         self._versions = Versions(db, principal.tenant_id)
@@ -270,11 +270,11 @@ class Registry:
                 "delete that version first",
                 used_by=child.reference,
             )
-        for guard in self._guards:
-            if user := await guard.user_of(version.id):
+        for users in self._users:
+            if use := await users.find_use([version.id]):
                 raise VersionInUse(
-                    f"{version.reference} is used by {user}: stop and delete that first",
-                    used_by=user,
+                    f"{version.reference} is used by {use.user}: stop and delete that first",
+                    used_by=use.user,
                 )
 
     async def _move(

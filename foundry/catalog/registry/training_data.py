@@ -1,21 +1,13 @@
 """Which versions were trained on which data."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from foundry.catalog.registry.repository import Versions
 from foundry.governance.identity.domain import Principal
-
-
-@dataclass(frozen=True, slots=True)
-class TrainedOn:
-    """A model whose lineage names a version of a dataset."""
-
-    version_id: UUID
-    user: str
+from foundry.infra.version_use import VersionUse
 
 
 class TrainingData:
@@ -24,8 +16,8 @@ class TrainingData:
     def __init__(self, db: AsyncSession, principal: Principal) -> None:
         self._versions = Versions(db, principal.tenant_id)
 
-    async def find_user(self, version_ids: Collection[UUID]) -> TrainedOn | None:
+    async def find_use(self, version_ids: Collection[UUID]) -> VersionUse | None:
         version = await self._versions.trained_on(version_ids)
         if version is None or version.dataset_version_id is None:
             return None
-        return TrainedOn(version.dataset_version_id, version.reference)
+        return VersionUse(version.dataset_version_id, version.reference)

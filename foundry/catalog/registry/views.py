@@ -8,13 +8,6 @@ from uuid import UUID
 from foundry.catalog.registry.tables import Alias, Model, ModelVersion
 
 
-class UseGuard(Protocol):
-    """Asked before a version is deleted."""
-
-    async def user_of(self, version_id: UUID) -> str | None:
-        """What still needs the version, in words; None: nothing."""
-
-
 class DatasetNamer(Protocol):
     """Asked what the data of versions is called."""
 

@@ -9,7 +9,7 @@ import typer
 
 from foundry.cli import session
 from foundry.cli.budsim import answering, inputs, options
-from foundry.cli.budsim.tables import Column, print_columns, write_number
+from foundry.cli.budsim.tables import write_number
 from foundry.cli.output.console import (
     Output,
     OutputOption,
@@ -17,7 +17,9 @@ from foundry.cli.output.console import (
     print_json,
     print_next,
     print_record,
+    show_columns,
 )
+from foundry.cli.output.tables import Column
 
 # Field → heading with its unit.
 _CATALOGUE = {
@@ -52,7 +54,7 @@ def catalogue(
     columns = [Column("id", tuple(str(row["id"]) for row in rows), keep=9, words=True)]
     for name, title in _CATALOGUE.items():
         columns.append(Column(title, tuple(_write_cell(name, row) for row in rows)))
-    print_columns(columns)
+    show_columns(columns)
 
 
 def prices(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foundry.cli.files import describe_kind, parse_mapping, read_json, read_text, read_yaml
+from foundry.engines.model_files import CONFIG, WEIGHTS_SUFFIX
 from foundry.errors import Conflict, InvalidRequest, NotFound
 
 if TYPE_CHECKING:
@@ -50,12 +51,12 @@ def read_model(model: str | None, config: Path | None) -> Asked:
         if model is None:
             raise InvalidRequest("which model? Name a registered one, or give --config FILE")
         return Asked({"model": model}, local=False)
-    file = config / "config.json" if config.is_dir() else config
+    file = config / CONFIG if config.is_dir() else config
     document = read_json(file)
     if not isinstance(document, dict):
-        raise InvalidRequest(f"{file} is not the config.json of a model: it is no JSON object")
+        raise InvalidRequest(f"{file} is not the {CONFIG} of a model: it is no JSON object")
     _check_architecture(file, document)
-    weights = sum(part.stat().st_size for part in file.parent.glob("*.safetensors"))
+    weights = sum(part.stat().st_size for part in file.parent.glob(f"*{WEIGHTS_SUFFIX}"))
     return Asked(
         {"config": document} | ({"checkpoint_bytes": weights} if weights else {}), local=True
     )

@@ -186,8 +186,7 @@ def simulate(
 def _print_simulation(found: dict[str, Any]) -> None:
     if found["saturated"]:
         stdout().print("saturated: requests arrive faster than they leave", style="bold yellow")
-    for table in tables.simulation_tables(found):
-        stdout().print(table)
+    tables.print_simulation(found)
     tables.print_prose(tables.DEFINITIONS, style="dim")
 
 

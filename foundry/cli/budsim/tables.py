@@ -1,15 +1,12 @@
-"""Tables of numbers that fit the terminal: no number and no id is folded."""
+"""What budsim says, as tables of numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.cells import cell_len
-from rich.table import Table
-
-from foundry.cli.output.console import print_note, stdout
+from foundry.cli.output.console import show_columns, stdout
+from foundry.cli.output.tables import Column, choose_columns
 
 Fields = Mapping[str, Any]
 METRICS = {
@@ -31,73 +28,6 @@ DEFINITIONS = (
     "TTFT from arrival at the gateway; TPOT = (end to end - TTFT)/(output tokens - 1); "
     "throughput counts output tokens"
 )
-_PADDING = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column of a table.
-
-    Attributes:
-        texts: of each row.
-        keep: columns of less are dropped first.
-        words: not numbers, so it stands to the left.
-    """
-
-    title: str
-    texts: tuple[str, ...]
-    keep: int = 0
-    words: bool = False
-
-    @property
-    def width(self) -> int:
-        return max(
-            cell_len(line) for text in (self.title, *self.texts) for line in text.split("\n")
-        )
-
-
-def print_columns(columns: Sequence[Column], *, title: str | None = None) -> None:
-    """In their order. On a terminal those that fit, and which were left out; else all, and each
-    row is one line."""
-    out = stdout()
-    kept = fit_columns(columns, out.width) if out.is_terminal else list(columns)
-    headings = [column.title.split("\n") for column in kept]
-    if not out.is_terminal:
-        headings = [[" ".join(lines)] for lines in headings]
-    if title is not None:
-        out.print(title, style="italic", markup=False)
-    widths = [
-        max(map(cell_len, (*lines, *column.texts)))
-        for lines, column in zip(headings, kept, strict=True)
-    ]
-    for line in range(max(map(len, headings))):
-        # Short headings stand on the last line, above their numbers.
-        below = max(map(len, headings)) - line
-        cells = [lines[-below] if len(lines) >= below else "" for lines in headings]
-        out.print(_join(cells, kept, widths), style="bold", markup=False)
-    for row in zip(*(column.texts for column in kept), strict=True):
-        out.print(_join(row, kept, widths), markup=False)
-    missing = [column.title.replace("\n", " ") for column in columns if column not in kept]
-    if missing:
-        print_note(f"no room for {', '.join(missing)}: --output json has them")
-
-
-def _join(cells: Sequence[str], columns: Sequence[Column], widths: Sequence[int]) -> str:
-    padded = []
-    for cell, column, width in zip(cells, columns, widths, strict=True):
-        space = " " * (width - cell_len(cell))
-        padded.append(cell + space if column.words else space + cell)
-    return (" " * _PADDING).join(padded).rstrip()
-
-
-def fit_columns(columns: Sequence[Column], width: int) -> list[Column]:
-    """The columns without the least important ones, the rightmost of equals first."""
-    kept = list(columns)
-    while len(kept) > 1 and sum(column.width + _PADDING for column in kept) - _PADDING > width:
-        least = min(column.keep for column in kept)
-        last = max(at for at, column in enumerate(kept) if column.keep == least)
-        kept.pop(last)
-    return kept
 
 
 def print_prose(text: str, *, style: str | None = None) -> None:
@@ -106,56 +36,53 @@ def print_prose(text: str, *, style: str | None = None) -> None:
     out.print(text, style=style, markup=False, soft_wrap=not out.is_terminal)
 
 
-def make_table(*titles: str) -> Table:
-    """Numbers to the right of a first column of names."""
-    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-    for at, title in enumerate(titles):
-        table.add_column(title, overflow="fold", justify="left" if at == 0 else "right")
-    return table
-
-
-def configuration_table(found: Fields) -> Table:
-    """What to set; of a recommendation."""
-    config, resources = found["endpoint_config"], found["resources"]
-    table = make_table("setting", "value")
-    table.add_row("gpu", f"{resources['gpu_count']} x {resources['gpu_type']} per replica")
-    for name, value in config.items():
-        if name != "resources":
-            table.add_row(name, str(value))
-    table.add_row(
-        "host per replica", f"{resources['cpu_cores']} cores, {resources['memory_gb']} GB"
+def print_named_rows(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print numbers to the right of a first column of names."""
+    columns = zip(*rows, strict=True)
+    show_columns(
+        [
+            Column(heading, cells, words=at == 0)
+            for at, (heading, cells) in enumerate(zip(headings, columns, strict=True))
+        ]
     )
-    return table
 
 
-def prediction_table(prediction: Fields) -> Table:
-    """One prediction with its intervals."""
-    table = make_table("predicted", "low", "expected", "high")
-    for name, title in METRICS.items():
-        table.add_row(
-            title, *(write_number(prediction[name][end]) for end in ("low", "point", "high"))
-        )
-    table.add_row("$ per hour", "", write_number(prediction["cost_per_hour"]), "")
-    table.caption = f"confidence {prediction['confidence']}: {prediction['novelty']}"
-    return table
+def print_configuration(found: Fields) -> None:
+    """Print what to set, of a recommendation."""
+    config, resources = found["endpoint_config"], found["resources"]
+    rows = [("gpu", f"{resources['gpu_count']} x {resources['gpu_type']} per replica")]
+    rows += [(name, str(value)) for name, value in config.items() if name != "resources"]
+    host = f"{resources['cpu_cores']} cores, {resources['memory_gb']} GB"
+    print_named_rows(("setting", "value"), [*rows, ("host per replica", host)])
 
 
-def targets_table(targets: Sequence[Fields], binding: str | None) -> Table:
-    """How a configuration stands to each target."""
+def print_estimates(prediction: Fields) -> None:
+    """Print one prediction with its intervals."""
+    rows = [
+        (title, *(write_number(prediction[name][end]) for end in ("low", "point", "high")))
+        for name, title in METRICS.items()
+    ]
+    cost = ("$ per hour", "", write_number(prediction["cost_per_hour"]), "")
+    print_named_rows(("predicted", "low", "expected", "high"), [*rows, cost])
+    print_prose(f"confidence {prediction['confidence']}: {prediction['novelty']}", style="dim")
+
+
+def print_targets(targets: Sequence[Fields], binding: str | None) -> None:
+    """Print how a configuration stands to each target."""
     relaxes = any(target.get("relaxed") is not None for target in targets)
     more = ["would do"] if relaxes else []
-    table = make_table("target", "limit", "worst case", "slack", "met", *more)
-    for target in targets:
-        mark = " (binds)" if target["name"] == binding else ""
-        table.add_row(
-            f"{target['name']}{mark}",
+    rows = [
+        (
+            target["name"] + (" (binds)" if target["name"] == binding else ""),
             write_number(target["limit"]),
             write_number(target["bound"]),
             _write_slack(target["slack"]),
             "yes" if target["met"] else "no",
             *([write_number(target.get("relaxed"))] if relaxes else []),
         )
-    return table
+        for target in targets
+    ]
+    print_named_rows(("target", "limit", "worst case", "slack", "met", *more), rows)
 
 
 def print_alternatives(choices: Sequence[Fields]) -> None:
@@ -165,7 +92,8 @@ def print_alternatives(choices: Sequence[Fields]) -> None:
         [choice["prediction"] for choice in choices],
         intervals=False,
     )
-    print_columns(columns, title="recommended, and what else is on the Pareto front")
+    stdout().print("recommended, and what else is on the Pareto front", style="italic")
+    show_columns(columns)
 
 
 def print_predictions(rows: Sequence[Fields], found: Sequence[Fields]) -> None:
@@ -173,8 +101,8 @@ def print_predictions(rows: Sequence[Fields], found: Sequence[Fields]) -> None:
     numbers = Column("#", tuple(str(number) for number in range(1, len(rows) + 1)), keep=9)
     wide = [numbers, *describe_rows(rows, found, intervals=True)]
     out = stdout()
-    fits = not out.is_terminal or len(fit_columns(wide, out.width)) == len(wide)
-    print_columns(wide if fits else [numbers, *describe_rows(rows, found, intervals=False)])
+    fits = not out.is_terminal or len(choose_columns(wide, out.width)) == len(wide)
+    show_columns(wide if fits else [numbers, *describe_rows(rows, found, intervals=False)])
 
 
 def describe_rows(
@@ -197,23 +125,25 @@ def describe_rows(
     return [*columns, Column("$ per\nhour", tuple(costs), keep=7), Column("trust", tuple(trusts))]
 
 
-def simulation_tables(found: Fields) -> Iterable[Table]:
-    """Latencies by percentile, then how the engines fared."""
-    latencies = make_table("simulated", "mean", "p50", "p95", "p99")
-    for name, values in found["percentiles"].items():
-        title = f"{_TITLES.get(name, name)}, ms"
-        latencies.add_row(
-            title, *(write_number(values[part]) for part in ("mean", "p50", "p95", "p99"))
-        )
-    yield latencies
-    engines = make_table("engines", "value")
-    engines.add_row("requests", write_number(found["requests"]))
-    engines.add_row("output tokens/s", write_number(found["throughput_tps"]))
-    engines.add_row("busy, %", write_number(found["utilization"] * 100))
-    engines.add_row("KV cache at its fullest, %", write_number(found["peak_kv"] * 100))
-    engines.add_row("preemptions", write_number(found["preemptions"]))
-    engines.add_row("rejected requests", write_number(found["rejected"]))
-    yield engines
+def print_simulation(found: Fields) -> None:
+    """Print latencies by percentile, then how the engines fared."""
+    parts = ("mean", "p50", "p95", "p99")
+    latencies = [
+        (f"{_TITLES.get(name, name)}, ms", *(write_number(values[part]) for part in parts))
+        for name, values in found["percentiles"].items()
+    ]
+    print_named_rows(("simulated", *parts), latencies)
+    engines = {
+        "requests": found["requests"],
+        "output tokens/s": found["throughput_tps"],
+        "busy, %": found["utilization"] * 100,
+        "KV cache at its fullest, %": found["peak_kv"] * 100,
+        "preemptions": found["preemptions"],
+        "rejected requests": found["rejected"],
+    }
+    print_named_rows(
+        ("engines", "value"), [(name, write_number(value)) for name, value in engines.items()]
+    )
 
 
 _TITLES = {

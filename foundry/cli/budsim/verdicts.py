@@ -49,12 +49,13 @@ def print_recommendation(answer: Answer) -> None:
     out.print(_verdict(answer), style="bold green" if answer.met else "bold red", markup=False)
     for line in _what_would_do(found):
         tables.print_prose(line)
-    parts = [tables.configuration_table(found), tables.prediction_table(choice["prediction"])]
+    out.print()
+    tables.print_configuration(found)
+    out.print()
+    tables.print_estimates(choice["prediction"])
     if found["targets"]:
-        parts.append(tables.targets_table(found["targets"], found["binding"]))
-    for part in parts:
         out.print()
-        out.print(part)
+        tables.print_targets(found["targets"], found["binding"])
     out.print()
     explanation = found.get("explanation")
     if explanation is not None:
@@ -83,7 +84,7 @@ def print_prediction(rows: list[dict[str, Any]], found: Fields) -> None:
             out.print(_TOO_LARGE, style="bold red")
         elif not carries_load(only):
             out.print(_OVERLOADED, style="bold red")
-        out.print(tables.prediction_table(only))
+        tables.print_estimates(only)
     else:
         tables.print_predictions(rows, predictions)
     _print_notes(found["notes"])
@@ -112,11 +113,11 @@ def print_validation(found: Fields, met: bool) -> None:
     """
     out = stdout()
     out.print(_judge_manual(found), style="bold green" if met else "bold red", markup=False)
-    out.print(tables.prediction_table(found["prediction"]))
+    tables.print_estimates(found["prediction"])
     if found["targets"]:
         worst = min(found["targets"], key=lambda target: _order(target["slack"]))
         out.print()
-        out.print(tables.targets_table(found["targets"], worst["name"]))
+        tables.print_targets(found["targets"], worst["name"])
     for warning in found["warnings"]:
         tables.print_prose(f"warning: {warning}", style="yellow")
 

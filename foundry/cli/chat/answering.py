@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from foundry.cli.chat.conversation import Conversation, Message, Turn
+from foundry.enumeration import name_first
 from foundry.errors import FoundryError, InvalidRequest, ModelNotFound, NoHealthyUpstream
 
 if TYPE_CHECKING:
@@ -85,9 +86,7 @@ def require_served(client: Foundry, model: str) -> None:
 
 def name_served(names: Iterable[str]) -> str:
     """What runs, after the word `served`."""
-    served = list(names)
-    more = f" and {len(served) - _NAMED} more" if len(served) > _NAMED else ""
-    return f"now: {', '.join(served[:_NAMED])}{more}" if served else "now: nothing"
+    return f"now: {name_first(names, _NAMED) or 'nothing'}"
 
 
 def _tell_what_is_served(client: Foundry, error: FoundryError) -> FoundryError:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from foundry.catalog.datasets.formats import JSONL, JSONL_GZIP, JSONL_ZSTD, PARQUET
 from foundry.cli import session
 from foundry.cli.datasets.rows import describe_row
 from foundry.cli.help import examples
@@ -72,7 +73,8 @@ def add(
     file: Annotated[
         Path,
         typer.Argument(
-            help="one JSON object a line (.jsonl, or packed: .jsonl.gz, .jsonl.zst), or .parquet; "
+            help=f"one JSON object a line ({JSONL.suffix}, or packed: {JSONL_GZIP.suffix}, "
+            f"{JSONL_ZSTD.suffix}), or {PARQUET.suffix}; "
             "rows have messages, or prompt and completion"
         ),
     ],

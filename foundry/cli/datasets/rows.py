@@ -3,6 +3,8 @@
 import json
 from collections.abc import Iterator, Mapping
 
+from foundry.cli.output.terminal import escape_unsafe
+
 _INDENT = "    "
 
 
@@ -46,15 +48,8 @@ def _tools(tools: object) -> Iterator[str]:
 
 def _paragraph(name: str, value: object) -> str:
     text = value if isinstance(value, str) else _document(value)
-    return f"{_escape(name)}: " + _escape(text).replace("\n", "\n" + _INDENT)
+    return f"{escape_unsafe(name)}: " + escape_unsafe(text).replace("\n", "\n" + _INDENT)
 
 
 def _document(value: object) -> str:
     return "" if value is None else json.dumps(value, ensure_ascii=False)
-
-
-def _escape(text: str) -> str:
-    """Control characters, which move a terminal's cursor or worse, as Python writes them."""
-    return "".join(
-        char if char in "\n\t" or char.isprintable() else ascii(char)[1:-1] for char in text
-    )

@@ -5,10 +5,10 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.filesize import decimal
-from rich.table import Table
 from rich.text import Text
 
 from foundry.cli.output.progress import Progress, format_numbers, number
+from foundry.cli.output.tables import Column, choose_columns, write_lines
 from foundry.cli.output.terminal import printable
 
 _HEADINGS = ("member", "node", "state", "round", "loss", "tok/s", "sent", "received")
@@ -59,19 +59,22 @@ def list_cells(progress: Progress) -> list[tuple[str, ...]]:
     ]
 
 
-def make_view(progress: Progress) -> RenderableType | None:
-    """The workers, and what they did together; None: there are none yet."""
+def make_view(progress: Progress, room: int) -> RenderableType | None:
+    """The workers, and what they did together; None: there are none yet.
+
+    Args:
+        room: width of the terminal, cells.
+    """
     rows = list_cells(progress)
     if not rows:
         return None
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in _HEADINGS:
-        shown.add_column(heading, justify="right" if heading in _NUMERIC else "left", no_wrap=True)
-    for row in rows:
-        style = _STYLES.get(row[_HEADINGS.index("state")])
-        # Cells are data: a bracket in a node's name is no markup.
-        shown.add_row(*map(Text, row), style=style)
-    return Group(shown, Text(describe_traffic(progress), style="dim"))
+    columns = [
+        Column(heading, cells, words=heading not in _NUMERIC)
+        for heading, cells in zip(_HEADINGS, zip(*rows, strict=True), strict=True)
+    ]
+    styles = [_STYLES.get(row[_HEADINGS.index("state")], "") for row in rows]
+    lines = write_lines(choose_columns(columns, room), room, styles=styles)
+    return Group(*lines, Text(describe_traffic(progress), style="dim"))
 
 
 def sum_shares(row: Mapping[str, Any]) -> dict[str, object]:

@@ -123,7 +123,8 @@ class _View(Progress):
         yield from self._below
 
     def show(self, job: JobOut) -> None:
-        measured, fleet = "  ".join(list_measures(job)), fleets.make_view(job.progress)
+        measured = "  ".join(list_measures(job))
+        fleet = fleets.make_view(job.progress, self.console.width)
         numbers = Text(f"  {measured}") if measured else None
         self._below = tuple(part for part in (numbers, fleet) if part is not None)
         phase, task = describe_phase(job), self.tasks[0]

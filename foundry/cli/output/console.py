@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from foundry.cli.output.exit_codes import ExitCode
 from foundry.cli.output.progress import make_columns
-from foundry.cli.output.tables import print_fields, print_table
+from foundry.cli.output.tables import Column, print_columns, print_fields, print_table
 from foundry.errors import (
     Conflict,
     FoundryError,
@@ -116,11 +116,14 @@ def print_rows(
         stdout().print(empty, markup=False)
         return
     hidden = print_table(stdout(), rows, columns or list(rows[0]))
-    if hidden:
-        names = ", ".join(name.replace("_", " ") for name in hidden)
-        print_note(f"no room for {names}: --output json has them")
+    _note_left_out([name.replace("_", " ") for name in hidden])
     if isinstance(rows, FirstRows):
         print_note(f"these are the first {len(rows)}: --limit shows more")
+
+
+def show_columns(columns: Sequence[Column]) -> None:
+    """Print cells that are written already, and name those that have no room."""
+    _note_left_out(print_columns(stdout(), columns))
 
 
 def print_record(record: Mapping[str, object], output: Output) -> None:
@@ -143,6 +146,11 @@ def activity(text: str) -> Iterator[Callable[[str], None]]:
     with Progress(*make_columns(), console=console, transient=True) as view:
         task = view.add_task(text, total=None)
         yield lambda message: view.update(task, description=message)
+
+
+def _note_left_out(headings: Sequence[str]) -> None:
+    if headings:
+        print_note(f"no room for {', '.join(headings)}: --output json has them")
 
 
 def _line_printer(console: Console) -> Callable[[str], None]:

@@ -8,6 +8,7 @@ from foundry.cli.output.console import Output, print_json, print_note, print_war
 from foundry.cli.session import can_ask, confirm
 from foundry.cli.stack.running_work import read_running_work
 from foundry.config import Settings
+from foundry.enumeration import name_first
 from foundry.infra.embedded.file_modes import (
     close_owned_paths,
     describe_paths,
@@ -73,5 +74,5 @@ def list_interrupted_work(settings: Settings, plan: Plan) -> list[str]:
 
 def _describe_interrupted(kind: str, names: list[str]) -> Iterator[str]:
     if names:
-        shown = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
-        yield f"interrupts {len(names)} running {kind}{'s' * (len(names) > 1)}: {shown}"
+        plural = "s" if len(names) > 1 else ""
+        yield f"interrupts {len(names)} running {kind}{plural}: {name_first(names, _NAMED)}"

@@ -1,6 +1,7 @@
 """`foundry train`: fine-tuning."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,6 +14,7 @@ from foundry.cli.train import options as opt
 
 if TYPE_CHECKING:
     from foundry.execution.jobs.schemas import JobOut
+    from foundry.sdk import Foundry
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -27,120 +29,125 @@ _DILOCO_EXAMPLE = examples(
 )
 
 
+# Every option stands once: its name → its type. All but the first three may be left out.
+_REQUIRED = {"base": opt.Base, "dataset": opt.Dataset, "name": opt.Name}
+_FLEET = {
+    "workers": opt.Workers,
+    "inner_steps": opt.InnerSteps,
+    "codec": opt.CodecKind,
+    "density": opt.Density,
+    "outer_lr": opt.OuterRate,
+    "outer_momentum": opt.OuterMomentum,
+    "exchange": opt.Exchange,
+    "fragments": opt.Fragments,
+    "overlap": opt.Overlap,
+    "mixing": opt.Mixing,
+    "quorum": opt.Quorum,
+    "grace_s": opt.Grace,
+    "silence_s": opt.Silence,
+    "stall_s": opt.Stall,
+    "link_mbit_s": opt.Link,
+    "checkpoint_every": opt.CheckpointRounds,
+}
+_TRAINING = {
+    "method": opt.Method,
+    "lora_rank": opt.Rank,
+    "lora_alpha": opt.Alpha,
+    "lora_dropout": opt.Dropout,
+    "epochs": opt.Epochs,
+    "max_steps": opt.MaxSteps,
+    "batch_size": opt.Batch,
+    "micro_batch_size": opt.Micro,
+    "lr": opt.Rate,
+    "max_seq_len": opt.Length,
+    "too_long": opt.TooLong,
+    "packing": opt.Packing,
+    "schedule": opt.Schedule,
+    "warmup_ratio": opt.Warmup,
+    "weight_decay": opt.Decay,
+    "grad_clip": opt.Clip,
+    "precision": opt.Precision,
+    "activation_checkpointing": opt.Recompute,
+    "seed": opt.Seed,
+    "eval_every": opt.Every,
+}
+_STEPS = {"checkpoint_every": opt.Every, "log_every": opt.Every}
+_SUBMISSION = {
+    "force": opt.Force,
+    "priority": opt.Priority,
+    "detach": opt.Detach,
+    "output": OutputOption,
+}
+_DEFAULTS = {"force": False, "priority": 0, "detach": False, "output": Output.TABLE}
+
+Command = Callable[..., None]
+
+
+def _take_options(*groups: Mapping[str, Any], method: str) -> Callable[[Command], Command]:
+    """Give a command of keyword arguments these options: Typer reads them off its signature.
+
+    Args:
+        method: the default of `--method`.
+    """
+    defaults = _DEFAULTS | {"method": method} | dict.fromkeys(_REQUIRED, inspect.Parameter.empty)
+    parameters = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, annotation=option, default=defaults.get(name)
+        )
+        for group in groups
+        for name, option in group.items()
+    ]
+
+    def sign(command: Command) -> Command:
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return command
+
+    return sign
+
+
 @app.callback()
 def _group() -> None:
     """Fine-tune a model."""
 
 
 @app.command(epilog=_EXAMPLE)
-def sft(
-    base: opt.Base,
-    dataset: opt.Dataset,
-    name: opt.Name,
-    method: opt.Method = "lora",
-    lora_rank: opt.Rank = None,
-    lora_alpha: opt.Alpha = None,
-    lora_dropout: opt.Dropout = None,
-    epochs: opt.Epochs = None,
-    max_steps: opt.MaxSteps = None,
-    batch_size: opt.Batch = None,
-    micro_batch_size: opt.Micro = None,
-    lr: opt.Rate = None,
-    max_seq_len: opt.Length = None,
-    too_long: opt.TooLong = None,
-    packing: opt.Packing = None,
-    schedule: opt.Schedule = None,
-    warmup_ratio: opt.Warmup = None,
-    weight_decay: opt.Decay = None,
-    grad_clip: opt.Clip = None,
-    precision: opt.Precision = None,
-    activation_checkpointing: opt.Recompute = None,
-    seed: opt.Seed = None,
-    checkpoint_every: opt.Every = None,
-    eval_every: opt.Every = None,
-    log_every: opt.Every = None,
-    force: opt.Force = False,
-    priority: opt.Priority = 0,
-    detach: opt.Detach = False,
-    output: OutputOption = Output.TABLE,
-) -> None:
+@_take_options(_REQUIRED, _TRAINING, _STEPS, _SUBMISSION, method="lora")
+def sft(**given: Any) -> None:
     """Fine-tune a model on a dataset, and follow the job. Ctrl-C leaves it running."""
-    given = dict(locals())
     config = opt.sft_config(given)
-    _submit(
-        given,
-        lambda client, *to: client.jobs.submit_sft(*to, config, force=force, priority=priority),
-    )
+    _submit(given, lambda client: client.jobs.submit_sft, config)
 
 
 @app.command(epilog=_DILOCO_EXAMPLE)
-def diloco(
-    base: opt.Base,
-    dataset: opt.Dataset,
-    name: opt.Name,
-    workers: opt.Workers = None,
-    inner_steps: opt.InnerSteps = None,
-    codec: opt.CodecKind = None,
-    density: opt.Density = None,
-    outer_lr: opt.OuterRate = None,
-    outer_momentum: opt.OuterMomentum = None,
-    exchange: opt.Exchange = None,
-    fragments: opt.Fragments = None,
-    overlap: opt.Overlap = None,
-    mixing: opt.Mixing = None,
-    quorum: opt.Quorum = None,
-    grace_s: opt.Grace = None,
-    silence_s: opt.Silence = None,
-    stall_s: opt.Stall = None,
-    link_mbit_s: opt.Link = None,
-    checkpoint_every: opt.CheckpointRounds = None,
-    method: opt.Method = "full",
-    lora_rank: opt.Rank = None,
-    lora_alpha: opt.Alpha = None,
-    lora_dropout: opt.Dropout = None,
-    epochs: opt.Epochs = None,
-    max_steps: opt.MaxSteps = None,
-    batch_size: opt.Batch = None,
-    micro_batch_size: opt.Micro = None,
-    lr: opt.Rate = None,
-    max_seq_len: opt.Length = None,
-    too_long: opt.TooLong = None,
-    packing: opt.Packing = None,
-    schedule: opt.Schedule = None,
-    warmup_ratio: opt.Warmup = None,
-    weight_decay: opt.Decay = None,
-    grad_clip: opt.Clip = None,
-    precision: opt.Precision = None,
-    activation_checkpointing: opt.Recompute = None,
-    seed: opt.Seed = None,
-    eval_every: opt.Every = None,
-    force: opt.Force = False,
-    priority: opt.Priority = 0,
-    detach: opt.Detach = False,
-    output: OutputOption = Output.TABLE,
-) -> None:
+@_take_options(_REQUIRED, _FLEET, _TRAINING, _SUBMISSION, method="full")
+def diloco(**given: Any) -> None:
     """Fine-tune with workers that train apart and synchronise now and then, over slow links too.
 
     Follows the job; Ctrl-C leaves it running. See `foundry jobs rounds` and `foundry jobs members`.
     """
-    given = dict(locals())
     config = opt.diloco_config(given)
-    _submit(
-        given,
-        lambda client, *to: client.jobs.submit_diloco(*to, config, force=force, priority=priority),
-    )
+    _submit(given, lambda client: client.jobs.submit_diloco, config)
 
 
-def _submit(given: dict[str, Any], submit: Callable[..., "JobOut"]) -> None:
-    """Submit and follow.
+def _submit(
+    given: Mapping[str, Any], choose: Callable[["Foundry"], Callable[..., "JobOut"]], config: object
+) -> None:
+    """Submit a training and follow its job.
 
     Args:
-        submit: takes the client, the name, the base and the dataset.
+        choose: the client's method for this kind.
     """
     from foundry.cli.jobs.following import follow
 
     with session.client() as client:
-        job = submit(client, given["name"], given["base"], given["dataset"])
+        job = choose(client)(
+            given["name"],
+            given["base"],
+            given["dataset"],
+            config,
+            force=given["force"],
+            priority=given["priority"],
+        )
         if given["detach"]:
             print_already(job)
             print_record(session.record(job), given["output"])

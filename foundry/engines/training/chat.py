@@ -16,6 +16,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
+from foundry.engines.model_files import CHAT_TEMPLATE, TOKENIZER, TOKENIZER_CONFIG
 from foundry.errors import InvalidArtifact, InvalidDataset, UnsupportedFeature
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token")
@@ -87,9 +88,9 @@ class ChatTokenizer:
             InvalidArtifact: a file is missing or broken.
         """
         try:
-            config = json.loads((model_dir / "tokenizer_config.json").read_text())
+            config = json.loads((model_dir / TOKENIZER_CONFIG).read_text())
             # The file itself: Tokenizer.from_file reports errors as bare Exception.
-            document = (model_dir / "tokenizer.json").read_text()
+            document = (model_dir / TOKENIZER).read_text()
             json.loads(document)
         except (OSError, ValueError) as error:
             raise InvalidArtifact(f"the tokenizer of {model_dir.name} cannot be read") from error
@@ -193,7 +194,7 @@ def _content(token: str | Mapping[str, Any]) -> str:
 
 
 def _template_text(model_dir: Path, config: Mapping[str, Any]) -> str | None:
-    separate = model_dir / "chat_template.jinja"
+    separate = model_dir / CHAT_TEMPLATE
     if separate.is_file():
         return separate.read_text()
     template = config.get("chat_template")

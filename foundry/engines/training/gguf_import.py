@@ -15,6 +15,13 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
+from foundry.engines.model_files import (
+    CONFIG,
+    GENERATION_CONFIG,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    WEIGHTS,
+)
 from foundry.engines.training.files import write_json, write_tensors
 from foundry.errors import InvalidArtifact, NotFound, SetupError, UnsupportedFeature
 
@@ -85,12 +92,12 @@ def convert_gguf(gguf: Path, out_dir: Path) -> None:
         raise InvalidArtifact(f"{gguf.name}: {error.args[0]} is missing") from error
     config["tie_word_embeddings"] = "lm_head.weight" not in tensors
     out_dir.mkdir(parents=True, exist_ok=True)
-    write_tensors(out_dir / "model.safetensors", tensors)
-    tokenizer.save(str(out_dir / "tokenizer.json"))
-    write_json(out_dir / "config.json", config)
-    write_json(out_dir / "tokenizer_config.json", _tokenizer_config(metadata, config))
+    write_tensors(out_dir / WEIGHTS, tensors)
+    tokenizer.save(str(out_dir / TOKENIZER))
+    write_json(out_dir / CONFIG, config)
+    write_json(out_dir / TOKENIZER_CONFIG, _tokenizer_config(metadata, config))
     special = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    write_json(out_dir / "generation_config.json", special)
+    write_json(out_dir / GENERATION_CONFIG, special)
 
 
 def _open(gguf: Path) -> Any:

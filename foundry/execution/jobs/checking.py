@@ -5,8 +5,16 @@ from dataclasses import dataclass
 
 from foundry.catalog.datasets.service import DatasetVersion
 from foundry.catalog.registry.documents import read_document
-from foundry.catalog.registry.domain import Manifest
+from foundry.catalog.registry.domain import Kind, Manifest
 from foundry.catalog.registry.service import ModelVersion
+from foundry.engines.model_files import (
+    CHAT_TEMPLATE,
+    CONFIG,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    WEIGHTS,
+    WEIGHTS_INDEX,
+)
 from foundry.engines.training.config import Lora, SftConfig
 from foundry.engines.training.decoder.config import DecoderConfig
 from foundry.engines.training.diloco.config import DilocoConfig
@@ -24,7 +32,6 @@ from foundry.serving.engine.hardware import Hardware, LiveHardware, ask_hardware
 
 # Tokenizers list thousands of added tokens there; what is larger is left to the worker.
 _MOST_TOKENIZER_BYTES = 8 * 2**20
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _GB = 1e9
 
 
@@ -41,6 +48,11 @@ class Training:
     inner: SftConfig
     where: str
     workers: Needs
+
+    @property
+    def result_kind(self) -> Kind:
+        """What it makes: an adapter, or a model whose weights were all trained."""
+        return "adapter" if isinstance(self.inner.method, Lora) else "merged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +96,10 @@ class TrainingCheck:
         if self.objects is None:
             return
         paths = {file.path for file in files.files}
-        needed = ("config.json", "tokenizer.json", "tokenizer_config.json")
+        needed = (CONFIG, TOKENIZER, TOKENIZER_CONFIG)
         missing = [path for path in needed if path not in paths]
-        if not paths.intersection(_WEIGHTS):
-            missing.append(_WEIGHTS[0])
+        if not paths.intersection((WEIGHTS, WEIGHTS_INDEX)):
+            missing.append(WEIGHTS)
         if missing:
             raise InvalidRequest(
                 f"{base.reference} cannot be trained without {', '.join(missing)}: "
@@ -95,11 +107,11 @@ class TrainingCheck:
                 param="base",
             )
         with suppress(Unavailable):
-            config = await read_document(self.objects, files, "config.json")
+            config = await read_document(self.objects, files, CONFIG)
             _check_architecture(base, config, training)
-            if data.kind == "chat" and "chat_template.jinja" not in paths:
+            if data.kind == "chat" and CHAT_TEMPLATE not in paths:
                 tokenizer = await read_document(
-                    self.objects, files, needed[2], most_bytes=_MOST_TOKENIZER_BYTES
+                    self.objects, files, TOKENIZER_CONFIG, most_bytes=_MOST_TOKENIZER_BYTES
                 )
                 if tokenizer is not None and not tokenizer.get("chat_template"):
                     raise InvalidRequest(

@@ -1,21 +1,13 @@
 """Which versions of datasets jobs read."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from foundry.execution.jobs.repository import JobRows
 from foundry.governance.identity.domain import Principal
-
-
-@dataclass(frozen=True, slots=True)
-class ReadingJob:
-    """An active job, in words, and the version that it reads."""
-
-    version_id: UUID
-    user: str
+from foundry.infra.version_use import VersionUse
 
 
 class JobsReading:
@@ -24,9 +16,9 @@ class JobsReading:
     def __init__(self, db: AsyncSession, principal: Principal) -> None:
         self._rows = JobRows(db, principal.tenant_id, principal.project_id)
 
-    async def find_user(self, version_ids: Collection[UUID]) -> ReadingJob | None:
+    async def find_use(self, version_ids: Collection[UUID]) -> VersionUse | None:
         job = await self._rows.find_reader(version_ids)
         if job is None:
             return None
         read = UUID(str(job.spec["dataset_version_id"]))
-        return ReadingJob(read, f"job {job.id} ({job.name}, {job.state})")
+        return VersionUse(read, f"job {job.id} ({job.name}, {job.state})")

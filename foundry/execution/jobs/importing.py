@@ -6,7 +6,6 @@ hf: ──> listing of the mirror, its configuration ─┴──> kind ──ad
 """
 
 import asyncio
-import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +18,6 @@ from foundry.catalog.registry.adapters import (
     read_rank,
 )
 from foundry.catalog.registry.artifacts import (
-    CONFIG,
     Survey,
     choose_files,
     detect_kind,
@@ -27,17 +25,18 @@ from foundry.catalog.registry.artifacts import (
     find_missing_files,
     survey,
 )
+from foundry.catalog.registry.documents import read_document
 from foundry.catalog.registry.domain import Kind, derive_model_name
 from foundry.catalog.registry.files import is_importable, select_files
 from foundry.catalog.registry.safetensors import Tensor
 from foundry.catalog.registry.service import ModelVersion, Registry
-from foundry.engines.adapter_config import CONFIG_FILE, WEIGHTS_FILE
+from foundry.engines.model_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG
 from foundry.errors import (
     Conflict,
-    FoundryError,
     InvalidArtifact,
     InvalidRequest,
     ModelNotFound,
+    Unavailable,
 )
 from foundry.execution.jobs.sources import DirectorySource, HubSource, Source, parse_source
 from foundry.infra.hub_mirror import MIRROR_SETTING, HubListing, HubMirror
@@ -48,8 +47,6 @@ from foundry.serving.endpoints.serving_rank import ServingRanks
 _LOOK_S = 20.0
 # Its threads stay there; of its own, so that nothing else waits for them.
 _DISKS = ThreadPoolExecutor(2, thread_name_prefix="import-look")
-# A transaction is open meanwhile.
-_READ_S = 2.0
 
 log = logging.getLogger(__name__)
 
@@ -233,14 +230,11 @@ class ImportCheck:
         if self._rules.objects is None or not tensors:
             return
         manifest = await self._registry.manifest(base.id)
-        key = next((file.object_key for file in manifest.files if file.path == CONFIG), None)
         try:
-            async with asyncio.timeout(_READ_S):
-                text = await self._rules.objects.get_bytes(key) if key else b"{}"
-            config = json.loads(text)
-        except (TimeoutError, FoundryError, OSError, ValueError):
+            config = await read_document(self._rules.objects, manifest, CONFIG)
+        except Unavailable:
             return
-        if isinstance(config, dict) and (faults := find_base_faults(tensors, config)):
+        if config is not None and (faults := find_base_faults(tensors, config)):
             raise InvalidArtifact(
                 f"the adapter does not fit {base.reference}: {faults[0]}; name the base that it "
                 "was trained from with `--base NAME`",
@@ -260,14 +254,14 @@ def _read_directory(source: DirectorySource, wants_adapter: bool) -> SourceLook:
     names = selection.files.keys() | selection.problems.keys()
     found = survey(selection, _choose_kind(names, wants_adapter))
     found.check(f"{directory} cannot be imported")
-    tensors = found.headers[WEIGHTS_FILE] if found.kind == "adapter" else {}
+    tensors = found.headers[ADAPTER_WEIGHTS] if found.kind == "adapter" else {}
     return SourceLook(source, found.kind, found.config, tensors, _describe_state(found))
 
 
 def _choose_kind(names: Iterable[str], wants_adapter: bool) -> Kind:
     """Who names a base means the adapter, where a merged model lies beside it."""
     there = set(names)
-    if wants_adapter and (CONFIG_FILE in there or CONFIG not in there):
+    if wants_adapter and (ADAPTER_CONFIG in there or CONFIG not in there):
         return "adapter"
     return detect_kind(there)
 
@@ -285,7 +279,7 @@ async def _read_config(
     mirror: HubMirror, listing: HubListing, kind: Kind
 ) -> tuple[Mapping[str, object], list[str]]:
     """The configuration, and what is wrong with it."""
-    path = CONFIG_FILE if kind == "adapter" else CONFIG
+    path = ADAPTER_CONFIG if kind == "adapter" else CONFIG
     if path not in listing.files:
         return {}, []
     document = await mirror.read_document(listing, path)

@@ -28,6 +28,7 @@ from foundry.execution.jobs.service import Jobs
 from foundry.execution.jobs.submission import Submissions
 from foundry.execution.jobs.tables import Job, JobMetric
 from foundry.governance.audit.service import AuditTrail
+from foundry.infra.answers import Answer
 from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
 from foundry.infra.http import Db, require_permission
 from foundry.infra.http.references import ReferenceQuery
@@ -87,9 +88,9 @@ _SAME: dict[int | str, dict[str, Any]] = {
     dependencies=_WRITE,
     responses=_SAME,
 )
-async def submit_sft(body: SftSubmit, response: Response, submissions: SubmissionsDep) -> Job:
+async def submit_sft(body: SftSubmit, response: Response, submissions: SubmissionsDep) -> JobOut:
     """Fine-tune a base on a dataset. The same job is not run twice unless forced."""
-    job, created = await submissions.sft(
+    answer = await submissions.sft(
         body.name,
         body.base,
         body.dataset,
@@ -98,8 +99,7 @@ async def submit_sft(body: SftSubmit, response: Response, submissions: Submissio
         submission_id=body.submission_id,
         priority=body.priority,
     )
-    response.status_code = 201 if created else 200
-    return job
+    return _describe_submitted(response, answer)
 
 
 @router.post(
@@ -110,9 +110,11 @@ async def submit_sft(body: SftSubmit, response: Response, submissions: Submissio
     dependencies=_WRITE,
     responses=_SAME,
 )
-async def submit_diloco(body: DilocoSubmit, response: Response, submissions: SubmissionsDep) -> Job:
+async def submit_diloco(
+    body: DilocoSubmit, response: Response, submissions: SubmissionsDep
+) -> JobOut:
     """Fine-tune a base on several workers that synchronise now and then."""
-    job, created = await submissions.diloco(
+    answer = await submissions.diloco(
         body.name,
         body.base,
         body.dataset,
@@ -121,8 +123,7 @@ async def submit_diloco(body: DilocoSubmit, response: Response, submissions: Sub
         submission_id=body.submission_id,
         priority=body.priority,
     )
-    response.status_code = 201 if created else 200
-    return job
+    return _describe_submitted(response, answer)
 
 
 @router.post(
@@ -135,13 +136,12 @@ async def submit_diloco(body: DilocoSubmit, response: Response, submissions: Sub
 )
 async def submit_import(
     body: ImportSubmit, look: LookDep, response: Response, submissions: SubmissionsDep
-) -> Job:
+) -> JobOut:
     """Register a model that lies on the server."""
-    job, created = await submissions.import_model(
+    answer = await submissions.import_model(
         body.name, look, base=body.base, force=body.force, priority=body.priority
     )
-    response.status_code = 201 if created else 200
-    return job
+    return _describe_submitted(response, answer)
 
 
 @router.get("", response_model=JobList, operation_id="jobs_list", dependencies=_READ)
@@ -196,9 +196,9 @@ async def job_logs(
 @router.post(
     "/{job_id}/cancel", response_model=JobOut, operation_id="jobs_cancel", dependencies=_WRITE
 )
-async def cancel(job_id: UUID, jobs: JobsDep) -> Job:
+async def cancel(job_id: UUID, jobs: JobsDep) -> JobOut:
     """End a job as soon as it can."""
-    return await jobs.cancel(job_id)
+    return (await jobs.cancel(job_id)).describe(JobOut)
 
 
 @router.post(
@@ -207,3 +207,10 @@ async def cancel(job_id: UUID, jobs: JobsDep) -> Job:
 async def resume(job_id: UUID, jobs: JobsDep) -> Job:
     """Continue a failed or cancelled job from its newest checkpoint."""
     return await jobs.resume(job_id)
+
+
+def _describe_submitted(response: Response, answer: Answer[Job]) -> JobOut:
+    """The job; 200 if the same one was there before."""
+    if not answer.changed:
+        response.status_code = 200
+    return answer.describe(JobOut)

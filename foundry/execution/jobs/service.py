@@ -1,8 +1,6 @@
 """Jobs as their owners see them; `leases` and `queue` are the sides of driver and supervisor."""
 
-import hashlib
-import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import cast
 from uuid import UUID
 
@@ -10,9 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from foundry.catalog.datasets.service import hold_version
 from foundry.errors import Conflict, InvalidRequest, NotFound
-from foundry.execution.jobs.domain import ENDED, JobKind, JobState
-from foundry.execution.jobs.placement import Needs
+from foundry.execution.jobs.domain import ENDED, JobState
 from foundry.execution.jobs.repository import JobRows
+from foundry.execution.jobs.request import JobRequest
 
 # Other slices get their type of a job here: tables stay inside the slice.
 from foundry.execution.jobs.tables import Job as Job
@@ -20,6 +18,7 @@ from foundry.execution.jobs.tables import JobMetric
 from foundry.execution.jobs.transitions import JobTransitions, begin_as_driver
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
+from foundry.infra.answers import Answer
 from foundry.infra.cursors import DEFAULT_LIMIT, Page, decode, page_of
 from foundry.infra.database import utcnow
 
@@ -33,51 +32,35 @@ class Jobs:
         self._principal = principal
         self._rows = JobRows(db, principal.tenant_id, principal.project_id)
 
-    async def submit(
-        self,
-        kind: JobKind,
-        name: str,
-        spec: dict[str, object],
-        *,
-        identity: dict[str, object] | None = None,
-        force: bool = False,
-        submission_id: str | None = None,
-        priority: int = 0,
-        needs: Needs | None = None,
-        vet: Callable[[], Awaitable[None]] | None = None,
-    ) -> tuple[Job, bool]:
-        """Queue a job, or find the same one. Returns it and whether it is new.
+    async def find_same_job(self, request: JobRequest) -> Job | None:
+        """The newest equal job that is active or has succeeded; None: none, or it is forced.
 
-        Args:
-            priority: higher ones are admitted first, older ones first among equals.
-            needs: what its workers reserve; default: one CPU.
-            identity: what makes two submissions the same; default: the whole spec.
-            submission_id: of a Ray job that is the first attempt's driver already.
-            vet: asked before a new job is queued; it raises to refuse it.
+        Until the transaction ends, nobody else finds or queues an equal one.
         """
-        fingerprint = _fingerprint(kind, name, spec if identity is None else identity)
-        await self._rows.serialise_submissions(fingerprint)
-        if not force and (same := await self._rows.find_same(fingerprint)):
-            same.note = describe_same(same)
-            return same, False
-        if vet is not None:
-            await vet()
+        await self._rows.serialise_submissions(request.fingerprint)
+        if request.force:
+            return None
+        return await self._rows.find_same(request.fingerprint)
+
+    async def queue_job(self, request: JobRequest) -> Job:
+        """Add a job to the queue. Ask `find_same_job` first whether it is there already."""
         job = Job(
             tenant_id=self._principal.tenant_id,
             project_id=self._principal.project_id,
-            kind=kind,
-            name=name,
-            spec=spec,
-            fingerprint=fingerprint,
-            priority=priority,
-            needs=(needs or Needs()).document(),
+            kind=request.kind,
+            name=request.name,
+            spec=request.spec,
+            fingerprint=request.fingerprint,
+            priority=request.priority,
+            needs=request.needs.document(),
             created_by=self._principal.subject,
         )
-        if submission_id is not None:
-            begin_as_driver(job, submission_id)
+        if request.submission_id is not None:
+            begin_as_driver(job, request.submission_id)
         await self._rows.add(job)
-        await self._audit.record("job.submit", "job", str(job.id), after={"kind": kind, **spec})
-        return job, True
+        after: dict[str, object] = {"kind": request.kind, **request.spec}
+        await self._audit.record("job.submit", "job", str(job.id), after=after)
+        return job
 
     async def get(self, job_id: UUID) -> Job:
         """A job of the project. Raises NotFound."""
@@ -114,7 +97,7 @@ class Jobs:
         await self.get(job_id)
         return await self._rows.list_metrics(job_id, after, limit)
 
-    async def cancel(self, job_id: UUID) -> Job:
+    async def cancel(self, job_id: UUID) -> Answer[Job]:
         """Ask a job to stop: at once if no driver runs, else after a checkpoint.
 
         One that is being cancelled is left alone. Raises Conflict: it has ended.
@@ -126,15 +109,14 @@ class Jobs:
                 state=job.state,
             )
         if job.cancel_requested:
-            job.note = f"job {job_id} is being cancelled already"
-            return job
+            return Answer(job, f"job {job_id} is being cancelled already")
         before = job.state
         job.cancel_requested, job.cancel_requested_at = True, utcnow()
         await self._db.flush()
         # A STALLED one is left to the supervisor: its driver may live, and is ended first.
         job = await JobTransitions(self._db).cancel_waiting(job_id) or job
         await self._audit.record("job.cancel", "job", str(job.id), before={"state": before})
-        return job
+        return Answer(job)
 
     async def resume(self, job_id: UUID) -> Job:
         """Queue a failed or cancelled job again; it goes on from its last checkpoint.
@@ -173,11 +155,6 @@ def _describe_state(job: Job) -> str:
         made = (job.result or {}).get("model")
         return "has succeeded" + (f" and made {made}" if made else "")
     return f"is {job.state}" + (" and being cancelled" if job.cancel_requested else "")
-
-
-def _fingerprint(kind: str, name: str, identity: dict[str, object]) -> str:
-    document = json.dumps([kind, name, identity], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(document.encode()).hexdigest()
 
 
 def _found(job: Job | None, job_id: UUID) -> Job:

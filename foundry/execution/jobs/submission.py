@@ -1,12 +1,14 @@
-"""What is checked before a job is queued: a job that starts can finish."""
+"""What is checked before a job is queued: a job that starts can finish.
 
-from collections.abc import Awaitable, Callable
+A submission pins its references to versions, finds the same job that was there before, checks what
+is new, and queues it.
+"""
+
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from foundry.catalog.datasets.service import Datasets
-from foundry.catalog.registry.domain import Kind
-from foundry.catalog.registry.service import Registry
+from foundry.catalog.datasets.service import Datasets, DatasetVersion
+from foundry.catalog.registry.service import ModelVersion, Registry
 from foundry.engines.training.config import SftConfig
 from foundry.engines.training.diloco.config import DilocoConfig
 from foundry.errors import ModelNotFound
@@ -14,13 +16,15 @@ from foundry.execution.jobs.checking import Training, TrainingCheck, check_nothi
 from foundry.execution.jobs.domain import FLEET_WORKER_CPUS, JobKind
 from foundry.execution.jobs.importing import ImportCheck, SourceLook
 from foundry.execution.jobs.placement import Needs
-from foundry.execution.jobs.service import Jobs
+from foundry.execution.jobs.request import JobRequest
+from foundry.execution.jobs.service import Jobs, describe_same
 from foundry.execution.jobs.tables import Job
+from foundry.infra.answers import Answer
 from foundry.serving.endpoints.serving_rank import ServingRanks
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class _TrainingRequest:
     """A training as its owner asks for it."""
 
     job: JobKind
@@ -70,8 +74,8 @@ class Submissions:
         force: bool = False,
         submission_id: str | None = None,
         priority: int = 0,
-    ) -> tuple[Job, bool]:
-        """Queue a fine-tuning job. Returns it and whether it is new.
+    ) -> Answer[Job]:
+        """Queue a fine-tuning job, or find the same one.
 
         Args:
             submission_id: of a Ray job that is the driver already, for a job submitted by hand.
@@ -83,8 +87,10 @@ class Submissions:
         """
         needs = Needs(accelerator=True)
         training = Training(config, config, "config", needs)
-        return await self._train(
-            _Request("sft", name, base, dataset, training, needs, force, submission_id, priority)
+        return await self._submit_training(
+            _TrainingRequest(
+                "sft", name, base, dataset, training, needs, force, submission_id, priority
+            )
         )
 
     async def diloco(
@@ -97,58 +103,39 @@ class Submissions:
         force: bool = False,
         submission_id: str | None = None,
         priority: int = 0,
-    ) -> tuple[Job, bool]:
+    ) -> Answer[Job]:
         """As `sft`, by a fleet of workers."""
         fleet = config.fleet
         needs = Needs(fleet.needed, FLEET_WORKER_CPUS, accelerator=True)
         # Who sets a quorum knows that the others may come later, or never.
         together = replace(needs, workers=fleet.quorum or fleet.workers)
         training = Training(config, config.inner, "config.inner", together)
-        return await self._train(
-            _Request("diloco", name, base, dataset, training, needs, force, submission_id, priority)
+        return await self._submit_training(
+            _TrainingRequest(
+                "diloco", name, base, dataset, training, needs, force, submission_id, priority
+            )
         )
 
-    async def _train(self, asked: _Request) -> tuple[Job, bool]:
+    async def _submit_training(self, asked: _TrainingRequest) -> Answer[Job]:
         base = await self._registry.resolve(asked.base)
         # Held, so that it is not deleted before the job is there to refuse that.
         data = await self._datasets.hold(asked.dataset)
-        config, method = asked.training.config, asked.training.inner.method
-        kind: Kind = "adapter" if method.kind == "lora" else "merged"
-        await self._registry.check_kind(asked.name, kind)
-        spec: dict[str, object] = {
-            "model": asked.name,
-            "base": base.reference,
-            "base_version_id": str(base.id),
-            "dataset": data.reference,
-            "dataset_version_id": str(data.id),
-            "config": config.model_dump(mode="json"),
-        }
-        identity: dict[str, object] = {
-            "base": base.digest,
-            "dataset": data.digest,
-            "config": config.digest(),
-        }
+        await self._registry.check_kind(asked.name, asked.training.result_kind)
         check_nothing_ignored(asked.training, data)
+        request = _describe_training(asked, base, data)
+        same = await self._find_same_job(request)
+        if same is not None:
+            return Answer(same, describe_same(same))
+        await self._check_training(asked.training, base, data)
+        return Answer(await self._jobs.queue_job(request))
 
-        async def vet() -> None:
-            files = await self._registry.manifest(base.id)
-            served = await self._ranks.read_rank(base)
-            await self._check.check(asked.training, base, files, data, served)
-
-        return await self._once(
-            lambda force: self._jobs.submit(
-                asked.job,
-                asked.name,
-                spec,
-                identity=identity,
-                force=force,
-                submission_id=asked.submission_id,
-                priority=asked.priority,
-                needs=asked.needs,
-                vet=vet,
-            ),
-            force=asked.force,
-        )
+    async def _check_training(
+        self, training: Training, base: ModelVersion, data: DatasetVersion
+    ) -> None:
+        """Refuse what could not end well; see `TrainingCheck.check`."""
+        files = await self._registry.manifest(base.id)
+        served = await self._ranks.read_rank(base)
+        await self._check.check(training, base, files, data, served)
 
     async def import_model(
         self,
@@ -158,8 +145,8 @@ class Submissions:
         base: str | None = None,
         force: bool = False,
         priority: int = 0,
-    ) -> tuple[Job, bool]:
-        """Queue an import. Returns it and whether it is new.
+    ) -> Answer[Job]:
+        """Queue an import, or find the same one.
 
         Args:
             look: what was seen of its source before this transaction.
@@ -169,22 +156,19 @@ class Submissions:
             FoundryError: it could not end well; see `ImportCheck.prepare`.
         """
         assert self._imports is not None
-        asked = await self._imports.prepare(name, look, base)
-        return await self._once(
-            lambda force: self._jobs.submit(
-                "import", name, asked.spec, identity=asked.identity, force=force, priority=priority
-            ),
-            force=force,
+        prepared = await self._imports.prepare(name, look, base)
+        request = JobRequest(
+            "import", name, prepared.spec, prepared.identity, force=force, priority=priority
         )
+        same = await self._find_same_job(request)
+        if same is not None:
+            return Answer(same, describe_same(same))
+        return Answer(await self._jobs.queue_job(request))
 
-    async def _once(
-        self, submit: Callable[[bool], Awaitable[tuple[Job, bool]]], *, force: bool
-    ) -> tuple[Job, bool]:
-        """Submit, and again if the result of the same job was deleted since."""
-        job, created = await submit(force)
-        if created or await self._has_result(job):
-            return job, created
-        return await submit(True)
+    async def _find_same_job(self, request: JobRequest) -> Job | None:
+        """An equal job whose result may be used; None as well if that was deleted since."""
+        same = await self._jobs.find_same_job(request)
+        return same if same is not None and await self._has_result(same) else None
 
     async def _has_result(self, job: Job) -> bool:
         """Whether the version that a job has made, or will make, may be used."""
@@ -195,3 +179,27 @@ class Submissions:
             return (await self._registry.get(UUID(str(version_id)))).usable
         except ModelNotFound:
             return False
+
+
+def _describe_training(
+    asked: _TrainingRequest, base: ModelVersion, data: DatasetVersion
+) -> JobRequest:
+    """The job of a training from these versions."""
+    config = asked.training.config
+    return JobRequest(
+        asked.job,
+        asked.name,
+        spec={
+            "model": asked.name,
+            "base": base.reference,
+            "base_version_id": str(base.id),
+            "dataset": data.reference,
+            "dataset_version_id": str(data.id),
+            "config": config.model_dump(mode="json"),
+        },
+        identity={"base": base.digest, "dataset": data.digest, "config": config.digest()},
+        force=asked.force,
+        submission_id=asked.submission_id,
+        priority=asked.priority,
+        needs=asked.needs,
+    )

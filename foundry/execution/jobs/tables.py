@@ -28,11 +28,9 @@ class Job(Base):
         log_key: where the object store keeps the log up to chunk `log_seq`, `log_bytes` long;
             later chunks are rows.
         collected_at: when the traces of an ended job were removed.
-        note: what a call has found to be so already, in words; of its answer, not of the row.
     """
 
     __tablename__ = "jobs"
-    __allow_unmapped__ = True
     __table_args__ = (
         Index("ix_jobs_listing", "tenant_id", "project_id", "id"),
         Index("ix_jobs_name", "tenant_id", "project_id", "name", "id"),
@@ -82,7 +80,6 @@ class Job(Base):
     log_seq: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
     log_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
     collected_at: Mapped[datetime | None]
-    note: str | None = None
 
 
 class JobMetric(Base):

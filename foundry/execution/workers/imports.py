@@ -17,10 +17,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from foundry.catalog.registry.artifacts import INDEX, choose_files, find_index_faults, survey
+from foundry.catalog.registry.artifacts import choose_files, find_index_faults, survey
 from foundry.catalog.registry.domain import Kind
-from foundry.catalog.registry.files import WEIGHTS, Selection, is_importable, select_files
+from foundry.catalog.registry.files import Selection, is_importable, select_files
 from foundry.config import Settings
+from foundry.engines.model_files import WEIGHTS_INDEX, WEIGHTS_SUFFIX
+from foundry.enumeration import name_first
 from foundry.errors import DiskFull, InvalidArtifact, InvalidRequest, Unavailable
 from foundry.execution.jobs.domain import Phase
 from foundry.execution.jobs.sources import BundledSource, DirectorySource, HubSource, parse_source
@@ -102,10 +104,8 @@ class ImportWorker:
     async def _publish(self, selection: Selection, publication: Publication) -> Imported:
         found = await asyncio.to_thread(survey, selection, publication.spec.kind)
         if found.left_out:
-            named = ", ".join(found.left_out[:_MOST_NAMED])
-            more = len(found.left_out) - _MOST_NAMED
-            rest = f" and {more} more" if more > 0 else ""
-            self._say(f"left out, because no engine reads it: {named}{rest}")
+            left_out = name_first(found.left_out, _MOST_NAMED)
+            self._say(f"left out, because no engine reads it: {left_out}")
         self._say("reading the files", Phase.PUBLISH)
         async with open_database(self._settings) as database:
             published = await publish(database, self._objects, publication, selection)
@@ -196,11 +196,11 @@ def _select_directory(directory: Path) -> Selection:
 
 def _read_index(folder: Path, kind: Kind) -> object:
     """Of shards that are not fetched yet; None: there is none."""
-    return survey(select_files(folder), kind).documents.get(INDEX)
+    return survey(select_files(folder), kind).documents.get(WEIGHTS_INDEX)
 
 
 def _is_weights(name: str) -> bool:
-    return name.endswith(WEIGHTS)
+    return name.endswith(WEIGHTS_SUFFIX)
 
 
 def _check_room(files: list[HubFile], folder: Path) -> None:

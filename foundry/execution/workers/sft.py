@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from foundry.catalog.datasets.domain import EVAL_FILE, TRAIN_FILE
 from foundry.catalog.datasets.shards import read_rows
 from foundry.config import Settings
 from foundry.engines.training.progress import Activity, SftResult, TrainEvent
@@ -98,8 +99,8 @@ class SftWorker:
         return run_sft(
             task.config,
             model_dir=model_dir,
-            train_rows=list(read_rows(data_dir / "train.jsonl.zst")),
-            eval_rows=list(read_rows(data_dir / "eval.jsonl.zst")),
+            train_rows=list(read_rows(data_dir / TRAIN_FILE)),
+            eval_rows=list(read_rows(data_dir / EVAL_FILE)),
             work_dir=work_dir,
             on_event=self._on_event,
             should_stop=self._stop.is_set,

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from foundry.enumeration import name_first
 from foundry.infra.embedded.paths import home_mode
 
 # Everything that Foundry writes into a home. Under root PostgreSQL's folder belongs to an account
@@ -72,7 +73,7 @@ def find_owned_open_paths(home: Path) -> list[OpenPath]:
 def describe_paths(home: Path, paths: Sequence[Path]) -> str:
     """How many, and the first of them, for a person."""
     names = [str(path.relative_to(home)) if path != home else str(home) for path in paths]
-    shown = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
+    shown = name_first(names, _NAMED)
     return f"{len(names)} files and folders: {shown}" if len(names) > 1 else shown
 
 

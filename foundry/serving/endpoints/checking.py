@@ -11,13 +11,13 @@ from foundry.catalog.registry.domain import Manifest
 from foundry.catalog.registry.service import ModelVersion, Registry
 from foundry.engines.budsim.architecture import ModelSpec
 from foundry.engines.budsim.model_config import model_spec
+from foundry.engines.model_files import CONFIG, WEIGHTS_SUFFIX
 from foundry.errors import FoundryError, InvalidConfiguration, Unavailable
 from foundry.infra.objects import ObjectStore
 from foundry.serving.engine.hardware import LiveHardware, ask_hardware
 from foundry.serving.engine.runtime import RuntimeRules, VllmRules
 from foundry.serving.engine.shape import ModelShape
 
-_CONFIG = "config.json"
 # Shapes are small; versions never change, so one that was read stays right.
 _CAPACITY = 1024
 
@@ -37,7 +37,7 @@ class ModelShapes:
         """
         if manifest.digest not in self._shapes:
             try:
-                document = await read_document(self._objects, manifest, _CONFIG)
+                document = await read_document(self._objects, manifest, CONFIG)
             except Unavailable:
                 # Of the store, not of the model: the next call asks again.
                 return ModelShape(context_length)
@@ -57,7 +57,7 @@ def _parse_shape(config: dict[str, Any], manifest: Manifest) -> ModelShape:
 
 
 def _parse_spec(config: dict[str, Any], manifest: Manifest) -> ModelSpec | None:
-    sizes = (file.size for file in manifest.files if file.path.endswith(".safetensors"))
+    sizes = (file.size for file in manifest.files if file.path.endswith(WEIGHTS_SUFFIX))
     try:
         spec = model_spec(config, checkpoint_bytes=sum(sizes) or None)
     except (ValueError, TypeError, RecursionError, FoundryError):

@@ -9,6 +9,7 @@ from foundry.config import ServingSettings
 from foundry.errors import Conflict
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
+from foundry.infra.answers import Answer
 from foundry.serving.endpoints.checking import EngineCheck
 from foundry.serving.endpoints.configuring import describe_change, next_options
 from foundry.serving.endpoints.domain import app_name
@@ -38,7 +39,7 @@ class Creating:
 
     async def create(
         self, model: str, name: str | None, config: dict[str, object]
-    ) -> tuple[Endpoint, bool]:
+    ) -> Answer[Endpoint]:
         """See `Endpoints.create`."""
         version = await self._registry.resolve(model)
         base = await self._registry.hold(
@@ -54,13 +55,14 @@ class Creating:
             _check_same_options(existing, config, self._serving.model_dump())
             served = find_rank(existing, self._serving.max_lora_rank)
             served.check_adapter(subject, version.lora_rank, base, "model")
-            existing.note = f"the endpoint {existing.name} exists already; it is {existing.state}"
-            return existing, False
+            return Answer(
+                existing, f"the endpoint {existing.name} exists already; it is {existing.state}"
+            )
         await self._check.check(self._registry, base, config, anywhere=True)
         rank = cast(int, config.get("max_lora_rank", self._serving.max_lora_rank))
         served = ServingRank(rank, name=name)
         served.check_adapter(subject, version.lora_rank, base, "config.max_lora_rank")
-        return await self._add(base, name, config), True
+        return Answer(await self._add(base, name, config))
 
     async def _add(
         self, base: ModelVersion, name: str | None, config: dict[str, object]

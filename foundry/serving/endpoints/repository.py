@@ -61,14 +61,14 @@ class EndpointRows:
         )
         return (await self._db.execute(query)).scalar()
 
-    async def find_user_of_version(self, version_id: UUID) -> Endpoint | None:
-        """Any endpoint of the tenant that needs a base: versions belong to tenants."""
+    async def find_user_of_versions(self, version_ids: Collection[UUID]) -> Endpoint | None:
+        """Any endpoint of the tenant that needs one of the bases: versions belong to tenants."""
         query = (
             select(Endpoint)
             .where(
                 Endpoint.tenant_id == self._tenant_id,
                 Endpoint.state != EndpointState.DELETED,
-                Endpoint.model_version_id == version_id,
+                Endpoint.model_version_id.in_(version_ids),
             )
             .order_by(Endpoint.id)
             .limit(1)

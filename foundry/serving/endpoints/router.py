@@ -7,6 +7,7 @@ from fastapi import APIRouter, BackgroundTasks, Depends, Path, Query, Request, R
 
 from foundry.catalog.registry.service import Registry
 from foundry.governance.audit.service import AuditTrail
+from foundry.infra.answers import Answer
 from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
 from foundry.infra.http import Db, require_permission
 from foundry.infra.http.references import ReferenceQuery
@@ -72,12 +73,13 @@ _WRITE = [Depends(require_permission("endpoints:write"))]
     dependencies=_WRITE,
     responses={200: {"description": "this base has an endpoint already"}},
 )
-async def create(body: EndpointCreate, response: Response, endpoints: EndpointsDep) -> Endpoint:
+async def create(body: EndpointCreate, response: Response, endpoints: EndpointsDep) -> EndpointOut:
     """Make the endpoint of a model's base, unless it has one; `deploy` also starts it."""
     config = body.config.model_dump(exclude_none=True)
-    endpoint, created = await endpoints.create(body.model, name=body.name, config=config)
-    response.status_code = 201 if created else 200
-    return await endpoints.deploy(endpoint.id) if body.deploy else endpoint
+    made = await endpoints.create(body.model, name=body.name, config=config)
+    deployed = await endpoints.deploy(made.row.id) if body.deploy else made
+    response.status_code = 201 if made.changed else 200
+    return deployed.describe(EndpointOut)
 
 
 @router.get("", response_model=EndpointList, operation_id="endpoints_list", dependencies=_READ)
@@ -139,9 +141,9 @@ async def deploy(
     recommendation_id: Annotated[
         UUID | None, Query(description="the one that was reviewed; refuse to apply any other")
     ] = None,
-) -> Endpoint:
+) -> EndpointOut:
     """Ask for an endpoint to run, as it was configured last."""
-    return _set_unchanged_status(response, await endpoints.deploy(endpoint_id, recommendation_id))
+    return _describe_changed(response, await endpoints.deploy(endpoint_id, recommendation_id))
 
 
 @router.post(
@@ -154,9 +156,9 @@ async def deploy(
 )
 async def scale(
     endpoint_id: UUID, body: EndpointScale, endpoints: EndpointsDep, response: Response
-) -> Endpoint:
+) -> EndpointOut:
     """Ask for so many replicas, now and from the next deploy on."""
-    return _set_unchanged_status(response, await endpoints.scale(endpoint_id, body.replicas))
+    return _describe_changed(response, await endpoints.scale(endpoint_id, body.replicas))
 
 
 @router.post(
@@ -169,9 +171,9 @@ async def scale(
 )
 async def rollback(
     endpoint_id: UUID, body: EndpointRollback, endpoints: EndpointsDep, response: Response
-) -> Endpoint:
+) -> EndpointOut:
     """Ask for the configuration of an earlier revision to run again."""
-    return _set_unchanged_status(response, await endpoints.rollback(endpoint_id, body.revision))
+    return _describe_changed(response, await endpoints.rollback(endpoint_id, body.revision))
 
 
 @router.get(
@@ -213,9 +215,9 @@ async def diff_revisions(
 )
 async def stop(
     endpoint_id: UUID, endpoints: EndpointsDep, response: Response, now: Now = False
-) -> Endpoint:
+) -> EndpointOut:
     """Ask for an endpoint to drain and stop."""
-    return _set_unchanged_status(response, await endpoints.stop(endpoint_id, now=now))
+    return _describe_changed(response, await endpoints.stop(endpoint_id, now=now))
 
 
 @router.delete(
@@ -228,13 +230,13 @@ async def stop(
 )
 async def delete(
     endpoint_id: UUID, endpoints: EndpointsDep, response: Response, now: Now = False
-) -> Endpoint:
+) -> EndpointOut:
     """Ask for an endpoint to stop and be forgotten."""
-    return _set_unchanged_status(response, await endpoints.delete(endpoint_id, now=now))
+    return _describe_changed(response, await endpoints.delete(endpoint_id, now=now))
 
 
-def _set_unchanged_status(response: Response, endpoint: Endpoint) -> Endpoint:
+def _describe_changed(response: Response, answer: Answer[Endpoint]) -> EndpointOut:
     """The endpoint; 200 if the request changed nothing of it."""
-    if endpoint.note is not None:
+    if not answer.changed:
         response.status_code = 200
-    return endpoint
+    return answer.describe(EndpointOut)

@@ -11,6 +11,7 @@ from foundry.config import ServingSettings
 from foundry.errors import Conflict, NotFound
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
+from foundry.infra.answers import Answer
 from foundry.infra.cursors import DEFAULT_LIMIT, Page, decode, page_of
 from foundry.infra.database import utcnow
 from foundry.serving.endpoints.checking import EngineCheck
@@ -88,8 +89,8 @@ class Endpoints:
 
     async def create(
         self, model: str, *, name: str | None = None, config: dict[str, object] | None = None
-    ) -> tuple[Endpoint, bool]:
-        """An endpoint of a model's base. Returns it and whether it is new.
+    ) -> Answer[Endpoint]:
+        """Make an endpoint of a model's base, or find the one that is there.
 
         Without a name it is the base's one, made if there is none; with a name it is the one of
         that name, so a base may have several side by side.
@@ -140,10 +141,8 @@ class Endpoints:
         configuring = Configuring(self._db, self._audit, recommendations)
         return await configuring.configure(endpoint, wanted)
 
-    async def deploy(self, endpoint_id: UUID, reviewed: UUID | None = None) -> Endpoint:
+    async def deploy(self, endpoint_id: UUID, reviewed: UUID | None = None) -> Answer[Endpoint]:
         """Ask for it to run with what was configured last; one that runs so is left alone.
-
-        What a call finds to be so already, it says in the `note` of its answer.
 
         Args:
             reviewed: the recommendation that the caller approves; None: the stored one.
@@ -154,18 +153,17 @@ class Endpoints:
         endpoint = await self._locked(endpoint_id)
         planned = await plan_deploy(self._db, self._principal, endpoint, reviewed, self._learnt)
         if planned is None and endpoint.state in STARTING | SERVING:
-            endpoint.note = f"the endpoint {endpoint.name} is {endpoint.state} already"
-            return endpoint
+            return Answer(endpoint, f"the endpoint {endpoint.name} is {endpoint.state} already")
         prediction = await self._choose_prediction(endpoint, planned)
         config = planned.config if planned is not None else endpoint.config
-        endpoint = await self._begin(endpoint, config, prediction, "deploy")
+        await self._begin(endpoint, config, prediction, "deploy")
         if planned is not None:
             endpoint.config_generation += 1
             endpoint.next_config = endpoint.recommendation_id = None
             await self._db.flush()
-        return endpoint
+        return Answer(endpoint)
 
-    async def rollback(self, endpoint_id: UUID, number: int) -> Endpoint:
+    async def rollback(self, endpoint_id: UUID, number: int) -> Answer[Endpoint]:
         """Ask for the configuration of an earlier revision to run again, as a new revision.
 
         To the revision that serves it ends the update that is under way; else it changes nothing.
@@ -182,9 +180,10 @@ class Endpoints:
         config = {**revision.config, "replicas": revision.replicas}
         if revision.config.get("replicas", 1) == revision.replicas:
             config = revision.config
-        return await self._begin(endpoint, config, prediction, "rollback", to=number)
+        await self._begin(endpoint, config, prediction, "rollback", to=number)
+        return Answer(endpoint)
 
-    async def scale(self, endpoint_id: UUID, replicas: int) -> Endpoint:
+    async def scale(self, endpoint_id: UUID, replicas: int) -> Answer[Endpoint]:
         """Ask for so many replicas, now and from the next deploy on.
 
         Raises:
@@ -196,8 +195,7 @@ class Endpoints:
             raise Conflict(f"endpoint {endpoint.name} is being deleted", state=endpoint.state)
         numbers = {endpoint.serving_revision, endpoint.target_revision} - {None}
         if await self._has_replicas(endpoint, cast(set[int], numbers), replicas):
-            endpoint.note = f"the endpoint {endpoint.name} has replicas {replicas} already"
-            return endpoint
+            return Answer(endpoint, f"the endpoint {endpoint.name} has replicas {replicas} already")
         config = {**endpoint.config, "replicas": replicas}
         base = await self._registry.hold(endpoint.model_version_id)
         await self._engine_check.check(self._registry, base, config)
@@ -214,7 +212,7 @@ class Endpoints:
             before=before,
             after={"replicas": replicas},
         )
-        return endpoint
+        return Answer(endpoint)
 
     async def _has_replicas(self, endpoint: Endpoint, numbers: set[int], replicas: int) -> bool:
         """Whether so many are wanted already, of what runs and of the next deploy."""
@@ -240,7 +238,7 @@ class Endpoints:
         newer = await self._revision(endpoint, after)
         return RevisionDiff.of(before, after, older.config, newer.config)
 
-    async def stop(self, endpoint_id: UUID, *, now: bool = False) -> Endpoint:
+    async def stop(self, endpoint_id: UUID, *, now: bool = False) -> Answer[Endpoint]:
         """Ask for it to drain and release what it holds; one that rests is left alone.
 
         Args:
@@ -249,19 +247,19 @@ class Endpoints:
         endpoint = _found(await self._rows.get(endpoint_id, lock=True), endpoint_id)
         hastens = now and endpoint.state == EndpointState.STOPPING
         if not hastens and endpoint.state not in states_before(EndpointState.STOPPING):
-            endpoint.note = _describe_rest(endpoint)
-            return endpoint
+            return Answer(endpoint, _describe_rest(endpoint))
         await self._revisions.release(endpoint.id, now=now)
-        return await self._desire(endpoint, "stopped", EndpointState.STOPPING, now=now)
+        await self._desire(endpoint, "stopped", EndpointState.STOPPING, now=now)
+        return Answer(endpoint)
 
-    async def delete(self, endpoint_id: UUID, *, now: bool = False) -> Endpoint:
+    async def delete(self, endpoint_id: UUID, *, now: bool = False) -> Answer[Endpoint]:
         """Ask for it to stop and to be forgotten. Args: now: as of `stop`."""
         endpoint = _found(await self._rows.get(endpoint_id, lock=True), endpoint_id)
         if endpoint.state == EndpointState.DELETING and not now:
-            endpoint.note = f"the endpoint {endpoint.name} is being deleted already"
-            return endpoint
+            return Answer(endpoint, f"the endpoint {endpoint.name} is being deleted already")
         await self._revisions.release(endpoint.id, now=now)
-        return await self._desire(endpoint, "deleted", EndpointState.DELETING, now=now)
+        await self._desire(endpoint, "deleted", EndpointState.DELETING, now=now)
+        return Answer(endpoint)
 
     async def _begin(
         self,
@@ -270,7 +268,7 @@ class Endpoints:
         prediction: Approved | None,
         how: str,
         **details: object,
-    ) -> Endpoint:
+    ) -> None:
         """A new revision becomes the target; what serves goes on until the new one does."""
         if endpoint.state in (EndpointState.STOPPING, EndpointState.DELETING):
             raise Conflict(
@@ -289,23 +287,24 @@ class Endpoints:
             state = EndpointState.PENDING
             endpoint.app_name, endpoint.config = revision.app_name, dict(config)
         details |= {"how": how, "revision": revision.number, "config": dict(config)}
-        endpoint = await self._desire(endpoint, "running", state, **details)
+        await self._desire(endpoint, "running", state, **details)
         if prediction is not None:
             await record_prediction(
                 self._db, endpoint.tenant_id, endpoint.id, revision.number, prediction
             )
-        return endpoint
 
-    async def _stay(self, endpoint: Endpoint, number: int) -> Endpoint:
+    async def _stay(self, endpoint: Endpoint, number: int) -> Answer[Endpoint]:
         """End an update: the revision that serves is the one that is wanted."""
         if endpoint.target_revision == number:
-            endpoint.note = f"revision {number} of the endpoint {endpoint.name} serves already"
-            return endpoint
+            return Answer(
+                endpoint, f"revision {number} of the endpoint {endpoint.name} serves already"
+            )
         await self._revisions.retire(endpoint.id, keep=[number])
         endpoint.target_revision, endpoint.last_error = number, None
         serving = await self._revision(endpoint, number)
         state = EndpointState.RUNNING if serving.state == "READY" else EndpointState.DEGRADED
-        return await self._desire(endpoint, "running", state, how="rollback", revision=number)
+        await self._desire(endpoint, "running", state, how="rollback", revision=number)
+        return Answer(endpoint)
 
     async def _add_revision(
         self, endpoint: Endpoint, config: Mapping[str, object]
@@ -327,7 +326,7 @@ class Endpoints:
 
     async def _desire(
         self, endpoint: Endpoint, desired: str, state: EndpointState, **details: object
-    ) -> Endpoint:
+    ) -> None:
         before: dict[str, object] = {"desired": endpoint.desired, "state": endpoint.state}
         endpoint.desired, endpoint.state = desired, state.value
         endpoint.progress = {}
@@ -336,11 +335,9 @@ class Endpoints:
         await self._audit.record(
             f"endpoint.{desired}", "endpoint", str(endpoint.id), before=before, after=after
         )
-        return endpoint
 
     async def _written(self, endpoint: Endpoint) -> None:
         """Whoever decided on the endpoint as it was decides again."""
-        endpoint.note = None
         endpoint.version += 1
         endpoint.updated_at = utcnow()
         await self._db.flush()

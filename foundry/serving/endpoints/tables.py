@@ -14,14 +14,9 @@ _LIVE = text("state <> 'DELETED'")
 
 
 class Endpoint(Base):
-    """One endpoint.
-
-    Attributes:
-        note: what a call has found to be so already, in words; of its answer, not of the row.
-    """
+    """One endpoint."""
 
     __tablename__ = "endpoints"
-    __allow_unmapped__ = True
     __table_args__ = (
         Index(
             "uq_endpoints_name",
@@ -72,7 +67,6 @@ class Endpoint(Base):
     created_by: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     updated_at: Mapped[datetime] = mapped_column(default=utcnow)
-    note: str | None = None
 
     @property
     def revision(self) -> int:

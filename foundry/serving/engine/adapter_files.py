@@ -9,7 +9,8 @@ from typing import Any
 from foundry.catalog.registry.adapters import read_rank
 from foundry.catalog.registry.domain import Manifest, adapter_uid
 from foundry.catalog.registry.safetensors import read_header
-from foundry.engines.adapter_config import CONFIG_FILE, WEIGHTS_FILE, find_unserved_options
+from foundry.engines.adapter_config import find_unserved_options
+from foundry.engines.model_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS_SUFFIX
 from foundry.errors import InvalidArtifact, Unavailable
 from foundry.infra.weights import WeightCache
 
@@ -84,7 +85,7 @@ def check_adapter(path: Path, base: dict[str, Shape], max_rank: int) -> None:
         raise InvalidArtifact(
             f"the adapter uses {', '.join(options)}, which the engine cannot serve"
         )
-    shapes = read_tensor_shapes(path / WEIGHTS_FILE)
+    shapes = read_tensor_shapes(path / ADAPTER_WEIGHTS)
     if not shapes:
         raise InvalidArtifact("the adapter holds no tensors")
     for name, shape in shapes.items():
@@ -93,11 +94,11 @@ def check_adapter(path: Path, base: dict[str, Shape], max_rank: int) -> None:
 
 def _read_adapter_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads((path / CONFIG_FILE).read_bytes())
+        config = json.loads((path / ADAPTER_CONFIG).read_bytes())
     except (OSError, ValueError) as error:
-        raise InvalidArtifact(f"{CONFIG_FILE} is missing or not JSON") from error
+        raise InvalidArtifact(f"{ADAPTER_CONFIG} is missing or not JSON") from error
     if not isinstance(config, dict):
-        raise InvalidArtifact(f"{CONFIG_FILE} is not an object")
+        raise InvalidArtifact(f"{ADAPTER_CONFIG} is not an object")
     return config
 
 
@@ -121,7 +122,7 @@ def _check_tensor(name: str, shape: Shape, base: dict[str, Shape], rank: int) ->
 def read_base_shapes(path: Path) -> dict[str, Shape]:
     return {
         name: shape
-        for file in sorted(path.glob("*.safetensors"))
+        for file in sorted(path.glob(f"*{WEIGHTS_SUFFIX}"))
         for name, shape in read_tensor_shapes(file).items()
     }
 

@@ -1,7 +1,6 @@
 """Recommendations as their askers see them; `running` searches, `numerics` computes."""
 
 import asyncio
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -10,7 +9,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from foundry.catalog.registry.documents import read_document
 from foundry.catalog.registry.service import Registry
+from foundry.engines.model_files import CONFIG, WEIGHTS_SUFFIX
 from foundry.errors import Conflict, InvalidArtifact, InvalidRequest, NotFound, Unavailable
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
@@ -180,6 +181,7 @@ class Recommendations:
         Raises:
             ModelNotFound: the registry has none of this name.
             InvalidArtifact: the model has no readable config.json.
+            Unavailable: the object store does not answer.
         """
         if model.model is None:
             assert model.config is not None
@@ -187,13 +189,14 @@ class Recommendations:
         version = await self._registry.resolve(model.model)
         if version.kind == "adapter" and version.base_version_id is not None:
             version = await self._registry.get(version.base_version_id)
-        files = {file.path: file for file in (await self._registry.manifest(version.id)).files}
-        if "config.json" not in files:
-            raise InvalidArtifact(f"{version.reference} has no config.json: register it with one")
-        text = await self._objects.get_bytes(files["config.json"].object_key)
-        config = json.loads(text)
-        weights = sum(file.size for path, file in files.items() if path.endswith(".safetensors"))
-        return Subject(version.reference, config, weights or None)
+        manifest = await self._registry.manifest(version.id)
+        config = await read_document(self._objects, manifest, CONFIG)
+        if config is None:
+            raise InvalidArtifact(
+                f"{version.reference} has no readable {CONFIG}: register it with one"
+            )
+        weights = [file.size for file in manifest.files if file.path.endswith(WEIGHTS_SUFFIX)]
+        return Subject(version.reference, config, sum(weights) or None)
 
     async def choose_cluster(self, given: ClusterIn | None) -> ClusterIn:
         """The given cluster, else the live one."""

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from foundry.catalog.datasets import collecting
 from foundry.catalog.datasets.collecting import collect_deleted
 from foundry.catalog.datasets.content import DatasetContent, list_known_files
-from foundry.catalog.datasets.removal import DatasetRemoval, DatasetUse, DatasetUser
+from foundry.catalog.datasets.removal import DatasetRemoval
 from foundry.catalog.datasets.service import Datasets, hold_version, load_dataset
 from foundry.catalog.datasets.tables import DatasetVersion
 from foundry.errors import NotFound, Unavailable, VersionInUse
@@ -21,6 +21,7 @@ from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
 from foundry.infra.database import Database, utcnow
 from foundry.infra.directory_store import DirectoryStore
+from foundry.infra.version_use import UseFinder, VersionUse
 from tests.catalog.datasets.test_service import add, source, stored
 from tests.governance.identity.principals import principal
 
@@ -33,8 +34,8 @@ class User:
     def __init__(self, version_id: UUID) -> None:
         self._version_id = version_id
 
-    async def find_user(self, version_ids: Collection[UUID]) -> DatasetUser | None:
-        return DatasetUser(self._version_id, "X") if self._version_id in version_ids else None
+    async def find_use(self, version_ids: Collection[UUID]) -> VersionUse | None:
+        return VersionUse(self._version_id, "X") if self._version_id in version_ids else None
 
 
 async def delete(
@@ -43,8 +44,8 @@ async def delete(
     name: str,
     number: int | None = None,
     *,
-    readers: Collection[DatasetUse] = (),
-    heirs: Collection[DatasetUse] = (),
+    readers: Collection[UseFinder] = (),
+    heirs: Collection[UseFinder] = (),
     force: bool = False,
 ) -> None:
     async with database.begin() as db:

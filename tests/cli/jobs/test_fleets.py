@@ -38,7 +38,7 @@ def test_each_worker_has_a_row() -> None:
 @pytest.mark.parametrize("workers", [None, [], ["w0"], {"w0": 1}])
 def test_without_workers_there_is_nothing_to_see(workers: object) -> None:
     assert fleets.list_cells(fleet(fleet=workers)) == []
-    assert fleets.make_view(fleet(fleet=workers)) is None
+    assert fleets.make_view(fleet(fleet=workers), 80) is None
 
 
 def test_a_worker_that_has_said_nothing_yet_is_shown() -> None:
@@ -71,6 +71,16 @@ def test_a_terminal_shows_the_bar_above_the_workers() -> None:
         "w1 [bold]node-b healing 0 - 0 0 bytes 999 bytes",
     ]
     assert summary.rstrip() == fleets.describe_traffic(fleet())
+
+
+def test_a_narrow_terminal_shows_the_first_columns_of_each_worker() -> None:
+    view = fleets.make_view(fleet(), 40)
+    shown = Console(file=io.StringIO(), width=40, highlight=False)
+    shown.print(view, soft_wrap=True)
+    assert text_of(shown).splitlines()[:2] == [
+        "member  node          state     round",
+        "w0      node-a        training      4",
+    ]
 
 
 def test_a_log_gets_lines() -> None:

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from foundry.cli.output.cells import tell_moment, write_cell, write_field
-from foundry.cli.output.tables import print_fields, print_table
+from foundry.cli.output.tables import Column, print_columns, print_fields, print_table
 
 JOB_ID = "0198f3c2-a1b2-7000-8000-000000000001"
 DIGEST = "ab" * 32
@@ -78,6 +78,46 @@ def test_a_pipe_gets_every_column_whole_and_a_line_for_each_row() -> None:
     assert row.split()[0] == JOB_ID
     assert DIGEST in row
     assert row.endswith("2026-01-02T03:04:05Z     1500000  a\\n\\tb")
+
+
+COLUMNS = [
+    Column("gpu", ("nvidia-l4-24gb", "cpu"), keep=9, words=True),
+    Column("memory\nGB", ("24", "8"), keep=1),
+    Column("$ per\nhour", ("0.7", "0"), keep=5),
+]
+
+
+def test_columns_that_matter_least_are_left_out_first() -> None:
+    console = terminal(24)
+    assert print_columns(console, COLUMNS) == ["memory GB"]
+    assert lines_of(console) == [
+        "                $ per",
+        "gpu              hour",
+        "nvidia-l4-24gb    0.7",
+        "cpu                 0",
+    ]
+
+
+def test_a_pipe_gets_a_heading_of_two_lines_on_one() -> None:
+    console = pipe()
+    assert print_columns(console, COLUMNS) == []
+    assert lines_of(console) == [
+        "gpu             memory GB  $ per hour",
+        "nvidia-l4-24gb         24         0.7",
+        "cpu                     8           0",
+    ]
+
+
+def test_a_name_without_room_for_its_number_is_a_block() -> None:
+    console = terminal(18)
+    assert print_columns(console, COLUMNS[:2]) == []
+    assert lines_of(console) == [
+        "gpu        nvidia-l4-24gb",
+        "memory GB  24",
+        "",
+        "gpu        cpu",
+        "memory GB  8",
+    ]
 
 
 @pytest.mark.parametrize("width", [20, 40, 80, 200])

@@ -11,6 +11,7 @@ from foundry.errors import Conflict, LeaseLost, NotFound
 from foundry.execution.fleets.domain import FleetEvent, MemberShare, RoundRecord
 from foundry.execution.fleets.service import FleetLog, Fleets
 from foundry.execution.jobs.leases import JobLease
+from foundry.execution.jobs.request import JobRequest
 from foundry.execution.jobs.service import Jobs
 from foundry.governance.audit.service import AuditTrail
 from foundry.governance.identity.domain import Principal
@@ -46,7 +47,7 @@ def jobs_of(db: object, caller: Principal) -> Jobs:
 
 async def submitted(database: Database, caller: Principal = CALLER) -> UUID:
     async with database.begin() as db:
-        job, _ = await jobs_of(db, caller).submit("diloco", "bot", {"model": "bot"})
+        job = await jobs_of(db, caller).queue_job(JobRequest("diloco", "bot", {"model": "bot"}))
     await start(database, job.id)
     return job.id
 

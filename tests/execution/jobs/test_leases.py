@@ -18,9 +18,11 @@ from foundry.execution.jobs.queue import (
     record_decision,
     requeue_or_fail_stalled,
 )
+from foundry.execution.jobs.request import JobRequest
 from foundry.execution.jobs.service import Jobs
 from foundry.execution.jobs.tables import Job, JobMetric
 from foundry.governance.audit.service import AuditTrail
+from foundry.infra.answers import Answer
 from foundry.infra.database import Database
 from foundry.infra.directory_store import DirectoryStore
 from foundry.infra.ids import uuid7
@@ -40,16 +42,15 @@ async def submit(
 ) -> Job:
     async with database.begin() as db:
         jobs = Jobs(db, AuditTrail(db, CALLER, "test"), CALLER)
-        job, created = await jobs.submit(
+        request = JobRequest(
             "sft",
             name,
             {"model": name},
             submission_id=submission_id,
             priority=priority,
-            needs=needs,
+            needs=needs or Needs(),
         )
-        assert created
-        return job
+        return await jobs.queue_job(request)
 
 
 async def start(database: Database, job_id: UUID) -> Job | None:
@@ -63,7 +64,7 @@ async def start(database: Database, job_id: UUID) -> Job | None:
     return opened
 
 
-async def cancel(database: Database, job_id: UUID) -> Job:
+async def cancel(database: Database, job_id: UUID) -> Answer[Job]:
     async with database.begin() as db:
         return await Jobs(db, AuditTrail(db, CALLER, "test"), CALLER).cancel(job_id)
 

@@ -21,6 +21,7 @@ from foundry.execution.jobs.queue import (
     record_decision,
     requeue_or_fail_stalled,
 )
+from foundry.execution.jobs.request import JobRequest
 from foundry.execution.jobs.service import Jobs
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.database import Database
@@ -75,7 +76,9 @@ async def test_sixteen_equal_submissions_are_one_job(database: Database) -> None
     async def once() -> UUID:
         async with database.begin() as db:
             jobs = Jobs(db, AuditTrail(db, CALLER, "test"), CALLER)
-            return (await jobs.submit("sft", "bot", {"a": 1}))[0].id
+            request = JobRequest("sft", "bot", {"a": 1})
+            same = await jobs.find_same_job(request)
+            return (same or await jobs.queue_job(request)).id
 
     assert len(set(await asyncio.gather(*(once() for _ in range(16))))) == 1
 
@@ -113,14 +116,14 @@ async def test_a_driver_may_take_longer_to_start_than_to_answer(database: Databa
 
 async def test_cancelling(database: Database) -> None:
     queued = await submit(database, "a")
-    assert (await cancel(database, queued.id)).state == "CANCELLED"
+    assert (await cancel(database, queued.id)).row.state == "CANCELLED"
     with pytest.raises(LeaseLost, match="CANCELLED"):
         await JobLease.claim(database, queued.id)
     running = await submit(database, "b")
     await start(database, running.id)
     lease, _ = await JobLease.claim(database, running.id)
     asked = await cancel(database, running.id)
-    assert (asked.state, asked.note) == ("RUNNING", None)
+    assert (asked.row.state, asked.note) == ("RUNNING", None)
     assert (await cancel(database, running.id)).note == (
         f"job {running.id} is being cancelled already"
     )

@@ -70,7 +70,7 @@ def test_the_home_is_closed_first(home: Path) -> None:
     assert closed[:2] == [home, home / "cache" / "tool"]
     assert _mode(home) == home_mode()
     assert describe_paths(home, closed) == (
-        f"6 files and folders: {home}, cache/tool, logs, logs/serve.log, objects/ab, …"
+        f"6 files and folders: {home}, cache/tool, logs, logs/serve.log, objects/ab and 1 more"
     )
     assert describe_paths(home, closed[1:2]) == "cache/tool"
 

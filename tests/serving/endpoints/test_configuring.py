@@ -65,7 +65,7 @@ class Studio(Floor):
         )
 
     async def deploy(self, endpoint_id: UUID, reviewed: UUID | None = None) -> Endpoint:
-        return await self.call(lambda e: e.deploy(endpoint_id, reviewed))
+        return (await self.call(lambda e: e.deploy(endpoint_id, reviewed))).row
 
     async def predicted(self, endpoint: Endpoint) -> EndpointPrediction | None:
         async with self.database.begin() as db:

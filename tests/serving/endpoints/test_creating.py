@@ -9,6 +9,7 @@ import pytest
 
 from foundry.catalog.registry.domain import VersionSpec
 from foundry.errors import Conflict, InvalidConfiguration, InvalidRequest
+from foundry.infra.answers import Answer
 from foundry.infra.database import Database
 from foundry.serving.endpoints.tables import Endpoint
 from tests.catalog.registry.files import adapter_dir
@@ -37,9 +38,9 @@ async def test_the_same_options_are_no_conflict(studio: Studio) -> None:
     endpoint, _ = await studio.call(lambda e: e.create("smol", config=config))
     alike: tuple[dict[str, object], ...] = ({}, {"max_num_seqs": 3}, config)
     for asked in alike:
-        same, created = await studio.call(lambda e: e.create("smol", config=asked))  # noqa: B023
-        assert (same.id, created) == (endpoint.id, False)
-        assert same.note == "the endpoint smol exists already; it is CREATED"
+        same, note = await studio.call(lambda e: e.create("smol", config=asked))  # noqa: B023
+        assert same.id == endpoint.id
+        assert note == "the endpoint smol exists already; it is CREATED"
 
 
 async def test_other_options_are_a_conflict_that_says_what_changes_them(studio: Studio) -> None:
@@ -56,8 +57,8 @@ async def test_other_options_are_a_conflict_that_says_what_changes_them(studio: 
 
 async def test_an_option_that_is_unset_follows_the_server(studio: Studio) -> None:
     await studio.call(lambda e: e.create("smol"))
-    _, created = await studio.call(lambda e: e.create("smol", config={"max_lora_rank": 64}))
-    assert not created
+    _, note = await studio.call(lambda e: e.create("smol", config={"max_lora_rank": 64}))
+    assert note is not None
 
 
 async def test_what_is_to_be_typed_is_one_word_to_a_shell(studio: Studio) -> None:
@@ -75,10 +76,10 @@ async def test_the_options_of_the_next_deploy_count(studio: Studio) -> None:
         lambda e: e.create("smol", name="second", config={"max_num_seqs": 3})
     )
     await studio.configure(endpoint.id, max_num_seqs=5)
-    _, created = await studio.call(
+    _, note = await studio.call(
         lambda e: e.create("smol", name="second", config={"max_num_seqs": 5})
     )
-    assert not created
+    assert note is not None
     with pytest.raises(Conflict, match=r"`foundry deploy smol@0\.1\.0 --name second`"):
         await studio.call(lambda e: e.create("smol", name="second", config={"max_num_seqs": 3}))
 
@@ -91,8 +92,8 @@ async def test_an_adapter_of_a_rank_that_is_not_served(studio: Studio, tmp_path:
         await studio.call(lambda e: e.create(large, name="second"))
     with pytest.raises(InvalidRequest, match="and no engine more than 512: train with rank 64 or"):
         await studio.call(lambda e: e.create(huge))
-    endpoint, created = await studio.call(lambda e: e.create("bot", config={"max_lora_rank": 8}))
-    assert created
+    endpoint, note = await studio.call(lambda e: e.create("bot", config={"max_lora_rank": 8}))
+    assert note is None
     with pytest.raises(
         InvalidRequest, match=r'endpoint smol serves adapters up to rank 8: .*`echo .*rank": 128'
     ):
@@ -134,27 +135,29 @@ async def test_what_only_a_search_reads_is_a_conflict(
 async def test_what_was_so_already_is_said(studio: Studio) -> None:
     endpoint, _ = await studio.call(lambda e: e.create("smol"))
 
-    async def note(act: str, *args: Any) -> str | None:
-        asked: Endpoint = await studio.call(lambda e: getattr(e, act)(endpoint.id, *args))
+    async def note_of(act: str, *args: Any) -> str | None:
+        asked: Answer[Endpoint] = await studio.call(lambda e: getattr(e, act)(endpoint.id, *args))
         return asked.note
 
-    assert await note("stop") == "the endpoint smol was not deployed, so there is nothing to stop"
-    assert await note("deploy") is None
-    assert await note("deploy") == "the endpoint smol is PENDING already"
-    assert await note("scale", 1) == "the endpoint smol has replicas 1 already"
-    assert await note("scale", 2) is None
-    assert await note("scale", 2) == "the endpoint smol has replicas 2 already"
-    assert await note("scale", 1) is None
+    assert (
+        await note_of("stop") == "the endpoint smol was not deployed, so there is nothing to stop"
+    )
+    assert await note_of("deploy") is None
+    assert await note_of("deploy") == "the endpoint smol is PENDING already"
+    assert await note_of("scale", 1) == "the endpoint smol has replicas 1 already"
+    assert await note_of("scale", 2) is None
+    assert await note_of("scale", 2) == "the endpoint smol has replicas 2 already"
+    assert await note_of("scale", 1) is None
     await run_endpoints(studio.database)
-    assert await note("deploy") == "the endpoint smol is RUNNING already"
-    assert await note("rollback", 1) == "revision 1 of the endpoint smol serves already"
-    assert await note("stop") is None
-    assert await note("stop") == "the endpoint smol is being stopped already"
+    assert await note_of("deploy") == "the endpoint smol is RUNNING already"
+    assert await note_of("rollback", 1) == "revision 1 of the endpoint smol serves already"
+    assert await note_of("stop") is None
+    assert await note_of("stop") == "the endpoint smol is being stopped already"
     await run_endpoints(studio.database)
-    assert await note("stop") == "the endpoint smol is stopped already"
+    assert await note_of("stop") == "the endpoint smol is stopped already"
     # A deploy of one that exists, and does change something, says nothing.
-    _, created = await studio.call(lambda e: e.create("smol"))
-    assert not created
-    assert await note("deploy") is None
-    assert await note("delete") is None
-    assert await note("delete") == "the endpoint smol is being deleted already"
+    _, note = await studio.call(lambda e: e.create("smol"))
+    assert note is not None
+    assert await note_of("deploy") is None
+    assert await note_of("delete") is None
+    assert await note_of("delete") == "the endpoint smol is being deleted already"

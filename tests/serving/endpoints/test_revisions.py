@@ -57,7 +57,7 @@ async def served(studio: Studio, *configs: Mapping[str, Any]) -> Endpoint:
 
 async def test_a_rollback_runs_an_earlier_configuration_as_a_new_revision(studio: Studio) -> None:
     endpoint = await served(studio, {"max_num_seqs": 3}, {"max_num_seqs": 5})
-    asked = await studio.call(lambda e: e.rollback(endpoint.id, 1))
+    asked, _ = await studio.call(lambda e: e.rollback(endpoint.id, 1))
     assert (asked.state, asked.serving_revision, asked.target_revision) == (S.UPDATING, 2, 3)
     assert asked.config == {"max_num_seqs": 5}
     await run_endpoints(studio.database)
@@ -76,11 +76,11 @@ async def test_a_rollback_to_what_serves_ends_the_update(studio: Studio) -> None
     endpoint = await served(studio, {"max_num_seqs": 3})
     await studio.configure(endpoint.id, optimization_method="MANUAL", max_num_seqs=9)
     assert (await studio.deploy(endpoint.id)).state == S.UPDATING
-    back = await studio.call(lambda e: e.rollback(endpoint.id, 1))
+    back, _ = await studio.call(lambda e: e.rollback(endpoint.id, 1))
     assert (back.state, back.serving_revision, back.target_revision) == (S.RUNNING, 1, 1)
     page = await studio.call(lambda e: e.list_revisions(endpoint.id))
     assert [(each.number, each.desired) for each in page.data] == [(2, "removed"), (1, "running")]
-    again = await studio.call(lambda e: e.rollback(endpoint.id, 1))
+    again, _ = await studio.call(lambda e: e.rollback(endpoint.id, 1))
     assert again.version == back.version
 
 
@@ -104,7 +104,7 @@ async def test_unknown_revisions_are_not_found_and_pages_go_on(studio: Studio) -
 
 async def test_scaling_lasts_over_the_next_deploy_and_is_audited(studio: Studio) -> None:
     endpoint = await served(studio, {"max_num_seqs": 3})
-    scaled = await studio.call(lambda e: e.scale(endpoint.id, 4))
+    scaled, _ = await studio.call(lambda e: e.scale(endpoint.id, 4))
     assert (scaled.state, scaled.serving_revision) == (S.RUNNING, 1)
     assert scaled.config == {"max_num_seqs": 3, "replicas": 4}
     async with studio.database.begin() as db:
@@ -132,10 +132,10 @@ async def test_an_endpoint_that_stops_is_neither_scaled_back_nor_rolled_back(
 
 async def test_two_endpoints_of_one_base_run_side_by_side(studio: Studio) -> None:
     first = await served(studio, {"max_num_seqs": 3})
-    second, created = await studio.call(lambda e: e.create("smol", name="smol-b"))
-    assert created
-    again, created = await studio.call(lambda e: e.create("smol", name="smol-b"))
-    assert (again.id, created) == (second.id, False)
+    second, note = await studio.call(lambda e: e.create("smol", name="smol-b"))
+    assert note is None
+    again, note = await studio.call(lambda e: e.create("smol", name="smol-b"))
+    assert (again.id, note) == (second.id, "the endpoint smol-b exists already; it is CREATED")
     # Without a name the base has its one endpoint, as before.
     assert (await studio.call(lambda e: e.create("bot")))[0].id == first.id
     second = await studio.deploy(second.id)
@@ -178,7 +178,7 @@ async def test_what_the_cluster_lacks_is_said_at_the_call_if_it_answers(
         check = EngineCheck(hardware=LaptopHardware(silent=silent))
         endpoints = Endpoints(db, audit, studio.caller, registry, check=check)
         if silent:
-            assert (await endpoints.scale(endpoint.id, 5)).config["replicas"] == 5
+            assert (await endpoints.scale(endpoint.id, 5)).row.config["replicas"] == 5
             return
         with pytest.raises(InvalidConfiguration, match=r"5 replicas of 0\.5 CPU cores"):
             await endpoints.scale(endpoint.id, 5)
@@ -205,5 +205,5 @@ async def test_a_model_that_cannot_be_cut_so_is_refused_with_every_reason(
             "tensor_parallel_size 4 does not divide the model's 14 attention heads with 2 "
             "key-value heads: configure one of 1, 2, 14",
         ]
-        _, created = await endpoints.create("qwen", config={"tensor_parallel_size": 2})
-        assert created
+        _, note = await endpoints.create("qwen", config={"tensor_parallel_size": 2})
+        assert note is None

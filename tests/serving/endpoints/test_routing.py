@@ -34,7 +34,7 @@ async def test_the_context_is_what_the_engine_takes(
     await floor.models()
     config: dict[str, object] = {} if configured is None else {"max_model_len": configured}
     endpoint, _ = await floor.call(lambda e: e.create("smol", config=config))
-    await floor.run(await floor.call(lambda e: e.deploy(endpoint.id)))
+    await floor.run((await floor.call(lambda e: e.deploy(endpoint.id))).row)
     routing = Routing(floor.database, max_model_len=default)
     listed = await routing.list_models(floor.caller)
     assert {model.id: model.context_length for model in listed} == {

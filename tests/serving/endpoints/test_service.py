@@ -53,7 +53,7 @@ class Floor:
 
     async def deployed(self, model: str) -> Endpoint:
         endpoint, _ = await self.call(lambda e: e.create(model))
-        return await self.call(lambda e: e.deploy(endpoint.id))
+        return (await self.call(lambda e: e.deploy(endpoint.id))).row
 
     async def run(self, endpoint: Endpoint) -> None:
         """Let the supervisor bring it, and whatever else is to run, up."""
@@ -68,13 +68,13 @@ def floor(database: Database, tmp_path: Path) -> Floor:
 
 async def test_the_life_of_an_endpoint(floor: Floor) -> None:
     await floor.models()
-    endpoint, created = await floor.call(lambda e: e.create("smol", config={"max_model_len": 64}))
-    assert created
+    endpoint, note = await floor.call(lambda e: e.create("smol", config={"max_model_len": 64}))
+    assert note is None
     assert await list_unsettled_endpoints(floor.database) == []
     await floor.call(lambda e: e.deploy(endpoint.id))
     (seen,) = await list_unsettled_endpoints(floor.database)
     assert (seen.state, seen.desired, seen.config) == (S.PENDING, "running", {"max_model_len": 64})
-    again = await floor.call(lambda e: e.deploy(endpoint.id))
+    again, _ = await floor.call(lambda e: e.deploy(endpoint.id))
     assert (again.revision, again.serving_revision, again.target_revision) == (1, None, 1)
     cluster = await run_endpoints(floor.database)
     assert (
@@ -86,7 +86,7 @@ async def test_the_life_of_an_endpoint(floor: Floor) -> None:
     await cluster.settle()
     assert (await floor.call(lambda e: e.get(endpoint.id))).state == S.STOPPED
     assert cluster.engines.applications == {}
-    second = await floor.call(lambda e: e.deploy(endpoint.id))
+    second, _ = await floor.call(lambda e: e.deploy(endpoint.id))
     assert second.app_name.endswith("-r2")
     await cluster.settle()
     assert list(cluster.engines.applications) == [second.app_name]
@@ -95,8 +95,8 @@ async def test_the_life_of_an_endpoint(floor: Floor) -> None:
     assert cluster.engines.applications == {}
     with pytest.raises(NotFound):
         await floor.call(lambda e: e.get(endpoint.id))
-    fresh, created = await floor.call(lambda e: e.create("smol"))
-    assert created
+    fresh, note = await floor.call(lambda e: e.create("smol"))
+    assert note is None
     assert fresh.id != endpoint.id
 
 
@@ -105,8 +105,8 @@ async def test_one_base_has_one_endpoint(floor: Floor) -> None:
     made = await asyncio.gather(
         *(floor.call(lambda e, name=name: e.create(name)) for name in ["smol", "bot"] * 8)  # type: ignore[misc]
     )
-    assert len({endpoint.id for endpoint, _ in made}) == 1
-    assert sum(created for _, created in made) == 1
+    assert len({answer.row.id for answer in made}) == 1
+    assert sum(answer.changed for answer in made) == 1
 
 
 async def test_two_tenants_engines_have_two_names(database: Database, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from foundry.catalog.registry.service import Registry
 from foundry.errors import InvalidRequest
 from foundry.governance.identity.domain import Role
 from foundry.infra.database import Database
@@ -69,6 +70,25 @@ async def test_a_registered_model_brings_its_own_configuration(
     assert asked.config["architectures"] == ["LlamaForCausalLM"]
     assert asked.config["max_position_embeddings"] == 512
     assert asked.checkpoint_bytes == 195
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{"])
+async def test_a_model_whose_configuration_is_no_object_is_refused(
+    control: Control, tmp_path: Path, content: bytes
+) -> None:
+    base, _ = await with_models(control, tmp_path)
+    async with control.database.begin() as db:
+        registry = Registry(db, control.audit(db), control.principal)
+        files = (await registry.manifest(base.id)).files
+    (key,) = (file.object_key for file in files if file.path == "config.json")
+    await control.objects.delete(key)
+    await control.objects.put_bytes(key, content)
+    path = "/budsim/recommendations"
+    found = await control.client.post(path, json=body(config=None, model="smol"))
+    assert (found.status_code, found.json()["error"]["code"]) == (400, "invalid_artifact")
+    assert found.json()["error"]["message"] == (
+        "smol@0.1.0 has no readable config.json: register it with one"
+    )
 
 
 async def test_pages_follow_each_other(control: Control) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from foundry.engines.budsim.architecture import ModelSpec
 from foundry.engines.budsim.model_config.spec import model_spec
+from foundry.engines.model_files import CONFIG, WEIGHTS_INDEX, WEIGHTS_SUFFIX
 from foundry.errors import InvalidArtifact, InvalidRequest
 
-_INDEX = "model.safetensors.index.json"
 _HEADER_LENGTH = struct.Struct("<Q")
 
 
@@ -20,7 +20,7 @@ def model_spec_of(directory: Path) -> ModelSpec:
         InvalidRequest: the directory has no readable `config.json`.
         InvalidArtifact: an index or a weights file is damaged.
     """
-    path = directory / "config.json"
+    path = directory / CONFIG
     try:
         config = json.loads(path.read_bytes())
     except OSError as error:
@@ -33,7 +33,7 @@ def model_spec_of(directory: Path) -> ModelSpec:
 
 
 def _checkpoint_bytes(directory: Path) -> int | None:
-    index = directory / _INDEX
+    index = directory / WEIGHTS_INDEX
     if index.is_file():
         try:
             size = json.loads(index.read_bytes())["metadata"]["total_size"]
@@ -43,7 +43,7 @@ def _checkpoint_bytes(directory: Path) -> int | None:
         if isinstance(size, bool) or not isinstance(size, int | float) or not 0 < size < 2**60:
             raise InvalidArtifact(f"{index.name}: metadata.total_size is {str(size)[:80]!r}")
         return int(size)
-    files = sorted(directory.glob("model*.safetensors"))
+    files = sorted(directory.glob(f"model*{WEIGHTS_SUFFIX}"))
     return sum(map(_data_bytes, files)) if files else None
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from foundry.engines.model_files import CONFIG
 from foundry.errors import InvalidArtifact, UnsupportedFeature
 
 ARCHITECTURE = "LlamaForCausalLM"
@@ -37,7 +38,7 @@ class DecoderConfig:
             UnsupportedFeature: another architecture, or a variant that this decoder lacks.
         """
         try:
-            document = json.loads((model_dir / "config.json").read_text())
+            document = json.loads((model_dir / CONFIG).read_text())
         except (OSError, ValueError) as error:
             raise InvalidArtifact(f"config.json of {model_dir.name} cannot be read") from error
         return cls.of(document)

@@ -9,14 +9,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from foundry.engines.adapter_config import CONFIG_FILE, WEIGHTS_FILE, find_unserved_options
+from foundry.engines.adapter_config import find_unserved_options
+from foundry.engines.model_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from foundry.engines.training.config import TARGET_MODULES, Lora
 from foundry.engines.training.decoder.model import Decoder
 from foundry.engines.training.decoder.projection import Projection
 from foundry.engines.training.files import write_json, write_tensors
 from foundry.errors import FoundryError, InvalidArtifact, UnsupportedFeature
 
-WEIGHTS, CONFIG = WEIGHTS_FILE, CONFIG_FILE
 _PREFIX = "base_model.model."
 
 
@@ -66,8 +66,8 @@ def export_adapter(model: Decoder, config: Lora, out_dir: Path) -> None:
         path, _, leaf = name.rpartition(".")
         if leaf in ("lora_A", "lora_B"):
             tensors[f"{_PREFIX}{path}.{leaf}.weight"] = parameter.detach().float()
-    write_tensors(out_dir / WEIGHTS, tensors)
-    write_json(out_dir / CONFIG, peft_config(config))
+    write_tensors(out_dir / ADAPTER_WEIGHTS, tensors)
+    write_json(out_dir / ADAPTER_CONFIG, peft_config(config))
 
 
 def peft_config(config: Lora) -> dict[str, object]:
@@ -97,8 +97,8 @@ def import_adapter(model: Decoder, adapter_dir: Path) -> Lora:
         UnsupportedFeature: a variant of LoRA that this decoder lacks.
     """
     try:
-        document = json.loads((adapter_dir / CONFIG).read_text())
-        tensors = load_file(adapter_dir / WEIGHTS)
+        document = json.loads((adapter_dir / ADAPTER_CONFIG).read_text())
+        tensors = load_file(adapter_dir / ADAPTER_WEIGHTS)
         config = _read_config(document)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise InvalidArtifact(f"the adapter {adapter_dir.name} cannot be read: {error}") from error

@@ -9,18 +9,21 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from foundry.engines.model_files import (
+    CHAT_TEMPLATE,
+    CONFIG,
+    GENERATION_CONFIG,
+    SPECIAL_TOKENS,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    WEIGHTS,
+    WEIGHTS_INDEX,
+)
 from foundry.engines.training.decoder.model import Decoder, DecoderConfig
 from foundry.engines.training.files import write_json, write_tensors
 from foundry.errors import InvalidArtifact
 
-_INDEX = "model.safetensors.index.json"
-_CARRIED = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "generation_config.json",
-)
+_CARRIED = (TOKENIZER, TOKENIZER_CONFIG, SPECIAL_TOKENS, CHAT_TEMPLATE, GENERATION_CONFIG)
 
 
 def load_model(
@@ -67,11 +70,11 @@ def _tensors(model_dir: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def _shards(model_dir: Path) -> list[Path]:
-    index = model_dir / _INDEX
+    index = model_dir / WEIGHTS_INDEX
     if index.is_file():
         names = set(json.loads(index.read_text())["weight_map"].values())
         return [model_dir / Path(name).name for name in sorted(names)]
-    return [model_dir / "model.safetensors"]
+    return [model_dir / WEIGHTS]
 
 
 def _assign(model: nn.Module, name: str, value: Tensor) -> None:
@@ -89,11 +92,11 @@ def _assign(model: nn.Module, name: str, value: Tensor) -> None:
 def export_model(model: Decoder, source_dir: Path, out_dir: Path, dtype: torch.dtype) -> None:
     """Write a complete Hugging Face directory; all but the weights comes from `source_dir`."""
     tensors = {name: value.to(dtype) for name, value in model.named_parameters()}
-    write_tensors(out_dir / "model.safetensors", tensors)
-    config = json.loads((source_dir / "config.json").read_text())
+    write_tensors(out_dir / WEIGHTS, tensors)
+    config = json.loads((source_dir / CONFIG).read_text())
     name = str(dtype).removeprefix("torch.")
     config.update({key: name for key in ("dtype", "torch_dtype") if key in config})
-    write_json(out_dir / "config.json", config)
+    write_json(out_dir / CONFIG, config)
     for carried in _CARRIED:
         if (source_dir / carried).is_file():
             shutil.copyfile(source_dir / carried, out_dir / carried)

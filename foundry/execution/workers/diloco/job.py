@@ -9,6 +9,7 @@ from uuid import UUID
 
 import torch
 
+from foundry.catalog.datasets.domain import EVAL_FILE, TRAIN_FILE
 from foundry.catalog.datasets.service import load_dataset
 from foundry.catalog.datasets.shards import read_rows
 from foundry.catalog.registry.domain import VersionSpec
@@ -57,8 +58,8 @@ class RegistrySource:
         return SftWorkload.prepare(
             self.config,
             model_dir,
-            list(read_rows(data_dir / "train.jsonl.zst")),
-            list(read_rows(data_dir / "eval.jsonl.zst")),
+            list(read_rows(data_dir / TRAIN_FILE)),
+            list(read_rows(data_dir / EVAL_FILE)),
         )
 
 

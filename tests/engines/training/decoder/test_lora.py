@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from foundry.engines.model_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from foundry.engines.training.config import Lora
 from foundry.engines.training.decoder import lora
 from foundry.engines.training.decoder.model import Decoder
@@ -82,14 +83,14 @@ def test_only_the_declared_parameters_are_trained(tiny_model: Path) -> None:
 
 def test_broken_and_foreign_adapters_are_refused(tiny_model: Path, tmp_path: Path) -> None:
     lora.export_adapter(_adapted(tiny_model), CONFIG, tmp_path)
-    document = json.loads((tmp_path / lora.CONFIG).read_text())
-    (tmp_path / lora.CONFIG).write_text(json.dumps({**document, "use_dora": True}))
+    document = json.loads((tmp_path / ADAPTER_CONFIG).read_text())
+    (tmp_path / ADAPTER_CONFIG).write_text(json.dumps({**document, "use_dora": True}))
     with pytest.raises(UnsupportedFeature, match="use_dora"):
         lora.import_adapter(load_model(tiny_model), tmp_path)
-    (tmp_path / lora.CONFIG).write_text(json.dumps({**document, "r": 8}))
+    (tmp_path / ADAPTER_CONFIG).write_text(json.dumps({**document, "r": 8}))
     with pytest.raises(InvalidArtifact, match="shape"):
         lora.import_adapter(load_model(tiny_model), tmp_path)
-    (tmp_path / lora.CONFIG).write_text(json.dumps(document))
-    (tmp_path / lora.WEIGHTS).write_bytes(b"not safetensors")
+    (tmp_path / ADAPTER_CONFIG).write_text(json.dumps(document))
+    (tmp_path / ADAPTER_WEIGHTS).write_bytes(b"not safetensors")
     with pytest.raises(InvalidArtifact, match="cannot be read"):
         lora.import_adapter(load_model(tiny_model), tmp_path)
