@@ -20,7 +20,6 @@ from foundry.cli.output.console import (
     print_warning,
     stdout,
 )
-from foundry.cli.references import find_endpoint
 from foundry.errors import Conflict, InvalidRequest
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def recalibrate(
         level_s=level_s,
     )
     with session.client() as client:
-        found = find_endpoint(client, endpoint)
+        found = client.endpoints.get(endpoint)
         _require_serving(found)
         tested = loading.run_load_test(plan, base_url, model or found.name)
         answer = client.outcomes.recalibrate(loading.describe_test(found.id, tested.levels))
@@ -109,7 +108,7 @@ def outcomes(
     """List what was predicted and what was measured, newest first; warns of stale predictions."""
     shown = options.choose_output(context, json, output)
     with session.client() as client:
-        wanted = find_endpoint(client, endpoint).id if endpoint else None
+        wanted = client.endpoints.get(endpoint).id if endpoint else None
         rows = session.fetch_rows(
             client.outcomes.list(endpoint_id=wanted, limit=session.choose_page_size(limit)), limit
         )
