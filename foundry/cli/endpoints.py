@@ -22,6 +22,7 @@ from foundry.cli.output.console import (
     print_record,
     print_rows,
 )
+from foundry.cli.suggestions import suggest_endpoints, suggest_models
 from foundry.errors import Conflict, EngineFailed
 
 if TYPE_CHECKING:
@@ -34,9 +35,19 @@ deploy_app = typer.Typer(add_completion=False)
 _REVISION_COLUMNS = ("number", "state", "replicas", "config", "reason", "created_by", "created_at")
 _COLUMNS = ("name", "model", "state", "desired", "revision", "last_error", "updated_at")
 Endpoint = Annotated[
-    str, typer.Argument(metavar="ENDPOINT", help="its name, its id or the beginning of it")
+    str,
+    typer.Argument(
+        metavar="ENDPOINT",
+        help="its name, its id or the beginning of it",
+        autocompletion=suggest_endpoints,
+    ),
 ]
-Model = Annotated[str, typer.Argument(help="a base, or an adapter: then its base is served")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="a base, or an adapter: then its base is served", autocompletion=suggest_models
+    ),
+]
 NameOption = Annotated[str | None, typer.Option(help="default: the base's name")]
 Now = Annotated[bool, typer.Option("--now", help="cut running requests off")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="return at once")]

@@ -9,10 +9,14 @@ from typing import Annotated, Literal
 import typer
 
 from foundry.cli.output.console import Output
+from foundry.cli.suggestions import suggest_models
 from foundry.errors import Conflict
 
 Model = Annotated[
-    str | None, typer.Argument(help="a registered model; or --config, without a server")
+    str | None,
+    typer.Argument(
+        help="a registered model; or --config, without a server", autocompletion=suggest_models
+    ),
 ]
 ConfigFile = Annotated[
     Path | None,

@@ -9,6 +9,7 @@ import typer
 
 from foundry.cli.budsim import answering, inputs, options, tables, verdicts
 from foundry.cli.output.console import Output, OutputOption, print_json, print_next, stdout
+from foundry.cli.suggestions import suggest_models
 from foundry.errors import InvalidConfiguration, InvalidRequest
 
 # The parameters of one configuration; a file holds them instead.
@@ -92,7 +93,9 @@ def predict(
 def validate(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(help="YAML: deployment{runtime, config, replicas, ...}")],
-    model: Annotated[str | None, typer.Option(help="a registered model")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="a registered model", autocompletion=suggest_models)
+    ] = None,
     config: options.ConfigFile = None,
     cluster: options.ClusterFile = None,
     gpu: options.Gpus = None,

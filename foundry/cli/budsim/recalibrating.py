@@ -20,6 +20,7 @@ from foundry.cli.output.console import (
     print_warning,
     stdout,
 )
+from foundry.cli.suggestions import suggest_endpoints
 from foundry.errors import Conflict, InvalidRequest
 
 if TYPE_CHECKING:
@@ -55,7 +56,9 @@ def recalibrate(
     endpoint: Annotated[
         str | None,
         typer.Argument(
-            metavar="[ENDPOINT]", help="tested under load; its name, or id or a beginning of it"
+            metavar="[ENDPOINT]",
+            help="tested under load; its name, or id or a beginning of it",
+            autocompletion=suggest_endpoints,
         ),
     ] = None,
     concurrency: Levels = "1,4,8",
@@ -100,7 +103,10 @@ def recalibrate(
 
 def outcomes(
     context: typer.Context,
-    endpoint: Annotated[str | None, typer.Option(help="only of this one; its name or id")] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(help="only of this one; its name or id", autocompletion=suggest_endpoints),
+    ] = None,
     limit: session.LimitOption = session.DEFAULT_LIMIT,
     json: options.Json = False,
     output: OutputOption = Output.TABLE,

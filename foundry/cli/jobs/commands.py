@@ -17,6 +17,7 @@ from foundry.cli.jobs.words import describe_job
 from foundry.cli.output.console import Output, OutputOption, print_json, print_record, print_rows
 from foundry.cli.output.terminal import printable
 from foundry.cli.references import find_job
+from foundry.cli.suggestions import suggest_jobs
 from foundry.errors import Conflict
 
 if TYPE_CHECKING:
@@ -52,7 +53,11 @@ _EVENTS = ("seq", "at", "round", "member", "kind", "detail")
 
 JobArgument = Annotated[
     str,
-    typer.Argument(metavar="JOB", help="its id, the beginning of it, its model's name, or `last`"),
+    typer.Argument(
+        metavar="JOB",
+        help="its id, the beginning of it, its model's name, or `last`",
+        autocompletion=suggest_jobs,
+    ),
 ]
 
 
