@@ -43,7 +43,7 @@ def chat(
     system: Annotated[str | None, typer.Option(help="a system message")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="of an answer")] = None,
     temperature: Annotated[
-        float | None, typer.Option(min=0.0, help="0: always the likeliest token")
+        float | None, typer.Option(help="0 to 2; 0: always the likeliest token")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="repeats what chance chose")] = None,
     output: OutputOption = Output.TABLE,
