@@ -224,14 +224,15 @@ def _best(pool: Pool, feasible: Ints, request: Request) -> int:
 
 
 def _alternatives(pool: Pool, front: Ints, best: int) -> list[int]:
-    """Rows of the front that differ most from each other and from the best one."""
+    """Rows of the front that differ most from each other and from the best one, cheapest first."""
     points = pool.scores.objectives[front]
     if not len(points):
         return []
     same = np.flatnonzero((points == pool.scores.objectives[best]).all(axis=1))
     start = int(same[0]) if len(same) else int(points[:, 0].argmin())
     rows = front[spread(points, ALTERNATIVES + 1, first=start)].tolist()
-    return [row for row in rows[1 if len(same) else 0 :] if row != best][:ALTERNATIVES]
+    others = [row for row in rows[1 if len(same) else 0 :] if row != best][:ALTERNATIVES]
+    return sorted(others, key=lambda row: pool.scores.objectives[row].tolist())
 
 
 def _choices(evaluator: Evaluator, rows: Configurations) -> list[Choice]:
@@ -277,4 +278,6 @@ def _thinned(rows: Ints) -> Ints:
 
 
 def _points(objectives: Floats) -> tuple[Point, ...]:
-    return tuple(Point(cost, ttft, 1.0 / seconds) for cost, ttft, seconds in objectives.tolist())
+    """By cost, of equal costs the earliest first token first."""
+    rows = sorted(objectives.tolist())
+    return tuple(Point(cost, ttft, 1.0 / seconds) for cost, ttft, seconds in rows)

@@ -100,8 +100,9 @@ class Recommendation:
             the question feasible; None: no target stands in the way.
         overloaded: the nearest configuration is beyond the target utilisation, or its queue
             is not stable: more accelerators are needed, whatever the targets.
-        alternatives: other configurations of the Pareto front, up to 10.
-        front, infeasible: for plots; `front` holds feasible points only.
+        alternatives: other configurations of the Pareto front, up to 10, by cost and then by the
+            time to the first token.
+        front, infeasible: for plots, in the same order; `front` holds feasible points only.
         tried, possible: configurations predicted, and that exist.
         exhaustive: all were predicted.
         notes: what was left out, and why.

@@ -89,6 +89,18 @@ def test_alternatives_are_the_front_without_the_choice() -> None:
     assert len({one.configuration for one in choices}) == len(choices)
 
 
+@pytest.mark.parametrize("objective", ["cost", "throughput"])
+def test_the_front_is_told_by_cost_and_then_by_latency(objective: Any) -> None:
+    answer = _ask(policy=Policy(objectives=(objective,)))
+    front = [(point.cost_per_mtok, point.ttft_p95_ms) for point in answer.front]
+    assert len(front) > 2 and front == sorted(front)
+    others = [
+        (one.prediction.cost_per_mtok.point, one.prediction.ttft_p95_ms.point)
+        for one in answer.alternatives
+    ]
+    assert len(others) > 2 and others == sorted(others)
+
+
 def test_the_endpoint_takes_the_answer() -> None:
     answer = _ask(Targets(max_ttft_ms=90), spec=LLAMA_70B)
     body = answer.endpoint_config()
