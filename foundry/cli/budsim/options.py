@@ -61,7 +61,10 @@ Runtime = Annotated[
 Tp = Annotated[int, typer.Option(min=1, max=64, help="tensor parallel size")]
 Pp = Annotated[int, typer.Option(min=1, max=64, help="pipeline parallel size")]
 Replicas = Annotated[int, typer.Option(min=1, max=1000, help="copies that share the load")]
-MaxModelLen = Annotated[int, typer.Option(min=16, help="tokens of one request")]
+MaxModelLen = Annotated[
+    int | None,
+    typer.Option(min=16, help="tokens of one request; default 8192, or the model's context"),
+]
 MaxNumSeqs = Annotated[int, typer.Option(min=1, max=65536, help="requests of one batch")]
 MaxNumBatchedTokens = Annotated[int, typer.Option(min=16, help="tokens of one step")]
 Quantization = Annotated[

@@ -208,7 +208,12 @@ class ConfigurationIn(_In):
     tensor_parallel_size: int = Field(default=1, ge=1, le=64)
     pipeline_parallel_size: int = Field(default=1, ge=1, le=64)
     replicas: int = Field(default=1, ge=1, le=1000)
-    max_model_len: int = Field(default=8192, ge=16, le=_MAX_TOKENS)
+    max_model_len: int | None = Field(
+        default=None,
+        ge=16,
+        le=_MAX_TOKENS,
+        description="tokens of one request; unset: 8192, or the model's own context if shorter",
+    )
     max_num_seqs: int = Field(default=256, ge=1, le=65536)
     max_num_batched_tokens: int = Field(default=8192, ge=16, le=_MAX_TOKENS)
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)

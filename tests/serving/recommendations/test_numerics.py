@@ -78,13 +78,45 @@ def test_what_if_answers_in_the_order_of_the_question() -> None:
 
 def test_rows_are_the_predictions_by_columns() -> None:
     rows = [ConfigurationIn(gpu=L40S, tensor_parallel_size=tp) for tp in (1, 2, 4)]
+    spec = model_spec(LLAMA)
     found = numerics.choose_predictor().predict(
-        model_spec(LLAMA),
-        Configurations.of([numerics.configuration_of(row) for row in rows]),
+        spec,
+        Configurations.of([numerics.configuration_of(row, spec) for row in rows]),
         question().workload.workload(),
         catalogue=numerics.build_catalogue({}),
     )
     assert list(numerics.rows_of(found)) == [numerics.to_plain(found.at(i)) for i in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "reason"),
+    [
+        ({"max_model_len": 200_000}, "max_model_len", "200000 is outside 1 to 8192"),
+        ({"tensor_parallel_size": 3}, "tensor_parallel_size", "3 does not divide the 32"),
+    ],
+)
+def test_what_the_model_cannot_do_is_not_predicted(
+    row: dict[str, object], field: str, reason: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=reason) as caught:
+        _predict([{"gpu": L40S}, {"gpu": L40S, **row}])
+    assert caught.value.details["param"] == f"configurations.1.{field}"
+
+
+def test_the_longest_request_is_the_models_where_that_is_shorter() -> None:
+    short = model_spec({**LLAMA, "max_position_embeddings": 2048})
+    for asked, used in ((None, 2048), (1024, 1024)):
+        row = ConfigurationIn(gpu=L40S, max_model_len=asked)
+        assert numerics.configuration_of(row, short).max_model_len == used
+    unset = ConfigurationIn(gpu=L40S)
+    assert numerics.configuration_of(unset, model_spec(LLAMA)).max_model_len == 8192
+
+
+def test_requests_that_the_model_does_not_hold_are_not_predicted() -> None:
+    with pytest.raises(InvalidRequest, match=r"requests of 9024 tokens \(p95\) exceed"):
+        _predict(
+            [{"gpu": L40S}], workload={"users": 1, "input": {"mean": 9000}, "output": {"mean": 24}}
+        )
 
 
 def test_ten_thousand_configurations_are_one_call() -> None:
