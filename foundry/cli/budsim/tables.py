@@ -123,7 +123,9 @@ def configuration_table(found: Fields) -> Table:
         if name != "resources":
             table.add_row(name, str(value))
     table.add_row(
-        "host per replica", f"{resources['cpu_cores']} cores, {resources['memory_gb']} GB"
+        "host per replica",
+        f"{resources['cpu_cores']} core{'s' if resources['cpu_cores'] > 1 else ''}, "
+        f"{resources['memory_gb']} GB",
     )
     return table
 

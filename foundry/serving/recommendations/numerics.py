@@ -260,8 +260,9 @@ def validate_deployment(
         )
     from foundry.engines.budsim.search.recommendation import endpoint_config, resources
 
+    given = resources(spec, found.configuration, asked.cluster.cluster())
     return {
-        "configuration": endpoint_config(found.configuration, resources(spec, found.configuration)),
+        "configuration": endpoint_config(found.configuration, given),
         "prediction": to_plain(found.prediction),
         "targets": to_plain(found.targets),
         "overloaded": found.overloaded,

@@ -132,6 +132,12 @@ class NodeGroupIn(_In):
     free_gpus: int | None = Field(default=None, ge=0, description="unset: all are free")
     network_gbps: float = Field(default=12.5, gt=0, description="GB/s, one way per node")
     price_per_gpu_hour: float | None = Field(default=None, gt=0, description="$; unset: catalogue")
+    cores_per_node: float | None = Field(
+        default=None, gt=0, le=4096, description="CPU cores for replicas; unset: enough"
+    )
+    memory_gb_per_node: float | None = Field(
+        default=None, gt=0, le=1e6, description="host memory for replicas; unset: enough"
+    )
 
 
 class ClusterIn(_In):

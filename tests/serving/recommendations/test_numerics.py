@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 from foundry.engines.budsim.configuration import Configurations
 from foundry.engines.budsim.model_config import model_spec
 from foundry.errors import InvalidConfiguration, InvalidRequest
+from foundry.serving.engine.hardware import Hardware, Node
+from foundry.serving.engine.options import EngineOptions
 from foundry.serving.recommendations import numerics
 from foundry.serving.recommendations.domain import Question
 from foundry.serving.recommendations.schemas import (
@@ -58,6 +61,17 @@ def test_a_recommendation_is_json_and_the_same_each_time() -> None:
     assert config["resources"]["gpu_type"] == L40S  # type: ignore[index]
     assert choice["prediction"]["tpot_ms"]["high"] <= 100  # type: ignore[index]
     assert "TPOT" in found["explanation"]["text"]  # type: ignore[index]
+
+
+def test_an_answer_for_a_small_machine_can_be_placed_there() -> None:
+    group = {"gpu": "cpu", "gpus_per_node": 1, "cores_per_node": 1.0, "memory_gb_per_node": 7.0}
+    asked = _question(workload=WORKLOAD | {"users": 1}, cluster={"groups": [group]})
+    tiny = LLAMA | {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8}
+    found = numerics.recommend(replace(asked, config=tiny))
+    config = found["endpoint_config"]
+    assert config["resources"]["cpu_cores"] == 1  # type: ignore[index]
+    machine = Hardware((Node(cpus=2.0, memory_gb=7.4),))
+    assert EngineOptions.of(config).lacks(machine) == []  # type: ignore[arg-type]
 
 
 def test_an_impossible_target_names_what_binds() -> None:

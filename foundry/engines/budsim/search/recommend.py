@@ -26,7 +26,9 @@ from foundry.engines.budsim.search.recommendation import (
     Recommendation,
     Regret,
     Target,
+    advise_resources,
     digest,
+    note_small_host,
     resources,
 )
 from foundry.engines.budsim.search.relaxation import binding, relaxations, searched, slack
@@ -181,12 +183,14 @@ def _recommendation(
     others = _alternatives(pool, front, best)
     rows = concatenate(pool.configurations(np.asarray([best, *others])))
     choices = _choices(evaluator, rows)
+    advised = advise_resources(evaluator.spec, choices[0].configuration)
+    given = resources(evaluator.spec, choices[0].configuration, request.cluster)
     relaxed = {} if len(feasible) else _relaxed(evaluator, pool, possible)
     targets = _targets(pool, best, request, relaxed)
     return Recommendation(
         feasible=bool(len(feasible)),
         choice=choices[0],
-        resources=resources(evaluator.spec, choices[0].configuration),
+        resources=given,
         targets=targets,
         binding=binding(pool.scores, best, request.targets, relaxed),
         overloaded=bool(pool.scores.unstable[best] > 0.0),
@@ -198,7 +202,7 @@ def _recommendation(
         possible=possible,
         exhaustive=len(pool) == possible,
         shortage=None,
-        notes=left_out,
+        notes=(*left_out, *note_small_host(advised, given)),
         digests=_digests(evaluator),
     )
 
