@@ -10,7 +10,7 @@ from uuid import UUID
 import typer
 
 from foundry.cli import session
-from foundry.cli.advice import print_already
+from foundry.cli.advice import print_detached
 from foundry.cli.help import examples
 from foundry.cli.output.console import (
     Output,
@@ -228,8 +228,7 @@ def import_model(
     with session.client() as client:
         job = client.models.import_(name, source, base=base, force=force)
         if detach:
-            print_already(job)
-            print_record(session.record(job), output)
+            print_detached(job, output)
         else:
             follow(client, job, output)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from foundry.cli import session
-from foundry.cli.advice import print_already
+from foundry.cli.advice import print_already, print_detached
 from foundry.cli.help import examples
 from foundry.cli.jobs import fleets
 from foundry.cli.jobs.words import describe_job
@@ -207,7 +207,7 @@ def resume(
     with session.client() as client:
         resumed = client.jobs.resume(find_job(client, job).id)
         if detach:
-            _print(session.record(resumed), output)
+            print_detached(resumed, output)
         else:
             follow(client, resumed, output)
 

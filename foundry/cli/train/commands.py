@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from foundry.cli import session
-from foundry.cli.advice import print_already
+from foundry.cli.advice import print_detached
 from foundry.cli.help import examples
-from foundry.cli.output.console import Output, OutputOption, print_record
+from foundry.cli.output.console import Output, OutputOption
 from foundry.cli.train import options as opt
 
 if TYPE_CHECKING:
@@ -142,7 +142,6 @@ def _submit(given: dict[str, Any], submit: Callable[..., "JobOut"]) -> None:
     with session.client() as client:
         job = submit(client, given["name"], given["base"], given["dataset"])
         if given["detach"]:
-            print_already(job)
-            print_record(session.record(job), given["output"])
+            print_detached(job, given["output"])
             return
         follow(client, job, given["output"])

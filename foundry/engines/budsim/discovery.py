@@ -215,14 +215,16 @@ def _group(index: int, entry: object, catalogue: Catalogue) -> NodeGroup:
     counts = {
         key: _count(f"{path}.{key}", entry[key]) for key in _COUNTS if entry.get(key) is not None
     }
+    cores, memory = (
+        None if entry.get(key) is None else _amount(f"{path}.{key}", entry[key]) for key in _HOST
+    )
     group = NodeGroup(
         gpu=gpu,
         network_gbps=_amount(f"{path}.network_gbps", entry.get("network_gbps", 12.5)),
         price_per_gpu_hour=None if price is None else _amount(f"{path}.price_per_gpu_hour", price),
         **counts,
-        **{
-            key: _amount(f"{path}.{key}", entry[key]) for key in _HOST if entry.get(key) is not None
-        },
+        cores_per_node=cores,
+        memory_gb_per_node=memory,
     )
     _check_free(path, group)
     return group
