@@ -8,6 +8,7 @@ from functools import partial
 
 from foundry.config import Settings, load_settings
 from foundry.infra.embedded.heartbeat import write_heartbeat
+from foundry.infra.logs import configure_logging
 from foundry.infra.wiring import open_database, open_objects
 from foundry.serving.endpoints.checking import ModelShapes
 from foundry.supervisor.actors import RayActors, ensure_version
@@ -42,7 +43,7 @@ class SupervisorActor:
         Args:
             version: of the code and settings that it was started with.
         """
-        logging.basicConfig(level=logging.INFO)
+        configure_logging()
         self._version = version
         self._supervisor: Supervisor | None = None
         threading.Thread(target=self._supervise, args=(load_settings(),), daemon=True).start()

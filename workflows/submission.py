@@ -16,6 +16,7 @@ from foundry.config import Settings, load_settings, ray_submission_id
 from foundry.errors import Conflict, FoundryError, InvalidRequest, SetupError
 from foundry.execution.jobs.schemas import JobOut
 from foundry.execution.workers.run import run_job
+from foundry.infra.logs import configure_logging
 from foundry.sdk import Foundry
 from foundry.validation import describe_problem
 
@@ -81,7 +82,7 @@ def run(parser: argparse.ArgumentParser, submit: Submit, instead: str) -> None:
         instead: the command that does the same from a shell.
     """
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO)
+    configure_logging()
     try:
         job = _drive(options, submit, load_settings(), _submission_id(parser.prog, instead))
     except FoundryError as error:

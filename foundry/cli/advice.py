@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from foundry.cli.output.console import Output, print_next, print_warning
+from foundry.cli.output.console import Output, print_next, print_record, print_warning
 from foundry.errors import FoundryError
 
 if TYPE_CHECKING:
@@ -17,6 +17,16 @@ def print_already(answer: JobOut | EndpointOut) -> None:
     """Say on standard error what the request has found to be so already."""
     if answer.note is not None:
         print_warning(answer.note)
+
+
+def print_detached(job: JobOut, output: Output) -> None:
+    """Say which job goes on without its command, and how to follow it; a program is told all."""
+    print_already(job)
+    if output is Output.JSON:
+        print_record(job.model_dump(mode="json"), output)
+        return
+    print_record({"id": str(job.id)}, output)
+    print_next(f"foundry jobs watch {job.id}", output=output)
 
 
 def print_next_step(client: Foundry, job: JobOut) -> None:

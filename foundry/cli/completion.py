@@ -1,4 +1,4 @@
-"""`foundry completion`: the script by which a shell completes commands and options."""
+"""`foundry completion`: the script by which a shell completes commands, options and names."""
 
 from typing import Annotated, Literal
 
@@ -23,7 +23,7 @@ app = typer.Typer(add_completion=False)
 def completion(
     shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="yours")],
 ) -> None:
-    """Print a script with which a shell completes `foundry` commands and options."""
+    """Print a script with which a shell completes commands, options and names."""
     typer.echo(
         get_completion_script(prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE, shell=shell)
     )

@@ -22,7 +22,7 @@ from foundry.cli.output.console import (
     print_record,
     print_rows,
 )
-from foundry.cli.references import find_endpoint
+from foundry.cli.suggestions import suggest_endpoints, suggest_models
 from foundry.errors import Conflict, EngineFailed
 
 if TYPE_CHECKING:
@@ -35,9 +35,19 @@ deploy_app = typer.Typer(add_completion=False)
 _REVISION_COLUMNS = ("number", "state", "replicas", "config", "reason", "created_by", "created_at")
 _COLUMNS = ("name", "model", "state", "desired", "revision", "last_error", "updated_at")
 Endpoint = Annotated[
-    str, typer.Argument(metavar="ENDPOINT", help="its name, its id or the beginning of it")
+    str,
+    typer.Argument(
+        metavar="ENDPOINT",
+        help="its name, its id or the beginning of it",
+        autocompletion=suggest_endpoints,
+    ),
 ]
-Model = Annotated[str, typer.Argument(help="a base, or an adapter: then its base is served")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="a base, or an adapter: then its base is served", autocompletion=suggest_models
+    ),
+]
 NameOption = Annotated[str | None, typer.Option(help="default: the base's name")]
 Now = Annotated[bool, typer.Option("--now", help="cut running requests off")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="return at once")]
@@ -91,7 +101,7 @@ def list_endpoints(
 def show(endpoint: Endpoint, output: OutputOption = Output.TABLE) -> None:
     """Show an endpoint."""
     with session.client() as client:
-        print_record(session.record(find_endpoint(client, endpoint)), output)
+        print_record(session.record(client.endpoints.get(endpoint)), output)
 
 
 @app.command(epilog=examples("foundry endpoints create smollm2-135m --max-model-len 1024"))
@@ -137,7 +147,7 @@ def configure(
 
     wanted = checked(EndpointConfigure, read_mapping(file))
     with session.client() as client:
-        found = client.endpoints.configure(find_endpoint(client, endpoint).id, wanted)
+        found = client.endpoints.configure(client.endpoints.get(endpoint).id, wanted)
     print_record(session.record(found), output)
     steps = [deploy_command(found.name, found.model)]
     if found.recommendation_id is not None:
@@ -156,7 +166,7 @@ def scale(
     """Change how many replicas serve, without restarting those that run."""
     waiting = _Waiting.of(no_wait, timeout_s)
     with session.client() as client:
-        found = client.endpoints.scale(find_endpoint(client, endpoint).id, replicas)
+        found = client.endpoints.scale(client.endpoints.get(endpoint).id, replicas)
         _settle(client, found, "scaling", waiting, output)
 
 
@@ -171,7 +181,7 @@ def rollback(
     """Run the configuration of an earlier revision again. What serves goes on until it answers."""
     waiting = _Waiting.of(no_wait, timeout_s)
     with session.client() as client:
-        found = client.endpoints.rollback(find_endpoint(client, endpoint).id, revision)
+        found = client.endpoints.rollback(client.endpoints.get(endpoint).id, revision)
         _settle(client, found, "rolling back", waiting, output)
 
 
@@ -183,7 +193,7 @@ def revisions(
 ) -> None:
     """List an endpoint's revisions, newest first."""
     with session.client() as client:
-        found = find_endpoint(client, endpoint)
+        found = client.endpoints.get(endpoint)
         rows = session.fetch_rows(
             client.endpoints.revisions(found.id, limit=session.choose_page_size(limit)), limit
         )
@@ -199,7 +209,7 @@ def diff(
 ) -> None:
     """Show the options in which two revisions differ."""
     with session.client() as client:
-        found = client.endpoints.diff(find_endpoint(client, endpoint).id, before, after)
+        found = client.endpoints.diff(client.endpoints.get(endpoint).id, before, after)
     rows = [session.record(change) for change in found.changes]
     same = f"revisions {before} and {after} are configured alike"
     print_rows(rows, output, columns=("field", "before", "after"), empty=same)
@@ -216,7 +226,7 @@ def stop(
     """Let an endpoint finish its requests and release its accelerator."""
     waiting = _Waiting.of(no_wait, timeout_s)
     with session.client() as client:
-        found = client.endpoints.stop(find_endpoint(client, endpoint).id, now=now)
+        found = client.endpoints.stop(client.endpoints.get(endpoint).id, now=now)
         _settle(client, found, "stopping", waiting, output)
 
 
@@ -232,7 +242,7 @@ def delete(
     """Stop an endpoint and forget it. Its model stays."""
     waiting = _Waiting.of(no_wait, timeout_s)
     with session.client() as client:
-        found = find_endpoint(client, endpoint)
+        found = client.endpoints.get(endpoint)
         session.confirm(f"delete endpoint {found.name} ({found.model})", yes)
         found = client.endpoints.delete(found.id, now=now)
         _settle(client, found, "deleting", waiting, output)

@@ -12,6 +12,7 @@ from foundry.cli import session
 from foundry.cli.help import examples
 from foundry.cli.output.console import Output, OutputOption, print_record, print_rows, print_warning
 from foundry.cli.references import find_key
+from foundry.cli.suggestions import suggest_keys
 from foundry.config import load_settings
 from foundry.errors import FoundryError
 from foundry.governance.identity.schemas import DEFAULT_DAYS, MAX_DAYS
@@ -102,7 +103,12 @@ def list_keys(
 @app.command(epilog=examples("foundry keys revoke ci", "foundry keys revoke pDKGA7lmjZWL --yes"))
 def revoke(
     reference: Annotated[
-        str, typer.Argument(metavar="KEY", help="its id, a beginning of that, or its name")
+        str,
+        typer.Argument(
+            metavar="KEY",
+            help="its id, a beginning of that, or its name",
+            autocompletion=suggest_keys,
+        ),
     ],
     yes: session.YesOption = False,
     output: OutputOption = Output.TABLE,

@@ -10,7 +10,7 @@ from uuid import UUID
 import typer
 
 from foundry.cli import session
-from foundry.cli.advice import print_already
+from foundry.cli.advice import print_detached
 from foundry.cli.help import examples
 from foundry.cli.output.console import (
     Output,
@@ -20,6 +20,7 @@ from foundry.cli.output.console import (
     print_record,
     print_rows,
 )
+from foundry.cli.suggestions import suggest_models
 from foundry.errors import Conflict, InvalidRequest, NotFound
 
 if TYPE_CHECKING:
@@ -35,10 +36,14 @@ Kind = Literal["base", "adapter", "merged"]
 # In order of importance: a narrow terminal shows the first ones.
 _LISTED = ("name", "latest", "aliases", "versions", "kind", "architecture", "parameters", "created")
 _VERSION = ("reference", "kind", "stage", "relation", "size_bytes", "created_at", "digest")
-Name = Annotated[str, typer.Argument(help="the model's")]
+Name = Annotated[str, typer.Argument(help="the model's", autocompletion=suggest_models)]
 Reference = Annotated[
     str,
-    typer.Argument(metavar="NAME[@VERSION|@ALIAS]", help="a version; the name alone: the newest"),
+    typer.Argument(
+        metavar="NAME[@VERSION|@ALIAS]",
+        help="a version; the name alone: the newest",
+        autocompletion=suggest_models,
+    ),
 ]
 Alias = Annotated[str, typer.Argument(help="like production or staging")]
 
@@ -206,7 +211,11 @@ def import_model(
         str | None, typer.Argument(metavar="SOURCE", help="where a name comes first")
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="what an adapter was trained from; unset: as it says")
+        str | None,
+        typer.Option(
+            help="what an adapter was trained from; unset: as it says",
+            autocompletion=suggest_models,
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="import again")] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="submit and return")] = False,
@@ -219,8 +228,7 @@ def import_model(
     with session.client() as client:
         job = client.models.import_(name, source, base=base, force=force)
         if detach:
-            print_already(job)
-            print_record(session.record(job), output)
+            print_detached(job, output)
         else:
             follow(client, job, output)
 

@@ -14,6 +14,7 @@ import orjson
 
 from foundry.errors import InvalidRequest
 from foundry.gateway.messages import check_messages
+from foundry.gateway.sampling import check_prompt, check_sampling
 from foundry.infra.wire.frames import Operation
 
 MAX_DEPTH = 64
@@ -71,6 +72,9 @@ def parse_body(raw: bytes, operation: Operation) -> CompletionBody:
         check_messages(body["messages"])
     elif operation == "chat":
         raise InvalidRequest("messages is required", param="messages")
+    if operation == "completions":
+        check_prompt(body.get("prompt"))
+    check_sampling(body, operation)
     return CompletionBody(model, bool(stream), raw)
 
 

@@ -27,6 +27,8 @@ def check_messages(messages: object) -> None:
     """
     if not isinstance(messages, list):
         raise _invalid_at("messages", "must be an array")
+    if not messages:
+        raise _invalid_at("messages", "must have at least one item")
     if len(messages) > MAX_MESSAGES:
         raise _invalid_at("messages", f"must have at most {MAX_MESSAGES} items")
     for index, message in enumerate(messages):
@@ -50,6 +52,8 @@ def _check_content(where: str, content: object, optional: bool) -> None:
         if not optional:
             raise _invalid_at(where, "is required")
     elif isinstance(content, list):
+        if not content:
+            raise _invalid_at(where, "must have at least one part")
         for index, part in enumerate(content):
             _check_part(f"{where}.{index}", part)
     elif not isinstance(content, str):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import wraps
 from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 from urllib.parse import quote
 
 import httpx
@@ -27,6 +27,7 @@ from foundry.validation import describe_os_error, find_problem
 
 P = ParamSpec("P")
 T = TypeVar("T")
+U = TypeVar("U")
 S_co = TypeVar("S_co", bound="SyncSender | AsyncSender", covariant=True)
 
 Query = Mapping[str, str | int | float | bool | None]
@@ -49,6 +50,7 @@ class Call(Generic[T]):
         slow: the answer may take far longer than usual.
         plane: where the application is that answers: `/api` or `/v1`.
         on_sent: told how many bytes of a file have left, now and then.
+        choose: takes what the body holds to the value that is meant; None: the body is the value.
     """
 
     method: str
@@ -59,6 +61,11 @@ class Call(Generic[T]):
     slow: bool = False
     plane: str = "/api"
     on_sent: Callable[[int], None] | None = None
+    choose: Callable[[Any], Any] | None = None
+
+    def choosing(self, choose: Callable[[T], U]) -> "Call[U]":
+        """The same request for one value out of its answer."""
+        return cast("Call[U]", replace(self, choose=choose))
 
     def at(self, cursor: str) -> "Call[T]":
         """The same list from the page on that `cursor` names."""
@@ -137,7 +144,8 @@ class _Sender:
     def _parse(self, call: Call[T], response: httpx.Response) -> T:
         if not response.is_success:
             raise from_response(response, self._connection)
-        return parse(call, response)
+        value = parse(call, response)
+        return value if call.choose is None else cast(T, call.choose(value))
 
     def _pauses(self, call: Call[Any]) -> list[float | None]:
         """Before each further attempt; None: the last, whose failure counts."""

@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
+from uuid import UUID
 
 from foundry.errors import DeadlineExceeded, NotFound, Unavailable
 
@@ -11,7 +12,13 @@ POLL_S = 0.5
 # Longer than a gateway or a database takes to restart.
 _SILENCE_S = 60.0
 
-T = TypeVar("T")
+
+class _Row(Protocol):
+    @property
+    def id(self) -> UUID: ...
+
+
+T = TypeVar("T", bound=_Row)
 
 
 class Patience:
@@ -46,7 +53,8 @@ class Patience:
 
 
 def until(
-    look: Callable[[], T],
+    look: Callable[[UUID | str], T],
+    reference: UUID | str,
     ended: Callable[[T], bool],
     on_update: Callable[[T], None] | None,
     patience: Patience,
@@ -57,13 +65,14 @@ def until(
     """What `look` found once it has ended. Outlasts a server that restarts.
 
     Args:
+        reference: of what to look at; after the first look its id, as what `last` means changes.
         on_update: called after every look.
         gone_ends: what is gone after a look has ended too, as it was last seen.
     """
     last: T | None = None
     while True:
         try:
-            last = look()
+            last = look(reference if last is None else last.id)
         except NotFound:
             if last is None or not gone_ends:
                 raise
@@ -77,7 +86,8 @@ def until(
 
 
 async def until_async(
-    look: Callable[[], Awaitable[T]],
+    look: Callable[[UUID | str], Awaitable[T]],
+    reference: UUID | str,
     ended: Callable[[T], bool],
     on_update: Callable[[T], None] | None,
     patience: Patience,
@@ -89,7 +99,7 @@ async def until_async(
     last: T | None = None
     while True:
         try:
-            last = await look()
+            last = await look(reference if last is None else last.id)
         except NotFound:
             if last is None or not gone_ends:
                 raise

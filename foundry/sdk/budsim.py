@@ -5,6 +5,8 @@ from typing import Any
 from uuid import UUID
 
 from foundry.engines.budsim.request import Method
+from foundry.errors import Conflict
+from foundry.sdk._lookup import Kind, build_lookup, parse_id
 from foundry.sdk._transport import (
     AsyncSender,
     Call,
@@ -66,6 +68,17 @@ def _given(**fields: object) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+_RECOMMENDATION = Kind(
+    noun="recommendation",
+    route=("budsim", "recommendations"),
+    page=Page[RecommendationOut],
+    row=RecommendationOut,
+    name_of=lambda recommendation: recommendation.model,
+    listing="foundry budsim list",
+    none_yet="there are no recommendations yet: foundry budsim recommend",
+)
+
+
 class Budsim(Resource[S_co]):
     @operation("budsim_recommend")
     def recommend(
@@ -105,8 +118,18 @@ class Budsim(Resource[S_co]):
     def recommendation(
         self, recommendation_id: UUID | str, *, wait: int = 0
     ) -> Call[RecommendationOut]:
-        route = path("budsim", "recommendations", recommendation_id)
-        return Call("GET", route, RecommendationOut, {"wait": wait})
+        """One recommendation.
+
+        Args:
+            recommendation_id: its id, a beginning of the id (8 characters), its model (of several
+                recommendations the newest is meant), or `last`.
+            wait: seconds for which the answer may be waited for.
+        Raises NotFound: nothing is called so.
+        Raises Conflict: several ids begin so, or `wait` is given without a whole id.
+        """
+        if wait and parse_id(recommendation_id) is None:
+            raise Conflict("wait takes a whole id: `budsim.wait` waits for any reference")
+        return build_lookup(_RECOMMENDATION, recommendation_id, {"wait": wait})
 
     @pages("budsim_recommendations")
     def recommendations(
@@ -243,9 +266,7 @@ class SyncBudsim(Budsim[SyncSender]):
         Raises DeadlineExceeded: `timeout_s` have passed; the search goes on.
         """
         patience = Patience(f"recommendation {recommendation_id}", timeout_s)
-        return until(
-            lambda: self.recommendation(recommendation_id), _ended, on_update, patience, poll_s
-        )
+        return until(self.recommendation, recommendation_id, _ended, on_update, patience, poll_s)
 
 
 class AsyncBudsim(Budsim[AsyncSender]):
@@ -260,5 +281,5 @@ class AsyncBudsim(Budsim[AsyncSender]):
         """As `SyncBudsim.wait`."""
         patience = Patience(f"recommendation {recommendation_id}", timeout_s)
         return await until_async(
-            lambda: self.recommendation(recommendation_id), _ended, on_update, patience, poll_s
+            self.recommendation, recommendation_id, _ended, on_update, patience, poll_s
         )

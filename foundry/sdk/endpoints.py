@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from uuid import UUID
 
+from foundry.sdk._lookup import Kind, build_lookup
 from foundry.sdk._transport import (
     AsyncSender,
     Call,
@@ -29,6 +30,15 @@ from foundry.serving.endpoints.schemas import (
 )
 
 _SETTLED = RESTING | {EndpointState.RUNNING, EndpointState.DEGRADED, EndpointState.FAILED}
+
+_ENDPOINT = Kind(
+    noun="endpoint",
+    route=("endpoints",),
+    page=Page[EndpointOut],
+    row=EndpointOut,
+    name_of=lambda endpoint: endpoint.name,
+    listing="foundry endpoints list",
+)
 
 
 class Endpoints(Resource[S_co]):
@@ -57,7 +67,13 @@ class Endpoints(Resource[S_co]):
 
     @operation("endpoints_get")
     def get(self, endpoint_id: UUID | str) -> Call[EndpointOut]:
-        return Call("GET", path("endpoints", endpoint_id), EndpointOut)
+        """One endpoint.
+
+        Args:
+            endpoint_id: its id, a beginning of the id (8 characters), or its name.
+        Raises NotFound: nothing is called so. Raises Conflict: several ids begin so.
+        """
+        return build_lookup(_ENDPOINT, endpoint_id)
 
     @operation("endpoints_configure")
     def configure(
@@ -145,9 +161,7 @@ class SyncEndpoints(Endpoints[SyncSender]):
         Raises DeadlineExceeded: `timeout_s` have passed.
         """
         patience = Patience(f"endpoint {endpoint_id}", timeout_s)
-        return until(
-            lambda: self.get(endpoint_id), _settled, on_update, patience, poll_s, gone_ends=True
-        )
+        return until(self.get, endpoint_id, _settled, on_update, patience, poll_s, gone_ends=True)
 
 
 class AsyncEndpoints(Endpoints[AsyncSender]):
@@ -162,5 +176,5 @@ class AsyncEndpoints(Endpoints[AsyncSender]):
         """As `SyncEndpoints.wait`."""
         patience = Patience(f"endpoint {endpoint_id}", timeout_s)
         return await until_async(
-            lambda: self.get(endpoint_id), _settled, on_update, patience, poll_s, gone_ends=True
+            self.get, endpoint_id, _settled, on_update, patience, poll_s, gone_ends=True
         )

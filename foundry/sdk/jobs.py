@@ -18,6 +18,7 @@ from foundry.execution.jobs.schemas import (
     SftConfig,
     SftSubmit,
 )
+from foundry.sdk._lookup import Kind, build_lookup
 from foundry.sdk._transport import (
     AsyncSender,
     Call,
@@ -30,6 +31,16 @@ from foundry.sdk._transport import (
 )
 from foundry.sdk._waiting import POLL_S, Patience, until, until_async
 from foundry.sdk.paging import Listed, Page
+
+_JOB = Kind(
+    noun="job",
+    route=("jobs",),
+    page=Page[JobOut],
+    row=JobOut,
+    name_of=lambda job: job.name,
+    listing="foundry jobs list",
+    none_yet="there are no jobs yet: foundry train sft --help",
+)
 
 
 class Jobs(Resource[S_co]):
@@ -126,7 +137,14 @@ class Jobs(Resource[S_co]):
 
     @operation("jobs_get")
     def get(self, job_id: UUID | str) -> Call[JobOut]:
-        return Call("GET", path("jobs", job_id), JobOut)
+        """One job.
+
+        Args:
+            job_id: its id, a beginning of the id (8 characters), the name of its model (of several
+                jobs the newest is meant), or `last`.
+        Raises NotFound: nothing is called so. Raises Conflict: several ids begin so.
+        """
+        return build_lookup(_JOB, job_id)
 
     @operation("jobs_metrics")
     def metrics(
@@ -198,7 +216,7 @@ class SyncJobs(Jobs[SyncSender]):
         Raises DeadlineExceeded: `timeout_s` have passed; the job goes on.
         """
         patience = Patience(f"job {job_id}", timeout_s)
-        return until(lambda: self.get(job_id), _ended, on_update, patience, poll_s)
+        return until(self.get, job_id, _ended, on_update, patience, poll_s)
 
 
 class AsyncJobs(Jobs[AsyncSender]):
@@ -212,4 +230,4 @@ class AsyncJobs(Jobs[AsyncSender]):
     ) -> JobOut:
         """As `SyncJobs.wait`."""
         patience = Patience(f"job {job_id}", timeout_s)
-        return await until_async(lambda: self.get(job_id), _ended, on_update, patience, poll_s)
+        return await until_async(self.get, job_id, _ended, on_update, patience, poll_s)

@@ -1,5 +1,6 @@
 """What commands tell beside their result: what was so already, and what to type next."""
 
+import json
 from typing import Any
 
 import pytest
@@ -76,6 +77,27 @@ def test_a_training_that_was_done_before_is_no_new_one(
     serve(server, trained("full", note=note))
     assert run([*SFT.split(), *detach]) == 0
     assert capsys.readouterr().err.splitlines()[0] == note
+
+
+@pytest.mark.parametrize(
+    ("command", "path"),
+    [
+        (SFT, "/jobs/sft"),
+        ("models import bundled:smollm2-135m", "/jobs/import"),
+        (f"jobs resume {JOB_ID}", f"/jobs/{JOB_ID}/resume"),
+    ],
+)
+def test_what_is_left_behind_is_told_by_its_id_and_how_to_follow_it(
+    server: type[Server], capsys: pytest.CaptureFixture[str], command: str, path: str
+) -> None:
+    server.answers[f"/jobs/{JOB_ID}"] = (200, job("FAILED"))
+    server.answers[path] = (200, job("QUEUED"))
+    assert run([*command.split(), "--detach"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.split() == ["id", JOB_ID]
+    assert shown.err.endswith(f"next: foundry jobs watch {JOB_ID}\n")
+    assert run([*command.split(), "--detach", "--output", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["state"] == "QUEUED"
 
 
 def test_a_cancel_that_was_asked_before_says_so(

@@ -19,7 +19,7 @@ def key(**fields: object) -> dict[str, object]:
         "name": "ci",
         "subject": "ada",
         "role": "viewer",
-        "scopes": ["*:*"],
+        "scopes": ["jobs:read", "models:read"],
         "permissions": ["jobs:read", "models:read"],
         "limited": False,
         "state": "active",

@@ -77,7 +77,7 @@ async def test_whole_answer(stand: Stand, client: httpx.AsyncClient) -> None:
 
 
 async def test_body_is_forwarded_as_it_came(stand: Stand, client: httpx.AsyncClient) -> None:
-    raw = b'{ "model":"smollm2",  "messages": [],\n "seed": 1e3}'
+    raw = b'{ "model":"smollm2",  "prompt": "Once",\n "seed": 1e3}'
     await client.post("/completions", content=raw)
     assert stand.engine.bodies == [raw]
 

@@ -18,7 +18,7 @@ from foundry.gateway.ports import End, Settlement
 from foundry.infra.http.scopes import Stage
 from foundry.infra.wire.frames import Usage
 from foundry.serving.outcomes.domain import Statistics, WindowPart, merge_statistics
-from tests.gateway.conftest import BASE_ID, RecordingMeter, Stand, caller, target
+from tests.gateway.conftest import BASE_ID, CHAT, RecordingMeter, Stand, caller, target
 
 WINDOW_S = 10.0
 CALLER = caller("inference:invoke")
@@ -248,7 +248,7 @@ async def test_the_gateway_measures_streams(
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         for stream in (True, True, False):
-            body: dict[str, object] = {"model": "smollm2", "messages": [], "stream": stream}
+            body = CHAT | {"stream": stream}
             response = await client.post(
                 "/chat/completions", json=body, headers={"authorization": "Bearer good"}
             )

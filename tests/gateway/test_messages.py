@@ -25,6 +25,8 @@ def calling(call: object) -> list[dict[str, object]]:
 
 INVALID: list[tuple[Any, str, str]] = [
     ("hi", "messages", "messages must be an array"),
+    ([], "messages", "messages must have at least one item"),
+    (user([]), "messages.0.content", "messages.0.content must have at least one part"),
     (["hi"], "messages.0", "messages.0 must be an object"),
     ([{"content": "x"}], "messages.0.role", "messages.0.role is required"),
     ([{"role": 1, "content": "x"}], "messages.0.role", "messages.0.role must be a string"),

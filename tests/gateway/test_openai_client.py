@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator
 import openai
 import pytest
 import uvicorn
+from openai.types.chat import ChatCompletionMessageParam
 
 from foundry.errors import ContextLengthExceeded
 from tests.gateway.conftest import Stand
+
+HI: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
 
 
 @pytest.fixture
@@ -63,19 +66,19 @@ async def test_models(sdk: openai.AsyncOpenAI) -> None:
 
 async def test_errors_become_the_clients_classes(stand: Stand, sdk: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as missing:
-        await sdk.chat.completions.create(model="nope", messages=[])
+        await sdk.chat.completions.create(model="nope", messages=HI)
     assert missing.value.code == "model_not_found"
     with pytest.raises(openai.AuthenticationError):
         await sdk.with_options(api_key="wrong").models.list()
     stand.engine.refusal = ContextLengthExceeded("too long")
     with pytest.raises(openai.BadRequestError) as long:
-        await sdk.chat.completions.create(model="smollm2", messages=[], stream=True)
+        await sdk.chat.completions.create(model="smollm2", messages=HI, stream=True)
     assert long.value.code == "context_length_exceeded"
 
 
 async def test_a_cut_stream_raises(stand: Stand, sdk: openai.AsyncOpenAI) -> None:
     stand.engine.dies_after = 1
-    stream = await sdk.chat.completions.create(model="smollm2", messages=[], stream=True)
+    stream = await sdk.chat.completions.create(model="smollm2", messages=HI, stream=True)
     with pytest.raises(openai.APIError) as cut:
         async for _ in stream:
             pass
@@ -84,7 +87,7 @@ async def test_a_cut_stream_raises(stand: Stand, sdk: openai.AsyncOpenAI) -> Non
 
 async def test_leaving_cancels_the_engine(stand: Stand, sdk: openai.AsyncOpenAI) -> None:
     stand.engine.gap_s = 30
-    stream = await sdk.chat.completions.create(model="smollm2", messages=[], stream=True)
+    stream = await sdk.chat.completions.create(model="smollm2", messages=HI, stream=True)
     await anext(aiter(stream))
     await stream.close()
     async with asyncio.timeout(1):

@@ -8,6 +8,7 @@ import pytest
 from foundry.gateway.ports import End
 from foundry.infra.http.readiness import Readiness
 from foundry.infra.http.stages import MIDDLEWARE_ORDER
+from tests.gateway.conftest import CHAT as BODY
 from tests.gateway.conftest import Stand
 
 CHAT = "/chat/completions"
@@ -34,8 +35,14 @@ def test_order_is_the_applications(stand: Stand) -> None:
         (b'{"model":7}', (400, "invalid_request_error", "invalid_value")),
         (b'{"model":"smollm2","stream":"yes"}', (400, "invalid_request_error", "invalid_value")),
         (b'{"model":"smollm2"}', (400, "invalid_request_error", "invalid_value")),
-        (b'{"model":"nope","messages":[]}', (404, "invalid_request_error", "model_not_found")),
-        (b'{"model":"stopped","messages":[]}', (503, "server_error", "no_healthy_upstream")),
+        (
+            b'{"model":"nope","messages":[{"role":"user","content":"hi"}]}',
+            (404, "invalid_request_error", "model_not_found"),
+        ),
+        (
+            b'{"model":"stopped","messages":[{"role":"user","content":"hi"}]}',
+            (503, "server_error", "no_healthy_upstream"),
+        ),
         (
             b'{"model":"smollm2","x":' + b"[" * 65 + b"]" * 65 + b"}",
             (400, "invalid_request_error", "invalid_value"),
@@ -57,7 +64,7 @@ async def test_refused_bodies(
 
 
 async def test_many_brackets_side_by_side_are_not_deep(client: httpx.AsyncClient) -> None:
-    body = {"model": "smollm2", "messages": [], "logit_bias": [[] for _ in range(200)]}
+    body = BODY | {"logit_bias": [[] for _ in range(200)]}
     assert (await client.post(CHAT, json=body)).status_code == 200
 
 

@@ -88,7 +88,21 @@ def test_a_command_block_of_the_readme(stack: Stack, number: int) -> None:
     block = _of(stack, _blocks("bash")[number])
     if "make " in block:
         pytest.fail("blocks with make end this stack or start another: show them in text")
-    assert_ids_whole(stack.terminal(block))
+    shown = stack.terminal(block)
+    assert_ids_whole(shown)
+    if "ray job submit" in block:
+        _check_job_by_hand(stack, shown)
+
+
+def _check_job_by_hand(stack: Stack, shown: str) -> None:
+    """A fine-tuning that was submitted by hand is its own Ray job; its output is the job's."""
+    made = re.search(r"^(\S+)@\d+\.\d+\.\d+ is in the registry", shown, re.MULTILINE)
+    submitted = re.search(r"raysubmit_\w+", shown)
+    assert made is not None and submitted is not None, shown
+    assert "httpx" not in shown
+    with stack.client() as client:
+        job = client.jobs.get(made[1])
+    assert (job.state, job.attempt, job.submission_id) == ("SUCCEEDED", 1, submitted[0])
 
 
 @pytest.mark.parametrize("number", range(len(_blocks("python"))))

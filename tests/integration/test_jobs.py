@@ -67,20 +67,6 @@ def test_killed_in_the_midst_it_ends_with_the_same_bytes(stack: Stack, numbers: 
         assert _file_digest(client, ended) == expected
 
 
-def test_submitted_by_hand_it_is_its_own_ray_job(stack: Stack, numbers: str) -> None:
-    config = json.dumps({**SHORT.model_dump(mode="json", exclude={"method"}), "max_steps": 2})
-    done = stack.shell(
-        'eval "$(foundry env)"\n'
-        "ray job submit --submission-id by-hand -- python -m workflows.train "
-        f"--base {BASE} --dataset {numbers} --name by-hand --lora-rank 8 --config '{config}'"
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "by-hand@0.1.0 is in the registry" in done.stdout
-    with stack.client() as client:
-        job = next(row for row in client.jobs.list().data if row.name == "by-hand")
-    assert (job.state, job.attempt, job.submission_id) == ("SUCCEEDED", 1, "by-hand")
-
-
 def test_by_hand_outside_of_a_ray_job_says_how(stack: Stack) -> None:
     done = stack.run("workflows.train", "--base", BASE, "--dataset", DATASET, "--name", "x")
     assert done.returncode == 2

@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 import torch
+from openai.types.chat.chat_completion import Choice
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -20,6 +23,9 @@ from workflows.demo import BASE, DATASET, MODEL
 pytestmark = pytest.mark.engine
 
 PROMPTS, TOKENS, ATOL = 20, 16, 2e-3
+# Of so many prompts the log probabilities are compared as well.
+MEASURED = 5
+_LOGPROBS: dict[str, Any] = {"logprobs": True, "top_logprobs": 5}
 
 
 class Reference:
@@ -81,46 +87,56 @@ def prompts(stack: Stack) -> list[list[dict[str, str]]]:
     return [row["messages"][:-1] for row in rows]  # type: ignore[index]
 
 
-@pytest.mark.long(reason="twenty prompts, once through the engine and once through transformers")
-@pytest.mark.parametrize("model", [BASE, f"{MODEL}@production"])
-def test_greedy_answers_equal_those_of_transformers(
-    stack: Stack, reference: Reference, prompts: list[Any], model: str
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What the engine said, and beside it what transformers and peft say.
+
+    Attributes:
+        choices: of the engine, one for each prompt; the first ones with log probabilities.
+        expected: text, and log probabilities of shape (tokens, vocabulary).
+    """
+
+    choices: Sequence[Choice]
+    expected: Sequence[tuple[str, torch.Tensor]]
+
+
+@pytest.fixture(scope="module", params=[BASE, f"{MODEL}@production"])
+def answered(
+    request: pytest.FixtureRequest, stack: Stack, reference: Reference, prompts: list[Any]
+) -> Answered:
+    """Each prompt once through the engine and once through transformers."""
     assert len(prompts) == PROMPTS
+    model = request.param
+    choices = []
     with stack.openai() as client:
-        answers = [
-            client.chat.completions.create(
-                model=model, messages=messages, max_tokens=TOKENS, temperature=0
-            )
-            for messages in prompts
-        ]
-    texts = [answer.choices[0].message.content for answer in answers]
-    assert texts == [reference.answer(model, messages)[0] for messages in prompts]
-
-
-@pytest.mark.parametrize("model", [BASE, f"{MODEL}@production"])
-def test_log_probabilities_equal_those_of_peft(
-    stack: Stack, reference: Reference, prompts: list[Any], model: str
-) -> None:
-    compared = 0
-    with stack.openai() as client:
-        for messages in prompts[:5]:
+        for number, messages in enumerate(prompts):
             answer = client.chat.completions.create(
                 model=model,
                 messages=messages,
                 max_tokens=TOKENS,
                 temperature=0,
-                logprobs=True,
-                top_logprobs=5,
+                **_LOGPROBS if number < MEASURED else {},
             )
-            found = answer.choices[0].logprobs
-            assert found is not None and found.content is not None
-            expected = reference.answer(model, messages)[1]
-            for position, token in enumerate(found.content):
-                for choice in token.top_logprobs:
-                    token_id = reference.token_id(bytes(choice.bytes or []))
-                    if token_id >= 0:
-                        wanted = expected[position, token_id].item()
-                        assert choice.logprob == pytest.approx(wanted, abs=ATOL)
-                        compared += 1
+            choices.append(answer.choices[0])
+    return Answered(choices, [reference.answer(model, messages) for messages in prompts])
+
+
+def test_greedy_answers_equal_those_of_transformers(answered: Answered) -> None:
+    texts = [choice.message.content for choice in answered.choices]
+    assert texts == [text for text, _ in answered.expected]
+
+
+def test_log_probabilities_equal_those_of_peft(answered: Answered, reference: Reference) -> None:
+    compared = 0
+    pairs = zip(answered.choices, answered.expected, strict=True)
+    for choice, (_, expected) in islice(pairs, MEASURED):
+        found = choice.logprobs
+        assert found is not None and found.content is not None
+        for position, token in enumerate(found.content):
+            for other in token.top_logprobs:
+                token_id = reference.token_id(bytes(other.bytes or []))
+                if token_id >= 0:
+                    wanted = expected[position, token_id].item()
+                    assert other.logprob == pytest.approx(wanted, abs=ATOL)
+                    compared += 1
     assert compared > 100

@@ -8,6 +8,7 @@ subject is tested; a fast test parses all of them.
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -56,6 +57,8 @@ SHOWING = {
     "keys list": 0,
     "keys bootstrap": 6,
 }
+# As many as the smallest machine that is tested has cores.
+_AT_ONCE = 2
 # One that follows has no end in a terminal.
 _ENDLESS = "foundry logs ray --follow"
 _ID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f-]+")
@@ -76,12 +79,17 @@ def assert_ids_whole(text: str) -> None:
 
 
 def test_every_example_that_shows_something(stack: Stack) -> None:
-    for example, code in _list_walk():
+    def check(example: str, code: int) -> None:
         piped = stack.shell(f"{example} | cat")
         assert piped.returncode == code, f"{example}\n{piped.stdout}\n{piped.stderr}"
         assert_ids_whole(piped.stdout)
         assert not re.search(r"\x1b", piped.stdout), example
         assert "Traceback" not in piped.stderr
+
+    # They change nothing, and most of their time is the start of a process.
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for checked in [pool.submit(check, *step) for step in _list_walk()]:
+            checked.result()
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,9 @@ SAMPLES: dict[str, Any] = {
     "cv": {"tpot/new GPU": 15.0},
     "site_cv": {"endpoint": (20.0, 15.0)},
     "recommendation_id": VERSION_ID,
+    # Another reference than a whole id is looked up in the list.
+    "job_id": VERSION_ID,
+    "endpoint_id": VERSION_ID,
 }
 
 

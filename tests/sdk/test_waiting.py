@@ -6,7 +6,7 @@ import pytest
 from foundry.config import Settings
 from foundry.errors import DeadlineExceeded, NotFound
 from foundry.sdk import AsyncFoundry
-from tests.sdk.answers import JOB_ID, client, endpoint, failure, job
+from tests.sdk.answers import ENDPOINT_ID, JOB_ID, client, endpoint, failure, job
 
 
 def test_waiting_outlasts_a_restart_and_reports_every_look(tmp_path: Path) -> None:
@@ -38,13 +38,13 @@ def test_waiting_for_a_deletion_ends_when_the_endpoint_is_gone(tmp_path: Path) -
         [httpx.Response(200, json=endpoint("DELETING")), failure(404, "not_found", "none")]
     )
     with client(lambda request: next(answers), tmp_path) as foundry:
-        assert foundry.endpoints.wait("x", poll_s=0).state == "DELETING"
+        assert foundry.endpoints.wait(ENDPOINT_ID, poll_s=0).state == "DELETING"
 
 
 def test_waiting_for_an_endpoint_that_never_was_fails(tmp_path: Path) -> None:
     absent = failure(404, "not_found", "none")
     with client(lambda request: absent, tmp_path) as foundry, pytest.raises(NotFound):
-        foundry.endpoints.wait("x", poll_s=0)
+        foundry.endpoints.wait(ENDPOINT_ID, poll_s=0)
 
 
 def test_a_job_that_is_gone_has_not_ended(tmp_path: Path) -> None:
@@ -65,4 +65,4 @@ async def test_the_async_client_waits_likewise(tmp_path: Path) -> None:
     async with AsyncFoundry(
         "http://foundry.test", "k", settings=Settings(home=tmp_path), transport=transport
     ) as foundry:
-        assert (await foundry.endpoints.wait("x", poll_s=0)).state == "DELETING"
+        assert (await foundry.endpoints.wait(ENDPOINT_ID, poll_s=0)).state == "DELETING"

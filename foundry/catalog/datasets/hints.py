@@ -1,5 +1,8 @@
 """What to do about a file that is no dataset yet: one line of shell that makes it one.
 
+What is asked and answered becomes `messages`, so that it is trained as a chat asks for it: prompts
+and completions are trained as they stand.
+
 Nothing is converted here. A file is told by its first bytes, a row by its fields; whoever is
 refused gets a command that works when pasted, for the path as it was typed.
 """
@@ -23,7 +26,10 @@ from foundry.catalog.datasets.formats import (
 )
 from foundry.enumeration import name_first
 
-EXAMPLE = '{"prompt": "What is 2 + 2?", "completion": "4"}'
+EXAMPLE = (
+    '{"messages": [{"role": "user", "content": "What is 2 + 2?"}, '
+    '{"role": "assistant", "content": "4"}]}'
+)
 _HEAD_BYTES = 64 * 1024
 _MOST_FIELDS = 6
 _DELIMITERS = {".csv": ",;\t|", ".tsv": "\t"}
@@ -197,7 +203,7 @@ def _write_expression(row: Mapping[str, object]) -> str | None:
             return chat
     if "instruction" in row and "output" in row and "input" in row:
         asked = 'r["instruction"]+("\\n\\n"+r["input"] if r.get("input") else "")'
-        return f'{{"prompt":{asked},"completion":r["output"]}}'
+        return _write_exchange(asked, 'r["output"]')
     lower = {name.lower(): name for name in row}
     asked_names = [lower[name] for name in _ASKED if name in lower]
     answered = [lower[name] for name in _ANSWERED if name in lower]
@@ -205,7 +211,14 @@ def _write_expression(row: Mapping[str, object]) -> str | None:
 
 
 def _write_pair(asked: str, answered: str) -> str:
-    return f'{{"prompt":r[{_write_literal(asked)}],"completion":r[{_write_literal(answered)}]}}'
+    return _write_exchange(f"r[{_write_literal(asked)}]", f"r[{_write_literal(answered)}]")
+
+
+def _write_exchange(asked: str, answered: str) -> str:
+    """A conversation of one question and its answer, of two expressions."""
+    turns = (("user", asked), ("assistant", answered))
+    messages = ",".join(f'{{"role":"{role}","content":{said}}}' for role, said in turns)
+    return f'{{"messages":[{messages}]}}'
 
 
 def _write_chat(name: str, turns: Sequence[object], row: Mapping[str, object]) -> str | None:

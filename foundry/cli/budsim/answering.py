@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from foundry.cli import session
 from foundry.cli.output.console import Detached, activity, print_note
-from foundry.cli.references import find_recommendation
 from foundry.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def read_stored(text: str) -> Answer:
         text: its id, a beginning of it, or `last`.
     """
     with session.client() as client:
-        row = _wait(client, find_recommendation(client, text))
+        row = _wait(client, client.budsim.recommendation(text))
     return Answer(_result_of(row), row.request, row.model)
 
 

@@ -9,10 +9,14 @@ from typing import Annotated, Literal
 import typer
 
 from foundry.cli.output.console import Output
+from foundry.cli.suggestions import suggest_models
 from foundry.errors import Conflict
 
 Model = Annotated[
-    str | None, typer.Argument(help="a registered model; or --config, without a server")
+    str | None,
+    typer.Argument(
+        help="a registered model; or --config, without a server", autocompletion=suggest_models
+    ),
 ]
 ConfigFile = Annotated[
     Path | None,
@@ -57,7 +61,10 @@ Runtime = Annotated[
 Tp = Annotated[int, typer.Option(min=1, max=64, help="tensor parallel size")]
 Pp = Annotated[int, typer.Option(min=1, max=64, help="pipeline parallel size")]
 Replicas = Annotated[int, typer.Option(min=1, max=1000, help="copies that share the load")]
-MaxModelLen = Annotated[int, typer.Option(min=16, help="tokens of one request")]
+MaxModelLen = Annotated[
+    int | None,
+    typer.Option(min=16, help="tokens of one request; default 8192, or the model's context"),
+]
 MaxNumSeqs = Annotated[int, typer.Option(min=1, max=65536, help="requests of one batch")]
 MaxNumBatchedTokens = Annotated[int, typer.Option(min=16, help="tokens of one step")]
 Quantization = Annotated[

@@ -9,6 +9,7 @@ import typer
 
 from foundry.cli.budsim import answering, inputs, options, tables, verdicts
 from foundry.cli.output.console import Output, OutputOption, print_json, print_next, stdout
+from foundry.cli.suggestions import suggest_models
 from foundry.errors import InvalidConfiguration, InvalidRequest
 
 # The parameters of one configuration; a file holds them instead.
@@ -38,7 +39,7 @@ def predict(
     tp: options.Tp = 1,
     pp: options.Pp = 1,
     replicas: options.Replicas = 1,
-    max_model_len: options.MaxModelLen = 8192,
+    max_model_len: options.MaxModelLen = None,
     max_num_seqs: options.MaxNumSeqs = 256,
     max_num_batched_tokens: options.MaxNumBatchedTokens = 8192,
     quantization: options.Quantization = "none",
@@ -61,7 +62,6 @@ def predict(
             "tensor_parallel_size": tp,
             "pipeline_parallel_size": pp,
             "replicas": replicas,
-            "max_model_len": max_model_len,
             "max_num_seqs": max_num_seqs,
             "max_num_batched_tokens": max_num_batched_tokens,
             "quantization": quantization,
@@ -73,6 +73,8 @@ def predict(
         rows = inputs.read_configurations(file)
     else:
         _require_gpu(gpu)
+        if max_model_len is not None:
+            rows[0]["max_model_len"] = max_model_len
     fields = {
         "configurations": rows,
         "workload": inputs.build_workload(users, rate, input_tokens, output_tokens),
@@ -92,7 +94,9 @@ def predict(
 def validate(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(help="YAML: deployment{runtime, config, replicas, ...}")],
-    model: Annotated[str | None, typer.Option(help="a registered model")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="a registered model", autocompletion=suggest_models)
+    ] = None,
     config: options.ConfigFile = None,
     cluster: options.ClusterFile = None,
     gpu: options.Gpus = None,

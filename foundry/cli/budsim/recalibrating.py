@@ -20,7 +20,7 @@ from foundry.cli.output.console import (
     print_warning,
     stdout,
 )
-from foundry.cli.references import find_endpoint
+from foundry.cli.suggestions import suggest_endpoints
 from foundry.errors import Conflict, InvalidRequest
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ def recalibrate(
     endpoint: Annotated[
         str | None,
         typer.Argument(
-            metavar="[ENDPOINT]", help="tested under load; its name, or id or a beginning of it"
+            metavar="[ENDPOINT]",
+            help="tested under load; its name, or id or a beginning of it",
+            autocompletion=suggest_endpoints,
         ),
     ] = None,
     concurrency: Levels = "1,4,8",
@@ -90,7 +92,7 @@ def recalibrate(
         level_s=level_s,
     )
     with session.client() as client:
-        found = find_endpoint(client, endpoint)
+        found = client.endpoints.get(endpoint)
         _require_serving(found)
         tested = loading.run_load_test(plan, base_url, model or found.name)
         answer = client.outcomes.recalibrate(loading.describe_test(found.id, tested.levels))
@@ -101,7 +103,10 @@ def recalibrate(
 
 def outcomes(
     context: typer.Context,
-    endpoint: Annotated[str | None, typer.Option(help="only of this one; its name or id")] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(help="only of this one; its name or id", autocompletion=suggest_endpoints),
+    ] = None,
     limit: session.LimitOption = session.DEFAULT_LIMIT,
     json: options.Json = False,
     output: OutputOption = Output.TABLE,
@@ -109,7 +114,7 @@ def outcomes(
     """List what was predicted and what was measured, newest first; warns of stale predictions."""
     shown = options.choose_output(context, json, output)
     with session.client() as client:
-        wanted = find_endpoint(client, endpoint).id if endpoint else None
+        wanted = client.endpoints.get(endpoint).id if endpoint else None
         rows = session.fetch_rows(
             client.outcomes.list(endpoint_id=wanted, limit=session.choose_page_size(limit)), limit
         )

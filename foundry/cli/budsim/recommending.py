@@ -12,6 +12,7 @@ from foundry.cli import session
 from foundry.cli.budsim import answering, front, inputs, options, verdicts
 from foundry.cli.files import refuse_unwritable
 from foundry.cli.output.console import Output, OutputOption, print_json, print_rows, print_warning
+from foundry.cli.suggestions import suggest_recommendations
 from foundry.errors import Conflict, InvalidRequest
 
 Runtimes = Annotated[
@@ -90,7 +91,13 @@ def recommend(
 
 def explain(
     context: typer.Context,
-    recommendation: Annotated[str, typer.Argument(help="its id, a beginning of it, or last")],
+    recommendation: Annotated[
+        str,
+        typer.Argument(
+            help="its id, a beginning of it, its model, or last",
+            autocompletion=suggest_recommendations,
+        ),
+    ],
     plot: options.Plot = False,
     png: options.Png = None,
     save: options.Save = None,

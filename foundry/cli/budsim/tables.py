@@ -52,7 +52,8 @@ def print_configuration(found: Fields) -> None:
     config, resources = found["endpoint_config"], found["resources"]
     rows = [("gpu", f"{resources['gpu_count']} x {resources['gpu_type']} per replica")]
     rows += [(name, str(value)) for name, value in config.items() if name != "resources"]
-    host = f"{resources['cpu_cores']} cores, {resources['memory_gb']} GB"
+    cores = f"{resources['cpu_cores']} core{'s' if resources['cpu_cores'] > 1 else ''}"
+    host = f"{cores}, {resources['memory_gb']} GB"
     print_named_rows(("setting", "value"), [*rows, ("host per replica", host)])
 
 

@@ -12,6 +12,7 @@ from foundry.cli.files import read_standard_input
 from foundry.cli.help import examples
 from foundry.cli.output.console import Detached, Output, OutputOption, print_json, print_note
 from foundry.cli.output.terminal import printable
+from foundry.cli.suggestions import suggest_models
 from foundry.errors import Conflict, InvalidRequest
 
 app = typer.Typer(add_completion=False)
@@ -28,7 +29,10 @@ _NO_PROMPT = 'there is no prompt: foundry chat MODEL "PROMPT"'
     )
 )
 def chat(
-    model: Annotated[str, typer.Argument(help="name, name@alias or name@1.2.3")],
+    model: Annotated[
+        str,
+        typer.Argument(help="name, name@alias or name@1.2.3", autocompletion=suggest_models),
+    ],
     prompt: Annotated[
         str | None,
         typer.Argument(
@@ -39,7 +43,7 @@ def chat(
     system: Annotated[str | None, typer.Option(help="a system message")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="of an answer")] = None,
     temperature: Annotated[
-        float | None, typer.Option(min=0.0, help="0: always the likeliest token")
+        float | None, typer.Option(help="0 to 2; 0: always the likeliest token")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="repeats what chance chose")] = None,
     output: OutputOption = Output.TABLE,

@@ -5,7 +5,6 @@ begin_again() ──> Turn ──> keep(turn, answer)    it takes the place of t
                     └────> nothing: the turn failed, and what was said stays as it was
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
@@ -13,6 +12,8 @@ from typing import Any, Self
 from foundry.errors import InvalidRequest
 
 Message = dict[str, str]
+# As the gateway has it; a test compares.
+MAX_TEMPERATURE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.max_tokens is not None and self.max_tokens < 1:
             raise InvalidRequest("max_tokens must be at least 1")
-        # JSON has no word for infinity.
-        if self.temperature is not None and not 0 <= self.temperature < math.inf:
-            raise InvalidRequest("temperature must be a number of at least 0")
+        if self.temperature is not None and not 0 <= self.temperature <= MAX_TEMPERATURE:
+            raise InvalidRequest(f"temperature must be a number from 0 to {MAX_TEMPERATURE}")
 
     def changed(self, assignments: str) -> Self:
         """With `temperature=0 seed=7` applied; `seed=` takes a value back.

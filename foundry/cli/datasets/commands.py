@@ -23,6 +23,7 @@ from foundry.cli.output.console import (
     print_record,
     print_rows,
 )
+from foundry.cli.suggestions import suggest_datasets
 from foundry.errors import NotFound
 
 if TYPE_CHECKING:
@@ -61,9 +62,14 @@ _DELETION = ("deleted_at", "deleted_by", "delete_reason")
 # What is shorter has been sent before anybody wonders.
 _LARGE_BYTES = 8 * 2**20
 _PAGE = 200
-Name = Annotated[str, typer.Argument(help="the dataset's")]
+Name = Annotated[str, typer.Argument(help="the dataset's", autocompletion=suggest_datasets)]
 Reference = Annotated[
-    str, typer.Argument(metavar="NAME[@NUMBER]", help="a version; the name alone: the newest")
+    str,
+    typer.Argument(
+        metavar="NAME[@NUMBER]",
+        help="a version; the name alone: the newest",
+        autocompletion=suggest_datasets,
+    ),
 ]
 
 

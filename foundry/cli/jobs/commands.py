@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from foundry.cli import session
-from foundry.cli.advice import print_already
+from foundry.cli.advice import print_already, print_detached
 from foundry.cli.help import examples
 from foundry.cli.jobs import fleets
 from foundry.cli.jobs.words import describe_job
 from foundry.cli.output.console import Output, OutputOption, print_json, print_record, print_rows
 from foundry.cli.output.terminal import printable
 from foundry.cli.references import find_job
+from foundry.cli.suggestions import suggest_jobs
 from foundry.errors import Conflict
 
 if TYPE_CHECKING:
@@ -52,7 +53,11 @@ _EVENTS = ("seq", "at", "round", "member", "kind", "detail")
 
 JobArgument = Annotated[
     str,
-    typer.Argument(metavar="JOB", help="its id, the beginning of it, its model's name, or `last`"),
+    typer.Argument(
+        metavar="JOB",
+        help="its id, the beginning of it, its model's name, or `last`",
+        autocompletion=suggest_jobs,
+    ),
 ]
 
 
@@ -202,7 +207,7 @@ def resume(
     with session.client() as client:
         resumed = client.jobs.resume(find_job(client, job).id)
         if detach:
-            _print(session.record(resumed), output)
+            print_detached(resumed, output)
         else:
             follow(client, resumed, output)
 

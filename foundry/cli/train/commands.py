@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from foundry.cli import session
-from foundry.cli.advice import print_already
+from foundry.cli.advice import print_detached
 from foundry.cli.help import examples
-from foundry.cli.output.console import Output, OutputOption, print_record
+from foundry.cli.output.console import Output, OutputOption
 from foundry.cli.train import options as opt
 
 if TYPE_CHECKING:
@@ -149,7 +149,6 @@ def _submit(
             priority=given["priority"],
         )
         if given["detach"]:
-            print_already(job)
-            print_record(session.record(job), given["output"])
+            print_detached(job, given["output"])
             return
         follow(client, job, given["output"])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
+from foundry.cli.suggestions import suggest_datasets, suggest_models
 from foundry.errors import Conflict, InvalidRequest
 
 if TYPE_CHECKING:
@@ -19,9 +20,16 @@ Location = tuple[str, ...]
 Model = TypeVar("Model", bound="BaseModel")
 Config = TypeVar("Config", "SftConfig", "DilocoConfig")
 
-Base = Annotated[str, typer.Option(help="the model to start from: name, name@alias, name@1.2.3")]
-Dataset = Annotated[str, typer.Option(help="name or name@number")]
-Name = Annotated[str, typer.Option(help="the model that gets a new version")]
+Base = Annotated[
+    str,
+    typer.Option(
+        help="the model to start from: name, name@alias, name@1.2.3", autocompletion=suggest_models
+    ),
+]
+Dataset = Annotated[str, typer.Option(help="name or name@number", autocompletion=suggest_datasets)]
+Name = Annotated[
+    str, typer.Option(help="the model that gets a new version", autocompletion=suggest_models)
+]
 Method = Annotated[Literal["lora", "full"], typer.Option(help="an adapter, or every weight")]
 Rank = Annotated[
     int | None,

@@ -32,9 +32,13 @@ class Discovery:
 
 @dataclass(frozen=True, slots=True)
 class _Node:
+    """Attributes: cores, memory_gb: that replicas may reserve; None: it does not tell."""
+
     gpu: str
     total: int
     free: int
+    cores: float | None
+    memory_gb: float | None
 
 
 def cluster_spec(
@@ -89,7 +93,8 @@ def _read(
         if cpus < 1.0:
             return None, ""
         is_free = available.get("CPU", 0.0) >= _FREE_CPU_SHARE * cpus
-        return _Node(CPU, 1, int(is_free)), ""
+        host = _host(resources, _FREE_CPU_SHARE)
+        return _Node(CPU, 1, int(is_free), *host), ""
     total, unused = int(resources[device]), int(available.get(device, 0.0))
     types = _accelerator_types(node, resources)
     known = [kind for kind in types if kind in catalogue]
@@ -101,7 +106,15 @@ def _read(
         )
     kind = max(known, key=len)
     gpu = catalogue.gpu(kind).id
-    return _Node(gpu, total, min(unused, total)), _ambiguity(kind, gpu, catalogue)
+    host = _host(resources, 1.0)
+    return _Node(gpu, total, min(unused, total), *host), _ambiguity(kind, gpu, catalogue)
+
+
+def _host(resources: Mapping[str, float], share: float) -> tuple[float | None, float | None]:
+    """Cores, of which replicas may have a share, and memory in whole 10⁹ bytes: a scheduler's
+    count differs a little from start to start, and the question is the same."""
+    cores, memory = resources.get("CPU"), resources.get("memory")
+    return cores and cores * share, memory and float(max(memory // 1e9, 1.0))
 
 
 def _accelerator_types(node: Mapping[str, object], resources: Mapping[str, float]) -> list[str]:
@@ -139,13 +152,24 @@ def _grouped(nodes: Sequence[_Node]) -> tuple[NodeGroup, ...]:
     for node in nodes:
         groups[node.gpu, node.free or node.total].append(node)
     return tuple(
-        NodeGroup(gpu, size, len(members), sum(member.free for member in members))
+        NodeGroup(
+            gpu,
+            size,
+            len(members),
+            sum(member.free for member in members),
+            # What each of them has.
+            cores_per_node=min((one.cores for one in members if one.cores), default=None),
+            memory_gb_per_node=min(
+                (one.memory_gb for one in members if one.memory_gb), default=None
+            ),
+        )
         for (gpu, size), members in sorted(groups.items())
     )
 
 
 _FIELDS = tuple(item.name for item in fields(NodeGroup))
 _COUNTS = ("gpus_per_node", "nodes", "free_gpus")
+_HOST = ("cores_per_node", "memory_gb_per_node")
 
 
 def cluster_from_yaml(text: str, catalogue: Catalogue | None = None) -> ClusterSpec:
@@ -191,11 +215,16 @@ def _group(index: int, entry: object, catalogue: Catalogue) -> NodeGroup:
     counts = {
         key: _count(f"{path}.{key}", entry[key]) for key in _COUNTS if entry.get(key) is not None
     }
+    cores, memory = (
+        None if entry.get(key) is None else _amount(f"{path}.{key}", entry[key]) for key in _HOST
+    )
     group = NodeGroup(
         gpu=gpu,
         network_gbps=_amount(f"{path}.network_gbps", entry.get("network_gbps", 12.5)),
         price_per_gpu_hour=None if price is None else _amount(f"{path}.price_per_gpu_hour", price),
         **counts,
+        cores_per_node=cores,
+        memory_gb_per_node=memory,
     )
     _check_free(path, group)
     return group

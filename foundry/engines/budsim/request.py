@@ -26,6 +26,8 @@ class NodeGroup:
         free_gpus: that nothing uses now, over all nodes; None: all are free.
         network_gbps: between nodes, GB/s in one direction per node.
         price_per_gpu_hour: $; None: the catalogue's price.
+        cores_per_node: that replicas may reserve in one node; None: unknown, so enough.
+        memory_gb_per_node: of the host, 10⁹ bytes, likewise.
     """
 
     gpu: str
@@ -34,6 +36,8 @@ class NodeGroup:
     free_gpus: int | None = None
     network_gbps: float = 12.5
     price_per_gpu_hour: float | None = None
+    cores_per_node: float | None = None
+    memory_gb_per_node: float | None = None
 
     @property
     def available_gpus(self) -> int:

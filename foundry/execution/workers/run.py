@@ -26,6 +26,7 @@ from foundry.execution.workers.failures import classify, describe_trace
 from foundry.execution.workers.output import Transcript, capture_output, store_output
 from foundry.execution.workers.single import fine_tune, import_model
 from foundry.infra.database import Database
+from foundry.infra.logs import configure_logging
 from foundry.infra.wiring import open_database
 
 log = logging.getLogger(__name__)
@@ -127,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--job", type=UUID, required=True)
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO)
+    configure_logging()
     settings = load_settings()
     ray.init(address="auto", log_to_driver=True, logging_level=logging.WARNING)
     try:

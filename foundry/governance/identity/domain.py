@@ -71,6 +71,20 @@ def list_granted(role: Role, scopes: Iterable[str] = EVERYTHING) -> list[str]:
     return [name for name in PERMISSIONS if name in covered and role_grants(role, name)]
 
 
+def narrow_scopes(role: Role, scopes: Iterable[str]) -> list[str]:
+    """The scopes without what the role does not have, sorted.
+
+    A pattern of which the role has all stays as it is; of another the permissions are named that
+    are left, so that a viewer's `*:*` does not read like an administrator's.
+    """
+    narrowed: set[str] = set()
+    for scope in scopes:
+        covered = expand_scope(scope)
+        left = [permission for permission in covered if role_grants(role, permission)]
+        narrowed.update([scope] if covered and left == covered else left)
+    return sorted(narrowed)
+
+
 def check_scopes(role: Role, scopes: Iterable[str]) -> None:
     """Refuse scopes that limit a credential to nothing.
 

@@ -19,7 +19,7 @@ _WORKS: tuple[ColumnElement[bool], ...] = (
 )
 _ADMINISTERS: tuple[ColumnElement[bool], ...] = (
     ApiKey.role == Role.ADMIN,
-    ApiKey.scopes.contains(sorted(EVERYTHING)),
+    ApiKey.asked_scopes.contains(sorted(EVERYTHING)),
 )
 
 

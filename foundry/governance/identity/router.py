@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 
 from foundry.governance.audit.service import AuditTrail
-from foundry.governance.identity.domain import list_granted
+from foundry.governance.identity.domain import list_granted, narrow_scopes
 from foundry.governance.identity.schemas import KeyCreate, KeyCreated, KeyList, KeyOut, WhoAmI
 from foundry.governance.identity.service import KeyRing
 from foundry.governance.identity.tables import ApiKey
@@ -38,7 +38,7 @@ async def whoami(request: Request) -> WhoAmI:
         project_id=str(caller.project_id),
         subject=caller.subject,
         role=caller.role,
-        scopes=sorted(caller.scopes),
+        scopes=narrow_scopes(caller.role, caller.scopes),
         permissions=list_granted(caller.role, caller.scopes),
         key_id=caller.credential_id,
     )

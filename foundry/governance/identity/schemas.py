@@ -54,7 +54,9 @@ class KeyOut(BaseModel):
     name: str
     subject: str
     role: Role
-    scopes: list[str] = Field(description="as asked for; a role is never widened by them")
+    scopes: list[str] = Field(
+        description="what it is limited to, without what its role does not have"
+    )
     permissions: list[str] = Field(
         description="what the key may do: what its role has and its scopes cover"
     )

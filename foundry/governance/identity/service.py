@@ -150,7 +150,7 @@ class Authenticator:
             subject_type=row.subject_type,
             credential_id=row.id,
             role=Role(row.role),
-            scopes=frozenset(row.scopes),
+            scopes=frozenset(row.asked_scopes),
         )
 
     async def _secret_fits(self, token: Token, stored: str) -> bool:
@@ -287,7 +287,7 @@ class KeyRing:
             subject=subject or self._principal.subject,
             subject_type="service_account" if subject else self._principal.subject_type,
             role=role.value,
-            scopes=sorted(scopes),
+            asked_scopes=sorted(scopes),
             created_by=self._principal.subject,
             expires_at=await self._keys.now() + timedelta(days=expires_in_days),
         )
@@ -331,7 +331,7 @@ class KeyRing:
         return row
 
     async def _require_successor(self, row: ApiKey) -> None:
-        administers = row.role == Role.ADMIN and set(row.scopes) >= EVERYTHING
+        administers = row.role == Role.ADMIN and set(row.asked_scopes) >= EVERYTHING
         works = row.state == KeyState.ACTIVE
         if administers and works and await self._keys.find_other_administrator(row.id) is None:
             raise Conflict(

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from foundry.governance.identity.domain import KeyState, Role, list_granted
+from foundry.governance.identity.domain import KeyState, Role, list_granted, narrow_scopes
 from foundry.infra.database import Base, utcnow
 from foundry.infra.ids import uuid7
 
@@ -48,7 +48,8 @@ class ApiKey(Base):
     subject: Mapped[str] = mapped_column(Text)
     subject_type: Mapped[str] = mapped_column(Text)
     role: Mapped[str] = mapped_column(Text, default=Role.VIEWER)
-    scopes: Mapped[list[str]]
+    # The permissions that it was limited to when it was made.
+    asked_scopes: Mapped[list[str]] = mapped_column("scopes")
     created_by: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     expires_at: Mapped[datetime]
@@ -64,7 +65,12 @@ class ApiKey(Base):
     @property
     def permissions(self) -> list[str]:
         """What the key may do: what its role has and its scopes cover."""
-        return list_granted(Role(self.role), self.scopes)
+        return list_granted(Role(self.role), self.asked_scopes)
+
+    @property
+    def scopes(self) -> list[str]:
+        """Its scopes without what its role does not have."""
+        return narrow_scopes(Role(self.role), self.asked_scopes)
 
     @property
     def limited(self) -> bool:

@@ -28,6 +28,7 @@ from foundry.infra.embedded.home_lock import lock_home
 from foundry.infra.embedded.ports import is_listening
 from foundry.infra.embedded.processes import list_stack_processes
 from foundry.infra.embedded.state import has_state, load_state, stack_id
+from foundry.infra.logs import configure_logging
 
 _TURN_S = 2.0
 # Dead is dead. A server that recovers refuses callers for a while; Ray and Serve restart their own
@@ -129,9 +130,7 @@ def attempt_turn(take_turn: Callable[[], None]) -> None:
 
 
 def main() -> None:
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
-    )
+    configure_logging(timed=True)
     # As an exception, so that a repair ends its own step.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     settings = load_settings()

@@ -4,7 +4,7 @@ xgboost, deap and scipy come with the extra `budsim` and are loaded when somethi
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -17,7 +17,7 @@ from foundry.serving.recommendations.domain import Question, Versions
 if TYPE_CHECKING:
     from foundry.engines.budsim.architecture import ModelSpec
     from foundry.engines.budsim.catalogue import Catalogue
-    from foundry.engines.budsim.configuration import Configuration
+    from foundry.engines.budsim.configuration import Configuration, Configurations
     from foundry.engines.budsim.explanation import Explains
     from foundry.engines.budsim.prediction import Predictions
     from foundry.engines.budsim.request import Request
@@ -40,6 +40,8 @@ _NEEDED = ("scipy", "xgboost", "deap")
 _METRICS = ("ttft_p50_ms", "ttft_p95_ms", "tpot_ms", "latency_p95_ms", "throughput_tps")
 _INTERVALS = (*_METRICS, "cost_per_mtok")
 _CONFIDENCES = ("low", "medium", "high")
+# Tokens of one request where none are named: more are rarely asked for, and cost memory.
+_MAX_MODEL_LEN = 8192
 
 
 def require_libraries() -> None:
@@ -196,17 +198,17 @@ def predict_json(
     require_libraries()
     from foundry.engines.budsim.configuration import Configurations
     from foundry.engines.budsim.model_config import model_spec
-    from foundry.engines.budsim.search.rules import find_shard_faults
+    from foundry.engines.budsim.search.validation import model_length
 
     hardware = build_catalogue(prices, learnt)
     # Corrections and alarms go by id, whatever the caller called the GPU.
     ids = {row.gpu: hardware.gpu(row.gpu).id for row in asked.configurations}
-    rows = [replace(configuration_of(row), gpu=ids[row.gpu]) for row in asked.configurations]
     spec = model_spec(config, checkpoint_bytes=checkpoint_bytes)
+    rows = [replace(configuration_of(row, spec), gpu=ids[row.gpu]) for row in asked.configurations]
     configurations = Configurations.of(rows)
-    for row, field, reason in find_shard_faults(spec, configurations):
-        where = f"configurations.{row}.{field}"
-        raise InvalidRequest(f"{where}: {reason}", param=where)
+    check_configurations(spec, configurations, lambda row: f"configurations.{row}")
+    # Requests that the model does not hold have no latency.
+    model_length(spec, asked.workload.workload(), None)
     found = choose_predictor(learnt).predict(
         spec,
         configurations,
@@ -258,8 +260,9 @@ def validate_deployment(
         )
     from foundry.engines.budsim.search.recommendation import endpoint_config, resources
 
+    given = resources(spec, found.configuration, asked.cluster.cluster())
     return {
-        "configuration": endpoint_config(found.configuration, resources(spec, found.configuration)),
+        "configuration": endpoint_config(found.configuration, given),
         "prediction": to_plain(found.prediction),
         "targets": to_plain(found.targets),
         "overloaded": found.overloaded,
@@ -271,10 +274,27 @@ def validate_deployment(
     }
 
 
-def configuration_of(row: "ConfigurationIn") -> "Configuration":
+def configuration_of(row: "ConfigurationIn", spec: "ModelSpec") -> "Configuration":
     from foundry.engines.budsim.configuration import Configuration
 
-    return Configuration(**row.model_dump())
+    longest = row.max_model_len or min(_MAX_MODEL_LEN, spec.max_length)
+    return Configuration(**row.model_dump() | {"max_model_len": longest})
+
+
+def check_configurations(
+    spec: "ModelSpec", configurations: "Configurations", place: Callable[[int], str]
+) -> None:
+    """Refuse what no accelerator makes possible.
+
+    Args:
+        place: of a row in the question.
+    Raises InvalidRequest: the model cannot be divided so, or its context is shorter.
+    """
+    from foundry.engines.budsim.search.rules import find_model_faults
+
+    for row, field, reason in find_model_faults(spec, configurations):
+        where = f"{place(row)}.{field}"
+        raise InvalidRequest(f"{where}: {reason}", param=where)
 
 
 def rows_of(found: "Predictions") -> Iterator[dict[str, object]]:

@@ -132,6 +132,12 @@ class NodeGroupIn(_In):
     free_gpus: int | None = Field(default=None, ge=0, description="unset: all are free")
     network_gbps: float = Field(default=12.5, gt=0, description="GB/s, one way per node")
     price_per_gpu_hour: float | None = Field(default=None, gt=0, description="$; unset: catalogue")
+    cores_per_node: float | None = Field(
+        default=None, gt=0, le=4096, description="CPU cores for replicas; unset: enough"
+    )
+    memory_gb_per_node: float | None = Field(
+        default=None, gt=0, le=1e6, description="host memory for replicas; unset: enough"
+    )
 
 
 class ClusterIn(_In):
@@ -208,7 +214,12 @@ class ConfigurationIn(_In):
     tensor_parallel_size: int = Field(default=1, ge=1, le=64)
     pipeline_parallel_size: int = Field(default=1, ge=1, le=64)
     replicas: int = Field(default=1, ge=1, le=1000)
-    max_model_len: int = Field(default=8192, ge=16, le=_MAX_TOKENS)
+    max_model_len: int | None = Field(
+        default=None,
+        ge=16,
+        le=_MAX_TOKENS,
+        description="tokens of one request; unset: 8192, or the model's own context if shorter",
+    )
     max_num_seqs: int = Field(default=256, ge=1, le=65536)
     max_num_batched_tokens: int = Field(default=8192, ge=16, le=_MAX_TOKENS)
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)

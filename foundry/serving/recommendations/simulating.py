@@ -24,13 +24,19 @@ def simulate_deployment(
 ) -> dict[str, Any]:
     """Percentiles of a replay, ms, and how the engines fared; see `simulator.SimulatedRun`."""
     numerics.require_libraries()
+    from foundry.engines.budsim.configuration import Configurations
     from foundry.engines.budsim.model_config import model_spec
     from foundry.engines.budsim.replay import replay
 
     trace, workload = _requests(asked)
+    spec = model_spec(config, checkpoint_bytes=checkpoint_bytes)
+    configuration = numerics.configuration_of(asked.configuration, spec)
+    numerics.check_configurations(
+        spec, Configurations.of([configuration]), lambda row: "configuration"
+    )
     run = replay(
-        model_spec(config, checkpoint_bytes=checkpoint_bytes),
-        numerics.configuration_of(asked.configuration),
+        spec,
+        configuration,
         trace,
         workload,
         catalogue=numerics.build_catalogue(prices, learnt),

@@ -26,19 +26,26 @@ ALPACA: list[dict[str, object]] = [
     {"instruction": f"say {i}", "input": "it's" if i else "", "output": f"{i}"} for i in range(4)
 ]
 PAIRS = [{"prompt": f"say {i}" + ("\n\nit's" if i else ""), "completion": f"{i}"} for i in range(4)]
+
+
+def as_chats(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    """What was asked and answered, as a chat model is asked."""
+    return [
+        {
+            "messages": [
+                {"role": "user", "content": row["prompt"]},
+                {"role": "assistant", "content": row["completion"]},
+            ]
+        }
+        for row in rows
+    ]
+
+
 SHARED: list[dict[str, object]] = [
     {"conversations": [{"from": "human", "value": f"q{i}"}, {"from": "gpt", "value": f"a{i}"}]}
     for i in range(4)
 ]
-CHATS = [
-    {
-        "messages": [
-            {"role": "user", "content": f"q{i}"},
-            {"role": "assistant", "content": f"a{i}"},
-        ]
-    }
-    for i in range(4)
-]
+CHATS = as_chats([{"prompt": f"q{i}", "completion": f"a{i}"} for i in range(4)])
 ASKED = [{"prompt": f'q "{i}"\nx', "completion": f"a,{i} é"} for i in range(4)]
 
 
@@ -65,19 +72,19 @@ def latin_lines() -> bytes:
 
 
 FORMATS: list[tuple[str, Callable[[], bytes], object]] = [
-    ("alpaca.jsonl", lambda: json_lines(ALPACA), PAIRS),
-    ("alpaca.json", lambda: json.dumps(ALPACA).encode(), PAIRS),
-    ("it's pretty.json", lambda: json.dumps(ALPACA, indent=2).encode(), PAIRS),
-    ("alpaca.jsonl.gz", lambda: gzip.compress(json_lines(ALPACA)), PAIRS),
+    ("alpaca.jsonl", lambda: json_lines(ALPACA), as_chats(PAIRS)),
+    ("alpaca.json", lambda: json.dumps(ALPACA).encode(), as_chats(PAIRS)),
+    ("it's pretty.json", lambda: json.dumps(ALPACA, indent=2).encode(), as_chats(PAIRS)),
+    ("alpaca.jsonl.gz", lambda: gzip.compress(json_lines(ALPACA)), as_chats(PAIRS)),
     ("share.jsonl", lambda: b"\xef\xbb\xbf" + json_lines(SHARED), CHATS),
     ("share.jsonl.gz", lambda: gzip.compress(json.dumps(SHARED).encode()), CHATS),
     ("array.jsonl", lambda: json.dumps(PAIRS).encode(), PAIRS),
     ("openai.jsonl", lambda: json_lines([{"conversations": c["messages"]} for c in CHATS]), CHATS),
-    ("qa.csv", lambda: table(["question", "answer"]), ASKED),
-    ("odd.tsv", lambda: table(["it's A", "ü"], "\t"), ASKED),
-    ("excel.csv", lambda: table(["prompt", "completion"], ";"), ASKED),
-    ("unicode.csv", lambda: table(["Prompt", "Response"], "\t", "utf-16"), ASKED),
-    ("latin.csv", lambda: table(["prompt", "completion"], ",", "cp1252"), ASKED),
+    ("qa.csv", lambda: table(["question", "answer"]), as_chats(ASKED)),
+    ("odd.tsv", lambda: table(["it's A", "ü"], "\t"), as_chats(ASKED)),
+    ("excel.csv", lambda: table(["prompt", "completion"], ";"), as_chats(ASKED)),
+    ("unicode.csv", lambda: table(["Prompt", "Response"], "\t", "utf-16"), as_chats(ASKED)),
+    ("latin.csv", lambda: table(["prompt", "completion"], ",", "cp1252"), as_chats(ASKED)),
     ("latin.jsonl", latin_lines, ASKED),
     ("utf16.jsonl", lambda: json_lines(ASKED).decode().encode("utf-16"), ASKED),
     ("lines.json", lambda: json_lines(ASKED), ASKED),
@@ -85,8 +92,8 @@ FORMATS: list[tuple[str, Callable[[], bytes], object]] = [
     ("packed.jsonl", lambda: gzip.compress(json_lines(ASKED)), ASKED),
     ("plain.jsonl.gz", lambda: json_lines(ASKED), ASKED),
     ("pq.jsonl", lambda: packed_table(ASKED), ASKED),
-    ("qa.csv.gz", lambda: gzip.compress(table(["question", "answer"])), ASKED),
-    ("alpaca.parquet", lambda: packed_table(ALPACA), PAIRS),
+    ("qa.csv.gz", lambda: gzip.compress(table(["question", "answer"])), as_chats(ASKED)),
+    ("alpaca.parquet", lambda: packed_table(ALPACA), as_chats(PAIRS)),
 ]
 
 
@@ -146,7 +153,7 @@ def test_json_over_several_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.txt", b"hello\nworld\n", "printf '%s\\n' '{\"prompt\""),
+        ("a.txt", b"hello\nworld\n", "printf '%s\\n' '{\"messages\""),
         ("a.xlsx", b"PK\x03\x04", "an archive or a spreadsheet"),
         ("a.csv", b"text\nhello\n", "a dataset needs what is asked and what is answered"),
         ("a", b"", "is none of .jsonl, .jsonl.gz, .jsonl.zst, .parquet"),

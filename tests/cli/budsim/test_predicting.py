@@ -84,6 +84,17 @@ def test_a_model_that_cannot_be_divided_so_is_not_predicted(
     )
 
 
+def test_a_length_beyond_the_models_context_is_refused_with_its_number(
+    workplace: Path, capsys: Captured
+) -> None:
+    asked = ["predict", *MODEL, *GPU, "--users", "4", "--max-model-len"]
+    assert budsim(*asked, "200000") == 2
+    assert "200000 is outside 1 to 8192, the model's own length" in capsys.readouterr().err
+    assert budsim(*asked, "4096", "--json") == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["configuration"]["max_model_len"] == 4096
+
+
 def test_what_if_and_simulation_need_no_server(workplace: Path, capsys: Captured) -> None:
     local = [*MODEL, *GPU, "--users", "4", "--json"]
     assert budsim("predict", *local) == 0

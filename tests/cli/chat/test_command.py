@@ -92,7 +92,7 @@ def test_a_closed_standard_input_is_no_prompt(
     [
         (["bot", ""], "there is no prompt"),
         (["bot", "x", "--temperature", "nan"], "temperature"),
-        (["bot", "x", "--temperature", "inf"], "temperature must be a number of at least 0"),
+        (["bot", "x", "--temperature", "inf"], "temperature must be a number from 0 to 2"),
         (["bot", os.fsdecode(b"\xff")], "not UTF-8"),
         (["bot", "x", "--system", os.fsdecode(b"\xff")], "not UTF-8"),
         ([os.fsdecode(b"\xff"), "x"], "not UTF-8"),

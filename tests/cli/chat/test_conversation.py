@@ -1,7 +1,8 @@
 import pytest
 
-from foundry.cli.chat.conversation import Conversation, Sampling
+from foundry.cli.chat.conversation import MAX_TEMPERATURE, Conversation, Sampling
 from foundry.errors import InvalidRequest
+from foundry.gateway.sampling import RANGES
 
 
 def contents(conversation: Conversation) -> list[str]:
@@ -53,8 +54,9 @@ def test_options_are_set_and_taken_back() -> None:
         ("temperature", "temperature sets nothing: write NAME=VALUE with max_tokens, temperature"),
         ("top_p=1", "top_p=1 sets nothing"),
         ("temperature=warm", "temperature must be a number"),
-        ("temperature=nan", "temperature must be a number of at least 0"),
-        ("temperature=-1", "temperature must be a number of at least 0"),
+        ("temperature=nan", "temperature must be a number from 0 to 2"),
+        ("temperature=2.1", "temperature must be a number from 0 to 2"),
+        ("temperature=-1", "temperature must be a number from 0 to 2"),
         ("max_tokens=1.5", "max_tokens must be a whole number"),
         ("max_tokens=0", "max_tokens must be at least 1"),
     ],
@@ -63,3 +65,7 @@ def test_options_out_of_range_are_refused(text: str, says: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         Sampling().changed(text)
     assert caught.value.message.startswith(says)
+
+
+def test_the_highest_temperature_is_the_gateways() -> None:
+    assert RANGES["temperature"].high == MAX_TEMPERATURE

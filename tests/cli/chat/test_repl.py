@@ -143,7 +143,7 @@ def test_commands(environment: dict[str, str], chat_server: ChatServer, tmp_path
         ask(terminal, "/set temperature=0 max_tokens=1 seed=7")
         terminal.expect("max_tokens=1 temperature=0 seed=7")
         ask(terminal, "/set temperature=inf")
-        terminal.expect("error: temperature must be a number of at least 0")
+        terminal.expect("error: temperature must be a number from 0 to 2")
         ask(terminal, "/set top=1")
         terminal.expect("error: top=1 sets nothing: write NAME=VALUE with max_tokens, temperature")
         ask(terminal, "/system be kind")

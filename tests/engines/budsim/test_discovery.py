@@ -42,9 +42,10 @@ def test_equal_nodes_form_a_group() -> None:
     ]
     assert cluster_spec(nodes, CATALOGUE) == ClusterSpec(
         (
-            NodeGroup("cpu", 1, 1, 1),
-            NodeGroup("nvidia-h200-141gb", 8, 2, 16),
-            NodeGroup("nvidia-l40s-48gb", 4, 1, 4),
+            # The platform's own services run beside an engine on CPUs.
+            NodeGroup("cpu", 1, 1, 1, cores_per_node=8.0, memory_gb_per_node=60.0),
+            NodeGroup("nvidia-h200-141gb", 8, 2, 16, cores_per_node=96.0),
+            NodeGroup("nvidia-l40s-48gb", 4, 1, 4, cores_per_node=48.0),
         )
     )
 
@@ -54,27 +55,38 @@ def test_used_accelerators_are_not_planned_with() -> None:
     nodes = [node(name, CPU=96, GPU=8, H200=1) for name in "abcd"]
     free = {"a": {"GPU": 4.0}, "b": {"GPU": 4.5}, "c": {"GPU": 8.0}, "d": {"CPU": 3.0}}
     assert cluster_spec(nodes, CATALOGUE, free=free).groups == (
-        NodeGroup("nvidia-h200-141gb", 4, 2, 8),
-        NodeGroup("nvidia-h200-141gb", 8, 2, 8),
+        NodeGroup("nvidia-h200-141gb", 4, 2, 8, cores_per_node=96.0),
+        NodeGroup("nvidia-h200-141gb", 8, 2, 8, cores_per_node=96.0),
     )
+
+
+def test_of_equal_nodes_the_smallest_host_counts() -> None:
+    nodes = [
+        node("a", CPU=96, GPU=8, H200=1, memory=1.5004e12),
+        node("b", CPU=64, GPU=8, H200=1, memory=2e12),
+    ]
+    (group,) = cluster_spec(nodes, CATALOGUE).groups
+    assert (group.cores_per_node, group.memory_gb_per_node) == (64.0, 1500.0)
 
 
 def test_cpu_nodes_are_free_while_half_of_their_cores_are() -> None:
     nodes = [node("a", CPU=8), node("b", CPU=8)]
     free = {"a": {"CPU": 4.0}, "b": {"CPU": 3.9}}
-    assert cluster_spec(nodes, CATALOGUE, free=free).groups == (NodeGroup("cpu", 1, 2, 1),)
+    assert cluster_spec(nodes, CATALOGUE, free=free).groups == (
+        NodeGroup("cpu", 1, 2, 1, cores_per_node=4.0),
+    )
 
 
 def test_type_from_the_label() -> None:
     labels = {"ray.io/accelerator-type": "H200"}
     found = cluster_spec([node("a", CPU=8, GPU=2, labels=labels)], CATALOGUE)
-    assert found.groups == (NodeGroup("nvidia-h200-141gb", 2, 1, 2),)
+    assert found.groups == (NodeGroup("nvidia-h200-141gb", 2, 1, 2, cores_per_node=8.0),)
 
 
 def test_gaudi_is_counted_by_its_own_resource() -> None:
     labels = {"ray.io/accelerator-type": "Intel-GAUDI"}
     found = cluster_spec([node("a", CPU=8, HPU=8, labels=labels)], CATALOGUE)
-    assert found.groups == (NodeGroup("intel-gaudi2-96gb", 8, 1, 8),)
+    assert found.groups == (NodeGroup("intel-gaudi2-96gb", 8, 1, 8, cores_per_node=8.0),)
 
 
 def test_the_more_specific_type_wins() -> None:
@@ -116,6 +128,8 @@ groups:
   - gpu: nvidia-l40s-48gb
     gpus_per_node: 4
     price_per_gpu_hour: 1.1
+    cores_per_node: 16
+    memory_gb_per_node: 120
 """
 
 
@@ -123,7 +137,7 @@ def test_cluster_from_yaml() -> None:
     assert cluster_from_yaml(CLUSTER) == ClusterSpec(
         (
             NodeGroup("nvidia-h100-80gb", 8, 2, 12, 50.0),
-            NodeGroup("nvidia-l40s-48gb", 4, 1, None, 12.5, 1.1),
+            NodeGroup("nvidia-l40s-48gb", 4, 1, None, 12.5, 1.1, 16.0, 120.0),
         )
     )
 
@@ -156,6 +170,10 @@ def test_cluster_from_yaml() -> None:
         (
             "groups: [{gpu: h100, gpus_per_node: 8, price_per_gpu_hour: 0}]",
             "groups[0].price_per_gpu_hour is '0'; it must be a number above 0",
+        ),
+        (
+            "groups: [{gpu: h100, gpus_per_node: 8, cores_per_node: none}]",
+            "groups[0].cores_per_node is 'none'",
         ),
     ],
 )

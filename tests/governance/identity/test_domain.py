@@ -13,6 +13,7 @@ from foundry.governance.identity.domain import (
     check_scopes,
     job_principal,
     list_granted,
+    narrow_scopes,
     pattern_covers,
 )
 from foundry.governance.identity.keys import (
@@ -101,6 +102,26 @@ def test_what_is_granted_is_the_roles_share_of_the_scopes() -> None:
     assert list_granted(caller.role, caller.scopes) == [
         permission for permission in PERMISSIONS if caller.allows(permission)
     ]
+
+
+@pytest.mark.parametrize(
+    ("role", "scopes", "shown"),
+    [
+        (Role.ADMIN, {"*:*"}, ["*:*"]),
+        (Role.VIEWER, {"*:*"}, list_granted(Role.VIEWER)),
+        (Role.VIEWER, {"*:read"}, list_granted(Role.VIEWER)),
+        (Role.MEMBER, {"jobs:*", "keys:*"}, ["jobs:*", "keys:read"]),
+        (Role.VIEWER, {"jobs:*", "jobs:read"}, ["jobs:read"]),
+        # Of a permission that the product has no more.
+        (Role.ADMIN, {"models:read", "nonsense:read"}, ["models:read"]),
+    ],
+)
+def test_scopes_are_told_without_what_the_role_does_not_have(
+    role: Role, scopes: set[str], shown: list[str]
+) -> None:
+    narrowed = narrow_scopes(role, scopes)
+    assert narrowed == shown
+    assert list_granted(role, narrowed) == list_granted(role, scopes)
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\nb", "\x1b[2J", "a\u202eb", "x" * 129])

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 from foundry.engines.budsim.configuration import Configurations
 from foundry.engines.budsim.model_config import model_spec
 from foundry.errors import InvalidConfiguration, InvalidRequest
+from foundry.serving.engine.hardware import Hardware, Node
+from foundry.serving.engine.options import EngineOptions
 from foundry.serving.recommendations import numerics
 from foundry.serving.recommendations.domain import Question
 from foundry.serving.recommendations.schemas import (
@@ -60,6 +63,17 @@ def test_a_recommendation_is_json_and_the_same_each_time() -> None:
     assert "TPOT" in found["explanation"]["text"]  # type: ignore[index]
 
 
+def test_an_answer_for_a_small_machine_can_be_placed_there() -> None:
+    group = {"gpu": "cpu", "gpus_per_node": 1, "cores_per_node": 1.0, "memory_gb_per_node": 7.0}
+    asked = _question(workload=WORKLOAD | {"users": 1}, cluster={"groups": [group]})
+    tiny = LLAMA | {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8}
+    found = numerics.recommend(replace(asked, config=tiny))
+    config = found["endpoint_config"]
+    assert config["resources"]["cpu_cores"] == 1  # type: ignore[index]
+    machine = Hardware((Node(cpus=2.0, memory_gb=7.4),))
+    assert EngineOptions.of(config).lacks(machine) == []  # type: ignore[arg-type]
+
+
 def test_an_impossible_target_names_what_binds() -> None:
     found = numerics.recommend(_question(targets={"max_tpot_ms": 0.01}))
     assert (found["feasible"], found["binding"]) == (False, "max_tpot_ms")
@@ -78,13 +92,45 @@ def test_what_if_answers_in_the_order_of_the_question() -> None:
 
 def test_rows_are_the_predictions_by_columns() -> None:
     rows = [ConfigurationIn(gpu=L40S, tensor_parallel_size=tp) for tp in (1, 2, 4)]
+    spec = model_spec(LLAMA)
     found = numerics.choose_predictor().predict(
-        model_spec(LLAMA),
-        Configurations.of([numerics.configuration_of(row) for row in rows]),
+        spec,
+        Configurations.of([numerics.configuration_of(row, spec) for row in rows]),
         question().workload.workload(),
         catalogue=numerics.build_catalogue({}),
     )
     assert list(numerics.rows_of(found)) == [numerics.to_plain(found.at(i)) for i in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "reason"),
+    [
+        ({"max_model_len": 200_000}, "max_model_len", "200000 is outside 1 to 8192"),
+        ({"tensor_parallel_size": 3}, "tensor_parallel_size", "3 does not divide the 32"),
+    ],
+)
+def test_what_the_model_cannot_do_is_not_predicted(
+    row: dict[str, object], field: str, reason: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=reason) as caught:
+        _predict([{"gpu": L40S}, {"gpu": L40S, **row}])
+    assert caught.value.details["param"] == f"configurations.1.{field}"
+
+
+def test_the_longest_request_is_the_models_where_that_is_shorter() -> None:
+    short = model_spec({**LLAMA, "max_position_embeddings": 2048})
+    for asked, used in ((None, 2048), (1024, 1024)):
+        row = ConfigurationIn(gpu=L40S, max_model_len=asked)
+        assert numerics.configuration_of(row, short).max_model_len == used
+    unset = ConfigurationIn(gpu=L40S)
+    assert numerics.configuration_of(unset, model_spec(LLAMA)).max_model_len == 8192
+
+
+def test_requests_that_the_model_does_not_hold_are_not_predicted() -> None:
+    with pytest.raises(InvalidRequest, match=r"requests of 9024 tokens \(p95\) exceed"):
+        _predict(
+            [{"gpu": L40S}], workload={"users": 1, "input": {"mean": 9000}, "output": {"mean": 24}}
+        )
 
 
 def test_ten_thousand_configurations_are_one_call() -> None:

@@ -3,6 +3,7 @@
 import orjson
 import pytest
 
+from foundry.errors import InvalidRequest
 from foundry.serving.recommendations import numerics, simulating
 from foundry.serving.recommendations.schemas import PredictIn, SimulateIn
 from tests.serving.recommendations.questions import LLAMA, WORKLOAD
@@ -43,3 +44,16 @@ def test_a_trace_is_replayed_as_it_came() -> None:
     found = simulating.simulate_deployment(LLAMA, None, {}, asked)
     assert found["requests"] == 10
     assert found["output_tokens"] == 55
+
+
+def test_a_model_that_cannot_be_divided_so_is_not_replayed() -> None:
+    asked = SimulateIn.model_validate(
+        {
+            "config": LLAMA,
+            "configuration": {"gpu": L40S, "tensor_parallel_size": 3},
+            "workload": WORKLOAD,
+        }
+    )
+    with pytest.raises(InvalidRequest, match="3 does not divide the 32 attention heads") as caught:
+        simulating.simulate_deployment(LLAMA, None, {}, asked)
+    assert caught.value.details["param"] == "configuration.tensor_parallel_size"

@@ -26,7 +26,9 @@ from foundry.engines.budsim.search.recommendation import (
     Recommendation,
     Regret,
     Target,
+    advise_resources,
     digest,
+    note_small_host,
     resources,
 )
 from foundry.engines.budsim.search.relaxation import binding, relaxations, searched, slack
@@ -181,12 +183,14 @@ def _recommendation(
     others = _alternatives(pool, front, best)
     rows = concatenate(pool.configurations(np.asarray([best, *others])))
     choices = _choices(evaluator, rows)
+    advised = advise_resources(evaluator.spec, choices[0].configuration)
+    given = resources(evaluator.spec, choices[0].configuration, request.cluster)
     relaxed = {} if len(feasible) else _relaxed(evaluator, pool, possible)
     targets = _targets(pool, best, request, relaxed)
     return Recommendation(
         feasible=bool(len(feasible)),
         choice=choices[0],
-        resources=resources(evaluator.spec, choices[0].configuration),
+        resources=given,
         targets=targets,
         binding=binding(pool.scores, best, request.targets, relaxed),
         overloaded=bool(pool.scores.unstable[best] > 0.0),
@@ -198,7 +202,7 @@ def _recommendation(
         possible=possible,
         exhaustive=len(pool) == possible,
         shortage=None,
-        notes=left_out,
+        notes=(*left_out, *note_small_host(advised, given)),
         digests=_digests(evaluator),
     )
 
@@ -224,14 +228,15 @@ def _best(pool: Pool, feasible: Ints, request: Request) -> int:
 
 
 def _alternatives(pool: Pool, front: Ints, best: int) -> list[int]:
-    """Rows of the front that differ most from each other and from the best one."""
+    """Rows of the front that differ most from each other and from the best one, cheapest first."""
     points = pool.scores.objectives[front]
     if not len(points):
         return []
     same = np.flatnonzero((points == pool.scores.objectives[best]).all(axis=1))
     start = int(same[0]) if len(same) else int(points[:, 0].argmin())
     rows = front[spread(points, ALTERNATIVES + 1, first=start)].tolist()
-    return [row for row in rows[1 if len(same) else 0 :] if row != best][:ALTERNATIVES]
+    others = [row for row in rows[1 if len(same) else 0 :] if row != best][:ALTERNATIVES]
+    return sorted(others, key=lambda row: pool.scores.objectives[row].tolist())
 
 
 def _choices(evaluator: Evaluator, rows: Configurations) -> list[Choice]:
@@ -277,4 +282,6 @@ def _thinned(rows: Ints) -> Ints:
 
 
 def _points(objectives: Floats) -> tuple[Point, ...]:
-    return tuple(Point(cost, ttft, 1.0 / seconds) for cost, ttft, seconds in objectives.tolist())
+    """By cost, of equal costs the earliest first token first."""
+    rows = sorted(objectives.tolist())
+    return tuple(Point(cost, ttft, 1.0 / seconds) for cost, ttft, seconds in rows)

@@ -3,15 +3,18 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 
 from foundry.engines.budsim.architecture import WEIGHT_BYTES, ModelSpec
 from foundry.engines.budsim.configuration import Configuration
 from foundry.engines.budsim.prediction import Prediction
-from foundry.engines.budsim.request import Percentile, Request
+from foundry.engines.budsim.request import ClusterSpec, NodeGroup, Percentile, Request
 from foundry.engines.budsim.search.support import weight_format
 from foundry.engines.budsim.search.targets import Name
+
+# Where a node does not tell what it has.
+_ENOUGH = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +103,9 @@ class Recommendation:
             the question feasible; None: no target stands in the way.
         overloaded: the nearest configuration is beyond the target utilisation, or its queue
             is not stable: more accelerators are needed, whatever the targets.
-        alternatives: other configurations of the Pareto front, up to 10.
-        front, infeasible: for plots; `front` holds feasible points only.
+        alternatives: other configurations of the Pareto front, up to 10, by cost and then by the
+            time to the first token.
+        front, infeasible: for plots, in the same order; `front` holds feasible points only.
         tried, possible: configurations predicted, and that exist.
         exhaustive: all were predicted.
         notes: what was left out, and why.
@@ -144,8 +148,9 @@ def endpoint_config(configuration: Configuration, resources: Resources) -> dict[
     return {**fields, "resources": asdict(resources)}
 
 
-def resources(spec: ModelSpec, configuration: Configuration) -> Resources:
-    """Of one replica: 4 + 2·tp cores, 1.2 times the weight files + 8 GB of host memory."""
+def advise_resources(spec: ModelSpec, configuration: Configuration) -> Resources:
+    """Of one replica where there is enough: 4 + 2·tp cores, 1.2 times the weight files + 8 GB of
+    host memory."""
     files = float(spec.checkpoint_bytes or 0)
     if not files or configuration.quantization != "none":
         files = spec.parameters * WEIGHT_BYTES[weight_format(spec, configuration.quantization)]
@@ -156,6 +161,42 @@ def resources(spec: ModelSpec, configuration: Configuration) -> Resources:
         cpu_cores=4 + 2 * tp,
         memory_gb=math.ceil(1.2 * files / 1e9 + 8),
     )
+
+
+def resources(spec: ModelSpec, configuration: Configuration, cluster: ClusterSpec) -> Resources:
+    """Of one replica: what is advised, as far as the cluster's nodes have it.
+
+    A full node is shared evenly. Predictions are of accelerators, so less of the host changes none
+    of them; more than a node has is never placed.
+    """
+    advised = advise_resources(spec, configuration)
+    groups = [group for group in cluster.groups if group.gpu == configuration.gpu]
+    cores = [_share(group.cores_per_node, group, advised.gpu_count) for group in groups]
+    memory = [_share(group.memory_gb_per_node, group, advised.gpu_count) for group in groups]
+    return replace(
+        advised,
+        cpu_cores=min(advised.cpu_cores, max(cores, default=advised.cpu_cores)),
+        memory_gb=min(advised.memory_gb, max(memory, default=advised.memory_gb)),
+    )
+
+
+def note_small_host(advised: Resources, given: Resources) -> tuple[str, ...]:
+    """That the cluster's nodes have less than is advised."""
+    if given == advised:
+        return ()
+    return (
+        f"{advised.cpu_cores} cores and {advised.memory_gb} GB of host memory are advised for a "
+        f"replica; the nodes here have {given.cpu_cores} and {given.memory_gb} GB for it: it is "
+        "placed with that, and larger nodes would serve it better",
+    )
+
+
+def _share(of_node: float | None, group: NodeGroup, gpus: int) -> int:
+    """Of a node's cores or memory, for one replica among as many as fill the node; whole, 1 at
+    least."""
+    if of_node is None:
+        return _ENOUGH
+    return max(int(of_node / max(group.gpus_per_node // gpus, 1)), 1)
 
 
 def digest(spec: ModelSpec, request: Request) -> str:

@@ -104,11 +104,12 @@ def _supported(ground: Ground, rows: Configurations) -> Iterator[Broken]:
     )
 
 
-def find_shard_faults(spec: ModelSpec, rows: Configurations) -> list[tuple[int, str, str]]:
-    """Why a model cannot be divided as configurations say: their row, the field and the reason."""
+def find_model_faults(spec: ModelSpec, rows: Configurations) -> list[tuple[int, str, str]]:
+    """Why a model cannot be served as configurations say, on whatever accelerators: it is not
+    divided so, or its context is shorter. Their row, the field and the reason."""
     return [
         (int(row), broken.field, broken.reason(int(row)))
-        for broken in _sharded(spec, rows)
+        for broken in (*_sharded(spec, rows), _overlong(spec, rows))
         for row in np.flatnonzero(broken.where)
     ]
 
@@ -145,15 +146,20 @@ def _divisors(heads: int) -> str:
     return ", ".join(str(size) for size in (1, 2, 4, 8, 16) if heads % size == 0)
 
 
-def _bounded(spec: ModelSpec, rows: Configurations) -> Iterator[Broken]:
-    """Numbers that engines refuse."""
-    yield Broken(
+def _overlong(spec: ModelSpec, rows: Configurations) -> Broken:
+    """The model was made for a context that holds the longest request."""
+    return Broken(
         "max_model_len",
         (rows.max_model_len < 1) | (rows.max_model_len > spec.max_length),
         lambda row: (
             f"{rows.max_model_len[row]} is outside 1 to {spec.max_length}, the model's own length"
         ),
     )
+
+
+def _bounded(spec: ModelSpec, rows: Configurations) -> Iterator[Broken]:
+    """Numbers that engines refuse."""
+    yield _overlong(spec, rows)
     utilization = rows.gpu_memory_utilization
     yield Broken(
         "gpu_memory_utilization",

@@ -89,6 +89,18 @@ def test_alternatives_are_the_front_without_the_choice() -> None:
     assert len({one.configuration for one in choices}) == len(choices)
 
 
+@pytest.mark.parametrize("objective", ["cost", "throughput"])
+def test_the_front_is_told_by_cost_and_then_by_latency(objective: Any) -> None:
+    answer = _ask(policy=Policy(objectives=(objective,)))
+    front = [(point.cost_per_mtok, point.ttft_p95_ms) for point in answer.front]
+    assert len(front) > 2 and front == sorted(front)
+    others = [
+        (one.prediction.cost_per_mtok.point, one.prediction.ttft_p95_ms.point)
+        for one in answer.alternatives
+    ]
+    assert len(others) > 2 and others == sorted(others)
+
+
 def test_the_endpoint_takes_the_answer() -> None:
     answer = _ask(Targets(max_ttft_ms=90), spec=LLAMA_70B)
     body = answer.endpoint_config()
@@ -118,8 +130,42 @@ def test_host_memory_follows_the_files() -> None:
     assert answer.choice is not None
     configuration = answer.choice.configuration
     spec = replace(LLAMA_8B, checkpoint_bytes=20_000_000_000)
-    assert resources(spec, configuration).memory_gb == 32
-    assert resources(spec, replace(configuration, quantization="int4")).memory_gb == 14
+    assert resources(spec, configuration, MIXED).memory_gb == 32
+    assert resources(spec, replace(configuration, quantization="int4"), MIXED).memory_gb == 14
+
+
+@pytest.mark.parametrize(
+    ("per_node", "cores", "memory", "given"),
+    [
+        # Four replicas share a node.
+        (4, 96.0, 512.0, (6, 32)),
+        (4, 16.0, 512.0, (4, 32)),
+        (4, 16.0, 100.0, (4, 25)),
+        (4, None, 100.0, (6, 25)),
+        (1, 1.0, 9.0, (1, 9)),
+        (1, 0.5, 0.5, (1, 1)),
+    ],
+)
+def test_a_replica_asks_for_no_more_than_its_node_has(
+    per_node: int, cores: float | None, memory: float, given: tuple[int, int]
+) -> None:
+    spec = replace(LLAMA_8B, checkpoint_bytes=20_000_000_000)
+    group = replace(L4, gpus_per_node=per_node, cores_per_node=cores, memory_gb_per_node=memory)
+    answer = _ask(spec=spec, cluster=ClusterSpec((group,)))
+    assert answer.choice is not None and answer.resources is not None
+    chosen = replace(answer.choice.configuration, tensor_parallel_size=1, pipeline_parallel_size=1)
+    found = resources(spec, chosen, ClusterSpec((group,)))
+    assert (found.cpu_cores, found.memory_gb) == given
+
+
+def test_a_small_host_is_told() -> None:
+    small = ClusterSpec((replace(L4, cores_per_node=2.0, memory_gb_per_node=30.0),))
+    answer = _ask(cluster=small)
+    assert answer.resources is not None
+    (note,) = (note for note in answer.notes if "host memory" in note)
+    assert "are advised for a replica; the nodes here have " in note
+    assert f"have {answer.resources.cpu_cores} and {answer.resources.memory_gb} GB" in note
+    assert not any("host memory" in note for note in _ask(cluster=SMALL).notes)
 
 
 def test_json_round_trip_and_digests() -> None:
