@@ -67,7 +67,14 @@ class LiveTransport(httpx.AsyncBaseTransport):
             "http_version": "1.1",
         }
         task = asyncio.create_task(self._app(scope, receive, send))  # type: ignore[operator]
-        status, headers = await started
+        try:
+            status, headers = await started
+        except asyncio.CancelledError:
+            # As a socket does: the application learns that nobody waits, and ends.
+            gone.set()
+            task.cancel()
+            await asyncio.wait({task})
+            raise
 
         class Stream(httpx.AsyncByteStream):
             async def __aiter__(self) -> AsyncIterator[bytes]:
