@@ -1,6 +1,7 @@
 """Cross entropy with known weights: its gradient is taken while the logits exist.
 
-Shapes: N positions, K targets of a position, H hidden, V vocabulary, C positions of a chunk, R rank.
+Shapes: N positions, K targets of a position, H hidden, V vocabulary, C positions of a chunk,
+R rank of the head's adapter.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,13 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from foundry.engines.training.objectives.head import Bending, Head, chunk_rows, widen
+from foundry.engines.training.objectives.head import (
+    Bending,
+    Head,
+    as_columns,
+    chunk_rows,
+    widen,
+)
 
 
 def weighted_cross_entropy(
@@ -41,8 +48,8 @@ def weighted_cross_entropy(
         head.weight_VH,
         head.low_NR,
         head.adapter_VR,
-        targets_NK.view(len(targets_NK), -1),
-        None if weights_NK is None else weights_NK.view(len(targets_NK), -1),
+        as_columns(targets_NK),
+        None if weights_NK is None else as_columns(weights_NK),
         rows,
         head.bending,
     )
@@ -97,10 +104,17 @@ class _ChunkedCrossEntropy(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        # Taken away: they are scaled in place, which may happen once only.
-        found, ctx.grads = ctx.grads, None
-        scaled = [None if grad is None else grad.mul_(grads[0]) for grad in found]
-        return (*scaled, None, None, None, None)
+        grad = grads[0]
+        found: list[Tensor | None] | None = ctx.grads
+        if found is None:
+            raise RuntimeError("the gradient of the head's weight can be taken once only")
+        if found[1] is not None:
+            # Handed over: a second owner would make autograd copy what is as large as the head.
+            ctx.grads = None
+        # For the same reason a factor that is known beforehand belongs into the weights.
+        if found[1] is None or grad.item() != 1.0:
+            found = [None if part is None else part * grad.to(part.dtype) for part in found]
+        return (*found, None, None, None, None)
 
 
 class _Gradients:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foundry.engines.training.objectives.objective import LOSS, Loss, Weighted, per_token
+from foundry.engines.training.objectives.objective import LOSS, Loss, WeightedSum, per_token
 from foundry.engines.training.objectives.supervised import CrossEntropy
 from foundry.engines.training.packing import Batch
 
@@ -43,7 +43,7 @@ def _rest(sum_N: Tensor) -> Tensor:
     return (1 - sum_N).clamp(min=torch.finfo(sum_N.dtype).eps)
 
 
-def distillation(alpha: float, temperature: float) -> Weighted:
+def distillation(alpha: float, temperature: float) -> WeightedSum:
     """alpha·T²·KL(teacher ‖ student) + (1 - alpha)·cross entropy.
 
     T² keeps the gradients of the two of one size, whatever T is. The batch's weights must be zero
@@ -53,7 +53,7 @@ def distillation(alpha: float, temperature: float) -> Weighted:
         alpha: 0 to 1.
         temperature: T > 0 of both softmaxes in the divergence.
     """
-    return Weighted(
+    return WeightedSum(
         (
             (alpha * temperature**2, temperature, TopKDivergence()),
             (1 - alpha, 1.0, CrossEntropy()),

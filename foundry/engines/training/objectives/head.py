@@ -94,3 +94,8 @@ class Bending:
             delta_CW.mul_(slope_CW)
         factor = self.scale / self.temperature
         return delta_CW if factor == 1.0 else delta_CW.mul_(factor)
+
+
+def as_columns(values: Tensor) -> Tensor:
+    """Shape (N, K) from (N, K) or (N,)."""
+    return values if values.dim() == 2 else values.unsqueeze(-1)

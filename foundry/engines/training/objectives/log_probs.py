@@ -21,6 +21,7 @@ from foundry.engines.training.objectives.head import (
     Bending,
     Head,
     Logits,
+    as_columns,
     chunk_vocabulary,
     widen,
 )
@@ -52,7 +53,7 @@ def token_log_probs(
         head.weight_VH,
         head.low_NR,
         head.adapter_VR,
-        targets_NK.view(len(targets_NK), -1),
+        as_columns(targets_NK),
         (rows, block, head.bending),
     )
     return found.view(targets_NK.shape)
@@ -72,7 +73,9 @@ class _TokenLogProbs(Function):
         rows = options[0]
         wide = widen(hidden_NH.dtype)
         picked_NK = torch.zeros(targets_NK.shape, dtype=wide, device=hidden_NH.device)
-        normaliser_N = torch.full((len(hidden_NH),), -torch.inf, dtype=wide, device=picked_NK.device)
+        normaliser_N = torch.full(
+            (len(hidden_NH),), -torch.inf, dtype=wide, device=picked_NK.device
+        )
         for start in range(0, len(hidden_NH), rows):
             chunk = slice(start, start + rows)
             low = None if low_NR is None else low_NR[chunk]
@@ -95,7 +98,7 @@ class _TokenLogProbs(Function):
         ]
         grad_NK = grads[0].to(wide)
         live_N = grad_NK.abs().sum(-1).nonzero().squeeze(-1)
-        for chunk in live_N.split(ctx.options[0]):
+        for chunk in torch.split(live_N, ctx.options[0]):
             _add_chunk(
                 found, parts, chunk, targets_NK[chunk], normaliser_N[chunk], grad_NK[chunk], ctx
             )

@@ -3,6 +3,7 @@
 Shapes: N positions, K targets of a position.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -39,24 +40,28 @@ class Loss:
 class Objective(Protocol):
     """Maps the targets' log-probabilities, shaped as `batch.targets_N`, to a loss."""
 
-    def __call__(self, log_probs_N: Tensor, batch: Batch) -> Loss: ...
+    def __call__(self, log_probs_N: Tensor, batch: Batch, /) -> Loss: ...
 
 
-class LinearObjective(Protocol):
+class LinearObjective(ABC):
     """An objective Σ weight·log-prob whose weights do not depend on the log-probabilities.
 
     Its gradient is taken while the logits exist, which saves computing them twice.
     """
 
+    __slots__ = ()
+
+    @abstractmethod
     def __call__(self, log_probs_N: Tensor, batch: Batch) -> Loss: ...
 
+    @abstractmethod
     def weights(self, batch: Batch) -> Tensor | None:
         """Of every log-probability, in the targets' shape; None: 1 each."""
 
 
 @dataclass(frozen=True, slots=True)
-class Weighted:
-    """A sum of objectives, each with its own pass over the logits.
+class WeightedSum:
+    """Objectives that need log-probabilities at different temperatures.
 
     Attributes:
         parts: factor, temperature of the softmax, objective.
@@ -64,8 +69,8 @@ class Weighted:
 
     parts: tuple[tuple[float, float, Objective], ...]
 
-    def __call__(self, log_probs_N: Tensor, batch: Batch) -> Loss:
-        raise TypeError("the parts of a sum see log-probabilities of different temperatures")
+
+AnyObjective = Objective | WeightedSum
 
 
 def combine_metrics(

@@ -1,6 +1,7 @@
 """Policy gradients on sampled tokens.
 
-ℓ = log π(token), q = the log-probability it was sampled with, ρ = exp(ℓ - q), A = its advantage.
+logp is a token's log-probability, q the one that it was sampled with, r = exp(logp - q) the ratio
+of the two probabilities, A the token's advantage.
 Losses are minus the sum over tokens; a token's weight, where the batch has weights, multiplies it.
 The bounds are of the ratio itself, not distances from 1; per-token tensors of their names override
 them.
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from foundry.engines.training.objectives.objective import (
     LOSS,
+    LinearObjective,
     Loss,
     per_token,
     segment_of_target,
@@ -58,7 +60,7 @@ def _largest(values_N: Tensor) -> Tensor:
 
 
 def _clip(ratio_N: Tensor, advantages_N: Tensor, bounds: tuple[Tensor, Tensor]) -> Tensor:
-    """min(ρ·A, clip(ρ)·A) (arXiv:1707.06347, eq. 7)."""
+    """min(r·A, clip(r)·A) (arXiv:1707.06347, eq. 7)."""
     clipped = torch.minimum(torch.maximum(ratio_N, bounds[0]), bounds[1])
     return torch.minimum(ratio_N * advantages_N, clipped * advantages_N)
 
@@ -74,8 +76,8 @@ def k3(log_probs_N: Tensor, reference_N: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Reinforce:
-    """A·ℓ, for tokens sampled by the very weights that are trained."""
+class Reinforce(LinearObjective):
+    """A·logp, for tokens sampled by the very weights that are trained."""
 
     def __call__(self, log_probs_N: Tensor, batch: Batch) -> Loss:
         advantages = per_token(batch, ADVANTAGES).to(log_probs_N)
@@ -87,7 +89,7 @@ class Reinforce:
 
 @dataclass(frozen=True, slots=True)
 class ImportanceSampling:
-    """ρ·A: unbiased for tokens that older weights have sampled."""
+    """r·A: unbiased for tokens that older weights have sampled."""
 
     def __call__(self, log_probs_N: Tensor, batch: Batch) -> Loss:
         ratio = _log_ratio(log_probs_N, batch).exp()
@@ -97,7 +99,7 @@ class ImportanceSampling:
 
 @dataclass(frozen=True, slots=True)
 class Ppo:
-    """min(ρ·A, clip(ρ, low, high)·A) - kl_coef·k3 (arXiv:1707.06347, arXiv:2402.03300).
+    """min(r·A, clip(r, low, high)·A) - kl_coef·k3 (arXiv:1707.06347, arXiv:2402.03300).
 
     Attributes:
         kl_coef: above 0 the batch needs `reference_log_probs`.
@@ -125,7 +127,7 @@ class Ppo:
 
 @dataclass(frozen=True, slots=True)
 class Cispo:
-    """sg(clip(ρ, low, high))·A·ℓ (arXiv:2506.13585): a clipped token still has a gradient."""
+    """sg(clip(r, low, high))·A·logp (arXiv:2506.13585): a clipped token still has a gradient."""
 
     clip_low_threshold: float = 0.8
     clip_high_threshold: float = 1.2
@@ -148,8 +150,8 @@ class Cispo:
 class Gspo:
     """PPO with one ratio per sequence, the geometric mean of its tokens' (arXiv:2507.18071, § 4.3).
 
-    s = exp(mean(sg ℓ - q)) over the tokens of `sequence_ratio_mask` (all, where the batch has
-    none); each token has the ratio s·exp(ℓ - sg ℓ).
+    s = exp(mean(sg logp - q)) over the tokens of `sequence_ratio_mask` (all, where the batch has
+    none); each token has the ratio s·exp(logp - sg logp).
     """
 
     clip_low_threshold: float = 1 - 3e-4
@@ -174,7 +176,7 @@ class Gspo:
 
 @dataclass(frozen=True, slots=True)
 class Dro:
-    """A·ℓ - ½·beta·(ℓ - q)² (direct reward optimisation, arXiv:2405.19107, without its value)."""
+    """A·logp - ½·beta·(logp - q)²: DRO (arXiv:2405.19107) with advantages for its value."""
 
     beta: float = 0.05
 
