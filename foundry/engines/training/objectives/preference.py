@@ -26,8 +26,9 @@ from foundry.errors import InvalidRequest
 class Dpo:
     """The segments of the batch alternate: a chosen reply, then the rejected one of its pair.
 
-    With h = (logp - ref) of the chosen minus that of the rejected reply, summed over tokens:
-    sigmoid: -(1-ε)·log s(β·h) - ε·log s(-β·h), s the logistic function; ipo: (h - 1/(2β))² (arXiv:2310.12036, eq. 17).
+    With h = (logp - ref) of the chosen minus that of the rejected reply, summed over tokens, and s
+    the logistic function: sigmoid: -(1-ε)·log s(β·h) - ε·log s(-β·h); ipo: (h - 1/(2β))²
+    (arXiv:2310.12036, eq. 17).
 
     Attributes:
         beta: how far the model may move from the reference, > 0.
