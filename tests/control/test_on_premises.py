@@ -25,7 +25,7 @@ from foundry.infra.embedded import postgres
 from foundry.infra.embedded.paths import runtime_dir
 from foundry.infra.migrations import upgrade
 from foundry.infra.wiring import database_url, open_database
-from foundry.install.installer import ROOT
+from foundry.install.builds import ROOT
 from tests.fakes.ray_doors import TOKEN, control_service, node_certificate
 from tests.infra.test_cluster_configs import read_as_systemd
 

@@ -18,7 +18,7 @@ from foundry.infra.database_roles import DatabaseRole
 from foundry.infra.embedded import ray
 from foundry.infra.node_hardening import find_weakness
 from foundry.infra.wiring import database_url
-from foundry.install.installer import ROOT
+from foundry.install.builds import ROOT
 from tests.fakes.ray_doors import TOKEN, cluster, node_certificate
 
 _FOLDER = ROOT / "cluster_configs"

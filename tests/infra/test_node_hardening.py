@@ -7,7 +7,7 @@ import pytest
 from foundry.errors import SetupError
 from foundry.infra.embedded import haproxy
 from foundry.infra.node_hardening import find_weakness, require_hardened_nodes
-from foundry.install.installer import ROOT
+from foundry.install.builds import ROOT
 
 
 def _node(folder: Path) -> dict[str, str]:

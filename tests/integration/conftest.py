@@ -17,7 +17,7 @@ import pytest
 from foundry.config import ClientSettings, Settings, child_environment
 from foundry.infra.embedded.paths import runtime_dir
 from foundry.infra.embedded.ports import find_free_ports
-from foundry.install.installer import ROOT
+from foundry.install.builds import ROOT
 from foundry.sdk import Foundry
 from tests.fakes.terminal import open_shell
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from foundry.install.installer import ROOT
+from foundry.install.builds import ROOT
 from tests.bench.demo import OWN_ANSWER, OWN_QUESTION, write_own_rows
 from tests.integration.conftest import Stack
 from tests.integration.test_walk import assert_ids_whole

@@ -29,7 +29,8 @@ from foundry.infra.embedded.paths import runtime_dir
 from foundry.infra.embedded.ports import find_free_ports
 from foundry.infra.embedded.processes import list_stack_processes, wait_until_gone
 from foundry.infra.embedded.state import stack_id
-from foundry.install.installer import ROOT, light_build, stamp_text
+from foundry.install.builds import ROOT, light_build
+from foundry.install.installer import stamp_text
 
 _CLI = (sys.executable, "-m", "foundry.cli.main")
 _WAIT_S = 60.0

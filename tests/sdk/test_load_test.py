@@ -47,6 +47,8 @@ class LiveTransport(httpx.AsyncBaseTransport):
             return {"type": "http.request", "body": body, "more_body": False}
 
         async def send(message: dict[str, object]) -> None:
+            if started.cancelled():
+                return
             if message["type"] == "http.response.start":
                 started.set_result((message["status"], message["headers"]))  # type: ignore[arg-type]
             elif message.get("body"):
@@ -67,14 +69,9 @@ class LiveTransport(httpx.AsyncBaseTransport):
             "http_version": "1.1",
         }
         task = asyncio.create_task(self._app(scope, receive, send))  # type: ignore[operator]
-        try:
-            status, headers = await started
-        except asyncio.CancelledError:
-            # As a socket does: the application learns that nobody waits, and ends.
-            gone.set()
-            task.cancel()
-            await asyncio.wait({task})
-            raise
+        # As with a socket: the application learns that nobody waits any more, and ends.
+        started.add_done_callback(lambda end: end.cancelled() and task.cancel())
+        status, headers = await started
 
         class Stream(httpx.AsyncByteStream):
             async def __aiter__(self) -> AsyncIterator[bytes]:

@@ -1,22 +1,30 @@
-"""A model under training: its trainable parameters, AdamW, one step at a time.
+"""A model under training: its trainable parameters, their gradients and their optimiser.
 
-Where the batches come from, how many there are and what the learning rate is, the caller decides:
-fine-tuning walks through epochs, a DiLoCo worker through the shards it was given.
+`forward_backward` adds to the gradients, `optim_step` applies and clears them; `step` is both, for
+the mean over the trained tokens. Where the batches come from, how many there are and what the
+learning rate is, the caller decides: fine-tuning walks through epochs, a DiLoCo worker through the
+shards it was given, a service through its clients' requests.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from foundry.engines.training.losses import cross_entropy_sum
+from foundry.engines.training.decoder.casting import CastOnce
+from foundry.engines.training.decoder.dropout import Draws
+from foundry.engines.training.objectives.head import Head
+from foundry.engines.training.objectives.objective import LOSS, AnyObjective, combine_metrics
+from foundry.engines.training.objectives.scoring import Score, score
+from foundry.engines.training.objectives.supervised import CrossEntropy
+from foundry.engines.training.optimisers.adamw import AdamW
+from foundry.engines.training.optimisers.params import AdamParams, Optimiser
+from foundry.engines.training.optimisers.scaler import LossScaler
 from foundry.engines.training.packing import Batch
 from foundry.errors import TrainingDiverged
-
-_OPTIMISER_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 class CausalModel(Protocol):
@@ -51,8 +59,57 @@ class StepOutcome:
     trained_tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class PassOutcome:
+    """One call of `forward_backward` or `forward`.
+
+    Attributes:
+        batches: what it was called with.
+        target_log_probs: of each batch's targets, in their shape, on the model's device.
+        metrics: by `name:reduction`; `loss:sum` is not divided by the denominator.
+    """
+
+    batches: tuple[Batch, ...]
+    target_log_probs: tuple[Tensor, ...]
+    metrics: Mapping[str, float]
+
+    @property
+    def log_probs(self) -> tuple[Tensor, ...]:
+        """Of every segment's targets, in the order of the segments."""
+        return tuple(
+            part
+            for batch, found in zip(self.batches, self.target_log_probs, strict=True)
+            for part in torch.split(found, list(batch.targets_per_segment))
+        )
+
+    @property
+    def loss(self) -> float:
+        """Sum over all targets; 0 without any."""
+        return self.metrics.get(LOSS, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateOutcome:
+    """One call of `optim_step`.
+
+    Attributes:
+        grad_norm: before clipping; infinite or not a number if the update was skipped.
+        applied: False: a float16 gradient had overflowed, so nothing but the loss scale changed.
+    """
+
+    grad_norm: float
+    applied: bool
+
+
 class Learner:
-    """Owns the optimiser; the parameters stay float32 whatever the forward pass computes in."""
+    """Owns gradients and optimiser; parameters stay float32 whatever the forward pass computes in.
+
+    Attributes:
+        parameters: what is trained, by name; whoever writes to them does so in place.
+        adam: what `step` uses, but for the learning rate.
+        draws: dropout masks of this run; None: the model drops nothing.
+        scaler: for float16; None: losses are not scaled.
+    """
 
     def __init__(
         self,
@@ -63,13 +120,26 @@ class Learner:
         weight_decay: float,
         grad_clip: float,
         betas: tuple[float, float] = (0.9, 0.999),
+        optimiser: Callable[[Mapping[str, nn.Parameter]], Optimiser] = AdamW,
+        draws: Draws | None = None,
+        scaler: LossScaler | None = None,
     ) -> None:
-        self._model = model
-        self._grad_clip = grad_clip or float("inf")
         self.parameters = dict(parameters)
-        self._optimiser = torch.optim.AdamW(
-            self.parameters.values(), lr=lr, weight_decay=weight_decay, betas=betas, fused=True
+        self.adam = AdamParams(
+            lr=lr,
+            beta1=betas[0],
+            beta2=betas[1],
+            eps=1e-8,
+            weight_decay=weight_decay,
+            grad_clip_norm=grad_clip,
         )
+        self.draws = draws
+        self.scaler = scaler
+        self._model = model
+        self._head_weight = CastOnce()
+        self._optimiser = optimiser(self.parameters)
+        # Of the gradients that wait for an update.
+        self._loss = 0.0
 
     def step(self, batches: Sequence[Batch], lr: float) -> StepOutcome:
         """One update from the micro-batches of one batch.
@@ -77,26 +147,84 @@ class Learner:
         Raises:
             TrainingDiverged: loss or gradient is no finite number; no parameter has changed.
         """
-        trained = sum(len(batch.targets_N) for batch in batches)
+        trained = sum(batch.trained_tokens for batch in batches)
+        done = self.forward_backward(batches, denominator=max(trained, 1))
+        update = self.optim_step(replace(self.adam, lr=lr))
+        tokens = sum(len(batch.tokens_T) for batch in batches)
+        return StepOutcome(done.loss / max(trained, 1), update.grad_norm, tokens, trained)
+
+    def forward_backward(
+        self,
+        batches: Sequence[Batch],
+        objective: AnyObjective = CrossEntropy(),  # noqa: B008 - a frozen value
+        *,
+        denominator: float = 1.0,
+    ) -> PassOutcome:
+        """Add the gradient of the objective's sum over all batches, divided, to those that wait.
+
+        Args:
+            denominator: of the whole optimiser batch, such as its number of trained tokens. Of a
+                micro-batch only, a short reply would weigh more in a small one than in a large one.
+        """
         self._model.train()
-        total = 0.0
+        factor = (self.scaler.scale if self.scaler else 1.0) / denominator
+        scores = []
         for batch in batches:
-            loss = self._loss_sum(batch) / trained
-            torch.autograd.backward(loss)
-            total += loss.item()
-        norm = nn.utils.clip_grad_norm_(self.parameters.values(), self._grad_clip).item()
-        if not (math.isfinite(total) and math.isfinite(norm)):
-            self._optimiser.zero_grad(set_to_none=True)
-            raise TrainingDiverged(
-                f"the training diverged: the loss is {total:g} and the gradient norm {norm:g} at a "
-                f"learning rate of {lr:g}; lower lr, set grad_clip, warm up for longer, or look "
-                "for bad rows in the dataset"
-            )
-        for group in self._optimiser.param_groups:
-            group["lr"] = lr
-        self._optimiser.step()
-        self._optimiser.zero_grad(set_to_none=True)
-        return StepOutcome(total, norm, sum(len(batch.tokens_T) for batch in batches), trained)
+            if self.draws is not None:
+                self.draws.begin_pass()
+            found = self._score(batch, objective, factor)
+            torch.autograd.backward(found.total)
+            scores.append(replace(found, total=found.total.detach()))
+        outcome = _summarise(batches, scores)
+        self._loss += outcome.loss / denominator
+        return outcome
+
+    @torch.no_grad()
+    def forward(
+        self,
+        batches: Sequence[Batch],
+        objective: AnyObjective = CrossEntropy(),  # noqa: B008 - a frozen value
+    ) -> PassOutcome:
+        """The same without gradient and dropout."""
+        self._model.train(False)
+        return _summarise(batches, [self._score(batch, objective) for batch in batches])
+
+    def optim_step(self, adam: AdamParams) -> UpdateOutcome:
+        """Apply the gradients that wait, and clear them.
+
+        Raises:
+            TrainingDiverged: loss or gradient is no finite number; no parameter has changed.
+        """
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        loss, self._loss = self._loss, 0.0
+        try:
+            if self.scaler is not None and gradients:
+                self.scaler.unscale(gradients)
+            norm = float(nn.utils.get_total_norm(gradients)) if gradients else 0.0
+            if not self._may_apply(loss, norm, adam.lr):
+                return UpdateOutcome(norm, applied=False)
+            if adam.grad_clip_norm:
+                nn.utils.clip_grads_with_norm_(
+                    self.parameters.values(), adam.grad_clip_norm, torch.tensor(norm)
+                )
+            self._optimiser.step(adam)
+            return UpdateOutcome(norm, applied=True)
+        finally:
+            for parameter in self.parameters.values():
+                parameter.grad = None
+
+    def _may_apply(self, loss: float, norm: float, lr: float) -> bool:
+        """Whether the gradient is usable; False: a float16 gradient overflowed."""
+        if math.isfinite(loss):
+            if self.scaler is not None and (math.isfinite(norm) or not self.scaler.exhausted):
+                return self.scaler.update(finite=math.isfinite(norm))
+            if math.isfinite(norm):
+                return True
+        raise TrainingDiverged(
+            f"the training diverged: the loss is {loss:g} and the gradient norm {norm:g} at a "
+            f"learning rate of {lr:g}; lower lr, set grad_clip, warm up for longer, or look "
+            "for bad rows in the dataset"
+        )
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch]) -> float | None:
@@ -104,35 +232,44 @@ class Learner:
         self._model.train(False)
         total, trained = 0.0, 0
         for batch in batches:
-            total += self._loss_sum(batch).item()
-            trained += len(batch.targets_N)
+            total += self._score(batch, CrossEntropy()).total.item()
+            trained += batch.trained_tokens
         return total / trained if trained else None
 
     def optimiser_state(self) -> dict[str, Tensor]:
-        """AdamW's moments and step counts, as `<kind>.<parameter>`."""
-        return {
-            f"{key}.{name}": value
-            for name, parameter in self.parameters.items()
-            for key, value in self._optimiser.state.get(parameter, {}).items()
-        }
+        """Moments and step counts, as `<kind>.<parameter>`."""
+        return self._optimiser.state()
 
     def load_optimiser_state(self, tensors: Mapping[str, Tensor]) -> None:
         """The reverse; a parameter without moments in `tensors` starts anew."""
-        for name, parameter in self.parameters.items():
-            self._optimiser.state.pop(parameter, None)
-            if f"step.{name}" in tensors:
-                # AdamW updates its moments in place: they must not be the caller's.
-                self._optimiser.state[parameter] = {
-                    key: tensors[f"{key}.{name}"].clone().to(parameter.device)
-                    for key in _OPTIMISER_STATE
-                }
+        self._optimiser.load(tensors)
 
-    def _loss_sum(self, batch: Batch) -> Tensor:
+    def run_state(self) -> dict[str, Tensor]:
+        """What else decides the next step: random numbers and the loss scale."""
+        state = {}
+        if self.draws is not None:
+            state["random.passes"] = torch.tensor(self.draws.passes)
+        if self.scaler is not None:
+            state["scaler"] = self.scaler.state()
+        return state
+
+    def load_run_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """The reverse; what `tensors` lacks stays as it is."""
+        if self.draws is not None and "random.passes" in tensors:
+            self.draws.passes = int(tensors["random.passes"])
+        if self.scaler is not None and "scaler" in tensors:
+            self.scaler.load(tensors["scaler"])
+
+    def _score(self, batch: Batch, objective: AnyObjective, factor: float = 1.0) -> Score:
         hidden_TH = self._model(batch.tokens_T, batch.positions_T, batch.segments)
         hidden_NH = hidden_TH.index_select(0, batch.sources_N)
-        return cross_entropy_sum(
-            hidden_NH,
-            self._model.lm_head.weight,
-            batch.targets_N,
-            softcap=self._model.logit_softcap,
-        )
+        weight = self._model.lm_head.weight
+        head = Head(self._head_weight(weight, hidden_NH.dtype), softcap=self._model.logit_softcap)
+        return score(hidden_NH, head, batch, objective, factor)
+
+
+def _summarise(batches: Sequence[Batch], scores: Sequence[Score]) -> PassOutcome:
+    metrics = combine_metrics(
+        [found.metrics for found in scores], [len(batch.targets_N) for batch in batches]
+    )
+    return PassOutcome(tuple(batches), tuple(found.log_probs_N for found in scores), metrics)

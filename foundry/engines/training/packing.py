@@ -3,8 +3,8 @@
 Shapes: T tokens of a stream, N trained positions.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -53,8 +53,12 @@ class Batch:
 
     Attributes:
         tokens_T, positions_T, segments: what the decoder takes.
-        sources_N: positions of the stream that predict a trained token.
-        targets_N: those tokens. A segment's last token predicts nothing.
+        sources_N: positions of the stream that predict a target, in rising order.
+        targets_N: those tokens; shape (N, K) where a position has several. A segment's last token
+            predicts nothing.
+        weights_N: of the targets, in their shape, of any sign; None: 1 each.
+        values: further numbers of every target by name, such as `advantages`; what an objective
+            needs, it names.
     """
 
     tokens_T: Tensor
@@ -62,23 +66,69 @@ class Batch:
     segments: tuple[int, ...]
     sources_N: Tensor
     targets_N: Tensor
+    weights_N: Tensor | None = None
+    values: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def targets_per_segment(self) -> tuple[int, ...]:
+        """How many of the N positions lie in each segment."""
+        ends = torch.tensor(self.segments).cumsum(0)
+        owners = torch.bucketize(self.sources_N.cpu(), ends, right=True)
+        return tuple(torch.bincount(owners, minlength=len(self.segments)).tolist())
+
+    @property
+    def trained_tokens(self) -> int:
+        """Positions whose weight is not zero."""
+        if self.weights_N is None:
+            return len(self.targets_N)
+        live = self.weights_N != 0
+        return int((live if live.dim() == 1 else live.any(-1)).sum())
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """Several micro-batches as one; they must agree in which values they carry."""
+    starts = [0]
+    for batch in batches[:-1]:
+        starts.append(starts[-1] + len(batch.tokens_T))
+    names = batches[0].values
+    weighted = any(batch.weights_N is not None for batch in batches)
+    return Batch(
+        tokens_T=torch.cat([batch.tokens_T for batch in batches]),
+        positions_T=torch.cat([batch.positions_T for batch in batches]),
+        segments=tuple(length for batch in batches for length in batch.segments),
+        sources_N=torch.cat([b.sources_N + s for b, s in zip(batches, starts, strict=True)]),
+        targets_N=torch.cat([batch.targets_N for batch in batches]),
+        weights_N=torch.cat([_weights(batch) for batch in batches]) if weighted else None,
+        values={name: torch.cat([batch.values[name] for batch in batches]) for name in names},
+    )
+
+
+def _weights(batch: Batch) -> Tensor:
+    if batch.weights_N is not None:
+        return batch.weights_N
+    return torch.ones(batch.targets_N.shape, device=batch.targets_N.device)
 
 
 def collate(examples: Iterable[Example], device: torch.device) -> Batch:
+    """The micro-batch of some examples; only trained positions are among the N."""
     examples = tuple(examples)
     segments = tuple(len(example.tokens) for example in examples)
     sources: list[int] = []
     targets: list[int] = []
+    weights: list[float] = []
     start = 0
     for example in examples:
         trained = [i for i, flag in enumerate(example.trained) if flag and i > 0]
         sources.extend(start + i - 1 for i in trained)
         targets.extend(example.tokens[i] for i in trained)
+        weights.extend(float(example.trained[i]) for i in trained)
         start += len(example.tokens)
+    plain = all(weight == 1.0 for weight in weights)
     return Batch(
         tokens_T=torch.tensor([t for e in examples for t in e.tokens], device=device),
         positions_T=torch.cat([torch.arange(n) for n in segments]).to(device),
         segments=segments,
         sources_N=torch.tensor(sources, dtype=torch.long, device=device),
         targets_N=torch.tensor(targets, dtype=torch.long, device=device),
+        weights_N=None if plain else torch.tensor(weights, device=device),
     )

@@ -98,7 +98,6 @@ class _Run:
         self._step = self._tokens = self._trained_tokens = 0
         self._cursor = Cursor()
         self._metrics: dict[str, float] = {}
-        torch.manual_seed(config.seed)
 
     def train(
         self, on_event: Callable[[TrainEvent], None], should_stop: Callable[[], bool]
@@ -179,10 +178,7 @@ class _Run:
         started = time.perf_counter()
         parameters = self._learner.parameters
         tensors = {f"parameter.{name}": p.detach() for name, p in parameters.items()}
-        tensors |= self._learner.optimiser_state()
-        tensors["random.cpu"] = torch.get_rng_state()
-        if self._workload.device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(self._workload.device)
+        tensors |= self._learner.optimiser_state() | self._learner.run_state()
         state = RunState(
             step=self._step,
             epoch=self._cursor.epoch,
@@ -210,9 +206,7 @@ class _Run:
                 parameter.copy_(tensors[f"parameter.{name}"])
         self._learner.load_optimiser_state(tensors)
         torch.set_num_threads(state.threads)
-        torch.set_rng_state(tensors["random.cpu"])
-        if "random.cuda" in tensors and self._workload.device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["random.cuda"], self._workload.device)
+        self._learner.load_run_state(tensors)
         self._step, self._cursor = state.step, Cursor(state.epoch, state.index)
         self._tokens, self._trained_tokens = state.tokens, state.trained_tokens
 

@@ -10,6 +10,7 @@ import torch
 from foundry.engines.training.chat import ChatTokenizer, Example, Prepared, Row, prepare
 from foundry.engines.training.config import Lora, SftConfig
 from foundry.engines.training.decoder import lora
+from foundry.engines.training.decoder.dropout import Draws
 from foundry.engines.training.decoder.model import Decoder
 from foundry.engines.training.decoder.weights import export_model, load_model
 from foundry.engines.training.files import whole_directory
@@ -60,7 +61,7 @@ class SftWorkload:
         self.data = train
         self._evaluation = evaluation.examples
         self._sampler = Sampler([len(e.tokens) for e in train.examples], config)
-        self._model = self._build_model()
+        self._model, draws = self._build_model()
         declared = (
             lora.declared_names(self._model, config.method)
             if isinstance(config.method, Lora)
@@ -72,6 +73,7 @@ class SftWorkload:
             lr=config.lr,
             weight_decay=config.weight_decay,
             grad_clip=config.grad_clip,
+            draws=draws,
         )
 
     @classmethod
@@ -127,7 +129,8 @@ class SftWorkload:
         """SHA-256 of config, data and base weights."""
         return run_digest(self._config, self._model_dir, self.data.examples)
 
-    def _build_model(self) -> Decoder:
+    def _build_model(self) -> tuple[Decoder, Draws | None]:
+        """The model, and its dropout masks if it has an adapter."""
         compute = _DTYPES[self._config.precision]
         is_lora = isinstance(self._config.method, Lora)
         model = load_model(
@@ -139,8 +142,8 @@ class SftWorkload:
         )
         model.activation_checkpointing = self._config.activation_checkpointing
         if isinstance(self._config.method, Lora):
-            lora.attach(model, self._config.method, self._config.seed)
-        return model
+            return model, lora.attach(model, self._config.method, self._config.seed)
+        return model, None
 
 
 def default_device() -> str:

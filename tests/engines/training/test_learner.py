@@ -7,26 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from foundry.engines.training.learner import Learner
-from foundry.engines.training.losses import cross_entropy_sum
-from foundry.engines.training.packing import Batch
+from foundry.engines.training.objectives.cross_entropy import cross_entropy_sum
+from foundry.engines.training.packing import join
 from foundry.errors import TrainingDiverged
 from tests.engines.training.diloco.toy import Toy, batch, learner, weights
 
 RATE = 1e-2
-
-
-def joined(batches: list[Batch]) -> Batch:
-    """The same tokens as one micro-batch."""
-    starts = [0]
-    for part in batches[:-1]:
-        starts.append(starts[-1] + len(part.tokens_T))
-    return Batch(
-        tokens_T=torch.cat([part.tokens_T for part in batches]),
-        positions_T=torch.cat([part.positions_T for part in batches]),
-        segments=tuple(n for part in batches for n in part.segments),
-        sources_N=torch.cat([b.sources_N + s for b, s in zip(batches, starts, strict=True)]),
-        targets_N=torch.cat([part.targets_N for part in batches]),
-    )
 
 
 def test_micro_batches_are_one_batch() -> None:
@@ -34,7 +20,7 @@ def test_micro_batches_are_one_batch() -> None:
     whole, cut = learner(), learner()
     for step in range(3):
         parts = [batch(10 * step + n, tokens) for n, tokens in enumerate((5, 40, 12))]
-        one, other = whole.step([joined(parts)], RATE), cut.step(parts, RATE)
+        one, other = whole.step([join(parts)], RATE), cut.step(parts, RATE)
         assert other.loss == pytest.approx(one.loss, rel=1e-6)
         assert other.grad_norm == pytest.approx(one.grad_norm, rel=1e-5)
         assert (other.tokens, other.trained_tokens) == (one.tokens, one.trained_tokens) == (57, 54)

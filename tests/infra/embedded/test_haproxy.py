@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from foundry.infra.embedded import haproxy, ray
-from foundry.install.installer import ROOT
+from foundry.install.builds import ROOT
 
 _RENDERED = """global
     stats socket /x/admin.sock mode 666 level admin expose-fd listeners

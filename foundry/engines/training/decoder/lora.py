@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from foundry.engines.adapter_config import find_unserved_options
 from foundry.engines.model_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from foundry.engines.training.config import TARGET_MODULES, Lora
+from foundry.engines.training.decoder.dropout import Draws
 from foundry.engines.training.decoder.model import Decoder
 from foundry.engines.training.decoder.projection import Projection
 from foundry.engines.training.files import write_json, write_tensors
@@ -20,12 +21,16 @@ from foundry.errors import FoundryError, InvalidArtifact, UnsupportedFeature
 _PREFIX = "base_model.model."
 
 
-def attach(model: Decoder, config: Lora, seed: int) -> None:
-    """Freeze the base and put an adapter beside every declared projection."""
+def attach(model: Decoder, config: Lora, seed: int) -> Draws:
+    """Freeze the base and put an adapter beside every declared projection.
+
+    Returns what decides the dropout masks, for the learner.
+    """
     model.requires_grad_(False)
-    generator = torch.Generator().manual_seed(seed)
-    for _, projection in _targets(model, config.modules):
-        projection.attach(config.rank, config.alpha, config.dropout, generator)
+    generator, draws = torch.Generator().manual_seed(seed), Draws(seed)
+    for place, (_, projection) in enumerate(_targets(model, config.modules)):
+        projection.attach(config.rank, config.alpha, config.dropout, generator, draws, place)
+    return draws
 
 
 def declared_names(model: Decoder, config: Lora) -> set[str]:

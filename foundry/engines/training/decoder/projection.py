@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foundry.engines.training.decoder.casting import CastOnce
+from foundry.engines.training.decoder.dropout import Draws
 from foundry.engines.training.decoder.kernels import (
     Activation,
     activate,
@@ -25,11 +27,23 @@ class Projection(nn.Module):
         self.lora_B: nn.Parameter | None = None
         self.scale = 0.0
         self.dropout = 0.0
+        self._narrow_weight = CastOnce()
 
-    def attach(self, rank: int, alpha: int, dropout: float, generator: torch.Generator) -> None:
+    def attach(
+        self,
+        rank: int,
+        alpha: int,
+        dropout: float,
+        generator: torch.Generator,
+        draws: Draws,
+        place: int,
+    ) -> None:
         """Add an adapter that changes nothing yet: B is zero.
 
         A is drawn on the CPU, so one seed gives the same adapter on every device.
+
+        Args:
+            draws, place: of the dropout masks; no other projection has the same place.
         """
         outputs, inputs = self.weight.shape
         a = torch.empty(rank, inputs)
@@ -37,6 +51,7 @@ class Projection(nn.Module):
         self.lora_A = nn.Parameter(a.to(self.weight.device))
         self.lora_B = nn.Parameter(torch.zeros(outputs, rank, device=self.weight.device))
         self.scale, self.dropout = alpha / rank, dropout
+        self._draws, self._place = draws, place
 
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self._base(x.dtype)
@@ -44,7 +59,7 @@ class Projection(nn.Module):
             return functional.linear(x, weight, bias)
         a, b = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
         if self.dropout and self.training:
-            dropped = functional.dropout(x, self.dropout)
+            dropped = self._draws.dropout(x, self.dropout, self._place)
             update = functional.linear(functional.linear(dropped, a), b)
             return functional.linear(x, weight, bias) + self.scale * update
         return lora_projection(x, weight, a, b, self.scale, bias)
@@ -60,4 +75,6 @@ class Projection(nn.Module):
         return gated_projection(gate, up, weight, a, b, self.scale, bias, activation)
 
     def _base(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-        return self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype)
+        return self._narrow_weight(self.weight, dtype), None if self.bias is None else self.bias.to(
+            dtype
+        )

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
-import torch
-
 from foundry.catalog.datasets.domain import EVAL_FILE, TRAIN_FILE
 from foundry.catalog.datasets.service import load_dataset
 from foundry.catalog.datasets.shards import read_rows
@@ -54,7 +52,6 @@ class RegistrySource:
         cache = open_weights(self.settings)
         model_dir = asyncio.run(cache.ensure(self.base.digest, self.base.files, keep=True))
         data_dir = asyncio.run(cache.ensure(self.dataset.digest, self.dataset.files, keep=True))
-        torch.manual_seed(self.config.seed)
         return SftWorkload.prepare(
             self.config,
             model_dir,

@@ -24,7 +24,7 @@ from foundry.infra.objects import ObjectStore
 from foundry.infra.scratch import scratch_directory
 
 Values = NDArray[np.float32]
-_PARAMETER, _OPTIMISER = "parameter.", "optimiser."
+_PARAMETER, _OPTIMISER, _RUN = "parameter.", "optimiser.", "run."
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,29 +89,27 @@ class OwnState:
             tensors[f"{_OPTIMISER}{name}"] = _copy(value)
         tensors["residual.offered"] = torch.from_numpy(replica.residuals.offered.copy())
         tensors["residual.forwarded"] = torch.from_numpy(replica.residuals.forwarded.copy())
-        tensors["random.cpu"] = torch.get_rng_state()
-        if (device := _device(learner)).type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(device)
+        for name, value in learner.run_state().items():
+            tensors[f"{_RUN}{name}"] = _copy(value)
         return cls(tensors, round, work, tuple(unsent), threads, plan, done)
 
     def load_into(self, learner: Learner, replica: Replica, state: GlobalState) -> None:
         with torch.no_grad():
             for name, parameter in learner.parameters.items():
                 parameter.copy_(self.tensors[f"{_PARAMETER}{name}"])
-        learner.load_optimiser_state(
-            {
-                name.removeprefix(_OPTIMISER): value
-                for name, value in self.tensors.items()
-                if name.startswith(_OPTIMISER)
-            }
-        )
+        learner.load_optimiser_state(self._tensors_of(_OPTIMISER))
+        learner.load_run_state(self._tensors_of(_RUN))
         offered, forwarded = (
             self.tensors[f"residual.{name}"].numpy() for name in ("offered", "forwarded")
         )
         replica.restore(state, Residuals(offered, forwarded))
-        torch.set_rng_state(self.tensors["random.cpu"])
-        if "random.cuda" in self.tensors and (device := _device(learner)).type == "cuda":
-            torch.cuda.set_rng_state(self.tensors["random.cuda"], device)
+
+    def _tensors_of(self, prefix: str) -> dict[str, Tensor]:
+        return {
+            name.removeprefix(prefix): value
+            for name, value in self.tensors.items()
+            if name.startswith(prefix)
+        }
 
     def document(self) -> dict[str, Any]:
         """What is not a tensor, as JSON values."""
@@ -235,7 +233,3 @@ def _sha256(path: Path) -> str:
 
 def _copy(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
-
-
-def _device(learner: Learner) -> torch.device:
-    return next(iter(learner.parameters.values())).device

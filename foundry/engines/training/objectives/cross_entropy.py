@@ -1,0 +1,176 @@
+"""Cross entropy with known weights: its gradient is taken while the logits exist.
+
+Shapes: N positions, K targets of a position, H hidden, V vocabulary, C positions of a chunk,
+R rank of the head's adapter.
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from foundry.engines.training.objectives.head import (
+    Bending,
+    Head,
+    as_columns,
+    chunk_rows,
+    widen,
+)
+
+
+def weighted_cross_entropy(
+    hidden_NH: Tensor,
+    head: Head,
+    targets_NK: Tensor,
+    weights_NK: Tensor | None = None,
+    rows: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Sum over positions of -weight·log softmax(logits)[target].
+
+    The logits are never held nor computed twice: where the weight of every log-probability is known
+    beforehand, so is the gradient of the logits.
+
+    Args:
+        hidden_NH: hidden states of the positions that predict.
+        targets_NK: the tokens each position predicts; shape (N,) for one each.
+        weights_NK: of the same shape, any sign; None: 1 each.
+        rows: positions per chunk.
+    Returns:
+        The sum, nats, shape (), float32 (float64 for float64 input), zero when N is zero; and the
+        log-probabilities in the targets' shape, without a gradient.
+    """
+    rows = rows or chunk_rows(head.weight_VH.shape[0])
+    apply = cast(Callable[..., tuple[Tensor, Tensor]], _ChunkedCrossEntropy.apply)
+    total, log_probs = apply(
+        hidden_NH,
+        head.weight_VH,
+        head.low_NR,
+        head.adapter_VR,
+        as_columns(targets_NK),
+        None if weights_NK is None else as_columns(weights_NK),
+        rows,
+        head.bending,
+    )
+    return total, log_probs.view(targets_NK.shape)
+
+
+def cross_entropy_sum(
+    hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor, rows: int | None = None
+) -> Tensor:
+    """`weighted_cross_entropy` with weights of 1, and the sum only."""
+    return weighted_cross_entropy(hidden_NH, Head(weight_VH), targets_N, rows=rows)[0]
+
+
+class _ChunkedCrossEntropy(Function):
+    """Shares its memory plan with no other operator: one chunk of logits over all of V."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_NH: Tensor,
+        weight_VH: Tensor,
+        low_NR: Tensor | None,
+        adapter_VR: Tensor | None,
+        targets_NK: Tensor,
+        weights_NK: Tensor | None,
+        rows: int,
+        bending: Bending,
+    ) -> tuple[Tensor, Tensor]:
+        grads = _Gradients(hidden_NH, weight_VH, low_NR, adapter_VR, ctx.needs_input_grad)
+        wide = widen(hidden_NH.dtype)
+        total = torch.zeros((), dtype=wide, device=hidden_NH.device)
+        log_probs_NK = torch.empty(targets_NK.shape, dtype=wide, device=hidden_NH.device)
+        for start in range(0, hidden_NH.shape[0], rows):
+            chunk = slice(start, start + rows)
+            logits = bending.apply(grads.product(chunk))
+            normaliser = logits.values_CW.logsumexp(-1, keepdim=True)
+            found = logits.values_CW.gather(-1, targets_NK[chunk]).sub_(normaliser)
+            log_probs_NK[chunk] = found
+            weights = torch.ones_like(found) if weights_NK is None else weights_NK[chunk].to(wide)
+            total -= (found * weights).sum()
+            if not grads.wanted:
+                continue
+            # The gradient replaces the logits in place: softmax minus the one-hot target.
+            delta = logits.values_CW.sub_(normaliser).exp_()
+            if weights_NK is not None or targets_NK.shape[1] > 1:
+                delta.mul_(weights.sum(-1, keepdim=True))
+            delta.scatter_add_(-1, targets_NK[chunk], weights.neg())
+            grads.add(chunk, bending.revert(delta, logits.slope_CW).to(hidden_NH.dtype))
+        ctx.grads = grads.found
+        ctx.mark_non_differentiable(log_probs_NK)
+        return total, log_probs_NK
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad = grads[0]
+        found: list[Tensor | None] | None = ctx.grads
+        if found is None:
+            raise RuntimeError("the gradient of the head's weight can be taken once only")
+        if found[1] is not None:
+            # Handed over: a second owner would make autograd copy what is as large as the head.
+            ctx.grads = None
+        # For the same reason a factor that is known beforehand belongs into the weights.
+        if found[1] is None or grad.item() != 1.0:
+            found = [None if part is None else part * grad.to(part.dtype) for part in found]
+        return (*found, None, None, None, None)
+
+
+class _Gradients:
+    """Sums of the gradients of whatever the head's product is made of, chunk by chunk."""
+
+    def __init__(
+        self,
+        hidden_NH: Tensor,
+        weight_VH: Tensor,
+        low_NR: Tensor | None,
+        adapter_VR: Tensor | None,
+        needed: tuple[bool, ...],
+    ) -> None:
+        dtype = hidden_NH.dtype
+        self._rows = (hidden_NH, low_NR)
+        self._factors = (
+            weight_VH.to(dtype),
+            None if adapter_VR is None else adapter_VR.to(dtype),
+        )
+        wide = widen(dtype)
+        # Each row is written once, so it keeps the hidden states' type; factors are summed.
+        self.found = [
+            torch.empty_like(hidden_NH) if needed[0] else None,
+            torch.zeros_like(weight_VH, dtype=wide) if needed[1] else None,
+            torch.empty_like(low_NR) if needed[2] and low_NR is not None else None,
+            torch.zeros_like(adapter_VR, dtype=wide)
+            if needed[3] and adapter_VR is not None
+            else None,
+        ]
+        self.wanted = any(grad is not None for grad in self.found)
+
+    def product(self, chunk: slice) -> Tensor:
+        """h·Wᵀ + low·Bᵀ of a chunk."""
+        hidden, low = self._rows
+        weight, adapter = self._factors
+        product = hidden[chunk] @ weight.T
+        if low is not None and adapter is not None:
+            product.addmm_(low[chunk], adapter.T)
+        return product
+
+    def add(self, chunk: slice, delta_CV: Tensor) -> None:
+        """Take a chunk's gradient of the product."""
+        for rows, factor, of_rows, of_factor in zip(
+            self._rows, self._factors, self.found[::2], self.found[1::2], strict=True
+        ):
+            if rows is None or factor is None:
+                continue
+            if of_rows is not None:
+                torch.mm(delta_CV, factor, out=of_rows[chunk])
+            if of_factor is not None:
+                add_product(of_factor, delta_CV.T, rows[chunk])
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left·right, whatever the types."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    else:
+        total.add_(left @ right)
