@@ -47,9 +47,7 @@ class LiveTransport(httpx.AsyncBaseTransport):
             return {"type": "http.request", "body": body, "more_body": False}
 
         async def send(message: dict[str, object]) -> None:
-            if started.cancelled():
-                return
-            if message["type"] == "http.response.start":
+            if message["type"] == "http.response.start" and not started.cancelled():
                 started.set_result((message["status"], message["headers"]))  # type: ignore[arg-type]
             elif message.get("body"):
                 chunks.put_nowait(message["body"])  # type: ignore[arg-type]
