@@ -41,7 +41,7 @@ def weighted_cross_entropy(
         The sum, nats, shape (), float32 (float64 for float64 input), zero when N is zero; and the
         log-probabilities in the targets' shape, without a gradient.
     """
-    rows = rows or chunk_rows(head.weight_VH.shape[0])
+    rows = rows or chunk_rows(head.weight_VH.shape[0], hidden_NH.device)
     apply = cast(Callable[..., tuple[Tensor, Tensor]], _ChunkedCrossEntropy.apply)
     total, log_probs = apply(
         hidden_NH,
@@ -84,20 +84,15 @@ class _ChunkedCrossEntropy(Function):
         log_probs_NK = torch.empty(targets_NK.shape, dtype=wide, device=hidden_NH.device)
         for start in range(0, hidden_NH.shape[0], rows):
             chunk = slice(start, start + rows)
-            logits = bending.apply(grads.product(chunk))
-            normaliser = logits.values_CW.logsumexp(-1, keepdim=True)
-            found = logits.values_CW.gather(-1, targets_NK[chunk]).sub_(normaliser)
+            product, targets = grads.product(chunk), targets_NK[chunk]
+            weights = None if weights_NK is None else weights_NK[chunk].to(wide)
+            keeps_narrow = product.is_cuda and bending.is_identity and targets.shape[1] == 1
+            score = _score_in_place if keeps_narrow else _score_bent
+            found, delta = score(product, targets, weights, bending, grads.wanted)
             log_probs_NK[chunk] = found
-            weights = torch.ones_like(found) if weights_NK is None else weights_NK[chunk].to(wide)
-            total -= (found * weights).sum()
-            if not grads.wanted:
-                continue
-            # The gradient replaces the logits in place: softmax minus the one-hot target.
-            delta = logits.values_CW.sub_(normaliser).exp_()
-            if weights_NK is not None or targets_NK.shape[1] > 1:
-                delta.mul_(weights.sum(-1, keepdim=True))
-            delta.scatter_add_(-1, targets_NK[chunk], weights.neg())
-            grads.add(chunk, bending.revert(delta, logits.slope_CW).to(hidden_NH.dtype))
+            total -= (found if weights is None else found * weights).sum()
+            if delta is not None:
+                grads.add(chunk, delta)
         ctx.grads = grads.found
         ctx.mark_non_differentiable(log_probs_NK)
         return total, log_probs_NK
@@ -115,6 +110,50 @@ class _ChunkedCrossEntropy(Function):
         if found[1] is None or grad.item() != 1.0:
             found = [None if part is None else part * grad.to(part.dtype) for part in found]
         return (*found, None, None, None, None)
+
+
+def _score_bent(
+    product_CV: Tensor,
+    targets_CK: Tensor,
+    weights_CK: Tensor | None,
+    bending: Bending,
+    wanted: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probabilities of the targets, and the gradient of the product if wanted."""
+    logits = bending.apply(product_CV)
+    normaliser = logits.values_CW.logsumexp(-1, keepdim=True)
+    found = logits.values_CW.gather(-1, targets_CK).sub_(normaliser)
+    if not wanted:
+        return found, None
+    # The gradient replaces the logits in place: softmax minus the one-hot target.
+    delta = logits.values_CW.sub_(normaliser).exp_()
+    weights = torch.ones_like(found) if weights_CK is None else weights_CK
+    if weights_CK is not None or targets_CK.shape[1] > 1:
+        delta.mul_(weights.sum(-1, keepdim=True))
+    delta.scatter_add_(-1, targets_CK, weights.neg())
+    return found, bending.revert(delta, logits.slope_CW).to(product_CV.dtype)
+
+
+def _score_in_place(
+    product_CV: Tensor,
+    targets_C1: Tensor,
+    weights_C1: Tensor | None,
+    bending: Bending,
+    wanted: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """The same of one target each and logits that are the product: it becomes the gradient.
+
+    A GPU waits for its memory here. Kernels that read and write the product in its own type, with
+    float32 between, pass over a third of the bytes.
+    """
+    log_probs = torch.log_softmax(product_CV, -1, dtype=torch.float32)
+    found = log_probs.gather(-1, targets_C1)
+    if not wanted:
+        return found, None
+    delta = torch.exp(log_probs, out=product_CV)
+    # Computed in float32: of a certain target, the product's type would leave nothing.
+    delta.scatter_(-1, targets_C1, torch.expm1(found).to(delta.dtype))
+    return found, delta if weights_C1 is None else delta.mul_(weights_C1)
 
 
 class _Gradients:

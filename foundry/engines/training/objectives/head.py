@@ -11,6 +11,8 @@ from torch import Tensor
 
 _MAX_ROWS = 2048
 _MAX_LOGITS = 2**24  # 64 MiB of float32
+# Smaller products leave a large card idle: 1 GiB of float32.
+_MAX_LOGITS_ON_GPU = 2**28
 _MIN_BLOCK = 1024
 
 
@@ -53,9 +55,10 @@ class Logits:
     slope_CW: Tensor | None
 
 
-def chunk_rows(vocab_size: int) -> int:
+def chunk_rows(vocab_size: int, device: torch.device) -> int:
     """Positions whose logits over the whole vocabulary exist at one time."""
-    return max(64, min(_MAX_ROWS, _MAX_LOGITS // vocab_size))
+    logits = _MAX_LOGITS if device.type == "cpu" else _MAX_LOGITS_ON_GPU
+    return max(64, min(_MAX_ROWS, logits // vocab_size))
 
 
 def chunk_vocabulary(vocab_size: int, rows: int) -> int:
@@ -75,6 +78,11 @@ class Bending:
     softcap: float | None
     scale: float
     temperature: float
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the logits are the product itself."""
+        return self.softcap is None and self.scale == self.temperature
 
     def apply(self, product_CW: Tensor) -> Logits:
         """Scale, cap and divide, in place where possible."""

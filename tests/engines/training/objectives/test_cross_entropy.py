@@ -5,11 +5,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from foundry.engines.training.objectives import cross_entropy
 from foundry.engines.training.objectives.cross_entropy import (
     cross_entropy_sum,
     weighted_cross_entropy,
 )
 from foundry.engines.training.objectives.head import Head, chunk_rows
+
+CPU = torch.device("cpu")
 
 
 def test_uniform_logits_cost_log_of_the_vocabulary() -> None:
@@ -120,6 +123,23 @@ def test_a_frozen_projection_gets_no_gradient() -> None:
 
 
 def test_chunks_bound_the_logits() -> None:
-    assert chunk_rows(256) == 2048
-    assert chunk_rows(49_152) * 49_152 <= 2**24
-    assert chunk_rows(2**20) == 64
+    assert chunk_rows(256, CPU) == 2048
+    assert chunk_rows(49_152, CPU) * 49_152 <= 2**24
+    assert chunk_rows(2**20, CPU) == 64
+    assert chunk_rows(128_256, torch.device("cuda")) == 2048
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_gpus_way_gives_the_same_log_probabilities_and_gradient(weighted: bool) -> None:
+    torch.manual_seed(0)
+    product = (3 * torch.randn(9, 40)).bfloat16()
+    # One that is all but certain: what its probability lacks to 1 must survive.
+    product[0, 5] = 16.0
+    targets = torch.cat([torch.tensor([5]), torch.randint(0, 40, (8,))]).unsqueeze(-1)
+    weights = torch.linspace(-1, 2, 9).unsqueeze(-1) if weighted else None
+    identity = Head(torch.empty(40, 1)).bending
+    expected = cross_entropy._score_bent(product.double(), targets, weights, identity, True)
+    found = cross_entropy._score_in_place(product.clone(), targets, weights, identity, True)
+    torch.testing.assert_close(found[0].double(), expected[0], rtol=1e-5, atol=1e-7)
+    assert found[1] is not None and expected[1] is not None
+    torch.testing.assert_close(found[1].double(), expected[1], rtol=2**-7, atol=1e-9)
