@@ -142,4 +142,4 @@ def test_a_gpus_way_gives_the_same_log_probabilities_and_gradient(weighted: bool
     found = cross_entropy._score_in_place(product.clone(), targets, weights, identity, True)
     torch.testing.assert_close(found[0].double(), expected[0], rtol=1e-5, atol=1e-7)
     assert found[1] is not None and expected[1] is not None
-    torch.testing.assert_close(found[1].double(), expected[1], rtol=2**-7, atol=1e-9)
+    torch.testing.assert_close(found[1].double(), expected[1], rtol=2**-6, atol=1e-9)
