@@ -57,7 +57,8 @@ Warmup = Annotated[float | None, typer.Option(help="share of the steps; default 
 Decay = Annotated[float | None, typer.Option(help="default 0; of diloco 0.1")]
 Clip = Annotated[float | None, typer.Option(help="maximum gradient norm; 0: off; default 1")]
 Precision = Annotated[
-    Literal["float32", "bfloat16"] | None, typer.Option(help="of weights and gradients")
+    Literal["auto", "float32", "bfloat16", "float16"] | None,
+    typer.Option(help="of activations and frozen weights; default auto, the device's best"),
 ]
 Recompute = Annotated[
     bool | None,

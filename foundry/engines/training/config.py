@@ -101,8 +101,9 @@ class SftConfig(_Frozen):
     )
     weight_decay: float = Field(default=0.0, ge=0, le=1, description="decoupled, of AdamW")
     grad_clip: float = Field(default=1.0, ge=0, description="maximum gradient norm; 0: off")
-    precision: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="number format of weights and gradients"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto",
+        description="number format of activations and frozen weights; auto: the device's best",
     )
     activation_checkpointing: bool = Field(
         default=False, description="recompute activations: less memory, a third more time"

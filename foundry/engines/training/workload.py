@@ -1,7 +1,7 @@
 """What a worker trains: a model with its optimiser, and the numbered batches of the run."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
@@ -13,15 +13,22 @@ from foundry.engines.training.decoder import lora
 from foundry.engines.training.decoder.dropout import Draws
 from foundry.engines.training.decoder.model import Decoder
 from foundry.engines.training.decoder.weights import export_model, load_model
+from foundry.engines.training.devices import default_device, read_traits
 from foundry.engines.training.files import whole_directory
 from foundry.engines.training.learner import Learner
+from foundry.engines.training.optimisers.scaler import LossScaler
 from foundry.engines.training.packing import Batch, collate
+from foundry.engines.training.precision import Precision, choose_precision
 from foundry.engines.training.sampler import Cursor, Item, Sampler
 from foundry.errors import InvalidDataset
 
 T = TypeVar("T")
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_DTYPES: Mapping[Precision, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 
 class Workload(Protocol):
@@ -58,6 +65,7 @@ class SftWorkload:
         self._config = config
         self._model_dir = model_dir
         self.device = torch.device(device or default_device())
+        self.precision = choose_precision(config.precision, read_traits(self.device))
         self.data = train
         self._evaluation = evaluation.examples
         self._sampler = Sampler([len(e.tokens) for e in train.examples], config)
@@ -74,6 +82,7 @@ class SftWorkload:
             weight_decay=config.weight_decay,
             grad_clip=config.grad_clip,
             draws=draws,
+            scaler=LossScaler() if self.precision == "float16" else None,
         )
 
     @classmethod
@@ -122,7 +131,7 @@ class SftWorkload:
             if isinstance(method, Lora):
                 lora.export_adapter(self._model, method, staging)
             else:
-                dtype = _DTYPES[self._config.precision]
+                dtype = _DTYPES[self.precision]
                 export_model(self._model, self._model_dir, staging, dtype)
 
     def digest(self) -> str:
@@ -131,7 +140,7 @@ class SftWorkload:
 
     def _build_model(self) -> tuple[Decoder, Draws | None]:
         """The model, and its dropout masks if it has an adapter."""
-        compute = _DTYPES[self._config.precision]
+        compute = _DTYPES[self.precision]
         is_lora = isinstance(self._config.method, Lora)
         model = load_model(
             self._model_dir,
@@ -144,10 +153,6 @@ class SftWorkload:
         if isinstance(self._config.method, Lora):
             return model, lora.attach(model, self._config.method, self._config.seed)
         return model, None
-
-
-def default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def prepared(

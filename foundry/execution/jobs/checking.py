@@ -18,6 +18,7 @@ from foundry.engines.model_files import (
 from foundry.engines.training.config import Lora, SftConfig
 from foundry.engines.training.decoder.config import DecoderConfig
 from foundry.engines.training.diloco.config import DilocoConfig
+from foundry.engines.training.precision import CPU_FORMATS, find_common_formats
 from foundry.errors import (
     Conflict,
     FoundryError,
@@ -186,13 +187,24 @@ def _check_rank(training: Training, base: ModelVersion, served: ServingRank) -> 
 
 
 def _check_precision(training: Training, hardware: Hardware) -> None:
-    if training.inner.precision != "bfloat16" or not hardware.lacks_bfloat16():
+    """Refuse a number format that no device of the cluster computes well; auto takes what fits."""
+    precision = training.inner.precision
+    if precision == "auto" or hardware.unknown_accelerators:
         return
-    raise InvalidConfiguration(
-        f"{training.where}.precision is bfloat16, but {', '.join(sorted(hardware.accelerators))} "
-        "has none: use float32",
-        param=f"{training.where}.precision",
-    )
+    if hardware.on_cpu:
+        # bfloat16 is slow on an old processor and right; its extensions are its worker's to know.
+        formats, devices = CPU_FORMATS, "a processor"
+    else:
+        found = find_common_formats(hardware.accelerators)
+        if found is None:
+            return
+        formats, devices = found, ", ".join(sorted(hardware.accelerators))
+    if precision not in formats:
+        raise InvalidConfiguration(
+            f"{training.where}.precision is {precision}, but {devices} has none: "
+            f"use {' or '.join(formats)}",
+            param=f"{training.where}.precision",
+        )
 
 
 def _check_room(training: Training, hardware: Hardware) -> None:

@@ -92,23 +92,28 @@ class SftWorker:
     def _train(self, task: SftTask, model_dir: Path, data_dir: Path) -> SftResult:
         import torch
 
+        from foundry.engines.training.devices import release_memory
         from foundry.engines.training.sft import run_sft
 
         torch.set_num_threads(task.threads)
         work_dir = attempt_directory(self._settings.home, task.job_id, task.fence)
-        return run_sft(
-            task.config,
-            model_dir=model_dir,
-            train_rows=list(read_rows(data_dir / TRAIN_FILE)),
-            eval_rows=list(read_rows(data_dir / EVAL_FILE)),
-            work_dir=work_dir,
-            on_event=self._on_event,
-            should_stop=self._stop.is_set,
-            on_activity=self._note_activity,
-            checkpoints=RunCheckpoints(
-                self._settings, task.job_id, task.fence, work_dir, self._say
-            ),
-        )
+        try:
+            return run_sft(
+                task.config,
+                model_dir=model_dir,
+                train_rows=list(read_rows(data_dir / TRAIN_FILE)),
+                eval_rows=list(read_rows(data_dir / EVAL_FILE)),
+                work_dir=work_dir,
+                on_event=self._on_event,
+                should_stop=self._stop.is_set,
+                on_activity=self._note_activity,
+                checkpoints=RunCheckpoints(
+                    self._settings, task.job_id, task.fence, work_dir, self._say
+                ),
+            )
+        finally:
+            # Publishing takes minutes, in which others may use the device.
+            release_memory()
 
     def _note_activity(self, activity: Activity) -> None:
         self._activity.note(activity)

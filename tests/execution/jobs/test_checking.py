@@ -225,15 +225,33 @@ async def test_the_rank_is_that_of_the_endpoint(desk: Desk) -> None:
     )
 
 
-async def test_a_dtype_that_no_accelerator_has(desk: Desk) -> None:
+async def test_a_precision_that_no_accelerator_has(desk: Desk) -> None:
     desk.hardware = T4S
-    await desk.ask(sft())
-    with pytest.raises(InvalidConfiguration, match="nvidia-t4-16gb has none: use float32"):
+    for fits in ("auto", "float16", "float32"):
+        await desk.ask(sft(precision=fits))
+    with pytest.raises(InvalidConfiguration) as raised:
         await desk.ask(sft(precision="bfloat16"))
+    assert raised.value.message == (
+        "config.precision is bfloat16, but nvidia-t4-16gb has none: use float16 or float32"
+    )
     both = {"nvidia-t4-16gb": "T4", "nvidia-l4-24gb": "L4"}
-    for other in (replace(T4S, accelerators=both), replace(T4S, unknown_accelerators=True)):
+    new = {"nvidia-z9-1gb": "Z9"}
+    for other in (
+        replace(T4S, accelerators=both),
+        replace(T4S, accelerators=new),
+        replace(T4S, unknown_accelerators=True),
+    ):
         desk.hardware = other
         await desk.ask(sft(precision="bfloat16"))
+
+
+async def test_processors_do_not_train_in_float16(desk: Desk) -> None:
+    """Which of them is quick in bfloat16 the cluster does not tell."""
+    desk.hardware = LAPTOP
+    for fits in ("auto", "bfloat16", "float32"):
+        await desk.ask(sft(precision=fits))
+    with pytest.raises(InvalidConfiguration, match="float16, but a processor has none: use float"):
+        await desk.ask(sft(precision="float16"))
 
 
 async def test_each_worker_of_a_fleet_wants_an_accelerator(desk: Desk) -> None:
