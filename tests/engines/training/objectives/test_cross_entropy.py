@@ -136,7 +136,7 @@ def test_a_gpus_way_gives_the_same_log_probabilities_and_gradient(weighted: bool
     # One that is all but certain: what its probability lacks to 1 must survive.
     product[0, 5] = 16.0
     targets = torch.cat([torch.tensor([5]), torch.randint(0, 40, (8,))]).unsqueeze(-1)
-    weights = torch.linspace(-1, 2, 9).unsqueeze(-1) if weighted else None
+    weights = torch.linspace(-1, 2, 9).double().unsqueeze(-1) if weighted else None
     identity = Head(torch.empty(40, 1)).bending
     expected = cross_entropy._score_bent(product.double(), targets, weights, identity, True)
     found = cross_entropy._score_in_place(product.clone(), targets, weights, identity, True)
