@@ -50,6 +50,11 @@ def attend(
     scale = q_TQD.shape[-1] ** -0.5 if scale is None else scale
     if softcap is None and has_gpu_kernel(q_TQD):
         return attend_on_gpu(q_TQD, k_TKD, v_TKD, tuple(segments), window=window, scale=scale)
+    dtype = q_TQD.dtype
+    if q_TQD.device.type == "cpu":
+        # torch's kernel takes 0.92 s for the backward pass in bfloat16 where float32 takes 0.38
+        # (30 layers, 8 segments, 1,026 tokens), and rounds the probabilities besides.
+        q_TQD, k_TKD, v_TKD = (x.to(_wide(dtype)) for x in (q_TQD, k_TKD, v_TKD))
     runs = [(length, len(list(run))) for length, run in groupby(segments)]
     sizes = [length * count for length, count in runs]
     parts = []
@@ -65,7 +70,7 @@ def attend(
         hidden = window if window is not None and window < length else None
         mixed = _attend_equal(*heads, window=hidden, softcap=softcap, scale=scale)
         parts.append(mixed.transpose(1, 2).flatten(0, 1))
-    return torch.cat(parts)
+    return torch.cat(parts).to(dtype)
 
 
 def _attend_equal(

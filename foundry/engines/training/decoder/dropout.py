@@ -25,9 +25,13 @@ class Draws:
         """New masks from now on."""
         self.passes += 1
 
-    def dropout(self, x: Tensor, share: float, place: int) -> Tensor:
-        """Zero a share of the values and scale the others up to keep the mean (arXiv:1207.0580)."""
+    def mask(self, x: Tensor, share: float, place: int) -> Tensor:
+        """Zero for a share of the values; the others are scaled up to keep the mean."""
         key = np.random.SeedSequence([self._seed, self.passes, place]).generate_state(1, np.uint64)
         generator = torch.Generator(x.device).manual_seed(int(key[0]) >> 1)
         mask = torch.empty_like(x).bernoulli_(1 - share, generator=generator)
-        return x * mask.div_(1 - share)
+        return mask.div_(1 - share)
+
+    def dropout(self, x: Tensor, share: float, place: int) -> Tensor:
+        """Multiply by the mask (arXiv:1207.0580)."""
+        return x * self.mask(x, share, place)

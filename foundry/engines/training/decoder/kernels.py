@@ -6,7 +6,8 @@ backward pass needs and recompute the cheap rest, and skip the gradients of froz
 Shapes: T tokens, I inputs, O outputs of a projection, R adapter rank, F feed-forward, D head.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, cast
 
@@ -28,16 +29,35 @@ _ACTIVATIONS: dict[Activation, tuple[Callable[..., Tensor], Callable[..., Tensor
 }
 
 
-def lora_projection(
-    x_TI: Tensor,
-    w_OI: Tensor,
-    a_RI: Tensor,
-    b_OR: Tensor,
-    scale: float,
-    bias_O: Tensor | None = None,
-) -> Tensor:
-    """x·Wᵀ + bias + scale·(x·Aᵀ)·Bᵀ."""
-    return _apply(_LoraProjection)(x_TI, w_OI, a_RI, b_OR, scale, bias_O)
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """A projection with its adapter, in the type of the computation.
+
+    Attributes:
+        scale: alpha / rank.
+    """
+
+    weight_OI: Tensor
+    bias_O: Tensor | None
+    a_RI: Tensor
+    b_OR: Tensor
+    scale: float
+
+
+def lora_projections(
+    x_TI: Tensor, parts: Sequence[Adapted], mask_TI: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """x·Wᵀ + bias + scale·(x·mask·Aᵀ)·Bᵀ of each part, which share one pass over x.
+
+    Args:
+        mask_TI: dropout of the adapters' input, scaled; None: nothing is dropped.
+    """
+    factors = [
+        factor for part in parts for factor in (part.weight_OI, part.bias_O, part.a_RI, part.b_OR)
+    ]
+    scales = tuple(part.scale for part in parts)
+    apply = cast(Callable[..., tuple[Tensor, ...]], _LoraProjections.apply)
+    return apply(x_TI, mask_TI, scales, *factors)
 
 
 def gated_projection(
@@ -77,35 +97,74 @@ def _apply(function: type[Function]) -> Callable[..., Tensor]:
     return cast(Callable[..., Tensor], function.apply)
 
 
-class _LoraProjection(Function):
+def _add_products(low_TR: Tensor, b_RO: Tensor, x_TI: Tensor, w_IO: Tensor) -> Tensor:
+    """low·B + x·W, rounded once.
+
+    The small product comes first: the large one is then added to it inside the matrix product,
+    whose sums are float32 on every device, and only the result is rounded. The other way round the
+    base's output is rounded first, and an update below half a unit of its last place vanishes: in
+    bfloat16 SmolLM2-135M was 0.24 nats behind float32 after six steps, this way 0.004. It costs no
+    memory and no time: on an EPYC 9.03 ms against 8.95 + 0.28 for 1,026 rows of 576 to 1,536.
+    """
+    return (low_TR @ b_RO).addmm_(x_TI, w_IO)
+
+
+class _LoraProjections(Function):
     @staticmethod
     def forward(
         ctx: Any,
         x_TI: Tensor,
-        w_OI: Tensor,
-        a_RI: Tensor,
-        b_OR: Tensor,
-        scale: float,
-        bias_O: Tensor | None,
-    ) -> Tensor:
-        low_TR = x_TI @ a_RI.T
-        ctx.save_for_backward(x_TI, w_OI, a_RI, b_OR, low_TR)
-        ctx.scale = scale
-        return functional.linear(x_TI, w_OI, bias_O).addmm_(low_TR, b_OR.T, alpha=scale)
+        mask_TI: Tensor | None,
+        scales: tuple[float, ...],
+        *factors: Tensor | None,
+    ) -> tuple[Tensor, ...]:
+        weights, biases, downs, ups = _unzip(factors)
+        low_TR = (x_TI if mask_TI is None else x_TI * mask_TI) @ _stack(downs).T
+        lows = torch.split(low_TR, [a.shape[0] for a in downs], dim=1)
+        outs = []
+        for low, scale, weight, bias, up in zip(lows, scales, weights, biases, ups, strict=True):
+            out = _add_products(low.mul_(scale), up.T, x_TI, weight.T)
+            outs.append(out if bias is None else out.add_(bias))
+        ctx.save_for_backward(x_TI, mask_TI, low_TR, *factors)
+        ctx.scales = scales
+        return tuple(outs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x_TI, w_OI, a_RI, b_OR, low_TR = ctx.saved_tensors
-        grad_TO = grads[0]
-        grad_low_TR = (grad_TO @ b_OR).mul_(ctx.scale)
-        grad_x = grad_w = None
+        x_TI, mask_TI, low_TR, *factors = ctx.saved_tensors
+        weights, _, downs, ups = _unzip(factors)
+        ranks = [a.shape[0] for a in downs]
+        low_grads = [
+            (grad @ up).mul_(scale) for grad, up, scale in zip(grads, ups, ctx.scales, strict=True)
+        ]
+        grad_low_TR = torch.cat(low_grads, dim=1) if len(low_grads) > 1 else low_grads[0]
+        grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = (grad_TO @ w_OI).addmm_(grad_low_TR, a_RI)
-        if ctx.needs_input_grad[1]:
-            grad_w = grad_TO.T @ x_TI
-        grad_a, grad_b = grad_low_TR.T @ x_TI, (grad_TO.T @ low_TR).mul_(ctx.scale)
-        grad_bias = grad_TO.sum(0) if ctx.needs_input_grad[5] else None
-        return grad_x, grad_w, grad_a, grad_b, None, grad_bias
+            grad_x = grad_low_TR @ _stack(downs)
+            if mask_TI is not None:
+                grad_x.mul_(mask_TI)
+            for grad, weight in zip(grads, weights, strict=True):
+                grad_x.addmm_(grad, weight)
+        grad_a = grad_low_TR.T @ (x_TI if mask_TI is None else x_TI * mask_TI)
+        found: list[Tensor | None] = [grad_x, None, None]
+        needs = ctx.needs_input_grad[3:]
+        for i, (grad, low, a) in enumerate(
+            zip(grads, torch.split(low_TR, ranks, dim=1), torch.split(grad_a, ranks), strict=True)
+        ):
+            found.append(grad.T @ x_TI if needs[4 * i] else None)
+            found.append(grad.sum(0) if needs[4 * i + 1] else None)
+            # Rank by outputs is the faster way round: 0.8 ms against 1.3 for 16 by 1,536.
+            found.extend((a, (low.T @ grad).T))
+        return tuple(found)
+
+
+def _unzip(factors: Sequence[Any]) -> tuple[Sequence[Any], ...]:
+    """Weights, biases, A and B, as `lora_projections` laid them."""
+    return tuple(factors[kind::4] for kind in range(4))
+
+
+def _stack(downs: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(downs)) if len(downs) > 1 else downs[0]
 
 
 class _GatedProjection(Function):
@@ -122,11 +181,14 @@ class _GatedProjection(Function):
         activation: Activation,
     ) -> Tensor:
         hidden_TF = activate(gate_TF, activation).mul_(up_TF)
-        out_TO = functional.linear(hidden_TF, w_OF, bias_O)
         low_TR = None
         if a_RF is not None and b_OR is not None:
-            low_TR = hidden_TF @ a_RF.T
-            out_TO.addmm_(low_TR, b_OR.T, alpha=scale)
+            low_TR = (hidden_TF @ a_RF.T).mul_(scale)
+            out_TO = _add_products(low_TR, b_OR.T, hidden_TF, w_OF.T)
+            if bias_O is not None:
+                out_TO.add_(bias_O)
+        else:
+            out_TO = functional.linear(hidden_TF, w_OF, bias_O)
         ctx.save_for_backward(gate_TF, up_TF, w_OF, a_RF, b_OR, low_TR)
         ctx.scale, ctx.activation = scale, activation
         return out_TO
@@ -137,15 +199,16 @@ class _GatedProjection(Function):
         grad_TO = grads[0]
         act_TF = activate(gate_TF, ctx.activation)
         hidden_TF = act_TF * up_TF
-        grad_hidden_TF = grad_TO @ w_OF
         grad_a = grad_b = None
-        if low_TR is not None:
+        if low_TR is None:
+            grad_hidden_TF = grad_TO @ w_OF
+        else:
             grad_low_TR = (grad_TO @ b_OR).mul_(ctx.scale)
-            grad_hidden_TF.addmm_(grad_low_TR, a_RF)
+            grad_hidden_TF = _add_products(grad_low_TR, a_RF, grad_TO, w_OF)
             grad_a = grad_low_TR.T @ hidden_TF
-            grad_b = (grad_TO.T @ low_TR).mul_(ctx.scale)
+            grad_b = (low_TR.T @ grad_TO).T
         grad_w = grad_TO.T @ hidden_TF if ctx.needs_input_grad[2] else None
-        grad_up_TF = grad_hidden_TF * act_TF
+        grad_up_TF = act_TF.mul_(grad_hidden_TF)
         grad_gate_TF = _ACTIVATIONS[ctx.activation][1](grad_hidden_TF.mul_(up_TF), gate_TF)
         grad_bias = grad_TO.sum(0) if ctx.needs_input_grad[6] else None
         return grad_gate_TF, grad_up_TF, grad_w, grad_a, grad_b, None, grad_bias, None

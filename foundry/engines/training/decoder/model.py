@@ -18,7 +18,7 @@ from foundry.engines.training.decoder.attention import attend
 from foundry.engines.training.decoder.config import DecoderConfig as DecoderConfig
 from foundry.engines.training.decoder.kernels import rotate
 from foundry.engines.training.decoder.norm import RMSNorm
-from foundry.engines.training.decoder.projection import Projection
+from foundry.engines.training.decoder.projection import Projection, project_together
 
 
 class Attention(nn.Module):
@@ -35,9 +35,11 @@ class Attention(nn.Module):
     def forward(
         self, x_TH: Tensor, cos_TD: Tensor, sin_TD: Tensor, segments: Sequence[int]
     ) -> Tensor:
-        q_TQD = rotate(self.q_proj(x_TH).unflatten(-1, (-1, self.head_dim)), cos_TD, sin_TD)
-        k_TKD = rotate(self.k_proj(x_TH).unflatten(-1, (-1, self.head_dim)), cos_TD, sin_TD)
-        v_TKD = self.v_proj(x_TH).unflatten(-1, (-1, self.head_dim))
+        q_TQD, k_TKD, v_TKD = (
+            torch.unflatten(part, -1, (-1, self.head_dim))
+            for part in project_together(x_TH, (self.q_proj, self.k_proj, self.v_proj))
+        )
+        q_TQD, k_TKD = rotate(q_TQD, cos_TD, sin_TD), rotate(k_TKD, cos_TD, sin_TD)
         return cast(Tensor, self.o_proj(attend(q_TQD, k_TKD, v_TKD, segments).flatten(-2)))
 
 
@@ -49,7 +51,8 @@ class MLP(nn.Module):
         self.down_proj = Projection(config.intermediate_size, config.hidden_size)
 
     def forward(self, x_TH: Tensor) -> Tensor:
-        return self.down_proj.forward_gated(self.gate_proj(x_TH), self.up_proj(x_TH))
+        gate_TF, up_TF = project_together(x_TH, (self.gate_proj, self.up_proj))
+        return self.down_proj.forward_gated(gate_TF, up_TF)
 
 
 class DecoderLayer(nn.Module):

@@ -1,6 +1,6 @@
 """A linear projection with the low-rank adapter beside it (arXiv:2106.09685)."""
 
-from typing import cast
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,10 @@ from foundry.engines.training.decoder.casting import CastOnce
 from foundry.engines.training.decoder.dropout import Draws
 from foundry.engines.training.decoder.kernels import (
     Activation,
+    Adapted,
     activate,
     gated_projection,
-    lora_projection,
+    lora_projections,
 )
 
 
@@ -54,20 +55,18 @@ class Projection(nn.Module):
         self._draws, self._place = draws, place
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self._base(x.dtype)
-        if self.lora_A is None or self.lora_B is None:
-            return functional.linear(x, weight, bias)
-        a, b = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
-        if self.dropout and self.training:
-            dropped = self._draws.dropout(x, self.dropout, self._place)
-            update = functional.linear(functional.linear(dropped, a), b)
-            return functional.linear(x, weight, bias) + self.scale * update
-        return lora_projection(x, weight, a, b, self.scale, bias)
+        part = self.adapt(x.dtype)
+        if part is None:
+            return functional.linear(x, *self._base(x.dtype))
+        mask = None
+        if self.drops:
+            mask = self._draws.mask(x, self.dropout, self._place)
+        return lora_projections(x, [part], mask)[0]
 
     def forward_gated(self, gate: Tensor, up: Tensor, activation: Activation = "silu") -> Tensor:
         """The projection of act(gate)·up, which is not kept for the backward pass."""
-        if self.dropout and self.training:
-            return cast(Tensor, self(activate(gate, activation) * up))
+        if self.drops:
+            return self.forward(activate(gate, activation) * up)
         a = b = None
         if self.lora_A is not None and self.lora_B is not None:
             a, b = self.lora_A.to(gate.dtype), self.lora_B.to(gate.dtype)
@@ -78,3 +77,28 @@ class Projection(nn.Module):
         return self._narrow_weight(self.weight, dtype), None if self.bias is None else self.bias.to(
             dtype
         )
+
+    def adapt(self, dtype: torch.dtype) -> Adapted | None:
+        """Weights and adapter in the type of the computation; None: there is no adapter."""
+        if self.lora_A is None or self.lora_B is None:
+            return None
+        weight, bias = self._base(dtype)
+        return Adapted(weight, bias, self.lora_A.to(dtype), self.lora_B.to(dtype), self.scale)
+
+    @property
+    def drops(self) -> bool:
+        """Whether this pass drops a share of the adapter's input."""
+        return bool(self.dropout) and self.training
+
+
+def project_together(x: Tensor, projections: Sequence[Projection]) -> tuple[Tensor, ...]:
+    """The outputs of several projections of one input.
+
+    Their adapters read x once, and the gradients of x are summed in one place.
+    """
+    parts = [projection.adapt(x.dtype) for projection in projections]
+    adapted = [part for part in parts if part is not None]
+    # Each adapter drops other values of x, so with dropout they cannot share it.
+    if len(adapted) < len(parts) or any(projection.drops for projection in projections):
+        return tuple(projection(x) for projection in projections)
+    return lora_projections(x, adapted)
