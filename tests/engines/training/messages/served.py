@@ -84,5 +84,5 @@ class ServedRenderer:
             answer = self._loop.run_until_complete(online.render_chat(request))
         except ValueError:
             return None
-        _, (engine_input,) = answer  # type: ignore[misc]
+        _, (engine_input,) = answer
         return engine_input.get("prompt", ""), list(engine_input["prompt_token_ids"])

@@ -106,7 +106,7 @@ def test_a_developer_is_the_system_where_the_template_knows_none() -> None:
 
 
 def test_tools_have_the_fields_of_requests() -> None:
-    tools = [
+    tools: list[dict[str, Any]] = [
         {"function": {"parameters": {"b": 1, "a": 2}, "name": "f", "strict": True, "x": 1}, "y": 2},
         {"type": "function", "function": {"name": "g"}},
     ]
