@@ -25,6 +25,7 @@ def weighted_cross_entropy(
     head: Head,
     targets_NK: Tensor,
     weights_NK: Tensor | None = None,
+    factor: float = 1.0,
     rows: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sum over positions of -weight·log softmax(logits)[target].
@@ -36,6 +37,7 @@ def weighted_cross_entropy(
         hidden_NH: hidden states of the positions that predict.
         targets_NK: the tokens each position predicts; shape (N,) for one each.
         weights_NK: of the same shape, any sign; None: 1 each.
+        factor: of the sum and its gradient.
         rows: positions per chunk.
     Returns:
         The sum, nats, shape (), float32 (float64 for float64 input), zero when N is zero; and the
@@ -50,6 +52,7 @@ def weighted_cross_entropy(
         head.adapter_VR,
         as_columns(targets_NK),
         None if weights_NK is None else as_columns(weights_NK),
+        factor,
         rows,
         head.bending,
     )
@@ -75,9 +78,15 @@ class _ChunkedCrossEntropy(Function):
         adapter_VR: Tensor | None,
         targets_NK: Tensor,
         weights_NK: Tensor | None,
+        factor: float,
         rows: int,
         bending: Bending,
     ) -> tuple[Tensor, Tensor]:
+        if factor != 1.0 and hidden_NH.dtype == torch.float16:
+            # Its gradients are scaled up lest they vanish, which is too late after rounding.
+            ones = torch.ones(targets_NK.shape, device=hidden_NH.device)
+            weights_NK = (ones if weights_NK is None else weights_NK) * factor
+            factor = 1.0
         grads = _Gradients(hidden_NH, weight_VH, low_NR, adapter_VR, ctx.needs_input_grad)
         wide = widen(hidden_NH.dtype)
         total = torch.zeros((), dtype=wide, device=hidden_NH.device)
@@ -86,16 +95,22 @@ class _ChunkedCrossEntropy(Function):
             chunk = slice(start, start + rows)
             product, targets = grads.product(chunk), targets_NK[chunk]
             weights = None if weights_NK is None else weights_NK[chunk].to(wide)
-            keeps_narrow = product.is_cuda and bending.is_identity and targets.shape[1] == 1
+            keeps_narrow = (
+                product.is_cuda
+                and hidden_NH.dtype == torch.bfloat16
+                and bending.is_identity
+                and targets.shape[1] == 1
+            )
             score = _score_in_place if keeps_narrow else _score_bent
             found, delta = score(product, targets, weights, bending, grads.wanted)
             log_probs_NK[chunk] = found
             total -= (found if weights is None else found * weights).sum()
             if delta is not None:
                 grads.add(chunk, delta)
+        grads.multiply(factor)
         ctx.grads = grads.found
         ctx.mark_non_differentiable(log_probs_NK)
-        return total, log_probs_NK
+        return total * factor, log_probs_NK
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -109,7 +124,7 @@ class _ChunkedCrossEntropy(Function):
         # For the same reason a factor that is known beforehand belongs into the weights.
         if found[1] is None or grad.item() != 1.0:
             found = [None if part is None else part * grad.to(part.dtype) for part in found]
-        return (*found, None, None, None, None)
+        return (*found, None, None, None, None, None)
 
 
 def _score_bent(
@@ -193,6 +208,13 @@ class _Gradients:
         if low is not None and adapter is not None:
             product.addmm_(low[chunk], adapter.T)
         return product
+
+    def multiply(self, factor: float) -> None:
+        """Scale all sums: cheaper here than on the logits, which are the largest by far."""
+        if factor != 1.0:
+            for grad in self.found:
+                if grad is not None:
+                    grad.mul_(factor)
 
     def add(self, chunk: slice, delta_CV: Tensor) -> None:
         """Take a chunk's gradient of the product."""

@@ -57,11 +57,9 @@ def score(
 def _score_linear(
     hidden_NH: Tensor, head: Head, batch: Batch, objective: LinearObjective, factor: float
 ) -> Score:
-    weights = objective.weights(batch)
-    if factor != 1.0:
-        ones = torch.ones(batch.targets_N.shape, device=hidden_NH.device)
-        weights = (ones if weights is None else weights) * factor
-    total, log_probs = weighted_cross_entropy(hidden_NH, head, batch.targets_N, weights)
+    total, log_probs = weighted_cross_entropy(
+        hidden_NH, head, batch.targets_N, objective.weights(batch), factor
+    )
     with torch.no_grad():
         metrics = objective(log_probs, batch).metrics
     return Score(total, log_probs, metrics)

@@ -143,3 +143,28 @@ def test_a_gpus_way_gives_the_same_log_probabilities_and_gradient(weighted: bool
     torch.testing.assert_close(found[0].double(), expected[0], rtol=1e-5, atol=1e-7)
     assert found[1] is not None and expected[1] is not None
     torch.testing.assert_close(found[1].double(), expected[1], rtol=2**-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_factor_scales_the_sum_and_every_gradient(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    hidden = torch.randn(6, 4, dtype=dtype, requires_grad=True)
+    weight = torch.randn(20, 4, dtype=dtype, requires_grad=True)
+    targets = torch.randint(0, 20, (6,))
+    plain, log_probs = weighted_cross_entropy(hidden, Head(weight), targets)
+    scaled, same = weighted_cross_entropy(hidden, Head(weight), targets, factor=0.25)
+    assert scaled.item() == pytest.approx(plain.item() / 4, rel=1e-6)
+    assert torch.equal(log_probs, same)
+    expected = torch.autograd.grad(plain, (hidden, weight))
+    found = torch.autograd.grad(scaled, (hidden, weight))
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs / 4, rtol=4 * torch.finfo(dtype).eps, atol=1e-6)
+
+
+def test_a_large_factor_keeps_gradients_that_float16_would_lose() -> None:
+    hidden = torch.tensor([[20.0, 0.0]], dtype=torch.float16, requires_grad=True)
+    weight = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float16)
+    total, _ = weighted_cross_entropy(hidden, Head(weight), torch.tensor([0]), factor=65_536.0)
+    (grad,) = torch.autograd.grad(total, hidden)
+    # softmax of 0 against 20 is 2e-9, below the smallest float16; times 65,536 it is not.
+    assert grad[0, 1].item() == pytest.approx(65_536 / (1 + 2.718281828**20), rel=1e-2)
