@@ -22,7 +22,7 @@ _TESTING = """\
 `make test` runs them where it finds one. They also run from a checkout with nothing but torch 2.11
 or newer, numpy, safetensors, tokenizers, jinja2, pydantic and pytest (no Ray, vLLM or network):
 
-    python -m tests.gpu
+    python -m pytest -c /dev/null --rootdir . --confcutdir tests/gpu -p no:cacheprovider tests/gpu
 
 `FOUNDRY_TEST_DEVICE=cpu` rehearses them on a processor; what only a device has is skipped there.
 """

@@ -21,18 +21,19 @@ from foundry.engines.training.decoder.model import Decoder, DecoderConfig
 from foundry.engines.training.learner import Learner
 from foundry.engines.training.packing import Batch
 
-GPT = DecoderConfig(
-    vocab_size=256,
-    hidden_size=128,
-    intermediate_size=352,
-    num_hidden_layers=5,
-    num_attention_heads=4,
-    num_key_value_heads=4,
-    head_dim=32,
-    max_position_embeddings=1024,
-    rms_norm_eps=1e-5,
-    rope_theta=10_000.0,
-    tie_word_embeddings=True,
+GPT = DecoderConfig.of(
+    {
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": 256,
+        "hidden_size": 128,
+        "intermediate_size": 352,
+        "num_hidden_layers": 5,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 1024,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10_000.0,
+        "tie_word_embeddings": True,
+    }
 )
 EVAL_BYTES = 1 << 16
 EVAL_WINDOWS = 512

@@ -9,9 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 TargetGroup = Literal["attn", "mlp"]
 
+# Names of a decoder's projections. A family has those side by side or the fused ones (Phi-3); both
+# PEFT and vLLM put one adapter on a fused projection.
 TARGET_MODULES: dict[TargetGroup, tuple[str, ...]] = {
-    "attn": ("q_proj", "k_proj", "v_proj", "o_proj"),
-    "mlp": ("gate_proj", "up_proj", "down_proj"),
+    "attn": ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj"),
+    "mlp": ("gate_proj", "up_proj", "gate_up_proj", "down_proj"),
 }
 
 
@@ -45,7 +47,7 @@ class Lora(_Frozen):
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """The projections that get an adapter, in the order of a decoder layer."""
+        """The projections that get an adapter where a model has them, in a layer's order."""
         return tuple(
             module
             for group, modules in TARGET_MODULES.items()

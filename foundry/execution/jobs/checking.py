@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from foundry.catalog.datasets.service import DatasetVersion
 from foundry.catalog.registry.documents import read_document
@@ -17,6 +18,7 @@ from foundry.engines.model_files import (
 )
 from foundry.engines.training.config import Lora, SftConfig
 from foundry.engines.training.decoder.config import DecoderConfig
+from foundry.engines.training.decoder.layout import check_names
 from foundry.engines.training.diloco.config import DilocoConfig
 from foundry.engines.training.precision import CPU_FORMATS, find_common_formats
 from foundry.errors import (
@@ -31,8 +33,9 @@ from foundry.infra.objects import ObjectStore
 from foundry.serving.endpoints.serving_rank import ServingRank
 from foundry.serving.engine.hardware import Hardware, LiveHardware, ask_hardware
 
-# Tokenizers list thousands of added tokens there; what is larger is left to the worker.
-_MOST_TOKENIZER_BYTES = 8 * 2**20
+# Tokenizers list thousands of added tokens, and indices the tensors of thousands of experts. What
+# is larger is left to the worker.
+_MOST_LISTED_BYTES = 8 * 2**20
 _GB = 1e9
 
 
@@ -109,10 +112,14 @@ class TrainingCheck:
             )
         with suppress(Unavailable):
             config = await read_document(self.objects, files, CONFIG)
-            _check_architecture(base, config, training)
+            decoder = _check_architecture(base, config, training)
+            index = await read_document(
+                self.objects, files, WEIGHTS_INDEX, most_bytes=_MOST_LISTED_BYTES
+            )
+            _check_tensors(base, decoder, index)
             if data.kind == "chat" and CHAT_TEMPLATE not in paths:
                 tokenizer = await read_document(
-                    self.objects, files, TOKENIZER_CONFIG, most_bytes=_MOST_TOKENIZER_BYTES
+                    self.objects, files, TOKENIZER_CONFIG, most_bytes=_MOST_LISTED_BYTES
                 )
                 if tokenizer is not None and not tokenizer.get("chat_template"):
                     raise InvalidRequest(
@@ -162,21 +169,37 @@ def _check_base(base: ModelVersion, data: DatasetVersion, training: Training) ->
         )
 
 
-def _check_architecture(base: ModelVersion, config: object, training: Training) -> None:
+def _check_architecture(base: ModelVersion, config: object, training: Training) -> DecoderConfig:
+    method = training.inner.method
     try:
-        llama = DecoderConfig.of(config)
+        decoder = DecoderConfig.of(config)
+        if isinstance(method, Lora):
+            decoder.check_adapter_targets(method.targets)
     except FoundryError as error:
         raise type(error)(f"{base.reference} cannot be trained: {error.message}") from error
-    if not isinstance(training.config, DilocoConfig):
+    if isinstance(training.config, DilocoConfig):
+        fragments = training.config.outer.fragments
+        most = decoder.most_fragments(lora=isinstance(method, Lora))
+        if fragments > most:
+            raise InvalidRequest(
+                f"config.outer.fragments is {fragments}, but what is trained of {base.reference} "
+                f"divides into {most} at most: use fewer",
+                param="config.outer.fragments",
+            )
+    return decoder
+
+
+def _check_tensors(
+    base: ModelVersion, decoder: DecoderConfig, index: dict[str, Any] | None
+) -> None:
+    """Check the names of the tensors where an index lists them; else the worker does."""
+    names = index.get("weight_map") if index is not None else None
+    if not isinstance(names, dict):
         return
-    fragments = training.config.outer.fragments
-    most = llama.most_fragments(lora=isinstance(training.inner.method, Lora))
-    if fragments > most:
-        raise InvalidRequest(
-            f"config.outer.fragments is {fragments}, but what is trained of {base.reference} "
-            f"divides into {most} at most: use fewer",
-            param="config.outer.fragments",
-        )
+    try:
+        check_names(decoder, names)
+    except FoundryError as error:
+        raise type(error)(f"{base.reference} cannot be trained: {error.message}") from error
 
 
 def _check_rank(training: Training, base: ModelVersion, served: ServingRank) -> None:

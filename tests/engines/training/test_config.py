@@ -4,7 +4,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from foundry.engines.training.config import Full, Lora, SftConfig
+from foundry.engines.training.config import TARGET_MODULES, Full, Lora, SftConfig
 
 
 def test_importing_the_config_loads_no_torch() -> None:
@@ -47,7 +47,7 @@ def test_a_micro_batch_that_is_not_set_fits_the_batch(values: dict[str, int], si
 def test_round_trip_keeps_the_method() -> None:
     config = SftConfig(method=Lora(rank=4, targets=("mlp",)))
     assert SftConfig.model_validate_json(config.model_dump_json()) == config
-    assert Lora(targets=("mlp",)).modules == ("gate_proj", "up_proj", "down_proj")
+    assert Lora(targets=("mlp",)).modules == TARGET_MODULES["mlp"]
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from foundry.engines.training.chat import ChatTokenizer
 from foundry.engines.training.decoder.model import Decoder
 from foundry.engines.training.decoder.weights import load_model
 from foundry.engines.training.gguf_import import bundled_gguf, convert_gguf
-from foundry.engines.training.messages.tokenizer import ChatTokenizer
 from foundry.errors import InvalidArtifact, NotFound, UnsupportedFeature
 from tests.engines.training.conftest import CHATML, SPECIAL
 
@@ -55,7 +55,7 @@ def _write_gguf(path: Path, model: Decoder, **changes: Any) -> None:
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_rope_freq_base(config.rope_theta)
+    writer.add_rope_freq_base(10_000.0)
     writer.add_rope_dimension_count(config.head_dim)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_tokenizer_model("gpt2")

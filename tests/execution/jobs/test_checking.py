@@ -22,6 +22,7 @@ from foundry.engines.training.diloco.config import (
 from foundry.errors import (
     Conflict,
     FoundryError,
+    InvalidArtifact,
     InvalidConfiguration,
     InvalidRequest,
     Unavailable,
@@ -37,6 +38,14 @@ from foundry.serving.engine.hardware import Hardware, Node
 from tests.catalog.registry.files import LLAMA
 
 CHAT: dict[str, Any] = {"chat_template": "{{ messages }}"}
+INDEX = "model.safetensors.index.json"
+MIXTRAL = LLAMA | {
+    "architectures": ["MixtralForCausalLM"],
+    "max_position_embeddings": 512,
+    "num_key_value_heads": 2,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+}
 LAPTOP = Hardware((Node(2, 8),))
 T4S = Hardware(
     (Node(8, 64, 2),),
@@ -64,6 +73,7 @@ class Desk:
         self.objects = DirectoryStore(root)
         self.config: dict[str, Any] = LLAMA | {"max_position_embeddings": 512}
         self.tokenizer: dict[str, Any] = CHAT
+        self.index: dict[str, Any] | None = None
         self.paths = {"config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"}
         self.kind, self.data_kind, self.rows = "base", "chat", (9, 1)
         self.hardware: Hardware | None = LAPTOP
@@ -77,6 +87,9 @@ class Desk:
             ("tokenizer_config.json", self.tokenizer),
         ):
             await self.objects.put_bytes(f"{self.asked}/{path}", json.dumps(document).encode())
+        if self.index is not None:
+            self.paths = self.paths | {INDEX}
+            await self.objects.put_bytes(f"{self.asked}/{INDEX}", json.dumps(self.index).encode())
         base = SimpleNamespace(kind=self.kind, reference="smol@0.1.0", context_length=512)
         data = SimpleNamespace(
             kind=self.data_kind,
@@ -177,9 +190,24 @@ async def test_what_cannot_work_is_refused_with_what_would_do(
         ({"kind": "adapter"}, InvalidRequest, "smol@0.1.0 is an adapter: train from its base"),
         ({"rows": (0, 3)}, InvalidRequest, "support@1 has no rows to train on"),
         (
-            {"config": LLAMA | {"architectures": ["Qwen2ForCausalLM"]}},
+            {"config": LLAMA | {"architectures": ["GPT2LMHeadModel"]}},
             UnsupportedFeature,
-            "smol@0.1.0 cannot be trained: training Qwen2ForCausalLM is not supported",
+            "smol@0.1.0 cannot be trained: training GPT2LMHeadModel is not supported",
+        ),
+        (
+            {"config": MIXTRAL},
+            UnsupportedFeature,
+            "adapters on the experts of MixtralForCausalLM are not supported: set method.targets",
+        ),
+        (
+            {"index": {"weight_map": {"model.layers.0.self_attn.q_proj.bias": "a"}}},
+            InvalidArtifact,
+            "the weights hold model.layers.0.self_attn.q_proj.bias, which LlamaForCausalLM with",
+        ),
+        (
+            {"index": {"weight_map": {"model.norm.weight": "a"}}},
+            InvalidArtifact,
+            "weights lack model.embed_tokens.weight (19 tensors in all)",
         ),
         ({"paths": {"config.json"}}, InvalidRequest, "without tokenizer.json, tokenizer_config"),
         ({"tokenizer": {"eos_token": "x"}}, InvalidRequest, "smol@0.1.0 has no chat template"),

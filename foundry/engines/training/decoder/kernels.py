@@ -9,14 +9,14 @@ Shapes: T tokens, I inputs, O outputs of a projection, R adapter rank, F feed-fo
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
-Activation = Literal["silu", "gelu", "gelu_tanh"]
+from foundry.engines.training.decoder.config import Activation as Activation
 
 # The function, and its gradient from (gradient of the output, input).
 _ACTIVATIONS: dict[Activation, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
@@ -88,7 +88,10 @@ def scaled_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def rotate(x_TKD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding; the first half of each head pairs with the second."""
+    """Rotary position embedding of the first dimensions, two for each of cos and sin.
+
+    The first half of them pairs with the second; the rest of the head stays.
+    """
     return _apply(_Rotate)(x_TKD, cos, sin)
 
 
@@ -255,9 +258,11 @@ class _Rotate(Function):
 
 
 def _rotate(x_TKD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = x_TKD.chunk(2, dim=-1)
+    size = 2 * cos.shape[-1]
+    first, second = x_TKD[..., :size].chunk(2, dim=-1)
     out_TKD = torch.empty_like(x_TKD)
-    low, high = out_TKD.chunk(2, dim=-1)
+    low, high = out_TKD[..., :size].chunk(2, dim=-1)
+    out_TKD[..., size:] = x_TKD[..., size:]
     # Two roundings, not one fused: this way logits equal those of transformers to the bit.
     torch.mul(first, cos, out=low).sub_(second * sin)
     torch.mul(second, cos, out=high).add_(first * sin)

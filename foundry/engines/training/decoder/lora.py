@@ -25,7 +25,11 @@ def attach(model: Decoder, config: Lora, seed: int) -> Draws:
     """Freeze the base and put an adapter beside every declared projection.
 
     Returns what decides the dropout masks, for the learner.
+
+    Raises:
+        UnsupportedFeature: this architecture cannot have these adapters.
     """
+    model.config.check_adapter_targets(config.targets)
     model.requires_grad_(False)
     generator, draws = torch.Generator().manual_seed(seed), Draws(seed)
     for place, (_, projection) in enumerate(_targets(model, config.modules)):
@@ -67,15 +71,18 @@ def _targets(model: Decoder, modules: Iterable[str]) -> list[tuple[str, Projecti
 def export_adapter(model: Decoder, config: Lora, out_dir: Path) -> None:
     """Write float32 weights and the config that peft and vLLM read."""
     tensors = {}
+    modules = set()
     for name, parameter in model.named_parameters():
         path, _, leaf = name.rpartition(".")
         if leaf in ("lora_A", "lora_B"):
             tensors[f"{_PREFIX}{path}.{leaf}.weight"] = parameter.detach().float()
+            modules.add(path.rpartition(".")[2])
     write_tensors(out_dir / ADAPTER_WEIGHTS, tensors)
-    write_json(out_dir / ADAPTER_CONFIG, peft_config(config))
+    write_json(out_dir / ADAPTER_CONFIG, peft_config(config, modules))
 
 
-def peft_config(config: Lora) -> dict[str, object]:
+def peft_config(config: Lora, modules: Iterable[str]) -> dict[str, object]:
+    """PEFT's description of an adapter on these projections."""
     return {
         "base_model_name_or_path": None,
         "bias": "none",
@@ -87,7 +94,7 @@ def peft_config(config: Lora) -> dict[str, object]:
         "modules_to_save": None,
         "peft_type": "LORA",
         "r": config.rank,
-        "target_modules": sorted(config.modules),
+        "target_modules": sorted(modules),
         "task_type": "CAUSAL_LM",
         "use_dora": False,
         "use_rslora": False,

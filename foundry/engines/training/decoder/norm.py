@@ -7,10 +7,18 @@ from foundry.engines.training.decoder.kernels import scaled_norm
 
 
 class RMSNorm(nn.Module):
-    def __init__(self, size: int, eps: float) -> None:
+    """x / rms(x) · (weight + offset), over the last dimension.
+
+    Args:
+        offset: Gemma stores its weights less one.
+    """
+
+    def __init__(self, size: int, eps: float, offset: float = 0.0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(size))
         self.eps = eps
+        self.offset = offset
 
     def forward(self, x: Tensor) -> Tensor:
-        return scaled_norm(x, self.weight, self.eps)
+        weight = self.weight + self.offset if self.offset else self.weight
+        return scaled_norm(x, weight, self.eps)

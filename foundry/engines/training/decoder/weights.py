@@ -19,6 +19,14 @@ from foundry.engines.model_files import (
     WEIGHTS,
     WEIGHTS_INDEX,
 )
+from foundry.engines.training.decoder.layout import (
+    HEAD,
+    Slot,
+    is_leftover,
+    list_slots,
+    missing_tensors,
+    unexpected_tensor,
+)
 from foundry.engines.training.decoder.model import Decoder, DecoderConfig
 from foundry.engines.training.files import write_json, write_tensors
 from foundry.errors import InvalidArtifact
@@ -41,22 +49,39 @@ def load_model(
 
     Raises:
         InvalidArtifact: files are missing, broken, or do not fit config.json.
-        UnsupportedFeature: not a Llama.
+        UnsupportedFeature: an architecture, or a variant of one, that the decoder lacks.
     """
     config = DecoderConfig.load(model_dir)
     with torch.device("meta"):
         model = Decoder(config, compute_dtype)
-    missing = {name for name, _ in model.named_parameters()}
+    slots = list_slots(config)
+    missing = set(slots)
+    stored_head = None
     for name, tensor in _tensors(model_dir):
-        if name not in missing:
-            continue  # a tied lm_head may be stored as well
-        _assign(model, name, tensor.to(device=device, dtype=dtype))
-        missing.discard(name)
+        if name in slots:
+            _fill(model, name, slots[name], tensor.to(device=device, dtype=dtype))
+            missing.discard(name)
+        elif not is_leftover(config, name):
+            raise unexpected_tensor(config, name)
+        elif name == HEAD:
+            stored_head = tensor
     if missing:
-        raise InvalidArtifact(f"weights lack {min(missing)} ({len(missing)} tensors in all)")
+        raise missing_tensors(missing)
     if config.tie_word_embeddings:
-        model.lm_head.weight = model.model.embed_tokens.weight
+        _tie(model, stored_head)
     return model
+
+
+def _tie(model: Decoder, stored_head: Tensor | None) -> None:
+    embedding = model.model.embed_tokens.weight
+    if stored_head is not None and not torch.equal(
+        stored_head.to(device=embedding.device, dtype=embedding.dtype), embedding
+    ):
+        raise InvalidArtifact(
+            f"config.json says that {HEAD} is the embedding, but the weights hold another one: "
+            "set tie_word_embeddings to false"
+        )
+    model.lm_head.weight = embedding
 
 
 def _tensors(model_dir: Path) -> Iterator[tuple[str, Tensor]]:
@@ -77,21 +102,35 @@ def _shards(model_dir: Path) -> list[Path]:
     return [model_dir / WEIGHTS]
 
 
-def _assign(model: nn.Module, name: str, value: Tensor) -> None:
-    path, _, leaf = name.rpartition(".")
+def _fill(model: nn.Module, name: str, slot: Slot, value: Tensor) -> None:
+    path, _, leaf = slot.parameter.rpartition(".")
     owner = model.get_submodule(path)
-    expected = owner.get_parameter(leaf).shape
+    parameter = owner.get_parameter(leaf)
+    expected = parameter.shape if slot.expert is None else parameter.shape[1:]
     if value.shape != expected:
         raise InvalidArtifact(
             f"{name} has shape {tuple(value.shape)}, config.json says {tuple(expected)}"
         )
-    # A copy: the tensor may be a view of a mapped file, which fine-tuning must not write to.
-    setattr(owner, leaf, nn.Parameter(value.clone()))
+    if slot.expert is None:
+        # A copy: the tensor may be a view of a mapped file, which fine-tuning must not write to.
+        setattr(owner, leaf, nn.Parameter(value.clone()))
+        return
+    if parameter.is_meta:
+        parameter = nn.Parameter(value.new_empty(parameter.shape))
+        setattr(owner, leaf, parameter)
+    parameter.data[slot.expert] = value
 
 
 def export_model(model: Decoder, source_dir: Path, out_dir: Path, dtype: torch.dtype) -> None:
-    """Write a complete Hugging Face directory; all but the weights comes from `source_dir`."""
-    tensors = {name: value.to(dtype) for name, value in model.named_parameters()}
+    """Write a complete Hugging Face directory; all but the weights comes from `source_dir`.
+
+    The weights lie in the family's own layout.
+    """
+    parameters = dict(model.named_parameters())
+    tensors = {}
+    for name, slot in list_slots(model.config).items():
+        value = parameters[slot.parameter].detach()
+        tensors[name] = (value if slot.expert is None else value[slot.expert]).to(dtype)
     write_tensors(out_dir / WEIGHTS, tensors)
     config = json.loads((source_dir / CONFIG).read_text())
     name = str(dtype).removeprefix("torch.")

@@ -1,15 +1,19 @@
 """Which models the trainer reads, told from their config.json alone."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from foundry.engines.training.decoder.config import DecoderConfig
+from foundry.catalog.registry.architectures import served_architectures
+from foundry.engines.training.decoder.config import DecoderConfig, Layer, Rope
+from foundry.engines.training.decoder.families.table import FAMILIES
 from foundry.errors import InvalidArtifact, UnsupportedFeature
 from tests.catalog.registry.files import LLAMA
+from tests.engines.training.decoder import variants
 
 WHOLE = LLAMA | {"max_position_embeddings": 512}
 
@@ -25,37 +29,74 @@ def test_a_file_and_its_document_are_read_alike(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(WHOLE))
     config = DecoderConfig.load(tmp_path)
     assert config == DecoderConfig.of(WHOLE)
-    assert (config.head_dim, config.num_key_value_heads, config.rope_theta) == (2, 2, 10_000.0)
+    assert (config.head_dim, config.num_key_value_heads) == (2, 2)
+    assert config.layers == (Layer(Rope("default", theta=10_000.0, size=2)),) * 2
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"architectures": ["Qwen2ForCausalLM"]}, "training Qwen2ForCausalLM is not supported"),
+        ({"architectures": ["GPT2LMHeadModel"]}, "training GPT2LMHeadModel is not supported: only"),
         ({"architectures": None, "model_type": "gpt2"}, "training gpt2 is not supported"),
         ({"architectures": "LlamaForCausalLM"}, "training LlamaForCausalLM is not supported"),
+        ({"architectures": [["LlamaForCausalLM"]]}, "is not supported"),
+        (
+            {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": {}},
+            "Gemma3ForConditionalGeneration is not supported: it reads more than text",
+        ),
         ({"quantization_config": {"quant_method": "gptq"}}, "a quantised checkpoint"),
-        ({"mlp_bias": True}, "mlp_bias=True is not supported: only False is"),
-        ({"rope_scaling": {"type": "linear", "factor": 2}}, "'linear' rotary scaling"),
-        ({"rope_scaling": "linear"}, "'linear' rotary scaling"),
+        ({"hidden_act": "relu"}, "hidden_act='relu' is not supported: only 'silu'"),
+        ({"rope_scaling": {"type": "spiral"}}, "rope_scaling.rope_type='spiral' is not supported"),
+        ({"rope_scaling": "linear"}, "rope_scaling='linear' is not supported: only an object"),
+        (
+            {"rope_parameters": {"rope_type": "linear", "factor": 2, "twist": 1}},
+            "rope_parameters.twist=1 is not supported: this field is not understood",
+        ),
+        ({"rope_interleaved": True}, "rope_interleaved=True is not supported: only False"),
+        ({"is_encoder_decoder": True}, "is_encoder_decoder=True"),
+        ({"alibi": True}, "LlamaForCausalLM with alibi=True is not supported: this field is not"),
+        ({"use_mrope": False}, "use_mrope=False is not supported: this field is not understood"),
     ],
 )
 def test_what_the_decoder_lacks_is_named(changes: dict[str, object], says: str) -> None:
-    with pytest.raises(UnsupportedFeature, match=says):
+    with pytest.raises(UnsupportedFeature, match=re.escape(says)):
         DecoderConfig.of(WHOLE | changes)
+
+
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 
 
 @pytest.mark.parametrize(
     ("document", "says"),
     [
-        ({**WHOLE, "num_attention_heads": 0}, "values that no Llama has"),
-        ({**WHOLE, "rope_theta": "far"}, "values that no Llama has"),
+        ({**WHOLE, "num_attention_heads": 0}, "num_attention_heads=0, which is not a whole number"),
+        ({**WHOLE, "num_attention_heads": True}, "num_attention_heads=True, which is not a whole"),
+        ({**WHOLE, "num_attention_heads": 2.0}, "num_attention_heads=2.0, which is not a whole"),
+        ({**WHOLE, "num_key_value_heads": 3}, "num_key_value_heads=3, which is not a divisor of 2"),
+        ({**WHOLE, "rope_theta": "far"}, "rope_theta='far', which is not a number above 0"),
+        ({**WHOLE, "rms_norm_eps": float("nan")}, "rms_norm_eps=nan, which is not a number above"),
+        ({**WHOLE, "tie_word_embeddings": 1}, "tie_word_embeddings=1, which is not true or false"),
+        ({**WHOLE, "hidden_act": ["silu"]}, "hidden_act=['silu'], which is not a text"),
+        (
+            {**WHOLE, "head_dim": 3},
+            "partial_rotary_factor=1.0, which is not an even part of a head",
+        ),
+        ({**WHOLE, "rope_scaling": {"type": "linear"}}, "lacks 'rope_scaling.factor'"),
+        (
+            {**WHOLE, "rope_scaling": {"type": ["linear"]}},
+            "rope_scaling.type=['linear'], which is not a text",
+        ),
+        (
+            {**WHOLE, "rope_scaling": LLAMA3 | {"high_freq_factor": 1.0}},
+            "high_freq_factor=1.0, which is not above low_freq_factor",
+        ),
+        ({**WHOLE, "model_type": "qwen2"}, "model_type='qwen2', not 'llama'"),
         ({name: value for name, value in WHOLE.items() if name != "vocab_size"}, "'vocab_size'"),
         ([], "is not an object"),
     ],
 )
 def test_a_broken_configuration_is_no_model(document: object, says: str) -> None:
-    with pytest.raises(InvalidArtifact, match=says):
+    with pytest.raises(InvalidArtifact, match=re.escape(says)):
         DecoderConfig.of(document)
 
 
@@ -65,3 +106,23 @@ def test_no_fragment_of_what_is_trained_is_empty() -> None:
     # Two layers; a full training adds the embedding, the norm and a head of its own.
     assert tied.most_fragments(lora=True) == untied.most_fragments(lora=True) == 2
     assert (tied.most_fragments(lora=False), untied.most_fragments(lora=False)) == (4, 5)
+
+
+def test_adapters_on_experts_are_refused_by_name() -> None:
+    document = variants.random_document("mixtral", 0)
+    config = DecoderConfig.of(document)
+    config.check_adapter_targets(("attn",))
+    with pytest.raises(UnsupportedFeature, match=r"experts of MixtralForCausalLM.*targets"):
+        config.check_adapter_targets(("attn", "mlp"))
+
+
+def test_what_can_be_trained_can_be_served() -> None:
+    assert FAMILIES.keys() <= served_architectures()
+
+
+@pytest.mark.parametrize("label", variants.FAMILIES)
+def test_a_field_that_no_reader_knows_is_refused_in_every_family(label: str) -> None:
+    document = variants.random_document(label, 0)
+    DecoderConfig.of(document | {"use_cache": True, "torch_dtype": "bfloat16", "dtype": "float32"})
+    with pytest.raises(UnsupportedFeature, match="layer_scale=2 is not supported: this field"):
+        DecoderConfig.of(document | {"layer_scale": 2})
