@@ -154,6 +154,7 @@ class SftWorkload:
         )
         model.activation_checkpointing = self._config.activation_checkpointing
         if isinstance(self._config.method, Lora):
+            model.config.check_served_targets(self._config.method.targets)
             return model, lora.attach(model, self._config.method, self._config.seed)
         return model, None
 

@@ -19,7 +19,6 @@ from foundry.engines.training.objectives.head import (
     widen,
 )
 
-
 _MAX_PRODUCT = 2**22
 
 
@@ -239,5 +238,5 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         return
     # In parts: the product in the narrow type is as large as the total.
     size = max(1, _MAX_PRODUCT // total.shape[1])
-    for part, rows in zip(total.split(size), left.split(size), strict=True):
+    for part, rows in zip(torch.split(total, size), torch.split(left, size), strict=True):
         part.add_(rows @ right)
