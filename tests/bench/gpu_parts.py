@@ -168,7 +168,7 @@ def collate_rows(scale: Scale, lengths: tuple[int, ...]) -> Any:
     """One micro-batch of random tokens, all but each row's first trained."""
     import torch
 
-    from foundry.engines.training.chat import Example
+    from foundry.engines.training.messages.targets import Example
     from foundry.engines.training.packing import collate
 
     tokens = random_rows(scale, 1)[0].tolist()

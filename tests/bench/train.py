@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from foundry.config import child_environment, load_settings
-from foundry.engines.training.chat import ChatTokenizer, Example, prepare
 from foundry.engines.training.config import Lora, SftConfig
 from foundry.engines.training.decoder import lora
 from foundry.engines.training.decoder.weights import load_model
 from foundry.engines.training.files import whole_directory
 from foundry.engines.training.gguf_import import bundled_gguf, convert_gguf
+from foundry.engines.training.messages.rows import prepare
+from foundry.engines.training.messages.targets import Example
+from foundry.engines.training.messages.tokenizer import ChatTokenizer
 from foundry.engines.training.sampler import Cursor, Sampler
 from foundry.engines.training.sft import run_sft
 

@@ -16,7 +16,13 @@ from pathlib import Path
 from foundry.catalog.datasets.domain import EVAL_FILE, TRAIN_FILE, AddOptions, Kind, RowError
 from foundry.catalog.datasets.hints import EXAMPLE, explain_encoding, explain_row
 from foundry.catalog.datasets.reading import read
-from foundry.catalog.datasets.shards import ShardWriter, canonical, normalised, read_rows
+from foundry.catalog.datasets.shards import (
+    ShardWriter,
+    canonical,
+    encode_row,
+    normalised,
+    read_rows,
+)
 from foundry.catalog.datasets.validation import (
     cleaned,
     find_foreign_values,
@@ -155,7 +161,7 @@ def _distribute(source: Path, work_dir: Path, options: AddOptions, report: _Repo
             position = _compute_position(options.seed, kept, kind)
             report.place(position)
             shard = held_out if position < options.eval_fraction else train
-            shard.write(canonical(kept))
+            shard.write(encode_row(kept))
     report.train_rows, report.eval_rows = train.rows, held_out.rows
     return kind
 
@@ -185,7 +191,7 @@ def _split_again(work_dir: Path, seed: int, kind: Kind, report: _Report) -> None
         for row in read_rows(whole):
             position = _compute_position(seed, row, kind)
             in_eval = position < last if train_was_empty else position <= first
-            (held_out if in_eval else train).write(canonical(row))
+            (held_out if in_eval else train).write(encode_row(row))
     whole.unlink()
     report.train_rows, report.eval_rows = train.rows, held_out.rows
 

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from foundry.catalog.datasets.domain import LATEST as LATEST
 from foundry.catalog.datasets.domain import Reference as Reference
 from foundry.catalog.datasets.domain import Split as Split
+from foundry.engines.training.messages.shape import PART_FIELDS as PART_FIELDS
+from foundry.engines.training.messages.shape import REASONING_FIELDS as REASONING_FIELDS
 
 
 class _Out(BaseModel):

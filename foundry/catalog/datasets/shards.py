@@ -15,8 +15,21 @@ _LEVEL = 6
 
 def canonical(value: object) -> bytes:
     """JSON with sorted keys and no spaces, after RFC 8785; UTF-8."""
+    return _encode(value, sort_keys=True)
+
+
+def encode_row(value: object) -> bytes:
+    """A row as a line of a shard: like `canonical`, but with the keys as they come.
+
+    A template prints the parameters of a tool and the arguments of a call in their order, and what
+    is trained must be what was written.
+    """
+    return _encode(value, sort_keys=False)
+
+
+def _encode(value: object, *, sort_keys: bool) -> bytes:
     text = json.dumps(
-        value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+        value, ensure_ascii=False, sort_keys=sort_keys, separators=(",", ":"), allow_nan=False
     )
     # Lone surrogates are valid in JSON escapes and impossible in UTF-8.
     return text.encode("utf-8", errors="replace")

@@ -4,14 +4,20 @@ import math
 from collections.abc import Iterator
 
 from foundry.catalog.datasets.domain import Kind
+from foundry.catalog.datasets.messages import (
+    Finding,
+    check_message,
+    check_surroundings,
+    has_text,
+    list_names,
+    name_type,
+)
+from foundry.engines.training.messages.conversation import read_reasoning
+from foundry.engines.training.messages.shape import MESSAGE_FIELDS, ROW_FIELDS
 
-_ROLES = frozenset({"system", "user", "assistant", "tool"})
 # Far above what tool arguments need, far below what recursion bears.
 _MAX_DEPTH = 64
 _SHOWN_CHARS = 40
-_MESSAGE_FIELDS = ("role", "content", "tool_calls", "tool_call_id", "name", "weight")
-
-Finding = tuple[str, str, str]
 
 
 def kind_of(row: dict[str, object]) -> Kind | None:
@@ -28,14 +34,19 @@ def findings(row: dict[str, object], kind: Kind) -> Iterator[Finding]:
 
 
 def cleaned(row: dict[str, object], kind: Kind) -> dict[str, object]:
-    """The fields that training reads, of a valid row."""
+    """The fields that training reads, of a valid row.
+
+    Fields of ours come in the order of their names; what lies below keeps its order, as templates
+    print the keys of arguments and of parameters as they come.
+    """
     if kind == "prompt_completion":
-        return {"prompt": row["prompt"], "completion": row["completion"]}
+        return {"completion": row["completion"], "prompt": row["prompt"]}
     messages = [
-        {name: message[name] for name in _MESSAGE_FIELDS if message.get(name) is not None}
+        {name: message[name] for name in sorted(MESSAGE_FIELDS) if message.get(name) is not None}
         for message in _messages(row)
     ]
-    return {"messages": messages, **({"tools": row["tools"]} if row.get("tools") else {})}
+    given = {name: row[name] for name in ROW_FIELDS if row.get(name)}
+    return dict(sorted({"messages": messages, **given}.items()))
 
 
 def prompt_part(row: dict[str, object], kind: Kind) -> object:
@@ -61,7 +72,7 @@ def _pair(row: dict[str, object]) -> Iterator[Finding]:
         if name not in row:
             yield name, "missing_field", "a prompt/completion row needs it"
         elif not isinstance(row[name], str):
-            yield name, "wrong_type", f"must be a string, is {_type(row[name])}"
+            yield name, "wrong_type", f"must be a string, is {name_type(row[name])}"
     completion = row.get("completion")
     if isinstance(completion, str) and not completion.strip():
         yield "completion", "empty_target", "there is nothing to learn"
@@ -73,49 +84,19 @@ def _chat(row: dict[str, object]) -> Iterator[Finding]:
         yield "messages", "missing_field", "a chat row needs it"
         return
     if not isinstance(messages, list):
-        yield "messages", "wrong_type", f"must be an array, is {_type(messages)}"
+        yield "messages", "wrong_type", f"must be an array, is {name_type(messages)}"
         return
     if not messages:
         yield "messages", "empty_target", "there are no messages"
         return
-    shape = [finding for i, message in enumerate(messages) for finding in _message(i, message)]
+    shape = [finding for i, message in enumerate(messages) for finding in check_message(i, message)]
     yield from shape
-    if not isinstance(row.get("tools", []), list):
-        yield "tools", "wrong_type", "must be an array"
+    yield from check_surroundings(row)
     if not shape:
         yield from _turns(messages)
         yield from _tool_calls(messages)
         if not any(_is_target(message) for message in messages):
             yield "messages", "empty_target", "no assistant message has content to learn"
-
-
-def _message(index: int, message: object) -> Iterator[Finding]:
-    path = f"messages[{index}]"
-    if not isinstance(message, dict):
-        yield path, "wrong_type", f"must be an object, is {_type(message)}"
-        return
-    role = message.get("role")
-    if role is None:
-        yield f"{path}.role", "missing_field", "every message needs it"
-    elif not isinstance(role, str) or role not in _ROLES:
-        yield (
-            f"{path}.role",
-            "unknown_role",
-            f"{str(role)[:_SHOWN_CHARS]!r} is none of {_listed(_ROLES)}",
-        )
-    yield from _content(path, message)
-    yield from _check_identifier(f"{path}.tool_call_id", message.get("tool_call_id"))
-    yield from _weight(path, message.get("weight"))
-    yield from _calls(path, message.get("tool_calls"))
-
-
-def _content(path: str, message: dict[str, object]) -> Iterator[Finding]:
-    content = message.get("content")
-    if content is None:
-        if not message.get("tool_calls"):
-            yield f"{path}.content", "missing_field", "every message needs it"
-    elif not isinstance(content, str):
-        yield f"{path}.content", "wrong_type", f"must be a string, is {_type(content)}"
 
 
 def find_foreign_values(value: object, path: str = "", depth: int = 0) -> Iterator[Finding]:
@@ -138,34 +119,11 @@ def find_foreign_values(value: object, path: str = "", depth: int = 0) -> Iterat
         yield path, "wrong_type", f"a {type(value).__name__} is no JSON value"
 
 
-def _weight(path: str, weight: object) -> Iterator[Finding]:
-    if weight is None:
-        return
-    if isinstance(weight, float) and not math.isfinite(weight):
-        yield f"{path}.weight", "non_finite", "must be 0 or 1"
-    elif weight not in (0, 1):
-        yield f"{path}.weight", "wrong_type", "must be 0 or 1"
-
-
-def _calls(path: str, calls: object) -> Iterator[Finding]:
-    if calls is None:
-        return
-    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
-        yield f"{path}.tool_calls", "wrong_type", "must be an array of objects"
-        return
-    for place, call in enumerate(calls):
-        yield from _check_identifier(f"{path}.tool_calls[{place}].id", call.get("id"))
-
-
-def _check_identifier(path: str, value: object) -> Iterator[Finding]:
-    if value is not None and not isinstance(value, str | int):
-        yield path, "wrong_type", f"must be a string, is {_type(value)}"
-
-
 # Who may speak after whom; "" is the start.
 _AFTER = {
-    "": frozenset({"system", "user"}),
-    "system": frozenset({"user"}),
+    "": frozenset({"system", "developer", "user"}),
+    "system": frozenset({"developer", "user"}),
+    "developer": frozenset({"user"}),
     "user": frozenset({"assistant"}),
     "assistant": frozenset({"user"}),
     "tool": frozenset({"tool", "assistant"}),
@@ -190,7 +148,7 @@ def _turns(messages: list[dict[str, object]]) -> Iterator[Finding]:
             yield (
                 f"messages[{index}].role",
                 "bad_turn_order",
-                f"{message['role']} {where}; expected {_listed(allowed)}",
+                f"{message['role']} {where}; expected {list_names(allowed)}",
             )
             return
         previous = message
@@ -228,22 +186,5 @@ def _unanswered(open_calls: dict[object, str]) -> Iterator[Finding]:
 def _is_target(message: dict[str, object]) -> bool:
     if message["role"] != "assistant" or message.get("weight", 1) == 0:
         return False
-    content = message.get("content")
-    return bool(message.get("tool_calls")) or (isinstance(content, str) and bool(content.strip()))
-
-
-def _listed(names: frozenset[str]) -> str:
-    return ", ".join(sorted(names))
-
-
-def _type(value: object) -> str:
-    names = {
-        type(None): "null",
-        bool: "a boolean",
-        str: "a string",
-        list: "an array",
-        dict: "an object",
-        int: "a number",
-        float: "a number",
-    }
-    return names.get(type(value), f"a {type(value).__name__}")
+    said = has_text(message.get("content")) or (read_reasoning(message) or "").strip()
+    return bool(message.get("tool_calls") or said)

@@ -74,6 +74,10 @@ def find_base_faults(tensors: Mapping[str, Tensor], base_config: Mapping[str, ob
         width = _read_hidden_width(name, tensor)
         if width is not None and type(hidden) is int and width != hidden:
             return [f"{name[:200]} is {width} wide, and the base's hidden size is {hidden}"]
+        if ".lm_head.lora_" in name and base_config.get("tie_word_embeddings") is True:
+            return [
+                "it adapts lm_head, and the base's is its embedding, which engines cannot adapt"
+            ]
     return []
 
 

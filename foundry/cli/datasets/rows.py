@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 
+from foundry.catalog.datasets.schemas import PART_FIELDS, REASONING_FIELDS
 from foundry.cli.output.terminal import escape_unsafe
 
 _INDENT = "    "
@@ -23,10 +24,16 @@ def describe_row(row: Mapping[str, object]) -> str:
 
 def _turn(message: Mapping[str, object]) -> Iterator[str]:
     role = str(message.get("role"))
-    if message.get("weight") == 0:
+    weight = message.get("weight")
+    if weight == 0:
         role += " (not trained)"
+    elif weight not in (None, 1):
+        role += f" (weight {weight})"
+    for name in REASONING_FIELDS:
+        if message.get(name):
+            yield _paragraph(role, f"thinks: {message[name]}")
     if message.get("content") is not None:
-        yield _paragraph(role, message["content"])
+        yield _paragraph(role, _join_parts(message["content"]))
     calls = message.get("tool_calls")
     for call in calls if isinstance(calls, list) else []:
         function = call.get("function") if isinstance(call, dict) else None
@@ -34,6 +41,13 @@ def _turn(message: Mapping[str, object]) -> Iterator[str]:
         arguments = asked.get("arguments")
         text = arguments if isinstance(arguments, str) else _document(arguments)
         yield _paragraph(role, f"calls {asked.get('name')}({text})")
+
+
+def _join_parts(content: object) -> object:
+    if not isinstance(content, list):
+        return content
+    parts = [part if isinstance(part, dict) else {} for part in content]
+    return "\n".join(str(part.get(PART_FIELDS.get(part.get("type", ""), ""))) for part in parts)
 
 
 def _tools(tools: object) -> Iterator[str]:

@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-TargetGroup = Literal["attn", "mlp"]
+TargetGroup = Literal["attn", "mlp", "unembed"]
 
 # Names of a decoder's projections. A family has those side by side or the fused ones (Phi-3); both
 # PEFT and vLLM put one adapter on a fused projection.
 TARGET_MODULES: dict[TargetGroup, tuple[str, ...]] = {
     "attn": ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj"),
     "mlp": ("gate_proj", "up_proj", "gate_up_proj", "down_proj"),
+    "unembed": ("lm_head",),
 }
 
 
@@ -43,11 +44,17 @@ class Lora(_Frozen):
     dropout: float = Field(
         default=0.0, ge=0.0, lt=1.0, description="share of the adapter's inputs that is dropped"
     )
-    targets: tuple[TargetGroup, ...] = Field(default=("attn", "mlp"), min_length=1, max_length=2)
+    targets: tuple[TargetGroup, ...] = Field(
+        default=("attn", "mlp"),
+        min_length=1,
+        max_length=3,
+        description="what gets an adapter: attention, the feed-forward layers, and the projection "
+        "to the vocabulary, which a base with tied embeddings does not have",
+    )
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """The projections that get an adapter where a model has them, in a layer's order."""
+        """The projections that get an adapter where a model has them, in a decoder's order."""
         return tuple(
             module
             for group, modules in TARGET_MODULES.items()

@@ -13,9 +13,12 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from foundry.engines.training.decoder.casting import CastOnce
 from foundry.engines.training.decoder.dropout import Draws
+from foundry.engines.training.decoder.projection import Projection
+from foundry.engines.training.decoder.routing import Adapter
 from foundry.engines.training.objectives.head import Head
 from foundry.engines.training.objectives.objective import LOSS, AnyObjective, combine_metrics
 from foundry.engines.training.objectives.scoring import Score, score
@@ -34,8 +37,11 @@ class CausalModel(Protocol):
         logit_softcap: logits are softcap·tanh(lm_head(hidden)/softcap); None: lm_head(hidden).
     """
 
-    lm_head: nn.Linear
     logit_softcap: float | None
+
+    @property
+    def lm_head(self) -> nn.Module:
+        """Its weight has the shape (vocabulary, H)."""
 
     def __call__(self, tokens_T: Tensor, positions_T: Tensor, segments: Sequence[int]) -> Tensor:
         """Shape (T, H)."""
@@ -175,9 +181,13 @@ class Learner:
             found = self._score(batch, objective, factor)
             torch.autograd.backward(found.total)
             scores.append(replace(found, total=found.total.detach()))
-        outcome = _summarise(batches, scores)
-        self._loss += outcome.loss / denominator
+        outcome = summarise(batches, scores)
+        self.expect(outcome.loss / denominator)
         return outcome
+
+    def expect(self, loss: float) -> None:
+        """Note the loss whose gradient was added, which `optim_step` checks."""
+        self._loss += loss
 
     @torch.no_grad()
     def forward(
@@ -187,7 +197,7 @@ class Learner:
     ) -> PassOutcome:
         """The same without gradient and dropout."""
         self._model.train(False)
-        return _summarise(batches, [self._score(batch, objective) for batch in batches])
+        return summarise(batches, [self._score(batch, objective) for batch in batches])
 
     def optim_step(self, adam: AdamParams) -> UpdateOutcome:
         """Apply the gradients that wait, and clear them.
@@ -263,12 +273,38 @@ class Learner:
     def _score(self, batch: Batch, objective: AnyObjective, factor: float = 1.0) -> Score:
         hidden_TH = self._model(batch.tokens_T, batch.positions_T, batch.segments)
         hidden_NH = hidden_TH.index_select(0, batch.sources_N)
-        weight = self._model.lm_head.weight
-        head = Head(self._head_weight(weight, hidden_NH.dtype), softcap=self._model.logit_softcap)
+        lm_head = self._model.lm_head
+        adapter = lm_head.attached if isinstance(lm_head, Projection) else None
+        head = read_head(self._model, hidden_NH, self._head_weight, adapter)
         return score(hidden_NH, head, batch, objective, factor)
 
 
-def _summarise(batches: Sequence[Batch], scores: Sequence[Score]) -> PassOutcome:
+def read_head(
+    model: CausalModel,
+    hidden_NH: Tensor,
+    cast: CastOnce,
+    adapter: Adapter | None,
+    passes: int | None = None,
+) -> Head:
+    """The projection to the vocabulary as objectives take it.
+
+    Args:
+        cast: keeps the weight in the hidden states' type.
+        adapter: of the projection, which drops its inputs while the model trains.
+        passes: as of `Draws.mask`.
+    """
+    weight = cast(model.lm_head.get_parameter("weight"), hidden_NH.dtype)
+    head = Head(weight, softcap=model.logit_softcap)
+    if adapter is None:
+        return head
+    dropping = adapter.dropout and model.lm_head.training
+    inputs = hidden_NH * adapter.mask(hidden_NH, passes) if dropping else hidden_NH
+    low_NR = functional.linear(inputs, adapter.a_RI.to(hidden_NH.dtype)) * adapter.scale
+    return replace(head, low_NR=low_NR, adapter_VR=adapter.b_OR)
+
+
+def summarise(batches: Sequence[Batch], scores: Sequence[Score]) -> PassOutcome:
+    """What a pass over several batches tells."""
     metrics = combine_metrics(
         [found.metrics for found in scores], [len(batch.targets_N) for batch in batches]
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from foundry.engines.training.chat import Example
+from foundry.engines.training.messages.targets import Example
 
 WINDOW = 10_000
 
@@ -118,10 +118,10 @@ def collate(examples: Iterable[Example], device: torch.device) -> Batch:
     weights: list[float] = []
     start = 0
     for example in examples:
-        trained = [i for i, flag in enumerate(example.trained) if flag and i > 0]
+        trained = [i for i, weight in enumerate(example.weights) if weight and i > 0]
         sources.extend(start + i - 1 for i in trained)
         targets.extend(example.tokens[i] for i in trained)
-        weights.extend(float(example.trained[i]) for i in trained)
+        weights.extend(float(example.weights[i]) for i in trained)
         start += len(example.tokens)
     plain = all(weight == 1.0 for weight in weights)
     return Batch(

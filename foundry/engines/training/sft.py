@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-from foundry.engines.training.chat import Row
 from foundry.engines.training.checkpoint import (
     Checkpoint,
     Checkpoints,
@@ -21,6 +20,7 @@ from foundry.engines.training.checkpoint import (
 )
 from foundry.engines.training.config import Lora, SftConfig
 from foundry.engines.training.files import remove_partial
+from foundry.engines.training.messages.conversation import Row
 from foundry.engines.training.packing import Batch
 from foundry.engines.training.progress import (
     Activity,

@@ -7,7 +7,6 @@ from typing import Protocol, Self, TypeVar
 
 import torch
 
-from foundry.engines.training.chat import ChatTokenizer, Example, Prepared, Row, prepare
 from foundry.engines.training.config import Lora, SftConfig
 from foundry.engines.training.decoder import lora
 from foundry.engines.training.decoder.dropout import Draws
@@ -16,6 +15,10 @@ from foundry.engines.training.decoder.weights import export_model, load_model
 from foundry.engines.training.devices import default_device, read_traits
 from foundry.engines.training.files import whole_directory
 from foundry.engines.training.learner import Learner
+from foundry.engines.training.messages.conversation import Row
+from foundry.engines.training.messages.rows import Prepared, prepare
+from foundry.engines.training.messages.targets import Example
+from foundry.engines.training.messages.tokenizer import ChatTokenizer
 from foundry.engines.training.optimisers.scaler import LossScaler
 from foundry.engines.training.packing import Batch, collate
 from foundry.engines.training.precision import Precision, choose_precision
@@ -151,6 +154,7 @@ class SftWorkload:
         )
         model.activation_checkpointing = self._config.activation_checkpointing
         if isinstance(self._config.method, Lora):
+            model.config.check_served_targets(self._config.method.targets)
             return model, lora.attach(model, self._config.method, self._config.seed)
         return model, None
 
@@ -181,7 +185,7 @@ def chunks(values: Sequence[T], size: int) -> Iterable[Sequence[T]]:
 def run_digest(config: SftConfig, model_dir: Path, examples: Sequence[Example]) -> str:
     digest = hashlib.sha256(config.digest().encode())
     for example in examples:
-        digest.update(repr((example.tokens, example.trained)).encode())
+        digest.update(repr((example.tokens, example.weights)).encode())
     for path in sorted(model_dir.glob("*.safetensors")):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

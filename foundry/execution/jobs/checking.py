@@ -174,7 +174,7 @@ def _check_architecture(base: ModelVersion, config: object, training: Training) 
     try:
         decoder = DecoderConfig.of(config)
         if isinstance(method, Lora):
-            decoder.check_adapter_targets(method.targets)
+            decoder.check_served_targets(method.targets)
     except FoundryError as error:
         raise type(error)(f"{base.reference} cannot be trained: {error.message}") from error
     if isinstance(training.config, DilocoConfig):

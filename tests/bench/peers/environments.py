@@ -6,7 +6,7 @@ import sys
 import venv
 from pathlib import Path
 
-_FOLDER = Path(__file__).parent
+PEERS = Path(__file__).parent
 
 
 def find_peer(cache: Path, name: str) -> Path | None:
@@ -24,7 +24,7 @@ def install_peer(cache: Path, name: str) -> Path:
     print(f"creating {target}", file=sys.stderr, flush=True)
     venv.create(target, with_pip=True, clear=True)
     subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", "-r", _FOLDER / f"{name}.txt"],
+        [python, "-m", "pip", "install", "--quiet", "-r", PEERS / f"{name}.txt"],
         check=True,
         stdout=sys.stderr,
     )
@@ -33,5 +33,5 @@ def install_peer(cache: Path, name: str) -> Path:
 
 
 def _target(cache: Path, name: str) -> Path:
-    digest = hashlib.sha256((_FOLDER / f"{name}.txt").read_bytes()).hexdigest()[:12]
+    digest = hashlib.sha256((PEERS / f"{name}.txt").read_bytes()).hexdigest()[:12]
     return cache / f"{name}-venv-{digest}"

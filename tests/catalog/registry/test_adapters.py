@@ -38,6 +38,13 @@ def test_other_widths_and_more_layers_are_faults() -> None:
     ]
 
 
+def test_an_adapter_of_a_tied_head_is_a_fault() -> None:
+    head = {"base_model.model.lm_head.lora_A.weight": Tensor("F32", (8, 64), 0, 0)}
+    assert find_base_faults(head, BASE) == []
+    (fault,) = find_base_faults(head, BASE | {"tie_word_embeddings": True})
+    assert "the base's is its embedding" in fault
+
+
 def test_a_pattern_of_targets_is_told_by_the_tensors() -> None:
     both = tensors("self_attn.v_proj", 64, 64) | tensors("self_attn.q_proj", 64, 64)
     assert list_targets({"target_modules": ".*_proj"}, both) == ("q_proj", "v_proj")

@@ -243,3 +243,14 @@ def test_calls_are_readable() -> None:
         "3",
     ]
     assert describe_row({"prompt": "a", "completion": "b"}) == "prompt: a\ncompletion: b"
+
+
+def test_reasoning_parts_and_weights_are_readable() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "refusal", "refusal": "b"}]
+    reply = {"role": "assistant", "content": "2", "reasoning_content": "add", "weight": 0.5}
+    assert describe_row({"messages": [{"role": "user", "content": parts}, reply]}).splitlines() == [
+        "user: a",
+        "    b",
+        "assistant (weight 0.5): thinks: add",
+        "assistant (weight 0.5): 2",
+    ]

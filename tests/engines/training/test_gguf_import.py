@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from foundry.engines.training.chat import ChatTokenizer
 from foundry.engines.training.decoder.model import Decoder
 from foundry.engines.training.decoder.weights import load_model
 from foundry.engines.training.gguf_import import bundled_gguf, convert_gguf
+from foundry.engines.training.messages.tokenizer import ChatTokenizer
 from foundry.errors import InvalidArtifact, NotFound, UnsupportedFeature
 from tests.engines.training.conftest import CHATML, SPECIAL
 

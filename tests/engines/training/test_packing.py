@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundry.engines.training.chat import Example
 from foundry.engines.training.config import SftConfig
 from foundry.engines.training.decoder.weights import load_model
+from foundry.engines.training.messages.targets import Example
 from foundry.engines.training.objectives.cross_entropy import cross_entropy_sum
 from foundry.engines.training.packing import collate, pack
 from foundry.engines.training.sampler import Cursor, Sampler

@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from foundry.engines.training.chat import ChatTokenizer
 from foundry.engines.training.config import Full, Lora, SftConfig
 from foundry.engines.training.decoder import lora
 from foundry.engines.training.decoder.weights import load_model
+from foundry.engines.training.messages.rows import prepare_chat
+from foundry.engines.training.messages.tokenizer import ChatTokenizer
 from foundry.engines.training.progress import TrainEvent
 from foundry.engines.training.sft import run_sft
 from foundry.errors import InvalidDataset
@@ -85,7 +86,7 @@ def test_losses_equal_a_plain_loop_over_transformers(
     # As ours does, train the padding token's embedding too: here it also ends a turn.
     reference.get_input_embeddings().padding_idx = None
     tokenizer = ChatTokenizer.load(tiny_model)
-    examples = [e for row in chat_rows for e in tokenizer.chat_examples(row["messages"])]  # type: ignore[arg-type]
+    examples = [e for row in chat_rows for e in prepare_chat(tokenizer, row["messages"])]  # type: ignore[arg-type]
     trained = sum(sum(e.trained) for e in examples)
     optimiser = torch.optim.AdamW(reference.parameters(), lr=config.lr, weight_decay=0.0)
     for event in events:

@@ -171,6 +171,11 @@ async def test_what_can_be_trained_is_accepted(desk: Desk) -> None:
             "holds 4 of them even when idle; set config.fleet.workers to 4 or less, add nodes, or "
             "set config.fleet.quorum to 4 or less so that the others may come later",
         ),
+        (
+            sft(method=Lora(targets=("attn", "unembed"))),
+            UnsupportedFeature,
+            "targets has unembed, but the base's lm_head is its embedding",
+        ),
         (sft(epochs=2, max_steps=9), Conflict, "config.epochs would be ignored"),
         (diloco({"log_every": 9}), Conflict, "config.inner.log_every would be ignored"),
     ],

@@ -182,3 +182,18 @@ class DecoderConfig:
                 f"adapters on the experts of {self.architecture} are not supported: "
                 'set method.targets to ["attn"], or train every weight with method.kind "full"'
             )
+
+    def check_served_targets(self, targets: Iterable[str]) -> None:
+        """Refuse adapters of a base that engines could not serve with it, as well.
+
+        Raises:
+            UnsupportedFeature: vLLM finds no lm_head to put an adapter on where embeddings are
+                tied.
+        """
+        targets = tuple(targets)
+        self.check_adapter_targets(targets)
+        if self.tie_word_embeddings and "unembed" in targets:
+            raise UnsupportedFeature(
+                "targets has unembed, but the base's lm_head is its embedding, and an adapter of "
+                "it could not be served: leave unembed out, or train every weight"
+            )

@@ -25,13 +25,18 @@ class Draws:
         """New masks from now on."""
         self.passes += 1
 
-    def mask(self, x: Tensor, share: float, place: int) -> Tensor:
-        """Zero for a share of the values; the others are scaled up to keep the mean."""
-        key = np.random.SeedSequence([self._seed, self.passes, place]).generate_state(1, np.uint64)
+    def mask(self, x: Tensor, share: float, place: int, passes: int | None = None) -> Tensor:
+        """Zero for a share of the values; the others are scaled up to keep the mean.
+
+        Args:
+            passes: number of the pass; None: the one that was begun last.
+        """
+        number = self.passes if passes is None else passes
+        key = np.random.SeedSequence([self._seed, number, place]).generate_state(1, np.uint64)
         generator = torch.Generator(x.device).manual_seed(int(key[0]) >> 1)
         mask = torch.empty_like(x).bernoulli_(1 - share, generator=generator)
         return mask.div_(1 - share)
 
-    def dropout(self, x: Tensor, share: float, place: int) -> Tensor:
+    def dropout(self, x: Tensor, share: float, place: int, passes: int | None = None) -> Tensor:
         """Multiply by the mask (arXiv:1207.0580)."""
-        return x * self.mask(x, share, place)
+        return x * self.mask(x, share, place, passes)

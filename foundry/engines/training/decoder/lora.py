@@ -1,7 +1,7 @@
 """Low-rank adapters: which parameters are trained, and PEFT's file format."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -32,7 +32,7 @@ def attach(model: Decoder, config: Lora, seed: int) -> Draws:
     model.config.check_adapter_targets(config.targets)
     model.requires_grad_(False)
     generator, draws = torch.Generator().manual_seed(seed), Draws(seed)
-    for place, (_, projection) in enumerate(_targets(model, config.modules)):
+    for place, (_, projection) in enumerate(find_targets(model, config.modules)):
         projection.attach(config.rank, config.alpha, config.dropout, generator, draws, place)
     return draws
 
@@ -41,7 +41,7 @@ def declared_names(model: Decoder, config: Lora) -> set[str]:
     """The parameters that a run with this method trains, and no others."""
     return {
         f"{name}.{matrix}"
-        for name, _ in _targets(model, config.modules)
+        for name, _ in find_targets(model, config.modules)
         for matrix in ("lora_A", "lora_B")
     }
 
@@ -59,7 +59,8 @@ def trainable(model: nn.Module, declared: Iterable[str]) -> dict[str, nn.Paramet
     return found
 
 
-def _targets(model: Decoder, modules: Iterable[str]) -> list[tuple[str, Projection]]:
+def find_targets(model: Decoder, modules: Iterable[str]) -> list[tuple[str, Projection]]:
+    """The projections of these names, in the order of the model."""
     wanted = set(modules)
     return [
         (name, module)
@@ -69,14 +70,22 @@ def _targets(model: Decoder, modules: Iterable[str]) -> list[tuple[str, Projecti
 
 
 def export_adapter(model: Decoder, config: Lora, out_dir: Path) -> None:
-    """Write float32 weights and the config that peft and vLLM read."""
-    tensors = {}
-    modules = set()
-    for name, parameter in model.named_parameters():
-        path, _, leaf = name.rpartition(".")
-        if leaf in ("lora_A", "lora_B"):
-            tensors[f"{_PREFIX}{path}.{leaf}.weight"] = parameter.detach().float()
-            modules.add(path.rpartition(".")[2])
+    """Write the attached adapter as `export_parameters` does."""
+    named = dict(model.named_parameters())
+    adapter = {name: p for name, p in named.items() if name.endswith((".lora_A", ".lora_B"))}
+    export_parameters(adapter, config, out_dir)
+
+
+def export_parameters(parameters: Mapping[str, Tensor], config: Lora, out_dir: Path) -> None:
+    """Write float32 weights and the config that peft and vLLM read.
+
+    Args:
+        parameters: as `<projection>.lora_A` and `<projection>.lora_B`.
+    """
+    tensors = {
+        f"{_PREFIX}{name}.weight": value.detach().float() for name, value in parameters.items()
+    }
+    modules = {name.split(".")[-2] for name in parameters}
     write_tensors(out_dir / ADAPTER_WEIGHTS, tensors)
     write_json(out_dir / ADAPTER_CONFIG, peft_config(config, modules))
 
@@ -108,20 +117,35 @@ def import_adapter(model: Decoder, adapter_dir: Path) -> Lora:
         InvalidArtifact: broken files, or weights that do not fit the model.
         UnsupportedFeature: a variant of LoRA that this decoder lacks.
     """
+    config, tensors = read_adapter(adapter_dir)
+    attach(model, config, seed=0)
+    named = dict(model.named_parameters())
+    fill_parameters({name: named[name] for name in declared_names(model, config)}, tensors)
+    return config
+
+
+def read_adapter(adapter_dir: Path) -> tuple[Lora, dict[str, Tensor]]:
+    """Configuration and tensors of an adapter in PEFT's format; raises as `import_adapter`."""
     try:
         document = json.loads((adapter_dir / ADAPTER_CONFIG).read_text())
         tensors = load_file(adapter_dir / ADAPTER_WEIGHTS)
-        config = _read_config(document)
+        return _read_config(document), tensors
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise InvalidArtifact(f"the adapter {adapter_dir.name} cannot be read: {error}") from error
-    attach(model, config, seed=0)
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name in sorted(declared_names(model, config)):
-            _copy(parameters[name], tensors.pop(f"{_PREFIX}{name}.weight", None), name)
-    if tensors:
-        raise InvalidArtifact(f"the adapter has weights that the model lacks: {min(tensors)}")
-    return config
+
+
+@torch.no_grad()
+def fill_parameters(parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Copy an adapter's tensors into its parameters, all into all.
+
+    Raises:
+        InvalidArtifact: they do not fit.
+    """
+    left = dict(tensors)
+    for name in sorted(parameters):
+        _copy(parameters[name], left.pop(f"{_PREFIX}{name}.weight", None), name)
+    if left:
+        raise InvalidArtifact(f"the adapter has weights that the model lacks: {min(left)}")
 
 
 def _copy(parameter: Tensor, value: Tensor | None, name: str) -> None:

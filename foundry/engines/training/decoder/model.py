@@ -13,7 +13,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from foundry.engines.training.decoder.attention import attend
@@ -205,7 +204,7 @@ class Decoder(nn.Module):
         self.activation_checkpointing = False
         self.logit_softcap = config.logit_softcap
         self.model = DecoderStack(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Projection(config.hidden_size, config.vocab_size)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
 
@@ -245,7 +244,7 @@ class Decoder(nn.Module):
 
     def logits(self, hidden_TH: Tensor) -> Tensor:
         """Shape (T, V), float32 (float64 for float64): what the softmax is taken of."""
-        logits_TV = functional.linear(hidden_TH, self.lm_head.weight.to(hidden_TH.dtype))
+        logits_TV = cast(Tensor, self.lm_head(hidden_TH))
         logits_TV = logits_TV if logits_TV.dtype == torch.float64 else logits_TV.float()
         if self.logit_softcap is None:
             return logits_TV

@@ -19,6 +19,8 @@ from foundry.engines.training.objectives.head import (
     widen,
 )
 
+_MAX_PRODUCT = 2**22
+
 
 def weighted_cross_entropy(
     hidden_NH: Tensor,
@@ -233,5 +235,8 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     """total += left·right, whatever the types."""
     if total.dtype == left.dtype:
         total.addmm_(left, right)
-    else:
-        total.add_(left @ right)
+        return
+    # In parts: the product in the narrow type is as large as the total.
+    size = max(1, _MAX_PRODUCT // total.shape[1])
+    for part, rows in zip(torch.split(total, size), torch.split(left, size), strict=True):
+        part.add_(rows @ right)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 _MAX_ROWS = 2048
-_MAX_LOGITS = 2**24  # 64 MiB of float32
+_MAX_LOGITS = 2**23  # 32 MiB of float32
 # Smaller products leave a large card idle: 1 GiB of float32.
 _MAX_LOGITS_ON_GPU = 2**28
 _MIN_BLOCK = 1024

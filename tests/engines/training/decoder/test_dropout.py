@@ -2,12 +2,13 @@ from pathlib import Path
 
 import torch
 
-from foundry.engines.training.chat import ChatTokenizer, prepare
 from foundry.engines.training.config import Lora
 from foundry.engines.training.decoder import lora
 from foundry.engines.training.decoder.dropout import Draws
 from foundry.engines.training.decoder.weights import load_model
 from foundry.engines.training.learner import Learner
+from foundry.engines.training.messages.rows import prepare
+from foundry.engines.training.messages.tokenizer import ChatTokenizer
 from foundry.engines.training.packing import Batch, collate
 
 Rows = list[dict[str, object]]

@@ -9,6 +9,8 @@ from foundry.engines.training.config import Lora
 from foundry.engines.training.decoder import lora
 from foundry.engines.training.decoder.model import Decoder
 from foundry.engines.training.decoder.weights import load_model
+from foundry.engines.training.learner import Learner
+from foundry.engines.training.packing import Batch
 from foundry.errors import FoundryError, InvalidArtifact, UnsupportedFeature
 
 CONFIG = Lora(rank=4, alpha=12)
@@ -27,13 +29,16 @@ def _adapted(tiny_model: Path, config: Lora = CONFIG) -> Decoder:
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+# It warns of merging, which would change the embedding as well.
+@pytest.mark.filterwarnings("ignore:.*tie_word_embeddings:UserWarning")
 @torch.no_grad()
 def test_peft_loads_the_adapter_and_gives_the_same_logits(tiny_model: Path, tmp_path: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    model = _adapted(tiny_model)
-    lora.export_adapter(model, CONFIG, tmp_path)
+    everything = CONFIG.model_copy(update={"targets": ("attn", "mlp", "unembed")})
+    model = _adapted(tiny_model, everything)
+    lora.export_adapter(model, everything, tmp_path)
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     tokens = torch.randint(0, 259, (20,), generator=torch.Generator().manual_seed(0))
     plain = base(tokens[None]).logits[0]
@@ -41,6 +46,26 @@ def test_peft_loads_the_adapter_and_gives_the_same_logits(tiny_model: Path, tmp_
     ours = model.lm_head(model(tokens, torch.arange(20), (20,)))
     assert (ours - theirs).abs().max() <= 1e-5
     assert (theirs - plain).abs().max() > 0.05
+
+
+def test_a_learner_sees_the_adapter_of_the_head(tiny_model: Path) -> None:
+    model = _adapted(tiny_model, Lora(rank=2, targets=("unembed",)))
+    tokens = torch.arange(3, 12)
+    batch = Batch(tokens, torch.arange(9), (9,), torch.arange(8), tokens[1:])
+    learner = Learner(
+        model,
+        lora.trainable(model, {"lm_head.lora_A", "lm_head.lora_B"}),
+        lr=1e-2,
+        weight_decay=0.0,
+        grad_clip=0.0,
+    )
+    (found,) = learner.forward([batch]).log_probs
+    with torch.no_grad():
+        logits = model.lm_head(model(tokens, torch.arange(9), (9,)))
+    expected = logits[:-1].log_softmax(-1).gather(-1, tokens[1:, None]).squeeze(-1)
+    torch.testing.assert_close(found, expected)
+    before = learner.step([batch], 1e-2).loss
+    assert learner.step([batch], 1e-2).loss < before
 
 
 @torch.no_grad()

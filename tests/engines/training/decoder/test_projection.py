@@ -68,14 +68,15 @@ def test_projections_together_are_what_each_is_alone(dropout: float) -> None:
 
 def test_dropout_spares_the_base_and_keeps_the_adapter_s_mean() -> None:
     projection = _projections(0.5)[0]
-    assert projection.lora_A is not None and projection.lora_B is not None
+    adapter = projection.attached
+    assert adapter is not None
     x = torch.randn(7, 16, generator=torch.Generator().manual_seed(2))
-    update = projection.scale * (x @ projection.lora_A.T @ projection.lora_B.T)
+    update = adapter.scale * (x @ adapter.a_RI.T @ adapter.b_OR.T)
     base = x @ projection.weight.T
     total = torch.zeros_like(base)
     with torch.no_grad():
         for _ in range(2000):
-            projection._draws.begin_pass()
+            adapter.draws.begin_pass()
             total += projection(x) - base
     spread = (total / 2000 - update).square().mean().sqrt()
     assert spread <= 0.1 * update.square().mean().sqrt()

@@ -124,7 +124,7 @@ def test_a_frozen_projection_gets_no_gradient() -> None:
 
 def test_chunks_bound_the_logits() -> None:
     assert chunk_rows(256, CPU) == 2048
-    assert chunk_rows(49_152, CPU) * 49_152 <= 2**24
+    assert chunk_rows(49_152, CPU) * 49_152 <= 2**23
     assert chunk_rows(2**20, CPU) == 64
     assert chunk_rows(128_256, torch.device("cuda")) == 2048
 

@@ -3,8 +3,10 @@ from typing import Any
 
 import pytest
 
-from foundry.engines.training.chat import ChatTokenizer, Example, prepare
-from foundry.errors import InvalidArtifact, InvalidDataset, UnsupportedFeature
+from foundry.engines.training.messages.rows import prepare, prepare_chat
+from foundry.engines.training.messages.targets import Example
+from foundry.engines.training.messages.tokenizer import ChatTokenizer
+from foundry.errors import InvalidDataset, UnsupportedFeature
 from tests.engines.training.conftest import CHATML, write_tokenizer
 
 TALK: list[dict[str, Any]] = [
@@ -52,34 +54,16 @@ def test_tokens_equal_those_of_transformers(
     assert tokenizer.encode(text) == encoded["input_ids"]
 
 
-def test_helpers_of_templates_behave_as_in_transformers(tmp_path: Path) -> None:
-    template = (
-        "{{ tools | tojson }}\n"
-        "    {%- for m in messages %}\n{%- if m.content == 'stop' %}{%- break %}{%- endif %}"
-        "[{{ m.content }}]{%- endfor %}{{ strftime_now('%Y')[:2] }}{{ eos_token }}"
-    )
-    from transformers import AutoTokenizer
-
-    tokenizer = _tokenizer_with(tmp_path, template)
-    messages = [{"role": "user", "content": text} for text in ("a<é", "stop", "b")]
-    tools = [{"type": "function", "function": {"name": "f", "description": "<&>"}}]
-    expected = AutoTokenizer.from_pretrained(tmp_path).apply_chat_template(
-        messages, tools=tools, tokenize=False
-    )
-    assert tokenizer.render(messages, tools=tools) == expected
-    assert expected.endswith("[a<é]20<|im_end|>")
-
-
 def test_every_reply_is_trained_with_its_end_of_turn(
     tiny_model: Path, tokenizer: ChatTokenizer
 ) -> None:
-    (example,) = tokenizer.chat_examples(TALK)
+    (example,) = prepare_chat(tokenizer, TALK)
     assert _trained_text(tiny_model, example) == "yo <b> é<|im_end|>ok<|im_end|>"
     assert tokenizer.encode(tokenizer.render(TALK)) == list(example.tokens)
 
 
 def test_a_turn_is_a_token_prefix_of_the_next(tokenizer: ChatTokenizer) -> None:
-    (example,) = tokenizer.chat_examples(TALK)
+    (example,) = prepare_chat(tokenizer, TALK)
     prompt = tokenizer.encode(tokenizer.render(TALK[:3], add_generation_prompt=True))
     assert list(example.tokens[: len(prompt)]) == prompt
     assert example.trained[len(prompt)] and not example.trained[len(prompt) - 1]
@@ -87,15 +71,15 @@ def test_a_turn_is_a_token_prefix_of_the_next(tokenizer: ChatTokenizer) -> None:
 
 def test_weight_zero_leaves_a_reply_out(tiny_model: Path, tokenizer: ChatTokenizer) -> None:
     messages = [TALK[0], {**TALK[1], "weight": 0}, *TALK[2:]]
-    (example,) = tokenizer.chat_examples(messages)
+    (example,) = prepare_chat(tokenizer, messages)
     assert _trained_text(tiny_model, example) == "ok<|im_end|>"
-    assert tokenizer.chat_examples(TALK[:1]) == []
+    assert prepare_chat(tokenizer, TALK[:1]) == []
 
 
 def test_rewritten_turns_become_one_example_per_reply(tmp_path: Path) -> None:
     tokenizer = _tokenizer_with(tmp_path, FORGETFUL)
     messages = [TALK[0], {"role": "assistant", "content": "why|yo"}, *TALK[2:]]
-    first, second = tokenizer.chat_examples(messages)
+    first, second = prepare_chat(tokenizer, messages)
     assert _trained_text(tmp_path, first) == "why|yo<|im_end|>"
     assert _trained_text(tmp_path, second) == "ok<|im_end|>"
 
@@ -106,21 +90,7 @@ def test_a_template_without_a_clear_reply_is_refused(tmp_path: Path) -> None:
         "{% if add_generation_prompt %}?{% endif %}"
     )
     with pytest.raises(UnsupportedFeature, match="ambiguous"):
-        _tokenizer_with(tmp_path, template).chat_examples(TALK)
-
-
-def test_templates_cannot_reach_the_interpreter(tmp_path: Path) -> None:
-    for attack in ("{{ ''.__class__.__mro__ }}", "{{ messages.append(1) }}"):
-        with pytest.raises(InvalidDataset, match="template refuses"):
-            _tokenizer_with(tmp_path, attack).render(TALK)
-
-
-def test_a_broken_template_or_tokenizer_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidArtifact, match="chat template is broken"):
-        _tokenizer_with(tmp_path, "{% for %}")
-    (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(InvalidArtifact, match="tokenizer"):
-        ChatTokenizer.load(tmp_path)
+        prepare_chat(_tokenizer_with(tmp_path, template), TALK)
 
 
 def test_completions_are_trained_with_the_end_of_text(
