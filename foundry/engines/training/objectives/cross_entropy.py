@@ -20,6 +20,8 @@ from foundry.engines.training.objectives.head import (
 )
 
 _MAX_PRODUCT = 2**22
+# A large card would idle in smaller ones.
+_MAX_PRODUCT_ON_GPU = 2**28
 
 
 def weighted_cross_entropy(
@@ -237,6 +239,7 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total.addmm_(left, right)
         return
     # In parts: the product in the narrow type is as large as the total.
-    size = max(1, _MAX_PRODUCT // total.shape[1])
+    values = _MAX_PRODUCT_ON_GPU if total.is_cuda else _MAX_PRODUCT
+    size = max(1, values // total.shape[1])
     for part, rows in zip(torch.split(total, size), torch.split(left, size), strict=True):
         part.add_(rows @ right)
