@@ -263,6 +263,10 @@ def _rotate(x_TKD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     out_TKD = torch.empty_like(x_TKD)
     low, high = out_TKD[..., :size].chunk(2, dim=-1)
     out_TKD[..., size:] = x_TKD[..., size:]
+    if x_TKD.is_cuda:
+        torch.mul(first, cos, out=low).addcmul_(second, sin, value=-1)
+        torch.mul(second, cos, out=high).addcmul_(first, sin)
+        return out_TKD
     # Two roundings, not one fused: this way logits equal those of transformers to the bit.
     torch.mul(first, cos, out=low).sub_(second * sin)
     torch.mul(second, cos, out=high).add_(first * sin)
