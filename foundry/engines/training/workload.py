@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
@@ -96,15 +97,21 @@ class SftWorkload:
         train_rows: Sequence[Row],
         eval_rows: Sequence[Row],
         device: str | None = None,
+        began: datetime | None = None,
     ) -> Self:
         """Tokenize the rows and load the model.
+
+        Args:
+            began: what chat templates are told as the date, on every worker; unset: the clock.
 
         Raises:
             InvalidDataset: a row cannot be used, or nothing is left to train on.
             UnsupportedFeature: an architecture or template outside the supported ones.
             InvalidArtifact: broken model files.
         """
-        return cls(config, model_dir, *prepared(config, model_dir, train_rows, eval_rows), device)
+        return cls(
+            config, model_dir, *prepared(config, model_dir, train_rows, eval_rows, began), device
+        )
 
     @property
     def total_batches(self) -> int:
@@ -160,14 +167,21 @@ class SftWorkload:
 
 
 def prepared(
-    config: SftConfig, model_dir: Path, train_rows: Sequence[Row], eval_rows: Sequence[Row]
+    config: SftConfig,
+    model_dir: Path,
+    train_rows: Sequence[Row],
+    eval_rows: Sequence[Row],
+    began: datetime | None = None,
 ) -> tuple[Prepared, Prepared]:
     """Both splits tokenized.
+
+    Args:
+        began: what chat templates are told as the date; unset: the clock.
 
     Raises:
         InvalidDataset: a row cannot be used, or nothing is left to train on.
     """
-    tokenizer = ChatTokenizer.load(model_dir)
+    tokenizer = ChatTokenizer.load(model_dir, began)
     train, evaluation = (
         prepare(rows, tokenizer, max_seq_len=config.max_seq_len, too_long=config.too_long)
         for rows in (train_rows, eval_rows)
