@@ -10,6 +10,7 @@ import torch
 
 from foundry.engines.training.config import Lora, SftConfig
 from foundry.engines.training.decoder import lora
+from foundry.engines.training.decoder.compiling import compile_layers, require_compiler
 from foundry.engines.training.decoder.dropout import Draws
 from foundry.engines.training.decoder.model import Decoder
 from foundry.engines.training.decoder.weights import export_model, load_model
@@ -150,6 +151,8 @@ class SftWorkload:
 
     def _build_model(self) -> tuple[Decoder, Draws | None]:
         """The model, and its dropout masks if it has an adapter."""
+        if self._config.compile:
+            require_compiler(self.device)
         compute = _DTYPES[self.precision]
         is_lora = isinstance(self._config.method, Lora)
         model = load_model(
@@ -160,10 +163,13 @@ class SftWorkload:
             device=self.device,
         )
         model.activation_checkpointing = self._config.activation_checkpointing
+        draws = None
         if isinstance(self._config.method, Lora):
             model.config.check_served_targets(self._config.method.targets)
-            return model, lora.attach(model, self._config.method, self._config.seed)
-        return model, None
+            draws = lora.attach(model, self._config.method, self._config.seed)
+        if self._config.compile:
+            compile_layers(model)
+        return model, draws
 
 
 def prepared(

@@ -68,11 +68,22 @@ class Attention(nn.Module):
         self.normed = config.qk_norm is not None
 
     def forward(self, x_TH: Tensor, rotary: tuple[Tensor, Tensor] | None, stream: Stream) -> Tensor:
-        q_TQD, k_TKD, v_TKD = self._project(x_TH)
+        mixed_TQD = self.mix(*self._project(x_TH), rotary, stream)
+        return cast(Tensor, self.o_proj(mixed_TQD.flatten(-2)))
+
+    def mix(
+        self,
+        q_TQD: Tensor,
+        k_TKD: Tensor,
+        v_TKD: Tensor,
+        rotary: tuple[Tensor, Tensor] | None,
+        stream: Stream,
+    ) -> Tensor:
+        """What each token takes of the values that it sees, shape (T, Q, D)."""
         if rotary is not None:
             q_TQD, k_TKD = rotate(q_TQD, *rotary), rotate(k_TKD, *rotary)
         if stream.cache is None:
-            mixed_TQD = attend(
+            return attend(
                 q_TQD,
                 k_TKD,
                 v_TKD,
@@ -81,18 +92,16 @@ class Attention(nn.Module):
                 softcap=self.softcap,
                 scale=self.scale,
             )
-        else:
-            mixed_TQD = stream.cache.attend(
-                self.index,
-                q_TQD,
-                k_TKD,
-                v_TKD,
-                stream.positions_T,
-                window=self.window,
-                softcap=self.softcap,
-                scale=self.scale,
-            )
-        return cast(Tensor, self.o_proj(mixed_TQD.flatten(-2)))
+        return stream.cache.attend(
+            self.index,
+            q_TQD,
+            k_TKD,
+            v_TKD,
+            stream.positions_T,
+            window=self.window,
+            softcap=self.softcap,
+            scale=self.scale,
+        )
 
     def _project(self, x_TH: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self.fused:
