@@ -16,6 +16,7 @@ from foundry.engines.training.objectives.head import (
     Head,
     as_columns,
     chunk_rows,
+    multiply_wide,
     widen,
 )
 
@@ -110,7 +111,7 @@ class _ChunkedCrossEntropy(Function):
             log_probs_NK[chunk] = found
             total -= (found if weights is None else found * weights).sum()
             if delta is not None:
-                grads.add(chunk, delta)
+                grads.add(chunk, delta.to(hidden_NH.dtype))
         grads.multiply(factor)
         ctx.grads = grads.found
         ctx.mark_non_differentiable(log_probs_NK)
@@ -205,13 +206,18 @@ class _Gradients:
         self.wanted = any(grad is not None for grad in self.found)
 
     def product(self, chunk: slice) -> Tensor:
-        """h·Wᵀ + low·Bᵀ of a chunk."""
+        """h·Wᵀ + low·Bᵀ of a chunk: on a GPU in the type of h, else in float32 or wider."""
         hidden, low = self._rows
         weight, adapter = self._factors
-        product = hidden[chunk] @ weight.T
-        if low is not None and adapter is not None:
-            product.addmm_(low[chunk], adapter.T)
-        return product
+        if not hidden.is_cuda:
+            product = multiply_wide(hidden[chunk], weight)
+            if low is not None and adapter is not None:
+                product += multiply_wide(low[chunk], adapter)
+            return product
+        if low is None or adapter is None:
+            return hidden[chunk] @ weight.T
+        # The small product first: see `decoder.kernels`.
+        return (low[chunk] @ adapter.T).addmm_(hidden[chunk], weight.T)
 
     def multiply(self, factor: float) -> None:
         """Scale all sums: cheaper here than on the logits, which are the largest by far."""
