@@ -16,7 +16,6 @@ from foundry.engines.training.objectives.head import (
     Head,
     as_columns,
     chunk_rows,
-    multiply_wide,
     widen,
 )
 
@@ -210,9 +209,9 @@ class _Gradients:
         hidden, low = self._rows
         weight, adapter = self._factors
         if not hidden.is_cuda:
-            product = multiply_wide(hidden[chunk], weight)
+            product = _multiply_finely(hidden[chunk], weight)
             if low is not None and adapter is not None:
-                product += multiply_wide(low[chunk], adapter)
+                product += _multiply_finely(low[chunk], adapter)
             return product
         if low is None or adapter is None:
             return hidden[chunk] @ weight.T
@@ -237,6 +236,21 @@ class _Gradients:
                 torch.mm(delta_CV, factor, out=of_rows[chunk])
             if of_factor is not None:
                 add_product(of_factor, delta_CV.T, rows[chunk])
+
+
+def _multiply_finely(left_CH: Tensor, right_VH: Tensor) -> Tensor:
+    """left·rightᵀ; in half precision with twice its bits, float32.
+
+    A processor's product has the type of its factors. A second one computes what rounding took from
+    the first: with AMX half the time of a product in float32. A logit of 20 rounded to bfloat16 is
+    0.06 off, which SmolLM2-135M's log-probabilities show: 0.046 off and not 0.034.
+    """
+    product = left_CH @ right_VH.T
+    wide = widen(left_CH.dtype)
+    if left_CH.dtype == wide:
+        return product
+    rest = torch.addmm(product, left_CH, right_VH.T, beta=-1)
+    return product.to(wide).add_(rest)
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

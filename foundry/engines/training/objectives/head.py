@@ -104,21 +104,6 @@ class Bending:
         return delta_CW if factor == 1.0 else delta_CW.mul_(factor)
 
 
-def multiply_wide(left_CH: Tensor, right_WH: Tensor) -> Tensor:
-    """left·rightᵀ, not rounded to half precision: a ratio of probabilities would show it."""
-    wide = widen(left_CH.dtype)
-    right_HW = right_WH.to(left_CH.dtype).T
-    if left_CH.dtype == wide:
-        return left_CH @ right_HW
-    if left_CH.is_cuda:
-        return torch.mm(left_CH, right_HW, out_dtype=wide)
-    # A processor's product has the type of its factors. What rounding took is computed as well,
-    # inside a second product: 16 bits are right in half the time of one in float32 with AMX.
-    rounded = left_CH @ right_HW
-    rest = torch.addmm(rounded, left_CH, right_HW, beta=-1)
-    return rounded.to(wide).add_(rest)
-
-
 def as_columns(values: Tensor) -> Tensor:
     """Shape (N, K) from (N, K) or (N,)."""
     return values if values.dim() == 2 else values.unsqueeze(-1)

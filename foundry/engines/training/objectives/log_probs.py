@@ -23,7 +23,6 @@ from foundry.engines.training.objectives.head import (
     Logits,
     as_columns,
     chunk_vocabulary,
-    multiply_wide,
     widen,
 )
 
@@ -157,10 +156,19 @@ def _blocks(
     _, block, bending = options
     for first in range(0, weight_VH.shape[0], block):
         tokens = slice(first, first + block)
-        product = multiply_wide(hidden_CH, weight_VH[tokens])
+        product = _wide_product(hidden_CH, weight_VH[tokens])
         if low_CR is not None and adapter_VR is not None:
-            product += multiply_wide(low_CR, adapter_VR[tokens])
+            product += _wide_product(low_CR, adapter_VR[tokens])
         yield first, bending.apply(product)
+
+
+def _wide_product(left_CH: Tensor, right_WH: Tensor) -> Tensor:
+    """left·rightᵀ, not rounded to half precision: a ratio of probabilities would show it."""
+    wide = widen(left_CH.dtype)
+    right_WH = right_WH.to(left_CH.dtype)
+    if left_CH.dtype != wide and left_CH.is_cuda:
+        return torch.mm(left_CH, right_WH.T, out_dtype=wide)
+    return left_CH.to(wide) @ right_WH.to(wide).T
 
 
 def _inside(targets_CK: Tensor, first: int, size: int) -> tuple[Tensor, Tensor]:
