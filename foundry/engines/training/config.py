@@ -117,6 +117,10 @@ class SftConfig(_Frozen):
     activation_checkpointing: bool = Field(
         default=False, description="recompute activations: less memory, a third more time"
     )
+    compile: bool = Field(
+        default=False,
+        description="compile the layers: the first steps take minutes, the later ones less",
+    )
     seed: int = Field(default=0, ge=0, lt=2**63)
     checkpoint_every: int = Field(default=50, ge=1, description="optimiser steps")
     eval_every: int | None = Field(
@@ -160,7 +164,11 @@ class SftConfig(_Frozen):
     def digest(self) -> str:
         """SHA-256 of everything that decides the weights; how often to report does not."""
         whole = self.model_copy(update={"epochs": self.num_epochs})
-        document = whole.model_dump_json(exclude={"checkpoint_every", "eval_every", "log_every"})
+        silent = {"checkpoint_every", "eval_every", "log_every"}
+        if not self.compile:
+            # Runs from before there was a choice are the same run still.
+            silent.add("compile")
+        document = whole.model_dump_json(exclude=silent)
         return hashlib.sha256(document.encode()).hexdigest()
 
 

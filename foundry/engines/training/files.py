@@ -68,6 +68,17 @@ def write_json(path: Path, document: object) -> None:
     path.write_text(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
+def replace_json(path: Path, document: object) -> None:
+    """Write a small file at once: a reader sees it whole or not at all. Raises DiskFull."""
+    staging = path.with_name(f"{STAGING_PREFIX}{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(staging, document)
+        staging.replace(path)
+    except OSError as error:
+        raise _explained(error, path) from error
+
+
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Bytes depend on names and values only: safetensors stores no time."""
     contiguous: dict[str, Any] = {

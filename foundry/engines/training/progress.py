@@ -5,10 +5,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from foundry.engines.training.files import whole_directory, write_json
+from foundry.engines.training.files import replace_json, whole_directory, write_json
 from foundry.errors import Conflict
 
 # What a run does at the moment; each call of `on_activity` says that it moves.
@@ -16,6 +17,7 @@ Activity = Literal["train", "evaluate", "checkpoint", "export"]
 
 _FINISHED = "finished"
 _RESULT = "result.json"
+_BEGAN = "began.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,17 @@ class Clock:
 
     def overall(self, tokens: int) -> float:
         return (tokens - self._first_tokens) / (time.perf_counter() - self._start)
+
+
+def record_beginning(work_dir: Path) -> datetime:
+    """When the run in this directory began; now, if it has not, and then that is noted.
+
+    Chat templates may print the date: a run that is resumed the next day must render as before.
+    """
+    path = work_dir / _BEGAN
+    if not path.is_file():
+        replace_json(path, datetime.now(UTC).isoformat())
+    return datetime.fromisoformat(json.loads(path.read_text()))
 
 
 def record_result(work_dir: Path, run_digest: str, result: SftResult) -> None:

@@ -8,6 +8,7 @@ was never interrupted.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ from foundry.engines.training.progress import (
     Clock,
     SftResult,
     TrainEvent,
+    record_beginning,
     record_result,
     recorded_result,
 )
@@ -48,12 +50,15 @@ def run_sft(
     on_activity: Callable[[Activity], None] = lambda activity: None,
     checkpoints: CheckpointStore | None = None,
     device: str | None = None,
+    began: datetime | None = None,
 ) -> SftResult:
     """Fine-tune the model in `model_dir`; resume if there is a checkpoint of this run.
 
     Args:
         on_activity: told before every step, evaluated batch, checkpoint and export.
         checkpoints: unset: they are kept in `work_dir`.
+        began: what chat templates that print the date are told, the same in every attempt; unset:
+            when the run first began in `work_dir`.
 
     Raises:
         InvalidDataset: a row cannot be used, or nothing is left to train on.
@@ -63,8 +68,9 @@ def run_sft(
         DiskFull: a checkpoint or the result did not fit; free space and call again.
         TrainingDiverged: the loss is no finite number any more.
     """
-    train, evaluation = prepared(config, model_dir, train_rows, eval_rows)
     remove_partial(work_dir)
+    began = began or record_beginning(work_dir)
+    train, evaluation = prepared(config, model_dir, train_rows, eval_rows, began)
     digest = run_digest(config, model_dir, train.examples)
     if (result := recorded_result(work_dir, digest)) is not None:
         return result

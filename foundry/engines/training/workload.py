@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
@@ -9,6 +10,7 @@ import torch
 
 from foundry.engines.training.config import Lora, SftConfig
 from foundry.engines.training.decoder import lora
+from foundry.engines.training.decoder.compiling import compile_layers, require_compiler
 from foundry.engines.training.decoder.dropout import Draws
 from foundry.engines.training.decoder.model import Decoder
 from foundry.engines.training.decoder.weights import export_model, load_model
@@ -96,15 +98,21 @@ class SftWorkload:
         train_rows: Sequence[Row],
         eval_rows: Sequence[Row],
         device: str | None = None,
+        began: datetime | None = None,
     ) -> Self:
         """Tokenize the rows and load the model.
+
+        Args:
+            began: what chat templates are told as the date, on every worker; unset: the clock.
 
         Raises:
             InvalidDataset: a row cannot be used, or nothing is left to train on.
             UnsupportedFeature: an architecture or template outside the supported ones.
             InvalidArtifact: broken model files.
         """
-        return cls(config, model_dir, *prepared(config, model_dir, train_rows, eval_rows), device)
+        return cls(
+            config, model_dir, *prepared(config, model_dir, train_rows, eval_rows, began), device
+        )
 
     @property
     def total_batches(self) -> int:
@@ -143,6 +151,8 @@ class SftWorkload:
 
     def _build_model(self) -> tuple[Decoder, Draws | None]:
         """The model, and its dropout masks if it has an adapter."""
+        if self._config.compile:
+            require_compiler(self.device)
         compute = _DTYPES[self.precision]
         is_lora = isinstance(self._config.method, Lora)
         model = load_model(
@@ -153,21 +163,31 @@ class SftWorkload:
             device=self.device,
         )
         model.activation_checkpointing = self._config.activation_checkpointing
+        draws = None
         if isinstance(self._config.method, Lora):
             model.config.check_served_targets(self._config.method.targets)
-            return model, lora.attach(model, self._config.method, self._config.seed)
-        return model, None
+            draws = lora.attach(model, self._config.method, self._config.seed)
+        if self._config.compile:
+            compile_layers(model)
+        return model, draws
 
 
 def prepared(
-    config: SftConfig, model_dir: Path, train_rows: Sequence[Row], eval_rows: Sequence[Row]
+    config: SftConfig,
+    model_dir: Path,
+    train_rows: Sequence[Row],
+    eval_rows: Sequence[Row],
+    began: datetime | None = None,
 ) -> tuple[Prepared, Prepared]:
     """Both splits tokenized.
+
+    Args:
+        began: what chat templates are told as the date; unset: the clock.
 
     Raises:
         InvalidDataset: a row cannot be used, or nothing is left to train on.
     """
-    tokenizer = ChatTokenizer.load(model_dir)
+    tokenizer = ChatTokenizer.load(model_dir, began)
     train, evaluation = (
         prepare(rows, tokenizer, max_seq_len=config.max_seq_len, too_long=config.too_long)
         for rows in (train_rows, eval_rows)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from foundry.catalog.registry.domain import VersionSpec
@@ -25,6 +26,7 @@ class SftTask:
     Attributes:
         fence: of the attempt; its files and checkpoints carry it.
         threads: for arithmetic, as many as CPUs are reserved.
+        began: when the job was made; templates that print the date are told this one.
     """
 
     job_id: UUID
@@ -33,6 +35,7 @@ class SftTask:
     dataset: Inputs
     config: SftConfig
     threads: int
+    began: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,7 @@ class SftWorker:
                 checkpoints=RunCheckpoints(
                     self._settings, task.job_id, task.fence, work_dir, self._say
                 ),
+                began=task.began,
             )
         finally:
             # Publishing takes minutes, in which others may use the device.

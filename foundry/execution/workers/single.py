@@ -59,6 +59,7 @@ async def fine_tune(attempt: Attempt) -> None:
         Inputs(dataset.digest, dataset.files),
         config,
         threads,
+        attempt.job.created_at,
     )
     following = _Following(attempt, worker)
     attempt.vitals.dump_stacks = following.dump_stacks

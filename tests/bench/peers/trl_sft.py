@@ -1,6 +1,8 @@
-"""The peer's side of the training benchmark: TRL's SFTTrainer with PEFT, in its own environment.
+"""The peer's side of the training benchmarks: TRL's SFTTrainer with PEFT, in its own environment.
 
-Usage: python trl_sft.py SPEC.json RESULT.json. Starts from the adapter and the batches it is given.
+Usage: python trl_sft.py SPEC.json RESULT.json. Starts from the adapter and the batches it is given;
+without an adapter it trains every weight. In bfloat16 it does what its users do: autocast, over a
+base in bfloat16 with float32 adapters, or over float32 weights where all are trained.
 """
 
 import json
@@ -41,8 +43,12 @@ class Stopwatch(TrainerCallback):  # type: ignore[misc]
 def main(spec_path: str, result_path: str) -> None:
     spec = json.loads(Path(spec_path).read_text())
     torch.set_num_threads(spec["threads"])
-    base = AutoModelForCausalLM.from_pretrained(spec["model_dir"], dtype=torch.float32)
-    model = PeftModel.from_pretrained(base, spec["adapter_dir"], is_trainable=True)
+    narrow = spec["precision"] == "bfloat16"
+    adapter = spec.get("adapter_dir")
+    dtype = torch.bfloat16 if narrow and adapter else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(spec["model_dir"], dtype=dtype)
+    if adapter:
+        model = PeftModel.from_pretrained(model, adapter, is_trainable=True)
     watch = Stopwatch()
     trainer = InOrder(
         model=model,
@@ -63,7 +69,7 @@ def main(spec_path: str, result_path: str) -> None:
             packing=False,
             gradient_checkpointing=False,
             dataset_kwargs={"skip_prepare_dataset": True},
-            bf16=False,
+            bf16=narrow,
             use_cpu=True,
             logging_steps=1,
             logging_first_step=True,

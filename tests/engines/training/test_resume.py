@@ -2,11 +2,13 @@
 
 import errno
 import json
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from foundry.engines.training.files import write_tensors
 from foundry.engines.training.progress import SftResult, TrainEvent
 from foundry.engines.training.sft import run_sft
 from foundry.errors import Conflict, DiskFull
+from tests.engines.training.conftest import CHATML, write_tokenizer
 from tests.engines.training.interrupted import CONFIG
 
 Rows = list[dict[str, object]]
@@ -188,3 +191,23 @@ def test_no_space_leaves_older_checkpoints_and_nothing_else(tmp_path: Path) -> N
     with pytest.raises(DiskFull):
         Checkpoints(tmp_path, write=full).save(_checkpoint(2))
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_a_template_with_a_date_resumes_the_next_day(
+    tiny_model: Path, chat_rows: Rows, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    write_tokenizer(model, "{{ strftime_now('%d %B %Y %H:%M:%S.%f') }}\n" + CHATML)
+    work_dir, events = tmp_path / "work", [0]
+
+    def stop() -> bool:
+        events[0] += 1
+        return events[0] > 3
+
+    assert _train(model, chat_rows, work_dir, should_stop=stop).stopped
+    # The clock has gone on; the run tells the template when it began.
+    assert _train(model, chat_rows, work_dir).adapter_dir is not None
+    other = datetime(2026, 1, 1, tzinfo=UTC)
+    with pytest.raises(Conflict, match="other settings, data or weights"):
+        _train(model, chat_rows, work_dir, began=other)

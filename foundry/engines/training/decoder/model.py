@@ -28,14 +28,16 @@ from foundry.engines.training.decoder.rope import rotary_angles
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """What attention must know of the tokens that it is given.
+    """What a layer must know of the tokens that it is given.
 
     Attributes:
+        dtype: of matrix products; the residual stream may be wider.
         positions_T: of each token in its sequence.
         segments: tokens of each sequence; they sum to T.
         cache: keys and values of earlier tokens; None: the segments are whole sequences.
     """
 
+    dtype: torch.dtype
     positions_T: Tensor
     segments: Sequence[int]
     cache: KVCache | None = None
@@ -68,11 +70,22 @@ class Attention(nn.Module):
         self.normed = config.qk_norm is not None
 
     def forward(self, x_TH: Tensor, rotary: tuple[Tensor, Tensor] | None, stream: Stream) -> Tensor:
-        q_TQD, k_TKD, v_TKD = self._project(x_TH)
+        mixed_TQD = self.mix(*self._project(x_TH), rotary, stream)
+        return cast(Tensor, self.o_proj(mixed_TQD.flatten(-2)))
+
+    def mix(
+        self,
+        q_TQD: Tensor,
+        k_TKD: Tensor,
+        v_TKD: Tensor,
+        rotary: tuple[Tensor, Tensor] | None,
+        stream: Stream,
+    ) -> Tensor:
+        """What each token takes of the values that it sees, shape (T, Q, D)."""
         if rotary is not None:
             q_TQD, k_TKD = rotate(q_TQD, *rotary), rotate(k_TKD, *rotary)
         if stream.cache is None:
-            mixed_TQD = attend(
+            return attend(
                 q_TQD,
                 k_TKD,
                 v_TKD,
@@ -81,18 +94,16 @@ class Attention(nn.Module):
                 softcap=self.softcap,
                 scale=self.scale,
             )
-        else:
-            mixed_TQD = stream.cache.attend(
-                self.index,
-                q_TQD,
-                k_TKD,
-                v_TKD,
-                stream.positions_T,
-                window=self.window,
-                softcap=self.softcap,
-                scale=self.scale,
-            )
-        return cast(Tensor, self.o_proj(mixed_TQD.flatten(-2)))
+        return stream.cache.attend(
+            self.index,
+            q_TQD,
+            k_TKD,
+            v_TKD,
+            stream.positions_T,
+            window=self.window,
+            softcap=self.softcap,
+            scale=self.scale,
+        )
 
     def _project(self, x_TH: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self.fused:
@@ -151,22 +162,23 @@ class DecoderLayer(nn.Module):
         self.mlp = _make_mlp(config, layer)
 
     def forward(self, x_TH: Tensor, rotary: tuple[Tensor, Tensor] | None, stream: Stream) -> Tensor:
-        normed_TH = x_TH if self.placement == "post" else self.input_layernorm(x_TH)
+        post = self.placement == "post"
+        normed_TH = x_TH.to(stream.dtype) if post else self.input_layernorm(x_TH, stream.dtype)
         mixed_TH = self.self_attn(normed_TH, rotary, stream)
         if self.placement != "pre":
-            mixed_TH = self.post_attention_layernorm(mixed_TH)
+            mixed_TH = self.post_attention_layernorm(mixed_TH, x_TH.dtype)
         x_TH = torch.add(x_TH, mixed_TH, alpha=self.residual_scale)
-        fed_TH = self.mlp(self._norm_before_mlp(x_TH))
+        fed_TH = self.mlp(self._norm_before_mlp(x_TH, stream.dtype))
         if self.placement != "pre":
-            fed_TH = self.post_feedforward_layernorm(fed_TH)
+            fed_TH = self.post_feedforward_layernorm(fed_TH, x_TH.dtype)
         return torch.add(x_TH, fed_TH, alpha=self.residual_scale)
 
-    def _norm_before_mlp(self, x_TH: Tensor) -> Tensor:
+    def _norm_before_mlp(self, x_TH: Tensor, dtype: torch.dtype) -> Tensor:
         if self.placement == "post":
-            return x_TH
+            return x_TH.to(dtype)
         pre = self.placement == "pre"
         norm = self.post_attention_layernorm if pre else self.pre_feedforward_layernorm
-        return cast(Tensor, norm(x_TH))
+        return cast(Tensor, norm(x_TH, dtype))
 
 
 def _make_norm(config: DecoderConfig, size: int) -> RMSNorm:
@@ -229,15 +241,16 @@ class Decoder(nn.Module):
             for rope in {layer.rope for layer in self.config.layers}
             if rope is not None
         }
-        stream = Stream(positions_T, segments, cache)
+        stream = Stream(self.compute_dtype, positions_T, segments, cache)
         x_TH = self._embed(tokens_T)
+        x_TH = x_TH.to(_choose_residual_dtype(x_TH))
         for layer, kind in zip(self.model.layers, self.config.layers, strict=True):
             rotary = None if kind.rope is None else rotaries[kind.rope]
             if self.activation_checkpointing and self.training:
                 x_TH = checkpoint(layer, x_TH, rotary, stream, use_reentrant=False)
             else:
                 x_TH = layer(x_TH, rotary, stream)
-        x_TH = self.model.norm(x_TH)
+        x_TH = self.model.norm(x_TH, self.compute_dtype)
         return cast(
             Tensor, x_TH if self.config.logit_scale == 1 else x_TH * self.config.logit_scale
         )
@@ -257,3 +270,14 @@ class Decoder(nn.Module):
         # Rounded first, as where the model was trained: Gemma's 55.4 is 55.5 in bfloat16.
         scale = torch.tensor(self.config.embedding_scale, dtype=x_TH.dtype, device=x_TH.device)
         return cast(Tensor, x_TH * scale)
+
+
+def _choose_residual_dtype(x_TH: Tensor) -> torch.dtype:
+    """The type of the residual stream: float32 on a processor, that of the computation elsewhere.
+
+    Rounded to bfloat16 at each of its 60 sums, SmolLM2-135M's log-probabilities were 0.046 off
+    (root mean square), in float32 0.034. A processor adds float32 in less time (0.08 ms against
+    0.11 for 1,026 tokens of 576); on a GPU, whose memory is the limit, it would take twice as long.
+    """
+    wide = torch.promote_types(x_TH.dtype, torch.float32)
+    return wide if x_TH.device.type == "cpu" else x_TH.dtype

@@ -19,6 +19,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
         self.offset = offset
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """In `dtype`, to which it is rounded once; None: in that of x."""
         weight = self.weight + self.offset if self.offset else self.weight
-        return scaled_norm(x, weight, self.eps)
+        return scaled_norm(x, weight, self.eps, dtype)

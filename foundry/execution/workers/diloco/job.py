@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -35,12 +36,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RegistrySource:
-    """A registered model and dataset; each node fetches them once, by digest."""
+    """A registered model and dataset; each node fetches them once, by digest.
+
+    Attributes:
+        began: when the job was made; templates that print the date are told this one.
+    """
 
     settings: Settings
     base: Inputs
     dataset: Inputs
     config: SftConfig
+    began: datetime
 
     def open(self) -> SftWorkload:
         """Fetch the inputs and prepare them.
@@ -57,6 +63,7 @@ class RegistrySource:
             model_dir,
             list(read_rows(data_dir / TRAIN_FILE)),
             list(read_rows(data_dir / EVAL_FILE)),
+            began=self.began,
         )
 
 
@@ -108,6 +115,7 @@ class _FleetJob:
                     Inputs(base.digest, base.files),
                     Inputs(dataset.digest, dataset.files),
                     self._config.inner,
+                    attempt.job.created_at,
                 ),
                 self._config,
                 self._log,
