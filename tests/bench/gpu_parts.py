@@ -146,11 +146,12 @@ def build_model(scale: Scale, method: str) -> Any:
 def open_learner(scale: Scale, method: str, *, compiled: bool = False) -> Any:
     from foundry.engines.training.config import Lora
     from foundry.engines.training.decoder import lora
+    from foundry.engines.training.decoder.compiling import compile_layers
     from foundry.engines.training.learner import Learner
 
     model = build_model(scale, method)
-    for layer in model.model.layers if compiled else ():
-        layer.compile()
+    if compiled:
+        compile_layers(model)
     declared = {name for name, _ in model.named_parameters()}
     if method == "lora":
         config = Lora(rank=RANK, alpha=ALPHA)
