@@ -147,6 +147,7 @@ class DatasetContent:
                 "eval_fraction": options.eval_fraction,
                 "seed": options.seed,
                 "max_bad_fraction": options.max_bad_fraction,
+                **({"uses": list(prepared.uses)} if prepared.uses else {}),
             },
             created_by=self._principal.subject,
             stored_files=_file_rows(version_id, self._principal.tenant_id, prepared, prefix),

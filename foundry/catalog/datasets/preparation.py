@@ -30,6 +30,7 @@ from foundry.catalog.datasets.validation import (
     kind_of,
     prompt_part,
 )
+from foundry.engines.training.messages.shape import list_uses
 from foundry.enumeration import name_first
 from foundry.errors import InvalidDataset
 from foundry.infra.directory_store import storage_error
@@ -54,6 +55,7 @@ class PreparedDataset:
 
     Attributes:
         digest: sha256 of the manifest: files, counts, split; equal for equal input.
+        uses: what rows have beside text, such as tools; a base's chat template must read it.
     """
 
     kind: Kind
@@ -63,6 +65,7 @@ class PreparedDataset:
     eval_rows: int
     duplicate_rows: int
     bad_rows: int
+    uses: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -83,6 +86,7 @@ class _Report:
     last: float = 0.0
     hint: str | None = None
     counts: Counter[str] = field(default_factory=Counter)
+    uses: set[str] = field(default_factory=set)
     errors: list[RowError] = field(default_factory=list)
 
     def add(self, errors: list[RowError]) -> None:
@@ -130,6 +134,7 @@ def prepare(source: Path, work_dir: Path, options: AddOptions) -> PreparedDatase
         eval_rows=report.eval_rows,
         duplicate_rows=report.duplicates,
         bad_rows=report.bad_rows,
+        uses=tuple(sorted(report.uses)),
     )
 
 
@@ -158,6 +163,7 @@ def _distribute(source: Path, work_dir: Path, options: AddOptions, report: _Repo
                 report.duplicates += 1
                 continue
             seen.add(mark)
+            report.uses |= list_uses(kept)
             position = _compute_position(options.seed, kept, kind)
             report.place(position)
             shard = held_out if position < options.eval_fraction else train

@@ -67,7 +67,9 @@ class DatasetVersionOut(_Out):
     eval_rows: int = Field(description="held out: a model is measured on them")
     duplicate_rows: int = Field(description="exact duplicates that were left out")
     bad_rows: int = Field(description="invalid rows that were left out")
-    options: dict[str, object] = Field(description="how it was added: file name, split, tolerance")
+    options: dict[str, object] = Field(
+        description="how it was added, and in uses what rows have beside text"
+    )
     files: list[DatasetFileOut] = Field(description="what it consists of")
     created_by: str
     created_at: datetime

@@ -1,4 +1,4 @@
-"""Small JSON files of a registered version, read without fetching the rest."""
+"""Small files of a registered version, read without fetching the rest."""
 
 import asyncio
 import json
@@ -20,16 +20,31 @@ async def read_document(
     Raises:
         Unavailable: the store does not answer.
     """
+    text = await read_text(objects, manifest, path, most_bytes=most_bytes)
+    try:
+        document = None if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+async def read_text(
+    objects: ObjectStore, manifest: Manifest, path: str, *, most_bytes: int = 2**20
+) -> str | None:
+    """The text of a file; None: it is not there, too large, or not UTF-8.
+
+    Raises:
+        Unavailable: the store does not answer.
+    """
     file = next((each for each in manifest.files if each.path == path), None)
     if file is None or file.size > most_bytes:
         return None
     try:
         async with asyncio.timeout(_READ_S):
-            text = await objects.get_bytes(file.object_key)
+            content = await objects.get_bytes(file.object_key)
     except (TimeoutError, FoundryError, OSError) as error:
         raise Unavailable(f"{path} cannot be read: the object store does not answer") from error
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
+        return content.decode()
+    except UnicodeDecodeError:
         return None
-    return document if isinstance(document, dict) else None

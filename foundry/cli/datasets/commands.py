@@ -260,7 +260,10 @@ def _print_version(version: dict[str, object], output: Output) -> None:
         return
     options = dict(version["options"]) if isinstance(version["options"], dict) else {}
     file = options.pop("filename", None)
-    said = ", ".join(f"{name}={value}" for name, value in options.items())
+    said = ", ".join(
+        f"{name}={'+'.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in options.items()
+    )
     shown = {**version, "file": file, "options": said}
     fields = _VERSION if version["deleted_at"] is None else (*_VERSION, *_DELETION)
     print_record({name: shown[name] for name in fields}, output)

@@ -9,7 +9,6 @@ from foundry.catalog.registry.documents import read_document
 from foundry.catalog.registry.domain import Kind, Manifest
 from foundry.catalog.registry.service import ModelVersion
 from foundry.engines.model_files import (
-    CHAT_TEMPLATE,
     CONFIG,
     TOKENIZER,
     TOKENIZER_CONFIG,
@@ -29,6 +28,7 @@ from foundry.errors import (
     Unavailable,
 )
 from foundry.execution.jobs.placement import Bundle, Needs, measure_room
+from foundry.execution.jobs.template_check import check_templates
 from foundry.infra.objects import ObjectStore
 from foundry.serving.endpoints.serving_rank import ServingRank
 from foundry.serving.engine.hardware import Hardware, LiveHardware, ask_hardware
@@ -117,17 +117,7 @@ class TrainingCheck:
                 self.objects, files, WEIGHTS_INDEX, most_bytes=_MOST_LISTED_BYTES
             )
             _check_tensors(base, decoder, index)
-            if data.kind == "chat" and CHAT_TEMPLATE not in paths:
-                tokenizer = await read_document(
-                    self.objects, files, TOKENIZER_CONFIG, most_bytes=_MOST_LISTED_BYTES
-                )
-                if tokenizer is not None and not tokenizer.get("chat_template"):
-                    raise InvalidRequest(
-                        f"{data.reference} holds conversations, and {base.reference} has no chat "
-                        "template: train on a dataset of prompts and completions, or from a base "
-                        "with one",
-                        param="dataset",
-                    )
+            await check_templates(self.objects, base, files, data)
 
     async def _check_cluster(self, training: Training) -> None:
         hardware = await ask_hardware(self.hardware)

@@ -9,6 +9,7 @@ from foundry.catalog.datasets.domain import AddOptions
 from foundry.catalog.datasets.preparation import prepare
 from foundry.catalog.datasets.shards import read_rows
 from foundry.catalog.datasets.validation import cleaned, findings
+from foundry.engines.training.messages.shape import list_uses
 from foundry.engines.training.messages.template import ChatTemplate, Context
 from foundry.errors import InvalidDataset
 from tests.engines.training.messages.conversations import CONVERSATIONS
@@ -153,6 +154,20 @@ def test_reasoning_and_the_order_of_keys_are_kept(tmp_path: Path) -> None:
 def test_nulls_and_what_training_does_not_read_are_not_stored() -> None:
     row = _chat({**ASK, "name": None}, {**TELL, "tool_calls": None}, tools=[], source="x")
     assert cleaned(row, "chat") == {"messages": [ASK, TELL]}
+
+
+def test_what_rows_have_beside_text_is_counted(tmp_path: Path) -> None:
+    call = _arguments("{}")["messages"][1]
+    seen = {
+        "tools": _tool({"name": "f"}),
+        "tool_calls": _chat(ASK, call),
+        "reasoning": _chat(ASK, {**TELL, "reasoning": "so"}),
+    }
+    for name, row in seen.items():
+        assert list_uses(row) == {name}
+    unlearned = _chat(ASK, {**call, "weight": 0}, {"role": "tool", "content": "1"}, TELL)
+    assert list_uses(unlearned) == set()
+    assert list_uses({"prompt": "a", "completion": "b"}) == set()
 
 
 def test_a_refusal_names_row_and_place(tmp_path: Path) -> None:

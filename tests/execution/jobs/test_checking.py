@@ -96,6 +96,7 @@ class Desk:
             reference="support@1",
             train_rows=self.rows[0],
             eval_rows=self.rows[1],
+            options={},
         )
         files = tuple(
             FileRef(path, "0" * 64, 9, f"{self.asked}/{path}") for path in sorted(self.paths)

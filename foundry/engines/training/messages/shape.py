@@ -1,6 +1,7 @@
 """What a row of messages may hold: read by the check of datasets and by training alike."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 # The developer's messages are the system's where a template does not tell them apart.
@@ -21,6 +22,28 @@ RESERVED_KWARGS = frozenset(
         "add_generation_prompt", "continue_final_message",
     }
 )  # fmt: skip
+
+# What rows have beside text → the words by which templates name it.
+USES = {
+    "tools": ("tools",),
+    "tool_calls": ("tool_calls",),
+    "reasoning": ("reasoning", "thinking"),
+}
+
+
+def list_uses(row: Mapping[str, Any]) -> set[str]:
+    """What a valid row asks of a template beside text: names of USES."""
+    learned = [
+        message
+        for message in row.get("messages", ())
+        if message["role"] == "assistant" and message.get("weight") != 0
+    ]
+    uses = {"tools"} if row.get("tools") else set()
+    if any(message.get("tool_calls") for message in learned):
+        uses.add("tool_calls")
+    if any(message.get(name) for message in learned for name in REASONING_FIELDS):
+        uses.add("reasoning")
+    return uses
 
 
 def parse_arguments(arguments: object) -> dict[str, Any]:
