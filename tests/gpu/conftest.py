@@ -44,8 +44,8 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("model"))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _released() -> Iterator[None]:
-    """No test sees the memory of the one before."""
+    """No module sees the memory of the one before."""
     yield
     release_memory()
