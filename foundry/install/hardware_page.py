@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from foundry.engines.training.precision import RULES
 from foundry.install.builds import ROOT, Build, read_builds
 
 PAGE = ROOT / "docs" / "hardware.md"
@@ -15,6 +16,15 @@ row of the machine that it runs on.
 * **locked**: every version and hash is committed, and the installer takes them.
 * **run**: training or serving ran on such a device, and its output is committed.
 * **planned**: the installer knows the build, and nobody has run it.
+"""
+_PRECISION = """\
+## Number formats
+
+What `precision: auto`, the default, takes for training. Trained weights, sums of gradients and the
+optimiser stay float32 everywhere; float16's losses are scaled. A format that no device of the
+cluster has is refused when the job is submitted. Quantised serving uses 8-bit floats where there
+are matrix units for them.
+
 """
 _TESTING = """\
 ## Tests on an accelerator
@@ -54,7 +64,18 @@ def describe_states(build: Build) -> str:
 
 def render_page() -> str:
     """The whole page."""
-    return "\n".join((_INTRODUCTION, render_table(), "", *_sections(), _TESTING))
+    precision = f"{_PRECISION}{_render_precision()}\n"
+    return "\n".join((_INTRODUCTION, render_table(), "", *_sections(), precision, _TESTING))
+
+
+def _render_precision() -> str:
+    rows = ["| Vendor | Generation | `auto` | Others at full rate | 8-bit floats |"]
+    rows.append("|---|---|---|---|---|")
+    for rule in RULES:
+        best, *others = rule.formats
+        cells = (rule.vendor, rule.generation, best, ", ".join(others), "yes" if rule.fp8 else "no")
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
 
 
 def _sections() -> Iterator[str]:
@@ -63,7 +84,10 @@ def _sections() -> Iterator[str]:
             continue
         yield f"## {build.title}\n"
         if build.driver:
-            yield f"The build needs driver {build.driver} or newer.\n"
+            yield (
+                f"The build needs driver {build.driver} or newer, and has no kernels for V100 and "
+                "P100 (they need a torch for CUDA 12.6, which is not locked).\n"
+            )
         if build.missing:
             yield f"What is missing: {build.missing}.\n"
         if build.commands:

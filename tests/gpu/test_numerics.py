@@ -161,11 +161,13 @@ def test_base_and_adapter_are_rounded_once(device: torch.device, model_dir: Path
         for name in ("weight", "lora_A", "lora_B")
         for parameter in [projection.get_parameter(name)]
     )
+    method = Lora(rank=8)
+    scale = method.alpha / method.rank
     low_TR = x_TI.float() @ a_RI.T
-    update_TO = projection.scale * low_TR @ b_OR.T
+    update_TO = scale * low_TR @ b_OR.T
     exact_TO = x_TI.float() @ w_OI.T + update_TO
     # Half a unit of the last of eight bits. The small parts may be rounded by themselves.
-    bound_TO = exact_TO.abs() * 2**-8 + 2**-7 * projection.scale * (low_TR.abs() @ b_OR.abs().T)
+    bound_TO = exact_TO.abs() * 2**-8 + 2**-7 * scale * (low_TR.abs() @ b_OR.abs().T)
     within = ((found_TO - exact_TO).abs() <= bound_TO).float().mean().item()
     # Where base and update are rounded apart and then added, one in thirty is beyond it.
     assert within > 0.999
