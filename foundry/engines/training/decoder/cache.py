@@ -35,6 +35,11 @@ class KVCache:
         self._values = torch.zeros_like(self._keys)
         self.lengths = [0] * rows
 
+    @property
+    def capacity(self) -> int:
+        """Tokens that each sequence may reach."""
+        return self._keys.shape[3]
+
     def begin(self, segments: Sequence[int]) -> list[int]:
         """Announce the tokens of the next pass, some for each sequence. Returns the new lengths."""
         self._segments = segments

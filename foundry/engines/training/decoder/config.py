@@ -165,6 +165,14 @@ class DecoderConfig:
         lengths = [layer.rope.steady_length for layer in self.layers if layer.rope is not None]
         return min((length for length in lengths if length is not None), default=None)
 
+    def is_stretched(self, length: int) -> bool:
+        """Whether a sequence of that length and all longer ones have the same frequencies."""
+        ropes = {layer.rope for layer in self.layers if layer.rope is not None}
+        return all(
+            rope.steady_length is None or (rope.kind == "longrope" and length > rope.steady_length)
+            for rope in ropes
+        )
+
     def most_fragments(self, *, lora: bool) -> int:
         """Into how many parts DiLoCo can cut what is trained, so that none is empty."""
         # Beside the layers: the embedding, the last norm, and a head that is not the embedding.
