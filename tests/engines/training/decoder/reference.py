@@ -28,7 +28,7 @@ class Differences:
 
     Attributes:
         logits: absolute.
-        gradients: of each parameter, as a share of its largest gradient where that is above 1.
+        gradients: of each parameter, as a share of its largest gradient, or of 0.01.
         packed: of logits and gradients between packed and unpacked, absolute.
     """
 
@@ -113,7 +113,7 @@ def _gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
 
 
 def _share(ours: Tensor, theirs: Tensor) -> float:
-    return ((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1.0)).item()
+    return ((ours - theirs).abs().max() / theirs.abs().max().clamp_min(0.01)).item()
 
 
 def _counterpart(name: str, gradients: Mapping[str, Tensor]) -> Tensor:
