@@ -12,7 +12,7 @@ from foundry.catalog.datasets.tables import Dataset, DatasetFile, DatasetVersion
 from foundry.infra.ids import uuid7
 
 
-def _with_files(query: Select[DatasetVersion]) -> Select[DatasetVersion]:
+def _include_files(query: Select[DatasetVersion]) -> Select[DatasetVersion]:
     return query.options(
         joinedload(DatasetVersion.dataset, innerjoin=True),
         selectinload(DatasetVersion.stored_files),
@@ -21,13 +21,13 @@ def _with_files(query: Select[DatasetVersion]) -> Select[DatasetVersion]:
 
 async def find_version(db: AsyncSession, version_id: UUID) -> DatasetVersion | None:
     """For workers, which get ids from callers that were authorised."""
-    query = _with_files(select(DatasetVersion).where(DatasetVersion.id == version_id))
+    query = _include_files(select(DatasetVersion).where(DatasetVersion.id == version_id))
     return (await db.execute(query)).scalar()
 
 
 async def hold_version(db: AsyncSession, version_id: UUID) -> DatasetVersion | None:
     """Read it as it is now, and keep it from being deleted until we commit."""
-    query = _with_files(select(DatasetVersion).where(DatasetVersion.id == version_id))
+    query = _include_files(select(DatasetVersion).where(DatasetVersion.id == version_id))
     query = query.with_for_update(read=True, key_share=True, of=DatasetVersion)
     return (await db.execute(query.execution_options(populate_existing=True))).scalar()
 
@@ -67,8 +67,8 @@ class DatasetRows:
         assert found is not None
         return found, created
 
-    def _versions(self) -> Select[DatasetVersion]:
-        return _with_files(
+    def _select_versions(self) -> Select[DatasetVersion]:
+        return _include_files(
             select(DatasetVersion).where(
                 DatasetVersion.tenant_id == self._tenant_id,
                 DatasetVersion.project_id == self._project_id,
@@ -77,7 +77,7 @@ class DatasetRows:
 
     async def version(self, dataset_id: UUID, number: int | None) -> DatasetVersion | None:
         """By number, deleted or not; None: the highest that is not deleted."""
-        query = self._versions().where(DatasetVersion.dataset_id == dataset_id)
+        query = self._select_versions().where(DatasetVersion.dataset_id == dataset_id)
         if number is None:
             query = query.where(DatasetVersion.deleted_at.is_(None))
         else:
@@ -89,7 +89,7 @@ class DatasetRows:
         self, dataset_id: UUID, number: int | None, limit: int
     ) -> Sequence[DatasetVersion]:
         """Versions that are not deleted, the lowest first, until we commit; None: of any number."""
-        query = self._versions().where(
+        query = self._select_versions().where(
             DatasetVersion.dataset_id == dataset_id, DatasetVersion.deleted_at.is_(None)
         )
         if number is not None:
@@ -101,7 +101,7 @@ class DatasetRows:
 
     async def by_digest(self, dataset_id: UUID, digest: str) -> DatasetVersion | None:
         """The version of these bytes that is not deleted."""
-        query = self._versions().where(
+        query = self._select_versions().where(
             DatasetVersion.dataset_id == dataset_id,
             DatasetVersion.digest == digest,
             DatasetVersion.deleted_at.is_(None),
@@ -146,7 +146,7 @@ class DatasetRows:
         self, dataset_id: UUID, below: int | None, limit: int
     ) -> Sequence[DatasetVersion]:
         """Newest first, without the deleted ones."""
-        query = self._versions().where(
+        query = self._select_versions().where(
             DatasetVersion.dataset_id == dataset_id, DatasetVersion.deleted_at.is_(None)
         )
         if below is not None:

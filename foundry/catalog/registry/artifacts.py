@@ -130,7 +130,7 @@ def inspect(source: Path | Selection, kind: Kind) -> Inspection:
         )
     for path, tensors in found.headers.items():
         _check_finite(path, found.files[path], tensors)
-    files = tuple(_hashed(path, local) for path, local in sorted(found.files.items()))
+    files = tuple(_hash_file(path, local) for path, local in sorted(found.files.items()))
     count = sum(tensor.elements for each in found.headers.values() for tensor in each.values())
     config = found.config
     if kind == "adapter":
@@ -270,7 +270,7 @@ def _read_json(path: str, local: Path) -> object:
     return document
 
 
-def _hashed(path: str, local: Path) -> InspectedFile:
+def _hash_file(path: str, local: Path) -> InspectedFile:
     digest = hashlib.sha256()
     size = 0
     with local.open("rb") as file:

@@ -28,15 +28,15 @@ class Models:
 
     async def get(self, name: str) -> Model | None:
         """One that was not deleted."""
-        query = self._select(name).where(Model.deleted_at.is_(None))
+        query = self._select_model(name).where(Model.deleted_at.is_(None))
         return (await self._db.execute(query)).scalar()
 
     async def lock(self, name: str) -> Model | None:
         """Also one that was deleted: its row keeps the numbers of its versions."""
-        query = self._select(name).with_for_update().execution_options(populate_existing=True)
+        query = self._select_model(name).with_for_update().execution_options(populate_existing=True)
         return (await self._db.execute(query)).scalar()
 
-    def _select(self, name: str) -> Any:
+    def _select_model(self, name: str) -> Any:
         return select(Model).where(Model.tenant_id == self._tenant_id, Model.name == name)
 
     async def ensure(self, model: dict[str, Any]) -> tuple[Model, bool]:

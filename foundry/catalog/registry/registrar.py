@@ -68,7 +68,7 @@ class Registrar:
         inspection = await asyncio.to_thread(inspect, files, spec.kind)
         upload = BlobUpload(self._database, self._objects, self._principal.tenant_id)
         try:
-            version = await self._store(spec, inspection, upload, confirm)
+            version = await self._store_version(spec, inspection, upload, confirm)
         except FoundryError as error:
             # What a row may name all the same is left to the collector of orphans.
             if is_rolled_back(error):
@@ -77,7 +77,7 @@ class Registrar:
         await upload.discard_unclaimed()
         return version
 
-    async def _store(
+    async def _store_version(
         self,
         spec: VersionSpec,
         inspection: Inspection,
