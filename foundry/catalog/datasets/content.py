@@ -84,7 +84,7 @@ class DatasetContent:
     ) -> DatasetVersion | None:
         rows = self._open_rows(db)
         dataset = await rows.get(name)
-        return await rows.by_digest(dataset.id, prepared.digest) if dataset else None
+        return await rows.find_by_digest(dataset.id, prepared.digest) if dataset else None
 
     async def _store_files(
         self, name: str, prepared: PreparedDataset, options: AddOptions
@@ -128,8 +128,8 @@ class DatasetContent:
         prefix: str,
     ) -> DatasetVersion:
         rows, audit = self._open_rows(db), AuditTrail(db, self._principal, self._request_id)
-        dataset, created = await rows.ensure(name, self._principal.subject)
-        if same := await rows.by_digest(dataset.id, prepared.digest):
+        dataset, created = await rows.ensure_dataset(name, self._principal.subject)
+        if same := await rows.find_by_digest(dataset.id, prepared.digest):
             return same
         version = DatasetVersion(
             id=version_id,
@@ -137,7 +137,7 @@ class DatasetContent:
             project_id=self._principal.project_id,
             dataset_id=dataset.id,
             dataset=dataset,
-            number=await rows.next_number(dataset.id),
+            number=await rows.choose_next_number(dataset.id),
             digest=prepared.digest,
             kind=prepared.kind,
             train_rows=prepared.train_rows,

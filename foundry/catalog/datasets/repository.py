@@ -48,7 +48,7 @@ class DatasetRows:
         )
         return (await self._db.execute(query.with_for_update() if lock else query)).scalar()
 
-    async def ensure(self, name: str, created_by: str) -> tuple[Dataset, bool]:
+    async def ensure_dataset(self, name: str, created_by: str) -> tuple[Dataset, bool]:
         """The dataset, locked, so that its versions are numbered one by one."""
         statement = (
             insert(Dataset)
@@ -75,7 +75,7 @@ class DatasetRows:
             )
         )
 
-    async def version(self, dataset_id: UUID, number: int | None) -> DatasetVersion | None:
+    async def find_version(self, dataset_id: UUID, number: int | None) -> DatasetVersion | None:
         """By number, deleted or not; None: the highest that is not deleted."""
         query = self._select_versions().where(DatasetVersion.dataset_id == dataset_id)
         if number is None:
@@ -99,7 +99,7 @@ class DatasetRows:
         query = query.execution_options(populate_existing=True)
         return (await self._db.execute(query)).scalars().all()
 
-    async def by_digest(self, dataset_id: UUID, digest: str) -> DatasetVersion | None:
+    async def find_by_digest(self, dataset_id: UUID, digest: str) -> DatasetVersion | None:
         """The version of these bytes that is not deleted."""
         query = self._select_versions().where(
             DatasetVersion.dataset_id == dataset_id,
@@ -108,14 +108,14 @@ class DatasetRows:
         )
         return (await self._db.execute(query)).scalar()
 
-    async def next_number(self, dataset_id: UUID) -> int:
+    async def choose_next_number(self, dataset_id: UUID) -> int:
         """Deleted versions keep theirs."""
         query = select(func.max(DatasetVersion.number)).where(
             DatasetVersion.dataset_id == dataset_id
         )
         return ((await self._db.execute(query)).scalar() or 0) + 1
 
-    async def page(
+    async def list_page(
         self, after: str | None, limit: int
     ) -> Sequence[Row[Dataset, DatasetVersion, int]]:
         """By name: datasets that have versions, the newest of each, and how many there are."""
@@ -142,7 +142,7 @@ class DatasetRows:
             query = query.where(Dataset.name > after)
         return (await self._db.execute(query.order_by(Dataset.name).limit(limit))).all()
 
-    async def versions_page(
+    async def list_versions(
         self, dataset_id: UUID, below: int | None, limit: int
     ) -> Sequence[DatasetVersion]:
         """Newest first, without the deleted ones."""

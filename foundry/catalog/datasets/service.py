@@ -64,7 +64,7 @@ class Datasets:
         """`name` (the newest version) or `name@N`, even a deleted one. Raises NotFound."""
         parsed = Reference.parse(reference)
         dataset = await self._rows.get(parsed.name)
-        version = await self._rows.version(dataset.id, parsed.version) if dataset else None
+        version = await self._rows.find_version(dataset.id, parsed.version) if dataset else None
         if version is None:
             raise missing_error(str(parsed))
         return version
@@ -85,7 +85,7 @@ class Datasets:
     ) -> Page[ListedDataset]:
         """Those that have versions, by name."""
         after = decode(cursor, (str,))
-        rows = await self._rows.page(cast(str, after[0]) if after else None, limit + 1)
+        rows = await self._rows.list_page(cast(str, after[0]) if after else None, limit + 1)
         listed = [ListedDataset(dataset, latest, count) for dataset, latest, count in rows]
         return page_of(listed, limit, lambda each: (each.dataset.name,))
 
@@ -98,7 +98,7 @@ class Datasets:
             raise missing_error(name)
         after = decode(cursor, (int,), name)
         below = cast(int, after[0]) if after else None
-        rows = await self._rows.versions_page(dataset.id, below, limit + 1)
+        rows = await self._rows.list_versions(dataset.id, below, limit + 1)
         return page_of(rows, limit, lambda version: (version.number,), name)
 
 

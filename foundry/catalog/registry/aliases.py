@@ -54,7 +54,7 @@ class Aliases:
         """
         self._check_allowed(alias)
         model = await self._get_model(name)
-        event = await self._aliases.last_event(model.id, alias)
+        event = await self._aliases.find_last_event(model.id, alias)
         if event is None or event.from_version_id is None:
             raise Conflict(f"{name}@{alias} has no earlier version to go back to")
         target = await self._versions.hold(event.from_version_id)
@@ -146,11 +146,11 @@ class Aliases:
     async def _hold_target(self, name: str, selector: str) -> ModelVersion:
         reference = Reference.parse(f"{name}@{selector}")
         if reference.version is not None:
-            found = await self._versions.by_number(name, reference.version)
+            found = await self._versions.find_by_number(name, reference.version)
         elif reference.alias == LATEST:
-            found = await self._versions.latest(name)
+            found = await self._versions.find_latest(name)
         else:
-            found = await self._versions.by_alias(name, str(reference.alias))
+            found = await self._versions.find_by_alias(name, str(reference.alias))
         held = await self._versions.hold(found.id) if found else None
         if held is None:
             raise ModelNotFound(f"{name} has no version {selector}", param="version")

@@ -39,7 +39,7 @@ class Models:
     def _select_model(self, name: str) -> Any:
         return select(Model).where(Model.tenant_id == self._tenant_id, Model.name == name)
 
-    async def ensure(self, model: dict[str, Any]) -> tuple[Model, bool]:
+    async def ensure_model(self, model: dict[str, Any]) -> tuple[Model, bool]:
         """The model of this name, locked, so that its versions are numbered one by one.
 
         One that was deleted comes back with what `model` says, and counts as new.
@@ -60,7 +60,7 @@ class Models:
             found.deleted_at, created = None, True
         return found, created
 
-    async def page(
+    async def list_page(
         self, *, prefix: str | None, kind: str | None, after: str | None, limit: int
     ) -> Sequence[Model]:
         query = select(Model).where(Model.tenant_id == self._tenant_id, Model.deleted_at.is_(None))

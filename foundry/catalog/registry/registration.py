@@ -56,7 +56,7 @@ class Registration:
     async def _find_earlier(self, spec: VersionSpec, digest: str) -> ModelVersion | None:
         if spec.job_id is None:
             return None
-        return await self._versions.of_job(spec.job_id, digest)
+        return await self._versions.find_of_job(spec.job_id, digest)
 
     async def _hold_parents(self, spec: VersionSpec) -> ModelVersion | None:
         """Hold base and parent, so that they outlive this transaction. Returns the base."""
@@ -78,7 +78,7 @@ class Registration:
     async def _ensure_model(
         self, spec: VersionSpec, inspection: Inspection, base: ModelVersion | None
     ) -> tuple[Model, bool]:
-        model, created = await self._models.ensure(
+        model, created = await self._models.ensure_model(
             {
                 "id": uuid7(),
                 "project_id": self._principal.project_id,
@@ -97,10 +97,10 @@ class Registration:
 
     async def _choose_number(self, spec: VersionSpec, model: Model) -> Version:
         if spec.version is None:
-            highest = await self._versions.highest(model.id)
+            highest = await self._versions.find_highest(model.id)
             return highest.semver.bump(spec.bump) if highest else FIRST_VERSION
         wanted = Version.parse(spec.version)
-        if await self._versions.by_number(model.name, wanted):
+        if await self._versions.find_by_number(model.name, wanted):
             raise VersionExists(
                 f"{model.name}@{wanted} exists already: a version never changes, take a higher one",
                 param="version",

@@ -108,7 +108,7 @@ class Registry:
 
     async def manifest(self, version_id: UUID) -> Manifest:
         version = await self.get(version_id)
-        return _make_manifest(version, await self._versions.files(version_id))
+        return _make_manifest(version, await self._versions.list_files(version_id))
 
     async def describe(self, name: str) -> ModelSummary:
         (described,) = await self._describe_models([await self._get_model(name)])
@@ -136,7 +136,7 @@ class Registry:
     ) -> Page[ModelSummary]:
         filters = f"{prefix}|{kind}"
         after = decode(cursor, (str,), filters)
-        rows = await self._models.page(
+        rows = await self._models.list_page(
             prefix=prefix,
             kind=kind,
             after=cast(str, after[0]) if after else None,
@@ -150,14 +150,14 @@ class Registry:
     ) -> Page[ModelVersion]:
         model = await self._get_model(name)
         after = decode(cursor, (int, int, int, str), name)
-        rows = await self._versions.page(model.id, after, limit + 1)
+        rows = await self._versions.list_page(model.id, after, limit + 1)
         return page_of(rows, limit, lambda version: version.semver.sort_key, name)
 
     async def artifacts(self, name: str, selector: str) -> list[VersionFile]:
-        return await self._versions.files((await self.select(name, selector)).id)
+        return await self._versions.list_files((await self.select(name, selector)).id)
 
     async def metrics(self, name: str, selector: str) -> list[VersionMetric]:
-        return await self._versions.metrics((await self.select(name, selector)).id)
+        return await self._versions.list_metrics((await self.select(name, selector)).id)
 
     async def compare(self, name: str, selectors: Sequence[str]) -> list[Comparison]:
         """Versions of one model side by side, with the last value of each metric."""
@@ -169,7 +169,7 @@ class Registry:
         compared = []
         for selector in selectors:
             version = await self.select(name, selector.strip())
-            metrics = await self._versions.metrics(version.id)
+            metrics = await self._versions.list_metrics(version.id)
             compared.append(Comparison(version, {each.name: each.value for each in metrics}))
         return compared
 
@@ -180,14 +180,14 @@ class Registry:
         edges: set[Edge] = set()
         border = {root.id}
         for _ in range(_MAX_DEPTH):
-            found = await self._versions.edges(border, down=down)
+            found = await self._versions.list_edges(border, down=down)
             edges |= found
             border = {edge[0] if down else edge[1] for edge in found} - seen
             seen |= border
             if not border or len(seen) > _MAX_LINEAGE:
                 break
         ordered = sorted(edges, key=lambda edge: (str(edge[0]), str(edge[1]), edge[2]))
-        versions = await self._versions.many(seen)
+        versions = await self._versions.list_by_ids(seen)
         data = {each.dataset_version_id for each in versions if each.dataset_version_id}
         names = await self._datasets.name_versions(data) if self._datasets and data else {}
         datasets = [LineageDataset(key, name) for key, name in sorted(names.items())]
@@ -260,11 +260,11 @@ class Registry:
         await Blobs(self._db, self._principal.tenant_id).release(ids)
 
     async def _check_unused(self, version: ModelVersion) -> None:
-        if alias := await self._versions.alias_of(version.id):
+        if alias := await self._versions.find_alias(version.id):
             raise AliasInUse(
                 f"{version.reference} is @{alias}: move or delete that alias first", alias=alias
             )
-        if child := await self._versions.child(version.id):
+        if child := await self._versions.find_child(version.id):
             raise VersionInUse(
                 f"{version.reference} is what {child.reference} was made from: "
                 "delete that version first",
@@ -322,15 +322,15 @@ async def served_adapters(
     db: AsyncSession, tenant_id: UUID, base_ids: Sequence[UUID], limit: int
 ) -> list[tuple[ModelVersion, str | None]]:
     """Ready adapter releases of the bases, highest first per model, each with an alias or None."""
-    return await Versions(db, tenant_id).adapters_of(base_ids, limit)
+    return await Versions(db, tenant_id).list_adapters(base_ids, limit)
 
 
 async def _find_version(versions: Versions, reference: Reference) -> ModelVersion | None:
     if reference.version is not None:
-        return await versions.by_number(reference.name, reference.version)
+        return await versions.find_by_number(reference.name, reference.version)
     if reference.alias == LATEST:
-        return await versions.latest(reference.name)
-    return await versions.by_alias(reference.name, str(reference.alias))
+        return await versions.find_latest(reference.name)
+    return await versions.find_by_alias(reference.name, str(reference.alias))
 
 
 async def load_manifest(database: Database, version_id: UUID) -> Manifest:
@@ -340,10 +340,10 @@ async def load_manifest(database: Database, version_id: UUID) -> Manifest:
         ModelNotFound: it does not exist or may not be loaded.
     """
     async with database.begin() as db:
-        version = await Versions.any_tenant(db, version_id)
+        version = await Versions.get_of_any_tenant(db, version_id)
         if version is None or not version.usable:
             raise _make_missing_error(str(version_id))
-        return _make_manifest(version, await Versions(db, version.tenant_id).files(version_id))
+        return _make_manifest(version, await Versions(db, version.tenant_id).list_files(version_id))
 
 
 def _make_manifest(version: ModelVersion, files: Sequence[VersionFile]) -> Manifest:
