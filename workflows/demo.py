@@ -15,7 +15,7 @@ import openai
 from rich.console import Console
 from rich.table import Table
 
-from foundry.cli.jobs.following import watching
+from foundry.cli.jobs.following import show_progress
 from foundry.cli.output.console import activity, exit_code, print_error
 from foundry.config import Settings, load_settings
 from foundry.engines.training.config import SftConfig
@@ -145,7 +145,7 @@ class Demo:
     def _follow_to_end(self, client: Foundry, job: JobOut) -> JobOut:
         """Follow a job with a progress bar until it has succeeded."""
         self._print_note(f"job {job.id}")
-        with watching(self._console) as show:
+        with show_progress(self._console) as show:
             ended = client.jobs.wait(job.id, on_update=show)
         if ended.state != "SUCCEEDED":
             reason = (ended.error or {}).get("message", ended.state.lower())

@@ -167,7 +167,7 @@ def scale(
     waiting = _Waiting.of(no_wait, timeout_s)
     with session.client() as client:
         found = client.endpoints.scale(client.endpoints.get(endpoint).id, replicas)
-        _settle(client, found, "scaling", waiting, output)
+        _settle_endpoint(client, found, "scaling", waiting, output)
 
 
 @app.command(epilog=examples("foundry endpoints rollback smollm2-135m 3"))
@@ -182,7 +182,7 @@ def rollback(
     waiting = _Waiting.of(no_wait, timeout_s)
     with session.client() as client:
         found = client.endpoints.rollback(client.endpoints.get(endpoint).id, revision)
-        _settle(client, found, "rolling back", waiting, output)
+        _settle_endpoint(client, found, "rolling back", waiting, output)
 
 
 @app.command(epilog=examples("foundry endpoints revisions smollm2-135m"))
@@ -227,7 +227,7 @@ def stop(
     waiting = _Waiting.of(no_wait, timeout_s)
     with session.client() as client:
         found = client.endpoints.stop(client.endpoints.get(endpoint).id, now=now)
-        _settle(client, found, "stopping", waiting, output)
+        _settle_endpoint(client, found, "stopping", waiting, output)
 
 
 @app.command(epilog=examples("foundry endpoints delete smollm2-135m --yes"))
@@ -245,7 +245,7 @@ def delete(
         found = client.endpoints.get(endpoint)
         session.confirm(f"delete endpoint {found.name} ({found.model})", yes)
         found = client.endpoints.delete(found.id, now=now)
-        _settle(client, found, "deleting", waiting, output)
+        _settle_endpoint(client, found, "deleting", waiting, output)
 
 
 @deploy_app.command(epilog=examples("foundry deploy support-bot@production"))
@@ -272,7 +272,7 @@ def deploy(
     }
     with session.client() as client:
         endpoint = _create_endpoint(client, model, name, config, deploy=True)
-        _settle(client, endpoint, "deploying", waiting, output)
+        _settle_endpoint(client, endpoint, "deploying", waiting, output)
     # A name is the base's; an adapter is asked for by its own.
     is_base = endpoint.model.partition("@")[0] == model.partition("@")[0]
     step = f'foundry chat {name if name and is_base else model} "Hello"'
@@ -305,7 +305,7 @@ def _create_endpoint(
     return client.endpoints.create(model, name=name, config=config, deploy=deploy)
 
 
-def _settle(
+def _settle_endpoint(
     client: Foundry,
     endpoint: EndpointOut,
     doing: str,
@@ -323,7 +323,9 @@ def _settle(
         try:
             with activity(f"{doing} {endpoint.model}") as say:
                 endpoint = client.endpoints.wait(
-                    endpoint.id, lambda seen: say(_words(seen)), timeout_s=waiting.timeout_s
+                    endpoint.id,
+                    lambda seen: say(_describe_progress(seen)),
+                    timeout_s=waiting.timeout_s,
                 )
         except KeyboardInterrupt:
             print_note(f"\ndetached; {doing} goes on: foundry endpoints show {endpoint.name}")
@@ -335,7 +337,7 @@ def _settle(
         raise EngineFailed(f"{endpoint.model} did not start: {endpoint.last_error or 'no reason'}")
 
 
-def _words(endpoint: EndpointOut) -> str:
+def _describe_progress(endpoint: EndpointOut) -> str:
     detail = endpoint.progress.get("message") or endpoint.progress.get("phase")
     state = f"{endpoint.model}: {endpoint.state.lower()}"
     return f"{state}, {detail}" if detail else state

@@ -351,7 +351,7 @@ def rollback(
 ) -> None:
     """Point an alias where it pointed before its last move."""
     with session.client() as client:
-        expected = _alias(client.models.get(name).aliases, alias)
+        expected = _find_alias(client.models.get(name).aliases, alias)
         moved = client.models.rollback_alias(
             name, alias, expected_version_id=expected, reason=reason
         )
@@ -364,7 +364,7 @@ def delete_alias(
 ) -> None:
     """Remove an alias; its version stays."""
     with session.client() as client:
-        expected = _alias(client.models.get(name).aliases, alias)
+        expected = _find_alias(client.models.get(name).aliases, alias)
         session.confirm(f"delete the alias {name}@{alias}", yes)
         client.models.delete_alias(name, alias, expected_version_id=expected)
     print_record({"deleted": f"{name}@{alias}"}, output)
@@ -378,7 +378,7 @@ class _Alias(Protocol):
     def version_id(self) -> UUID: ...
 
 
-def _alias(aliases: Iterable[_Alias], name: str) -> UUID:
+def _find_alias(aliases: Iterable[_Alias], name: str) -> UUID:
     for alias in aliases:
         if alias.name == name:
             return alias.version_id

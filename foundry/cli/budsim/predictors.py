@@ -85,7 +85,7 @@ def submit(directory: Fitted, output: OutputOption = Output.TABLE) -> None:
         row = client.outcomes.register_model(
             str(meta.get("version")),
             digest,
-            _scores_of(directory, meta),
+            _list_scores(directory, meta),
             site_cv=card.get("site_cv", {}) if isinstance(card, dict) else {},
         )
     print_record(session.record(row), output)
@@ -240,7 +240,7 @@ def _read_meta(directory: Path) -> dict[str, Any]:
     return read_json_object(directory / _META, _PREDICTOR)
 
 
-def _scores_of(directory: Path, meta: Mapping[str, Any]) -> dict[str, float]:
+def _list_scores(directory: Path, meta: Mapping[str, Any]) -> dict[str, float]:
     from foundry.engines.budsim import promotion
 
     cv = meta.get("cv")
@@ -255,7 +255,7 @@ def _read_scores(name: str) -> dict[str, float]:
 
     directory = Path(name)
     if (directory / _META).is_file():
-        return _scores_of(directory, _read_meta(directory))
+        return _list_scores(directory, _read_meta(directory))
     if name == _SHIPPED:
         return dict(packing.shipped_scores())
     if directory.is_dir():

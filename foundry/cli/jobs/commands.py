@@ -166,7 +166,7 @@ def rounds(job: JobArgument, output: OutputOption = Output.TABLE) -> None:
     """Print the committed rounds of a DiLoCo job."""
     with session.client() as client:
         job_id = _find_diloco_job(client, job).id
-        found = _all(
+        found = _fetch_all(
             lambda after: client.jobs.rounds(job_id, after=after, limit=_MOST_ROWS).data,
             lambda row: row.round,
         )
@@ -179,7 +179,7 @@ def members(job: JobArgument, output: OutputOption = Output.TABLE) -> None:
     """Print what happened to the workers of a DiLoCo job: who joined, who was lost, and why."""
     with session.client() as client:
         job_id = _find_diloco_job(client, job).id
-        found = _all(
+        found = _fetch_all(
             lambda after: client.jobs.members(job_id, after=after, limit=_MOST_ROWS).data,
             lambda row: row.seq,
         )
@@ -192,7 +192,7 @@ def cancel(job: JobArgument, output: OutputOption = Output.TABLE) -> None:
     with session.client() as client:
         cancelled = client.jobs.cancel(find_job(client, job).id)
         print_already(cancelled)
-        _print(session.record(cancelled), output)
+        _print_summary(session.record(cancelled), output)
 
 
 @app.command(epilog=examples("foundry jobs resume last"))
@@ -219,7 +219,7 @@ def _find_diloco_job(client: Foundry, text: str) -> JobOut:
     return job
 
 
-def _all(
+def _fetch_all(
     fetch: Callable[[int], Sequence[Row]], place: Callable[[Row], int]
 ) -> list[dict[str, object]]:
     """Every row, page by page.
@@ -233,6 +233,6 @@ def _all(
     return session.records(rows)
 
 
-def _print(job: dict[str, object], output: Output) -> None:
+def _print_summary(job: dict[str, object], output: Output) -> None:
     shown = (*_COLUMNS, "cancel_requested")
     print_record(job if output is Output.JSON else {name: job[name] for name in shown}, output)

@@ -52,7 +52,7 @@ def follow(client: Foundry, job: JobOut, output: Output) -> None:
     else:
         print_already(job)
     try:
-        with watching(stderr()) as show:
+        with show_progress(stderr()) as show:
             ended = client.jobs.wait(job.id, show)
     except KeyboardInterrupt:
         print_note(
@@ -69,9 +69,9 @@ def report(client: Foundry, job: JobOut, output: Output) -> None:
     if output is Output.JSON:
         print_json(job.model_dump(mode="json"))
     elif job.result is not None:
-        print_record(_flat(job.result), output)
+        print_record(_flatten_result(job.result), output)
     if job.state == "FAILED":
-        raise _failure(job)
+        raise _make_failure(job)
     if job.state == "CANCELLED":
         raise FoundryError(
             f"job {job.id} was cancelled: `foundry jobs resume {job.id}` continues it"
@@ -91,13 +91,13 @@ def _print_few_steps(job: JobOut) -> None:
         )
 
 
-def _flat(result: dict[str, object]) -> dict[str, object]:
+def _flatten_result(result: dict[str, object]) -> dict[str, object]:
     metrics = result.get("metrics")
     rest = {name: value for name, value in result.items() if name != "metrics"}
     return rest | (metrics if isinstance(metrics, dict) else {})
 
 
-def _failure(job: JobOut) -> FoundryError:
+def _make_failure(job: JobOut) -> FoundryError:
     from foundry.sdk.errors import by_code
 
     error = job.error or {}
@@ -139,9 +139,9 @@ class _View(Progress):
 
 
 @contextmanager
-def watching(console: Console) -> Iterator[Callable[[JobOut], None]]:
+def show_progress(console: Console) -> Iterator[Callable[[JobOut], None]]:
     if not console.is_terminal:
-        yield _lines(console)
+        yield _print_lines(console)
         return
     middle = (BarColumn(_BAR_CELLS), TextColumn("{task.fields[steps]}", markup=False))
     with _View(*make_columns(*middle), console=console, refresh_per_second=_REFRESH_PER_S) as view:
@@ -149,7 +149,7 @@ def watching(console: Console) -> Iterator[Callable[[JobOut], None]]:
         yield view.show
 
 
-def _lines(console: Console) -> Callable[[JobOut], None]:
+def _print_lines(console: Console) -> Callable[[JobOut], None]:
     """For logs: each phase once, and a line of numbers every few seconds."""
     last: tuple[str, ...] = ("",)
     at = -_LINE_EVERY_S

@@ -114,7 +114,7 @@ def _group() -> None:
 @_take_options(_REQUIRED, _TRAINING, _STEPS, _SUBMISSION, method="lora")
 def sft(**given: Any) -> None:
     """Fine-tune a model on a dataset, and follow the job. Ctrl-C leaves it running."""
-    config = opt.sft_config(given)
+    config = opt.build_sft_config(given)
     _submit(given, lambda client: client.jobs.submit_sft, config)
 
 
@@ -125,7 +125,7 @@ def diloco(**given: Any) -> None:
 
     Follows the job; Ctrl-C leaves it running. See `foundry jobs rounds` and `foundry jobs members`.
     """
-    config = opt.diloco_config(given)
+    config = opt.build_diloco_config(given)
     _submit(given, lambda client: client.jobs.submit_diloco, config)
 
 
