@@ -75,7 +75,7 @@ class Keys:
 
     async def list_namesakes(self, name: str, limit: int) -> Sequence[str]:
         """Ids of the keys of a name that work now, newest first."""
-        query = select(ApiKey.id).where(*self._working(), ApiKey.name == name)
+        query = select(ApiKey.id).where(*self._match_working(), ApiKey.name == name)
         query = query.order_by(ApiKey.created_at.desc()).limit(limit)
         return (await self._db.execute(query)).scalars().all()
 
@@ -87,10 +87,10 @@ class Keys:
         """
         lock = func.pg_advisory_xact_lock(_REVOCATION_LOCK, func.hashtext(str(self._tenant_id)))
         await self._db.execute(select(lock))
-        query = select(ApiKey).where(*self._working(), *_ADMINISTERS, ApiKey.id != key_id)
+        query = select(ApiKey).where(*self._match_working(), *_ADMINISTERS, ApiKey.id != key_id)
         return (await self._db.execute(query.limit(1))).scalar()
 
-    def _working(self) -> tuple[ColumnElement[bool], ...]:
+    def _match_working(self) -> tuple[ColumnElement[bool], ...]:
         return (ApiKey.tenant_id == self._tenant_id, *_WORKS)
 
     async def now(self) -> datetime:
