@@ -357,7 +357,7 @@ class PageOperation(Operation[P, T]):
 def pages(
     operation_id: str,
 ) -> Callable[[Callable[Concatenate[Any, P], Call[T]]], PageOperation[P, T]]:
-    """As `operation`, for a list that comes in pages."""
+    """Mark the builder of an operation whose list comes in pages; see `operation`."""
 
     def mark(build: Callable[Concatenate[Any, P], Call[T]]) -> PageOperation[P, T]:
         return PageOperation(operation_id, build)

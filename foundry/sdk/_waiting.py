@@ -34,7 +34,7 @@ class Patience:
         self._heard = time.monotonic()
 
     def failed(self, error: Unavailable) -> None:
-        """Raises the error: the server has been silent for too long."""
+        """Raise the error if the server has been silent for too long."""
         if time.monotonic() - self._heard > _SILENCE_S:
             raise error
 
@@ -95,7 +95,7 @@ async def until_async(
     *,
     gone_ends: bool = False,
 ) -> T:
-    """As `until`."""
+    """Look until it has ended, with asyncio; see `until`."""
     last: T | None = None
     while True:
         try:

@@ -278,7 +278,7 @@ class AsyncBudsim(Budsim[AsyncSender]):
         poll_s: float = POLL_S,
         timeout_s: float | None = None,
     ) -> RecommendationOut:
-        """As `SyncBudsim.wait`."""
+        """Wait for the end of a search; see `SyncBudsim.wait`."""
         patience = Patience(f"recommendation {recommendation_id}", timeout_s)
         return await until_async(
             self.recommendation, recommendation_id, _ended, on_update, patience, poll_s

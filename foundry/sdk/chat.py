@@ -113,7 +113,7 @@ class SyncChat(Resource[SyncSender]):
 
 class AsyncChat(Resource[AsyncSender]):
     async def models(self) -> list[str]:
-        """As `SyncChat.models`."""
+        """What a request may name now; see `SyncChat.models`."""
         return [card.id for card in (await self.sender.send(_LIST)).data]
 
     async def stream(
@@ -126,7 +126,7 @@ class AsyncChat(Resource[AsyncSender]):
         seed: int | None = None,
         on_finish: OnFinish | None = None,
     ) -> AsyncGenerator[str, None]:
-        """As `SyncChat.stream`."""
+        """The answer, piece by piece; see `SyncChat.stream`."""
         options = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
         async with self.sender.lines(_ROUTE, _document(model, messages, options)) as lines:
             async for line in lines:

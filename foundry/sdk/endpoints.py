@@ -173,7 +173,7 @@ class AsyncEndpoints(Endpoints[AsyncSender]):
         poll_s: float = POLL_S,
         timeout_s: float | None = None,
     ) -> EndpointOut:
-        """As `SyncEndpoints.wait`."""
+        """Wait until an endpoint runs, rests or has failed; see `SyncEndpoints.wait`."""
         patience = Patience(f"endpoint {endpoint_id}", timeout_s)
         return await until_async(
             self.get, endpoint_id, _settled, on_update, patience, poll_s, gone_ends=True

@@ -85,7 +85,7 @@ class Jobs(Resource[S_co]):
         submission_id: str | None = None,
         priority: int = 0,
     ) -> Call[JobOut]:
-        """As `submit_sft`, by workers that train apart and synchronise now and then."""
+        """Fine-tune with workers that synchronise now and then; see `submit_sft`."""
         body = DilocoSubmit(
             name=name,
             base=base,
@@ -228,6 +228,6 @@ class AsyncJobs(Jobs[AsyncSender]):
         poll_s: float = POLL_S,
         timeout_s: float | None = None,
     ) -> JobOut:
-        """As `SyncJobs.wait`."""
+        """Wait for the end of a job; see `SyncJobs.wait`."""
         patience = Patience(f"job {job_id}", timeout_s)
         return await until_async(self.get, job_id, _ended, on_update, patience, poll_s)

@@ -120,7 +120,7 @@ class Level:
         return sum(sample.output_tokens for sample in self.samples) / self.duration_s
 
     def quantile(self, name: str, q: float) -> float:
-        """Of a field of the samples, by the nearest rank."""
+        """The quantile of a field of the samples, by the nearest rank."""
         values = sorted(float(getattr(sample, name)) for sample in self.samples)
         return values[min(round(q * (len(values) - 1)), len(values) - 1)]
 

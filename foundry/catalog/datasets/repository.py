@@ -20,7 +20,7 @@ def _include_files(query: Select[DatasetVersion]) -> Select[DatasetVersion]:
 
 
 async def find_version(db: AsyncSession, version_id: UUID) -> DatasetVersion | None:
-    """For workers, which get ids from callers that were authorised."""
+    """Load a version for workers, which get ids from callers that were authorised."""
     query = _include_files(select(DatasetVersion).where(DatasetVersion.id == version_id))
     return (await db.execute(query)).scalar()
 
@@ -76,7 +76,7 @@ class DatasetRows:
         )
 
     async def find_version(self, dataset_id: UUID, number: int | None) -> DatasetVersion | None:
-        """By number, deleted or not; None: the highest that is not deleted."""
+        """A version by number, deleted or not; None: the highest that is not deleted."""
         query = self._select_versions().where(DatasetVersion.dataset_id == dataset_id)
         if number is None:
             query = query.where(DatasetVersion.deleted_at.is_(None))
@@ -118,7 +118,7 @@ class DatasetRows:
     async def list_page(
         self, after: str | None, limit: int
     ) -> Sequence[Row[Dataset, DatasetVersion, int]]:
-        """By name: datasets that have versions, the newest of each, and how many there are."""
+        """Datasets by name that have versions, the newest of each, and how many there are."""
         of_dataset = (
             DatasetVersion.dataset_id == Dataset.id,
             DatasetVersion.deleted_at.is_(None),
@@ -145,7 +145,7 @@ class DatasetRows:
     async def list_versions(
         self, dataset_id: UUID, below: int | None, limit: int
     ) -> Sequence[DatasetVersion]:
-        """Newest first, without the deleted ones."""
+        """List versions, newest first, without the deleted ones."""
         query = self._select_versions().where(
             DatasetVersion.dataset_id == dataset_id, DatasetVersion.deleted_at.is_(None)
         )
@@ -164,7 +164,7 @@ class DeletedVersions:
     async def list_uncollected(
         self, older_than_s: float, skipped: Collection[UUID], limit: int
     ) -> Sequence[DatasetVersion]:
-        """With their files; the longest deleted first."""
+        """List versions with their files, the longest deleted first."""
         query = (
             select(DatasetVersion)
             .where(

@@ -70,20 +70,20 @@ class Datasets:
         return version
 
     async def resolve(self, reference: str) -> DatasetVersion:
-        """As `get`, of a version whose rows can be read. Raises NotFound."""
+        """A version whose rows can be read; see `get`. Raises NotFound."""
         version = await self.get(reference)
         if version.deleted_at is not None:
             raise deleted_error(version)
         return version
 
     async def hold(self, reference: str) -> DatasetVersion:
-        """As `resolve`; the version cannot be deleted before this transaction ends."""
+        """A version that cannot be deleted before this transaction ends; see `resolve`."""
         return await hold_version(self._db, (await self.resolve(reference)).id)
 
     async def list_datasets(
         self, *, cursor: str | None = None, limit: int = DEFAULT_LIMIT
     ) -> Page[ListedDataset]:
-        """Those that have versions, by name."""
+        """List datasets that have versions, by name."""
         after = decode(cursor, (str,))
         rows = await self._rows.list_page(cast(str, after[0]) if after else None, limit + 1)
         listed = [ListedDataset(dataset, latest, count) for dataset, latest, count in rows]
@@ -92,7 +92,7 @@ class Datasets:
     async def list_versions(
         self, name: str, *, cursor: str | None = None, limit: int = DEFAULT_LIMIT
     ) -> Page[DatasetVersion]:
-        """Newest first, without the deleted ones."""
+        """List versions, newest first, without the deleted ones."""
         dataset = await self._rows.get(name)
         if dataset is None:
             raise missing_error(name)

@@ -212,7 +212,7 @@ def _read_index(selection: Selection) -> object:
 
 
 def choose_files(names: Iterable[str], index: object, kind: Kind) -> set[str]:
-    """Of what engines read, what this version consists of.
+    """Choose the files of a version among those that engines read.
 
     Weights that lie there twice are taken once: those of the index, else the one whole file.
     """

@@ -70,7 +70,7 @@ class _Found:
 
 
 def media_type_of(path: str) -> str | None:
-    """Of a path in a version; None: no engine reads such a file."""
+    """The media type of a path in a version; None: no engine reads such a file."""
     for pattern, media_type in ENGINE_FILES.items():
         if path.count("/") == pattern.count("/") and fnmatchcase(path, pattern):
             return media_type

@@ -47,7 +47,7 @@ class Versions:
 
     @staticmethod
     async def get_of_any_tenant(db: AsyncSession, version_id: UUID) -> ModelVersion | None:
-        """For workers, which get ids from callers that were authorised, not names from users."""
+        """Load a version for a worker, whose authorised caller gave it the id."""
         query = select(ModelVersion).where(ModelVersion.id == version_id)
         return (await db.execute(query)).scalar()
 
@@ -117,7 +117,7 @@ class Versions:
     async def list_page(
         self, model_id: UUID, after: tuple[Any, ...] | None, limit: int
     ) -> Sequence[ModelVersion]:
-        """Highest first."""
+        """List versions, the highest first."""
         query = self._select_versions().where(ModelVersion.model_id == model_id)
         if after is not None:
             query = query.where(tuple_(*_ORDER) < tuple_(*map(literal, after)))
@@ -268,7 +268,7 @@ class UnusedBlobs:
         self._db = db
 
     async def mark_deleting(self, older_than_s: float, limit: int) -> None:
-        """From now on nobody can claim them; what is registered again is uploaded again."""
+        """Let nobody claim them any more; what is registered again is uploaded again."""
         unused = (
             select(Blob.id)
             .where(

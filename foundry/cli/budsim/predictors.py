@@ -250,7 +250,7 @@ def _list_scores(directory: Path, meta: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _read_scores(name: str) -> dict[str, float]:
-    """Of a directory, of the shipped model, or of a version that the server keeps."""
+    """The scores of a directory, of the shipped model, or of a version that the server keeps."""
     from foundry.engines.budsim import packing
 
     directory = Path(name)

@@ -218,7 +218,7 @@ def _print_recalibration(answer: RecalibrationOut, levels: Sequence[Level], outp
 
 
 def _warn_of_stale(found: OutcomePage, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Of predictions that no longer hold, and of a refit."""
+    """Warn of predictions that no longer hold, and of a refit that is due."""
     for alarm in found.staleness:
         if alarm.stale:
             print_warning(

@@ -183,7 +183,7 @@ def _print_and_end(
 
 
 def _describe_answer(row: Mapping[str, Any]) -> str:
-    """In a few words: what to set, or why there is nothing."""
+    """Say in a few words what to set, or why there is nothing."""
     if row["state"] != "DONE":
         return str(row["state"]).lower()
     result = row["result"] or {}

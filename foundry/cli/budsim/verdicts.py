@@ -94,12 +94,12 @@ def print_prediction(rows: list[dict[str, Any]], found: Fields) -> None:
 
 
 def carries_load(prediction: Fields) -> bool:
-    """It fits, and its queue ends."""
+    """Whether a configuration fits, and its queue ends."""
     return bool(prediction["fits"]) and prediction["ttft_p95_ms"]["point"] is not None
 
 
 def meets_targets(found: Fields) -> bool:
-    """A manual configuration carries the load, and meets every target that was named."""
+    """Whether a manual configuration carries the load, and meets every target that was named."""
     return (
         not found["overloaded"]
         and carries_load(found["prediction"])
@@ -154,7 +154,7 @@ def _write_verdict(answer: Answer) -> str:
 
 
 def _list_remedies(found: Fields) -> Iterator[str]:
-    """Of an infeasible answer: the smallest changes that make it feasible."""
+    """The smallest changes that make an infeasible answer feasible."""
     if found["feasible"]:
         return
     relaxed = [target for target in found["targets"] if target.get("relaxed") is not None]

@@ -35,7 +35,7 @@ class Sampling:
             raise InvalidRequest(f"temperature must be a number from 0 to {MAX_TEMPERATURE}")
 
     def apply_settings(self, assignments: str) -> Self:
-        """With `temperature=0 seed=7` applied; `seed=` takes a value back.
+        """Apply settings like `temperature=0 seed=7`; `seed=` takes a value back.
 
         Raises:
             InvalidRequest: it is no such assignment.

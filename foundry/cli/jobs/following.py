@@ -150,7 +150,7 @@ def show_progress(console: Console) -> Iterator[Callable[[JobOut], None]]:
 
 
 def _print_lines(console: Console) -> Callable[[JobOut], None]:
-    """For logs: each phase once, and a line of numbers every few seconds."""
+    """Print lines for a log: each phase once, and numbers every few seconds."""
     last: tuple[str, ...] = ("",)
     at = -_LINE_EVERY_S
 

@@ -22,7 +22,7 @@ _NUMBERS = {
 
 
 def describe_job(job: JobOut) -> str:
-    """For a list of jobs: what it waits for or does unless it has ended, its step and its loss."""
+    """What a list of jobs tells of one: what it waits for or does, its step and its loss."""
     phase = describe_phase(job)
     if job.finished_at is not None or phase == job.state.lower():
         # The list's column of states says it already.

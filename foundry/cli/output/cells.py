@@ -93,7 +93,7 @@ def tell_moment(moment: datetime, now: datetime) -> str:
 
 
 def escape_breaks(text: str) -> str:
-    """On one line, for programs that read line by line."""
+    """Write a text on one line, for programs that read line by line."""
     return text.replace("\n", "\\n").replace("\t", "\\t")
 
 

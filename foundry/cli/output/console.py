@@ -62,7 +62,7 @@ def stderr() -> Console:
 
 
 def exit_code(error: FoundryError) -> ExitCode:
-    """That of the nearest kind of error above it."""
+    """The exit code of an error: that of the nearest kind above it."""
     return next(_EXIT_CODES[kind] for kind in type(error).__mro__ if kind in _EXIT_CODES)
 
 

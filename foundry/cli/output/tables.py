@@ -48,13 +48,13 @@ class Column:
 
     @property
     def width(self) -> int:
-        """That nothing wraps at."""
+        """The width at which nothing wraps."""
         lines = (line for text in (self.heading, *self.cells) for line in text.split("\n"))
         return max(map(cell_len, lines))
 
     @property
     def least_width(self) -> int:
-        """At which no word breaks."""
+        """The width at which no word breaks."""
         if not self.prose:
             return self.width
         words = (word for cell in self.cells for word in cell.split())

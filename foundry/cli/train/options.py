@@ -144,7 +144,7 @@ def build_sft_config(given: Given) -> SftConfig:
 
 
 def build_diloco_config(given: Given) -> DilocoConfig:
-    """As `build_sft_config`. Options that were not given are None."""
+    """Build the configuration of a fleet: what was given; the rest keeps its own defaults."""
     from foundry.sdk import DilocoConfig, FleetConfig
 
     if given["density"] is not None and given["codec"] != "topk":

@@ -78,7 +78,7 @@ class FleetRecords:
         )
 
     async def keep_checkpoint(self, number: int, checkpoint: dict[str, Any] | None) -> bool:
-        """False: there is no such round."""
+        """Note where the state after a round lies; False: there is no such round."""
         changed = await self._db.execute(
             update(DilocoRound)
             .where(DilocoRound.job_id == self._job_id, DilocoRound.round == number)
@@ -88,7 +88,7 @@ class FleetRecords:
         return changed.scalar() is not None
 
     async def remove_after(self, number: int) -> int:
-        """How many rounds there were above `number`."""
+        """Remove the rounds above `number`. Returns how many there were."""
         gone = await self._db.execute(
             delete(DilocoRound)
             .where(DilocoRound.job_id == self._job_id, DilocoRound.round > number)

@@ -55,7 +55,7 @@ class SftSubmit(_TrainingSubmit):
 
 
 class DilocoSubmit(_TrainingSubmit):
-    """As `SftSubmit`, by workers that train apart and synchronise now and then."""
+    """Fine-tune `base` on `dataset` with workers that synchronise now and then."""
 
     config: DilocoConfig = Field(default_factory=DilocoConfig)
 

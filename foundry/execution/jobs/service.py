@@ -74,7 +74,7 @@ class Jobs:
         cursor: str | None = None,
         limit: int = DEFAULT_LIMIT,
     ) -> Page[Job]:
-        """Newest first.
+        """List jobs, newest first.
 
         Args:
             state: one, or several with commas between; None: any.
@@ -93,7 +93,7 @@ class Jobs:
         return page_of(rows, limit, lambda job: (job.id,), filters)
 
     async def metrics(self, job_id: UUID, *, after: int, limit: int) -> Sequence[JobMetric]:
-        """By step and name; the last step may be cut: ask again after the one before it."""
+        """List metrics by step and name; the last step may be cut: ask again for it."""
         await self.get(job_id)
         return await self._rows.list_metrics(job_id, after, limit)
 
@@ -142,7 +142,7 @@ class Jobs:
 
 
 def describe_same(job: Job) -> str:
-    """That the same job was there before, and how to run it again all the same."""
+    """Say that the same job was there before, and how to run it again all the same."""
     verb = "import" if job.kind == "import" else "train"
     if job.state == JobState.SUCCEEDED:
         made = (job.result or {}).get("model", job.name)

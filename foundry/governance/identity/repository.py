@@ -24,7 +24,7 @@ _ADMINISTERS: tuple[ColumnElement[bool], ...] = (
 
 
 async def find_key(db: AsyncSession, key_id: str) -> ApiKey | None:
-    """By the public id alone: the tenant is what the key is going to tell us."""
+    """Find a key by its public id alone: the tenant is what the key is going to tell us."""
     return await db.get(ApiKey, key_id)
 
 
@@ -64,7 +64,7 @@ class Keys:
     async def list_page(
         self, subject: str | None, after: tuple[datetime, str] | None, limit: int
     ) -> Sequence[ApiKey]:
-        """Newest first; `subject` None means everybody's."""
+        """List keys, newest first; `subject` None: everybody's."""
         query = select(ApiKey).where(ApiKey.tenant_id == self._tenant_id)
         if subject is not None:
             query = query.where(ApiKey.subject == subject)
