@@ -80,7 +80,7 @@ def until(
         except Unavailable as error:
             patience.failed(error)
         else:
-            if _seen(last, ended, on_update, patience):
+            if _take_look(last, ended, on_update, patience):
                 return last
         time.sleep(patience.pause(poll_s))
 
@@ -107,12 +107,12 @@ async def until_async(
         except Unavailable as error:
             patience.failed(error)
         else:
-            if _seen(last, ended, on_update, patience):
+            if _take_look(last, ended, on_update, patience):
                 return last
         await asyncio.sleep(patience.pause(poll_s))
 
 
-def _seen(
+def _take_look(
     found: T,
     ended: Callable[[T], bool],
     on_update: Callable[[T], None] | None,

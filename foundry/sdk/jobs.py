@@ -196,7 +196,7 @@ def write_source(source: str | PathLike[str]) -> str:
     return Path(text).expanduser().resolve().as_uri()
 
 
-def _ended(job: JobOut) -> bool:
+def _has_ended(job: JobOut) -> bool:
     return job.state in ENDED
 
 
@@ -216,7 +216,7 @@ class SyncJobs(Jobs[SyncSender]):
         Raises DeadlineExceeded: `timeout_s` have passed; the job goes on.
         """
         patience = Patience(f"job {job_id}", timeout_s)
-        return until(self.get, job_id, _ended, on_update, patience, poll_s)
+        return until(self.get, job_id, _has_ended, on_update, patience, poll_s)
 
 
 class AsyncJobs(Jobs[AsyncSender]):
@@ -230,4 +230,4 @@ class AsyncJobs(Jobs[AsyncSender]):
     ) -> JobOut:
         """Wait for the end of a job; see `SyncJobs.wait`."""
         patience = Patience(f"job {job_id}", timeout_s)
-        return await until_async(self.get, job_id, _ended, on_update, patience, poll_s)
+        return await until_async(self.get, job_id, _has_ended, on_update, patience, poll_s)

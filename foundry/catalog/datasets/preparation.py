@@ -90,7 +90,7 @@ class _Report:
         self.counts.update(error.code for error in errors)
         self.errors.extend(errors[: _KEPT_ERRORS - len(self.errors)])
 
-    def place(self, position: float) -> None:
+    def widen(self, position: float) -> None:
         self.first = min(self.first, position)
         self.last = max(self.last, position)
 
@@ -161,7 +161,7 @@ def _distribute_rows(
                 continue
             seen.add(mark)
             position = _compute_position(options.seed, kept, kind)
-            report.place(position)
+            report.widen(position)
             shard = held_out if position < options.eval_fraction else train
             shard.write(encode_row(kept))
     report.train_rows, report.eval_rows = train.rows, held_out.rows

@@ -111,7 +111,7 @@ class Inspection:
     lora_targets: tuple[str, ...] | None = None
 
 
-def inspect(source: Path | Selection, kind: Kind) -> Inspection:
+def inspect_files(source: Path | Selection, kind: Kind) -> Inspection:
     """Read every file once.
 
     Args:
@@ -121,7 +121,7 @@ def inspect(source: Path | Selection, kind: Kind) -> Inspection:
         InvalidArtifact: a file is not allowed, damaged, or contradicts another.
     """
     whole = isinstance(source, Path)
-    found = survey(select_files(source) if isinstance(source, Path) else source, kind)
+    found = survey_files(select_files(source) if isinstance(source, Path) else source, kind)
     found.check("the files cannot become a version")
     if whole and found.left_out:
         raise InvalidArtifact(
@@ -163,7 +163,7 @@ def detect_kind(names: Iterable[str]) -> Kind:
     return "adapter" if ADAPTER_CONFIG in there and not whole else "base"
 
 
-def survey(selection: Selection, kind: Kind) -> Survey:
+def survey_files(selection: Selection, kind: Kind) -> Survey:
     """Look at everything but the tensors, and collect what is wrong."""
     names = selection.files.keys() | selection.problems.keys()
     index = _read_index(selection)

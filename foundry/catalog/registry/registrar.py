@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from foundry.catalog.registry.artifacts import Inspection, inspect
+from foundry.catalog.registry.artifacts import Inspection, inspect_files
 from foundry.catalog.registry.blobs import BlobGoneError, BlobUpload
 from foundry.catalog.registry.domain import VersionSpec, valid_name
 from foundry.catalog.registry.files import Selection
@@ -65,7 +65,7 @@ class Registrar:
         """
         if not valid_name(spec.model):
             raise InvalidRequest(f"{spec.model[:160]!r} is not a model name", param="name")
-        inspection = await asyncio.to_thread(inspect, files, spec.kind)
+        inspection = await asyncio.to_thread(inspect_files, files, spec.kind)
         upload = BlobUpload(self._database, self._objects, self._principal.tenant_id)
         try:
             version = await self._store_version(spec, inspection, upload, confirm)
