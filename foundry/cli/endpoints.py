@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from foundry.cli import session
 from foundry.cli.advice import print_already
 from foundry.cli.help import examples
+from foundry.cli.option_groups import add_options
 from foundry.cli.output.console import (
     Detached,
     Output,
@@ -59,6 +60,14 @@ Context = Annotated[int | None, typer.Option(help="tokens of prompt and answer t
 Sequences = Annotated[int | None, typer.Option(help="requests that run at a time; others wait")]
 Loras = Annotated[int | None, typer.Option(help="adapters that one batch may mix")]
 LoraRank = Annotated[int | None, typer.Option(help="the highest rank of an adapter it serves")]
+# Named as in the configuration of an endpoint.
+_ENGINE = {
+    "dtype": Dtype,
+    "max_model_len": Context,
+    "max_num_seqs": Sequences,
+    "max_loras": Loras,
+    "max_lora_rank": LoraRank,
+}
 RevisionNumber = Annotated[
     int, typer.Argument(min=1, help="as `foundry endpoints revisions` has it")
 ]
@@ -105,26 +114,16 @@ def show(endpoint: Endpoint, output: OutputOption = Output.TABLE) -> None:
 
 
 @app.command(epilog=examples("foundry endpoints create smollm2-135m --max-model-len 1024"))
+@add_options(_ENGINE, before="output")
 def create(
     model: Model,
     name: NameOption = None,
-    dtype: Dtype = None,
-    max_model_len: Context = None,
-    max_num_seqs: Sequences = None,
-    max_loras: Loras = None,
-    max_lora_rank: LoraRank = None,
     output: OutputOption = Output.TABLE,
+    **engine: Any,
 ) -> None:
     """Make an endpoint without starting it."""
-    config = {
-        "dtype": dtype,
-        "max_model_len": max_model_len,
-        "max_num_seqs": max_num_seqs,
-        "max_loras": max_loras,
-        "max_lora_rank": max_lora_rank,
-    }
     with session.client() as client:
-        endpoint = _create_endpoint(client, model, name, config, deploy=False)
+        endpoint = _create_endpoint(client, model, name, engine, deploy=False)
     print_already(endpoint)
     _print_endpoint(endpoint, output)
 
@@ -249,29 +248,19 @@ def delete(
 
 
 @deploy_app.command(epilog=examples("foundry deploy support-bot@production"))
+@add_options(_ENGINE, before="no_wait")
 def deploy(
     model: Model,
     name: NameOption = None,
-    dtype: Dtype = None,
-    max_model_len: Context = None,
-    max_num_seqs: Sequences = None,
-    max_loras: Loras = None,
-    max_lora_rank: LoraRank = None,
     no_wait: NoWait = False,
     timeout_s: Timeout = None,
     output: OutputOption = Output.TABLE,
+    **engine: Any,
 ) -> None:
     """Serve a model, and wait until it answers. Adapters of a running base need no deploy."""
     waiting = _Waiting.of(no_wait, timeout_s)
-    config = {
-        "dtype": dtype,
-        "max_model_len": max_model_len,
-        "max_num_seqs": max_num_seqs,
-        "max_loras": max_loras,
-        "max_lora_rank": max_lora_rank,
-    }
     with session.client() as client:
-        endpoint = _create_endpoint(client, model, name, config, deploy=True)
+        endpoint = _create_endpoint(client, model, name, engine, deploy=True)
         _settle_endpoint(client, endpoint, "deploying", waiting, output)
     # A name is the base's; an adapter is asked for by its own.
     is_base = endpoint.model.partition("@")[0] == model.partition("@")[0]
