@@ -17,11 +17,11 @@ from foundry.cli.output.console import (
     Detached,
     Output,
     OutputOption,
-    activity,
     print_next,
     print_note,
     print_record,
     print_rows,
+    show_activity,
 )
 from foundry.cli.suggestions import suggest_endpoints, suggest_models
 from foundry.errors import Conflict, EngineFailed
@@ -310,7 +310,7 @@ def _settle_endpoint(
     print_already(endpoint)
     if waiting.wanted:
         try:
-            with activity(f"{doing} {endpoint.model}") as say:
+            with show_activity(f"{doing} {endpoint.model}") as say:
                 endpoint = client.endpoints.wait(
                     endpoint.id,
                     lambda seen: say(_describe_progress(seen)),

@@ -222,7 +222,7 @@ def import_model(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Register a model or an adapter that the server can read, and follow the job."""
-    from foundry.cli.jobs.following import follow
+    from foundry.cli.jobs.following import follow_job
 
     name, source = _name_and_source(first, second)
     with session.client() as client:
@@ -230,7 +230,7 @@ def import_model(
         if detach:
             print_detached(job, output)
         else:
-            follow(client, job, output)
+            follow_job(client, job, output)
 
 
 def _name_and_source(first: str, second: str | None) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from foundry.cli import session
-from foundry.cli.output.console import Detached, activity, print_note
+from foundry.cli.output.console import Detached, print_note, show_activity
 from foundry.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def recommend(asked: Asked, question: Mapping[str, Any]) -> Answer:
         result = _recommend_here({**asked.fields, **question})
         return Answer(result, question, None, what_if)
     with session.client() as client:
-        with activity("searching"):
+        with show_activity("searching"):
             row = client.budsim.recommend(
                 asked.fields["model"], **_drop_unset(question), wait=_WAIT_S
             )
@@ -113,7 +113,7 @@ def validate(asked: Asked, fields: Mapping[str, object]) -> Fields:
 def simulate(asked: Asked, fields: Mapping[str, object]) -> Fields:
     """A `SimulationOut`'s data."""
     if not asked.local:
-        with session.client() as client, activity("simulating"):
+        with session.client() as client, show_activity("simulating"):
             answer = client.budsim.simulate(asked.fields["model"], **_drop_unset(fields))
         return answer.data
     from foundry.sdk.errors import checked
@@ -121,7 +121,7 @@ def simulate(asked: Asked, fields: Mapping[str, object]) -> Fields:
     from foundry.serving.recommendations.schemas import SimulateIn
 
     body = checked(SimulateIn, {**asked.fields, **fields})
-    with activity("simulating"):
+    with show_activity("simulating"):
         return simulating.simulate_deployment(*_split_model(asked), {}, body)
 
 
@@ -143,7 +143,7 @@ def _recommend_here(fields: Mapping[str, object]) -> Fields:
     body = checked(RecommendationCreate, fields)
     if body.cluster is None or body.config is None:
         raise InvalidRequest("which GPUs? Give --cluster FILE or --gpu ID:COUNT")
-    with activity("searching"):
+    with show_activity("searching"):
         return numerics.recommend_offline(
             body.config, body.checkpoint_bytes, body.demand(body.cluster)
         )
@@ -156,7 +156,7 @@ def _wait_for_search(client: Foundry, row: RecommendationOut) -> RecommendationO
     if row.state in ENDED:
         return row
     try:
-        with activity(f"searching {row.id}") as say:
+        with show_activity(f"searching {row.id}") as say:
             say(f"searching {row.id}, {row.state.lower()}")
             return client.budsim.wait(
                 row.id, lambda seen: say(f"searching {seen.id}, {seen.state.lower()}")

@@ -17,12 +17,12 @@ from foundry.cli.budsim.inputs import read_json_object
 from foundry.cli.output.console import (
     Output,
     OutputOption,
-    activity,
     print_next,
     print_note,
     print_record,
     print_rows,
     print_warning,
+    show_activity,
     stdout,
 )
 from foundry.errors import Conflict, InvalidRequest, NotFound, SetupError
@@ -77,7 +77,7 @@ def submit(directory: Fitted, output: OutputOption = Output.TABLE) -> None:
 
     packed, meta = packing.pack(directory), _read_meta(directory)
     card = meta.get("card")
-    with session.client() as client, activity("uploading the predictor"):
+    with session.client() as client, show_activity("uploading the predictor"):
         digest = client.outcomes.upload_artifact(packed).digest
         for known in client.outcomes.models().data:
             if (known.version, known.digest) == (meta.get("version"), digest):
@@ -117,7 +117,7 @@ def fit(
     rows = _read_site_rows() if outcomes else []
     from foundry.engines.budsim import fitting
 
-    with activity("fitting") as say:
+    with show_activity("fitting") as say:
         found = fitting.fit(directory, out, chosen, say, outcomes=rows)
     stdout().print(f"version {chosen} is in {out}", markup=False)
     if outcomes:
@@ -210,7 +210,7 @@ def _read_site_rows() -> list[SiteRow]:
     """
     from foundry.engines.budsim.fitting.site import SiteRow
 
-    with session.client() as client, activity("reading outcomes"):
+    with session.client() as client, show_activity("reading outcomes"):
         found = client.outcomes.list(limit=_PAGE)
         rows = [
             SiteRow.of(outcome.model_dump(mode="json")) for outcome in islice(found, _MOST_OUTCOMES)

@@ -17,11 +17,11 @@ from foundry.cli.help import examples
 from foundry.cli.output.console import (
     Output,
     OutputOption,
-    activity,
     print_json,
     print_note,
     print_record,
     print_rows,
+    show_activity,
 )
 from foundry.cli.suggestions import suggest_datasets
 from foundry.errors import NotFound
@@ -203,7 +203,7 @@ def _show_upload(file: Path) -> Iterator[Callable[[int], None] | None]:
         yield None
         return
     stage = f"uploading {file.name} of {size / 1e6:.0f} MB"
-    with activity(stage) as say:
+    with show_activity(stage) as say:
         say(stage)
         last = -1
 

@@ -92,10 +92,10 @@ def show(job: JobArgument, output: OutputOption = Output.TABLE) -> None:
 @app.command(epilog=examples("foundry jobs watch last"))
 def watch(job: JobArgument, output: OutputOption = Output.TABLE) -> None:
     """Follow a job until it ends. Ctrl-C leaves it running."""
-    from foundry.cli.jobs.following import follow
+    from foundry.cli.jobs.following import follow_job
 
     with session.client() as client:
-        follow(client, find_job(client, job), output)
+        follow_job(client, find_job(client, job), output)
 
 
 @app.command(epilog=examples("foundry jobs logs last --follow"))
@@ -202,14 +202,14 @@ def resume(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Continue a failed or cancelled job from its last checkpoint, and follow it."""
-    from foundry.cli.jobs.following import follow
+    from foundry.cli.jobs.following import follow_job
 
     with session.client() as client:
         resumed = client.jobs.resume(find_job(client, job).id)
         if detach:
             print_detached(resumed, output)
         else:
-            follow(client, resumed, output)
+            follow_job(client, resumed, output)
 
 
 def _find_diloco_job(client: Foundry, text: str) -> JobOut:

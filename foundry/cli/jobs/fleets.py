@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.filesize import decimal
 from rich.text import Text
 
-from foundry.cli.output.progress import Progress, format_numbers, number
+from foundry.cli.output.progress import Progress, format_numbers, read_number
 from foundry.cli.output.tables import Column, choose_columns, write_lines
 from foundry.cli.output.terminal import printable
 
@@ -19,7 +19,7 @@ _STYLES = {"healing": "yellow", "joining": "yellow", "lost": "red"}
 
 def describe_steps(progress: Progress) -> str:
     """How far the run is; empty before it trains."""
-    total = number(progress, "total_steps")
+    total = read_number(progress, "total_steps")
     if not total:
         return ""
     committed, step = _write_count(progress, "round"), _write_count(progress, "step")
@@ -28,7 +28,7 @@ def describe_steps(progress: Progress) -> str:
 
 def describe_traffic(progress: Progress) -> str:
     """Who takes part and what it cost so far, in one line; empty before there are workers."""
-    if number(progress, "workers") is None:
+    if read_number(progress, "workers") is None:
         return ""
     traffic = progress.get("bytes")
     moved = traffic if isinstance(traffic, Mapping) else {}
@@ -106,9 +106,9 @@ def _write_known(values: Progress, name: str, form: str) -> str:
 
 
 def _write_count(values: Progress, name: str) -> str:
-    return f"{number(values, name) or 0:.0f}"
+    return f"{read_number(values, name) or 0:.0f}"
 
 
 def _write_size(values: Progress, name: str) -> str:
     """Decimal: 1 kB is 1,000 bytes, as links are measured."""
-    return decimal(int(number(values, name) or 0))
+    return decimal(int(read_number(values, name) or 0))

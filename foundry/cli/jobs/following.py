@@ -22,7 +22,7 @@ from foundry.cli.output.console import (
     print_record,
     stderr,
 )
-from foundry.cli.output.progress import make_columns, number
+from foundry.cli.output.progress import make_columns, read_number
 from foundry.errors import Conflict, FoundryError, InvalidRequest, NotFound
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _TRAINING = "training"
 _FEW_STEPS = 20
 
 
-def follow(client: Foundry, job: JobOut, output: Output) -> None:
+def follow_job(client: Foundry, job: JobOut, output: Output) -> None:
     """Show a job until it ends, then its result.
 
     Raises:
@@ -61,10 +61,10 @@ def follow(client: Foundry, job: JobOut, output: Output) -> None:
             f"  stop it     foundry jobs cancel {job.id}"
         )
         raise Detached from None
-    report(client, ended, output)
+    print_ended_job(client, ended, output)
 
 
-def report(client: Foundry, job: JobOut, output: Output) -> None:
+def print_ended_job(client: Foundry, job: JobOut, output: Output) -> None:
     """Print a job that has ended. Raises FoundryError: it has no result."""
     if output is Output.JSON:
         print_json(job.model_dump(mode="json"))
@@ -129,11 +129,11 @@ class _View(Progress):
         self._below = tuple(part for part in (numbers, fleet) if part is not None)
         phase, task = describe_phase(job), self.tasks[0]
         # Only steps tell how long it will take; `update` takes None for "as it was".
-        task.total = number(job.progress, "total_steps") if phase == _TRAINING else None
+        task.total = read_number(job.progress, "total_steps") if phase == _TRAINING else None
         self.update(
             task.id,
             description=phase,
-            completed=number(job.progress, "step") or task.completed,
+            completed=read_number(job.progress, "step") or task.completed,
             steps=describe_steps(job),
         )
 

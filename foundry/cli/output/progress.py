@@ -12,7 +12,7 @@ from rich.text import Text
 Progress = Mapping[str, object]
 
 
-def number(progress: Progress, name: str) -> float | None:
+def read_number(progress: Progress, name: str) -> float | None:
     value = progress.get(name)
     return float(value) if isinstance(value, int | float) else None
 
@@ -23,7 +23,7 @@ def format_numbers(progress: Progress, forms: Mapping[str, str]) -> list[str]:
     Args:
         forms: name → how its value is written, as for `str.format`.
     """
-    known = ((form, number(progress, name)) for name, form in forms.items())
+    known = ((form, read_number(progress, name)) for name, form in forms.items())
     return [form.format(value) for form, value in known if value is not None]
 
 

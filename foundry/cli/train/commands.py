@@ -120,9 +120,9 @@ def diloco(
 
 
 def _follow_unless_detached(client: "Foundry", job: "JobOut", detach: bool, output: Output) -> None:
-    from foundry.cli.jobs.following import follow
+    from foundry.cli.jobs.following import follow_job
 
     if detach:
         print_detached(job, output)
     else:
-        follow(client, job, output)
+        follow_job(client, job, output)
