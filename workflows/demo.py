@@ -15,8 +15,8 @@ import openai
 from rich.console import Console
 from rich.table import Table
 
-from foundry.cli.jobs.following import watching
-from foundry.cli.output.console import activity, exit_code, print_error
+from foundry.cli.jobs.following import show_progress
+from foundry.cli.output.console import choose_exit_code, print_error, show_activity
 from foundry.config import Settings, load_settings
 from foundry.engines.training.config import SftConfig
 from foundry.errors import FoundryError
@@ -145,7 +145,7 @@ class Demo:
     def _follow_to_end(self, client: Foundry, job: JobOut) -> JobOut:
         """Follow a job with a progress bar until it has succeeded."""
         self._print_note(f"job {job.id}")
-        with watching(self._console) as show:
+        with show_progress(self._console) as show:
             ended = client.jobs.wait(job.id, on_update=show)
         if ended.state != "SUCCEEDED":
             reason = (ended.error or {}).get("message", ended.state.lower())
@@ -169,7 +169,7 @@ class Demo:
         )
 
     def _wait_for_engine(self, client: Foundry, endpoint: EndpointOut) -> None:
-        with activity("the engine starts (a minute or two on CPU)"):
+        with show_activity("the engine starts (a minute or two on CPU)"):
             endpoint = client.endpoints.wait(endpoint.id)
         if endpoint.state != "RUNNING":
             raise FoundryError(f"endpoint {endpoint.name}: {endpoint.last_error}")
@@ -247,7 +247,7 @@ def main() -> None:
         print_report(console, settings, outcome)
     except FoundryError as error:
         print_error(error.message)
-        sys.exit(exit_code(error))
+        sys.exit(choose_exit_code(error))
     except KeyboardInterrupt:
         Console(stderr=True).print(
             "stopped; what was finished is kept. `make demo` goes on, `make down` stops all"

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import ray
 from pydantic import BaseModel, ValidationError
 
-from foundry.cli.output.console import exit_code, print_error
+from foundry.cli.output.console import choose_exit_code, print_error
 from foundry.config import Settings, load_settings, ray_submission_id
 from foundry.errors import Conflict, FoundryError, InvalidRequest, SetupError
 from foundry.execution.jobs.schemas import JobOut
@@ -87,7 +87,7 @@ def run(parser: argparse.ArgumentParser, submit: Submit, instead: str) -> None:
         job = _drive(options, submit, load_settings(), _submission_id(parser.prog, instead))
     except FoundryError as error:
         print_error(error.message)
-        sys.exit(exit_code(error))
+        sys.exit(choose_exit_code(error))
     if job.state != "SUCCEEDED":
         sys.exit(f"job {job.id} is {job.state}: see `foundry jobs show {job.id}`")
     sys.stdout.write(f"{(job.result or {}).get('model')} is in the registry\n")

@@ -35,12 +35,12 @@ def print_next_step(client: Foundry, job: JobOut) -> None:
     base_id = job.spec.get("base_version_id")
     if made is None:
         return
-    answers = _made_adapter(job) and _is_served(client, str(base_id))
+    answers = _makes_adapter(job) and _is_served(client, str(base_id))
     step = f'foundry chat {made} "Hello"' if answers else f"foundry deploy {made}"
     print_next(step, output=Output.TABLE)
 
 
-def _made_adapter(job: JobOut) -> bool:
+def _makes_adapter(job: JobOut) -> bool:
     if job.kind == "import":
         # Only an adapter has a base.
         return "base_version_id" in job.spec

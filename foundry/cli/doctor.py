@@ -290,7 +290,7 @@ async def _check_database(settings: Settings) -> Check:
 
 
 def _check_token(settings: Settings) -> Check:
-    """Without the token anybody who reaches a replica's port runs code there."""
+    """Check Ray's token: without it anybody who reaches a replica's port runs code there."""
     if settings.ray.address is not None:
         return Check("ray token", True, "the external cluster's own; see its RAY_AUTH_MODE")
     path = ray.token_file(settings.home)

@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from foundry.cli import session
 from foundry.cli.advice import print_already
 from foundry.cli.help import examples
+from foundry.cli.option_groups import add_options
 from foundry.cli.output.console import (
     Detached,
     Output,
     OutputOption,
-    activity,
     print_next,
     print_note,
     print_record,
     print_rows,
+    show_activity,
 )
 from foundry.cli.suggestions import suggest_endpoints, suggest_models
 from foundry.errors import Conflict, EngineFailed
@@ -59,6 +60,14 @@ Context = Annotated[int | None, typer.Option(help="tokens of prompt and answer t
 Sequences = Annotated[int | None, typer.Option(help="requests that run at a time; others wait")]
 Loras = Annotated[int | None, typer.Option(help="adapters that one batch may mix")]
 LoraRank = Annotated[int | None, typer.Option(help="the highest rank of an adapter it serves")]
+# Named as in the configuration of an endpoint.
+_ENGINE = {
+    "dtype": Dtype,
+    "max_model_len": Context,
+    "max_num_seqs": Sequences,
+    "max_loras": Loras,
+    "max_lora_rank": LoraRank,
+}
 RevisionNumber = Annotated[
     int, typer.Argument(min=1, help="as `foundry endpoints revisions` has it")
 ]
@@ -105,26 +114,16 @@ def show(endpoint: Endpoint, output: OutputOption = Output.TABLE) -> None:
 
 
 @app.command(epilog=examples("foundry endpoints create smollm2-135m --max-model-len 1024"))
+@add_options(_ENGINE, before="output")
 def create(
     model: Model,
     name: NameOption = None,
-    dtype: Dtype = None,
-    max_model_len: Context = None,
-    max_num_seqs: Sequences = None,
-    max_loras: Loras = None,
-    max_lora_rank: LoraRank = None,
     output: OutputOption = Output.TABLE,
+    **engine: Any,
 ) -> None:
     """Make an endpoint without starting it."""
-    config = {
-        "dtype": dtype,
-        "max_model_len": max_model_len,
-        "max_num_seqs": max_num_seqs,
-        "max_loras": max_loras,
-        "max_lora_rank": max_lora_rank,
-    }
     with session.client() as client:
-        endpoint = _create_endpoint(client, model, name, config, deploy=False)
+        endpoint = _create_endpoint(client, model, name, engine, deploy=False)
     print_already(endpoint)
     _print_endpoint(endpoint, output)
 
@@ -167,7 +166,7 @@ def scale(
     waiting = _Waiting.of(no_wait, timeout_s)
     with session.client() as client:
         found = client.endpoints.scale(client.endpoints.get(endpoint).id, replicas)
-        _settle(client, found, "scaling", waiting, output)
+        _settle_endpoint(client, found, "scaling", waiting, output)
 
 
 @app.command(epilog=examples("foundry endpoints rollback smollm2-135m 3"))
@@ -182,7 +181,7 @@ def rollback(
     waiting = _Waiting.of(no_wait, timeout_s)
     with session.client() as client:
         found = client.endpoints.rollback(client.endpoints.get(endpoint).id, revision)
-        _settle(client, found, "rolling back", waiting, output)
+        _settle_endpoint(client, found, "rolling back", waiting, output)
 
 
 @app.command(epilog=examples("foundry endpoints revisions smollm2-135m"))
@@ -227,7 +226,7 @@ def stop(
     waiting = _Waiting.of(no_wait, timeout_s)
     with session.client() as client:
         found = client.endpoints.stop(client.endpoints.get(endpoint).id, now=now)
-        _settle(client, found, "stopping", waiting, output)
+        _settle_endpoint(client, found, "stopping", waiting, output)
 
 
 @app.command(epilog=examples("foundry endpoints delete smollm2-135m --yes"))
@@ -245,34 +244,24 @@ def delete(
         found = client.endpoints.get(endpoint)
         session.confirm(f"delete endpoint {found.name} ({found.model})", yes)
         found = client.endpoints.delete(found.id, now=now)
-        _settle(client, found, "deleting", waiting, output)
+        _settle_endpoint(client, found, "deleting", waiting, output)
 
 
 @deploy_app.command(epilog=examples("foundry deploy support-bot@production"))
+@add_options(_ENGINE, before="no_wait")
 def deploy(
     model: Model,
     name: NameOption = None,
-    dtype: Dtype = None,
-    max_model_len: Context = None,
-    max_num_seqs: Sequences = None,
-    max_loras: Loras = None,
-    max_lora_rank: LoraRank = None,
     no_wait: NoWait = False,
     timeout_s: Timeout = None,
     output: OutputOption = Output.TABLE,
+    **engine: Any,
 ) -> None:
     """Serve a model, and wait until it answers. Adapters of a running base need no deploy."""
     waiting = _Waiting.of(no_wait, timeout_s)
-    config = {
-        "dtype": dtype,
-        "max_model_len": max_model_len,
-        "max_num_seqs": max_num_seqs,
-        "max_loras": max_loras,
-        "max_lora_rank": max_lora_rank,
-    }
     with session.client() as client:
-        endpoint = _create_endpoint(client, model, name, config, deploy=True)
-        _settle(client, endpoint, "deploying", waiting, output)
+        endpoint = _create_endpoint(client, model, name, engine, deploy=True)
+        _settle_endpoint(client, endpoint, "deploying", waiting, output)
     # A name is the base's; an adapter is asked for by its own.
     is_base = endpoint.model.partition("@")[0] == model.partition("@")[0]
     step = f'foundry chat {name if name and is_base else model} "Hello"'
@@ -305,7 +294,7 @@ def _create_endpoint(
     return client.endpoints.create(model, name=name, config=config, deploy=deploy)
 
 
-def _settle(
+def _settle_endpoint(
     client: Foundry,
     endpoint: EndpointOut,
     doing: str,
@@ -321,9 +310,11 @@ def _settle(
     print_already(endpoint)
     if waiting.wanted:
         try:
-            with activity(f"{doing} {endpoint.model}") as say:
+            with show_activity(f"{doing} {endpoint.model}") as say:
                 endpoint = client.endpoints.wait(
-                    endpoint.id, lambda seen: say(_words(seen)), timeout_s=waiting.timeout_s
+                    endpoint.id,
+                    lambda seen: say(_describe_progress(seen)),
+                    timeout_s=waiting.timeout_s,
                 )
         except KeyboardInterrupt:
             print_note(f"\ndetached; {doing} goes on: foundry endpoints show {endpoint.name}")
@@ -335,7 +326,7 @@ def _settle(
         raise EngineFailed(f"{endpoint.model} did not start: {endpoint.last_error or 'no reason'}")
 
 
-def _words(endpoint: EndpointOut) -> str:
+def _describe_progress(endpoint: EndpointOut) -> str:
     detail = endpoint.progress.get("message") or endpoint.progress.get("phase")
     state = f"{endpoint.model}: {endpoint.state.lower()}"
     return f"{state}, {detail}" if detail else state

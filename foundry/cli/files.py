@@ -73,7 +73,7 @@ def parse_mapping(file: Path, text: str) -> dict[str, Any]:
     document = _parse_yaml(file, text)
     if not isinstance(document, dict):
         raise InvalidRequest(
-            f"{_name(file)} holds {describe_kind(document)}: write `name: value` lines"
+            f"{_name_source(file)} holds {describe_kind(document)}: write `name: value` lines"
         )
     return {str(name): value for name, value in document.items()}
 
@@ -83,7 +83,7 @@ def read_json(file: Path) -> object:
     try:
         return json.loads(read_text(file))
     except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"{_name(file)} is not JSON{tell_place(error)}") from error
+        raise InvalidRequest(f"{_name_source(file)} is not JSON{tell_place(error)}") from error
 
 
 def refuse_unwritable(file: Path, *, keep: bool = False) -> None:
@@ -133,8 +133,8 @@ def _parse_yaml(file: Path, text: str) -> object:
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise InvalidRequest(f"{_name(file)} is not YAML{tell_place(error)}") from error
+        raise InvalidRequest(f"{_name_source(file)} is not YAML{tell_place(error)}") from error
 
 
-def _name(file: Path) -> str:
+def _name_source(file: Path) -> str:
     return _STANDARD_INPUT if str(file) == "-" else str(file)

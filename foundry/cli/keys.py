@@ -65,7 +65,7 @@ def create(
     if output is Output.JSON:
         print_record(record, output)
         return
-    print_record(_pick(record, _CREATED), output)
+    print_record(_choose_fields(record, _CREATED), output)
     if key.namesakes:
         print_warning(f"older keys named {key.name} work as well: {', '.join(key.namesakes)}")
     _tell_to_keep(key.key, url)
@@ -122,7 +122,7 @@ def revoke(
                 f"revoke the key {found.id} ({found.name}){own}; what uses it stops working", yes
             )
         record = session.record(client.keys.revoke(found.id))
-    print_record(record if output is Output.JSON else _pick(record, _REVOKED), output)
+    print_record(record if output is Output.JSON else _choose_fields(record, _REVOKED), output)
 
 
 def _is_own(client: Foundry, key_id: str) -> bool:
@@ -133,7 +133,7 @@ def _is_own(client: Foundry, key_id: str) -> bool:
         return False
 
 
-def _pick(record: Mapping[str, object], names: tuple[str, ...]) -> dict[str, object]:
+def _choose_fields(record: Mapping[str, object], names: tuple[str, ...]) -> dict[str, object]:
     """What a person looks for, and with `may` what the key's role and scopes come to."""
     told = {**record, "may": _tell_permissions(record), "expires": record["expires_at"]}
     return {name: told[name] for name in names}

@@ -15,7 +15,7 @@ from typer.main import get_command
 from foundry import __version__
 from foundry.cli.completion import COMPLETE_VARIABLE, PROGRAM
 from foundry.cli.help import prepare_command
-from foundry.cli.output.console import Detached, exit_code, print_error
+from foundry.cli.output.console import Detached, choose_exit_code, print_error
 from foundry.cli.output.exit_codes import EXIT_CODES_HELP, ExitCode
 from foundry.errors import FoundryError
 
@@ -125,7 +125,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         )
     except FoundryError as error:
         print_error(error.message)
-        return exit_code(error)
+        return choose_exit_code(error)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else ExitCode.DONE
         if code == ExitCode.INTERRUPTED and not isinstance(end, Detached):

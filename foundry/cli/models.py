@@ -222,7 +222,7 @@ def import_model(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Register a model or an adapter that the server can read, and follow the job."""
-    from foundry.cli.jobs.following import follow
+    from foundry.cli.jobs.following import follow_job
 
     name, source = _name_and_source(first, second)
     with session.client() as client:
@@ -230,7 +230,7 @@ def import_model(
         if detach:
             print_detached(job, output)
         else:
-            follow(client, job, output)
+            follow_job(client, job, output)
 
 
 def _name_and_source(first: str, second: str | None) -> tuple[str, str]:
@@ -351,7 +351,7 @@ def rollback(
 ) -> None:
     """Point an alias where it pointed before its last move."""
     with session.client() as client:
-        expected = _alias(client.models.get(name).aliases, alias)
+        expected = _find_alias(client.models.get(name).aliases, alias)
         moved = client.models.rollback_alias(
             name, alias, expected_version_id=expected, reason=reason
         )
@@ -364,7 +364,7 @@ def delete_alias(
 ) -> None:
     """Remove an alias; its version stays."""
     with session.client() as client:
-        expected = _alias(client.models.get(name).aliases, alias)
+        expected = _find_alias(client.models.get(name).aliases, alias)
         session.confirm(f"delete the alias {name}@{alias}", yes)
         client.models.delete_alias(name, alias, expected_version_id=expected)
     print_record({"deleted": f"{name}@{alias}"}, output)
@@ -378,7 +378,7 @@ class _Alias(Protocol):
     def version_id(self) -> UUID: ...
 
 
-def _alias(aliases: Iterable[_Alias], name: str) -> UUID:
+def _find_alias(aliases: Iterable[_Alias], name: str) -> UUID:
     for alias in aliases:
         if alias.name == name:
             return alias.version_id

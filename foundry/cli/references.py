@@ -35,7 +35,7 @@ def find_job(client: Foundry, text: str) -> JobOut:
 
 
 def find_key(client: Foundry, text: str) -> KeyOut:
-    """By its public part, a beginning of that, or its name.
+    """Find a key by its public part, a beginning of that, or its name.
 
     Raises:
         NotFound: no key is called so.

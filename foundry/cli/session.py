@@ -28,7 +28,7 @@ _MAX_PAGE_ROWS = 200
 
 
 def client() -> Foundry:
-    """Of FOUNDRY_CLIENT__URL and FOUNDRY_CLIENT__API_KEY, else of the local stack."""
+    """A client for FOUNDRY_CLIENT__URL and FOUNDRY_CLIENT__API_KEY, else for the local stack."""
     # The SDK loads every schema: only a command that runs pays for it.
     from foundry.config import load_settings
     from foundry.sdk import Foundry

@@ -121,7 +121,7 @@ class Foundry(_Client[SyncSender]):
 
 
 class AsyncFoundry(_Client[AsyncSender]):
-    """As `Foundry`, for asyncio: every operation is awaited."""
+    """A `Foundry` for asyncio: every operation is awaited."""
 
     def __init__(
         self,

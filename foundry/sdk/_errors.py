@@ -35,14 +35,14 @@ _RESERVED = frozenset({"self", "message"})
 _EXCERPT_CHARS = 200
 
 
-def _tree(root: type[FoundryError]) -> Iterator[type[FoundryError]]:
+def _list_classes(root: type[FoundryError]) -> Iterator[type[FoundryError]]:
     yield root
     for child in root.__subclasses__():
-        yield from _tree(child)
+        yield from _list_classes(child)
 
 
 BY_CODE: Mapping[str, type[FoundryError]] = {
-    kind.code: kind for kind in _tree(FoundryError) if kind.__module__ == errors.__name__
+    kind.code: kind for kind in _list_classes(FoundryError) if kind.__module__ == errors.__name__
 }
 
 
@@ -124,7 +124,7 @@ def from_transport(error: httpx.HTTPError | httpx.InvalidURL, url: str) -> Found
 
 
 def _from_failed_connect(error: httpx.HTTPError, url: str) -> FoundryError:
-    causes = list(_causes(error))
+    causes = list(_list_causes(error))
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         return SetupError(
             f"the certificate of {url} is not trusted here: set SSL_CERT_FILE to the file of the "
@@ -144,7 +144,7 @@ def _from_failed_connect(error: httpx.HTTPError, url: str) -> FoundryError:
     )
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def _list_causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

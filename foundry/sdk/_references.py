@@ -35,7 +35,7 @@ def split_reference(text: str, version: str | None = None) -> tuple[str, str | N
 
 
 def require_version(text: str, version: str | None) -> tuple[str, str]:
-    """As `split_reference`, where no version is the default.
+    """Split a reference that must name a version; see `split_reference`.
 
     Raises:
         InvalidRequest: none is given.

@@ -147,7 +147,7 @@ class _Sender:
         value = parse(call, response)
         return value if call.choose is None else cast(T, call.choose(value))
 
-    def _pauses(self, call: Call[Any]) -> list[float | None]:
+    def _list_pauses(self, call: Call[Any]) -> list[float | None]:
         """Before each further attempt; None: the last, whose failure counts."""
         return [*_RETRY_PAUSES_S, None] if call.method == "GET" else [None]
 
@@ -155,12 +155,12 @@ class _Sender:
 class SyncSender(_Sender):
     def __init__(self, to: Connection, transport: httpx.BaseTransport | None) -> None:
         super().__init__(to)
-        with _usable_environment():
+        with _explain_environment():
             self._client = httpx.Client(transport=transport)
 
     def send(self, call: Call[T]) -> T:
         options = self._options(call)
-        for pause_s in self._pauses(call):
+        for pause_s in self._list_pauses(call):
             try:
                 with _sync_body(call) as content:
                     replaced = {} if content is None else {"content": content}
@@ -193,14 +193,14 @@ class SyncSender(_Sender):
 class AsyncSender(_Sender):
     def __init__(self, to: Connection, transport: httpx.AsyncBaseTransport | None) -> None:
         super().__init__(to)
-        with _usable_environment():
+        with _explain_environment():
             self._client = httpx.AsyncClient(transport=transport)
 
     async def send(self, call: Call[T]) -> T:
         options = self._options(call)
         if isinstance(call.body, Path):
-            options["content"] = _chunks(call.body, call.on_sent)
-        for pause_s in self._pauses(call):
+            options["content"] = _read_chunks(call.body, call.on_sent)
+        for pause_s in self._list_pauses(call):
             try:
                 value = self._parse(call, await self._client.request(**options))
                 if isinstance(value, Page):
@@ -229,7 +229,7 @@ class AsyncSender(_Sender):
 
 
 @contextmanager
-def _usable_environment() -> Iterator[None]:
+def _explain_environment() -> Iterator[None]:
     """The network's settings of the environment: proxies and certificates."""
     try:
         yield
@@ -247,7 +247,7 @@ def _sync_body(call: Call[Any]) -> Iterator[object]:
     if not isinstance(call.body, Path):
         yield None
         return
-    with _opened(call.body, call.on_sent) as reader:
+    with _open_file(call.body, call.on_sent) as reader:
         yield reader
 
 
@@ -267,8 +267,8 @@ class _CountingReader(BufferedReader):
         return chunk
 
 
-async def _chunks(file: Path, on_sent: Callable[[int], None] | None) -> AsyncIterator[bytes]:
-    reader = await asyncio.to_thread(_opened, file, on_sent)
+async def _read_chunks(file: Path, on_sent: Callable[[int], None] | None) -> AsyncIterator[bytes]:
+    reader = await asyncio.to_thread(_open_file, file, on_sent)
     try:
         while chunk := await asyncio.to_thread(reader.read, _CHUNK_BYTES):
             yield chunk
@@ -276,7 +276,7 @@ async def _chunks(file: Path, on_sent: Callable[[int], None] | None) -> AsyncIte
         reader.close()
 
 
-def _opened(file: Path, on_sent: Callable[[int], None] | None) -> BufferedReader:
+def _open_file(file: Path, on_sent: Callable[[int], None] | None) -> BufferedReader:
     try:
         return _CountingReader(FileIO(file), on_sent)
     except FileNotFoundError as error:
@@ -317,11 +317,11 @@ class Operation(Generic[P, T]):
 
         @wraps(self.build)
         def call(*args: P.args, **kwargs: P.kwargs) -> Any:
-            return instance.sender.send(self._built(instance, *args, **kwargs))
+            return instance.sender.send(self._build_call(instance, *args, **kwargs))
 
         return call
 
-    def _built(self, instance: Any, *args: P.args, **kwargs: P.kwargs) -> Call[T]:
+    def _build_call(self, instance: Any, *args: P.args, **kwargs: P.kwargs) -> Call[T]:
         try:
             return self.build(instance, *args, **kwargs)
         except ValidationError as error:
@@ -357,7 +357,7 @@ class PageOperation(Operation[P, T]):
 def pages(
     operation_id: str,
 ) -> Callable[[Callable[Concatenate[Any, P], Call[T]]], PageOperation[P, T]]:
-    """As `operation`, for a list that comes in pages."""
+    """Mark the builder of an operation whose list comes in pages; see `operation`."""
 
     def mark(build: Callable[Concatenate[Any, P], Call[T]]) -> PageOperation[P, T]:
         return PageOperation(operation_id, build)

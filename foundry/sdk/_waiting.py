@@ -34,7 +34,7 @@ class Patience:
         self._heard = time.monotonic()
 
     def failed(self, error: Unavailable) -> None:
-        """Raises the error: the server has been silent for too long."""
+        """Raise the error if the server has been silent for too long."""
         if time.monotonic() - self._heard > _SILENCE_S:
             raise error
 
@@ -80,7 +80,7 @@ def until(
         except Unavailable as error:
             patience.failed(error)
         else:
-            if _seen(last, ended, on_update, patience):
+            if _take_look(last, ended, on_update, patience):
                 return last
         time.sleep(patience.pause(poll_s))
 
@@ -95,7 +95,7 @@ async def until_async(
     *,
     gone_ends: bool = False,
 ) -> T:
-    """As `until`."""
+    """Look until it has ended, with asyncio; see `until`."""
     last: T | None = None
     while True:
         try:
@@ -107,12 +107,12 @@ async def until_async(
         except Unavailable as error:
             patience.failed(error)
         else:
-            if _seen(last, ended, on_update, patience):
+            if _take_look(last, ended, on_update, patience):
                 return last
         await asyncio.sleep(patience.pause(poll_s))
 
 
-def _seen(
+def _take_look(
     found: T,
     ended: Callable[[T], bool],
     on_update: Callable[[T], None] | None,

@@ -59,11 +59,11 @@ class Catalogue(CatalogueOut, Listed[Row]):
     """Every accelerator that budsim knows."""
 
 
-def _named(model: Model) -> dict[str, object]:
+def _write_model(model: Model) -> dict[str, object]:
     return {"model": model} if isinstance(model, str) else {"config": dict(model)}
 
 
-def _given(**fields: object) -> dict[str, Any]:
+def _drop_unset(**fields: object) -> dict[str, Any]:
     """Without what is None, so that the server's defaults count."""
     return {name: value for name, value in fields.items() if value is not None}
 
@@ -101,8 +101,8 @@ class Budsim(Resource[S_co]):
             wait: seconds, 30 at most; an answer that takes longer is still PENDING or RUNNING.
         """
         body = RecommendationCreate.model_validate(
-            _given(
-                **_named(model),
+            _drop_unset(
+                **_write_model(model),
                 workload=workload,
                 cluster=cluster,
                 targets=targets,
@@ -160,8 +160,8 @@ class Budsim(Resource[S_co]):
     ) -> Call[Predictions]:
         """What each of up to 10,000 configurations would do, in their order."""
         body = PredictIn.model_validate(
-            _given(
-                **_named(model),
+            _drop_unset(
+                **_write_model(model),
                 configurations=list(configurations),
                 workload=workload,
                 cluster=cluster,
@@ -190,8 +190,8 @@ class Budsim(Resource[S_co]):
         Raises InvalidConfiguration: `details["violations"]` lists each path and reason.
         """
         body = ValidateIn.model_validate(
-            _given(
-                **_named(model),
+            _drop_unset(
+                **_write_model(model),
                 deployment=deployment,
                 workload=workload,
                 cluster=cluster,
@@ -217,8 +217,8 @@ class Budsim(Resource[S_co]):
     ) -> Call[SimulationOut]:
         """Replay a trace, or a synthetic workload, through one configuration."""
         body = SimulateIn.model_validate(
-            _given(
-                **_named(model),
+            _drop_unset(
+                **_write_model(model),
                 configuration=configuration,
                 trace=None if trace is None else list(trace),
                 workload=workload,
@@ -248,7 +248,7 @@ class Budsim(Resource[S_co]):
         return Call("POST", path("budsim", "probe"), ProbedOut, slow=True)
 
 
-def _ended(found: RecommendationOut) -> bool:
+def _has_ended(found: RecommendationOut) -> bool:
     return found.state in ENDED
 
 
@@ -266,7 +266,9 @@ class SyncBudsim(Budsim[SyncSender]):
         Raises DeadlineExceeded: `timeout_s` have passed; the search goes on.
         """
         patience = Patience(f"recommendation {recommendation_id}", timeout_s)
-        return until(self.recommendation, recommendation_id, _ended, on_update, patience, poll_s)
+        return until(
+            self.recommendation, recommendation_id, _has_ended, on_update, patience, poll_s
+        )
 
 
 class AsyncBudsim(Budsim[AsyncSender]):
@@ -278,8 +280,8 @@ class AsyncBudsim(Budsim[AsyncSender]):
         poll_s: float = POLL_S,
         timeout_s: float | None = None,
     ) -> RecommendationOut:
-        """As `SyncBudsim.wait`."""
+        """Wait for the end of a search; see `SyncBudsim.wait`."""
         patience = Patience(f"recommendation {recommendation_id}", timeout_s)
         return await until_async(
-            self.recommendation, recommendation_id, _ended, on_update, patience, poll_s
+            self.recommendation, recommendation_id, _has_ended, on_update, patience, poll_s
         )

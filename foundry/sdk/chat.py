@@ -48,7 +48,7 @@ class _Event:
             on_finish(self.finish_reason)
 
 
-def _document(model: str, messages: Messages, options: Mapping[str, object]) -> dict[str, object]:
+def _write_body(model: str, messages: Messages, options: Mapping[str, object]) -> dict[str, object]:
     given = {name: value for name, value in options.items() if value is not None}
     return {"model": model, "messages": [dict(m) for m in messages], "stream": True} | given
 
@@ -97,7 +97,7 @@ class SyncChat(Resource[SyncSender]):
             EngineFailed: the stream ended before the answer did.
         """
         options = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
-        with self.sender.lines(_ROUTE, _document(model, messages, options)) as lines:
+        with self.sender.lines(_ROUTE, _write_body(model, messages, options)) as lines:
             for line in lines:
                 if not line.startswith(_PREFIX):
                     continue
@@ -113,7 +113,7 @@ class SyncChat(Resource[SyncSender]):
 
 class AsyncChat(Resource[AsyncSender]):
     async def models(self) -> list[str]:
-        """As `SyncChat.models`."""
+        """What a request may name now; see `SyncChat.models`."""
         return [card.id for card in (await self.sender.send(_LIST)).data]
 
     async def stream(
@@ -126,9 +126,9 @@ class AsyncChat(Resource[AsyncSender]):
         seed: int | None = None,
         on_finish: OnFinish | None = None,
     ) -> AsyncGenerator[str, None]:
-        """As `SyncChat.stream`."""
+        """The answer, piece by piece; see `SyncChat.stream`."""
         options = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
-        async with self.sender.lines(_ROUTE, _document(model, messages, options)) as lines:
+        async with self.sender.lines(_ROUTE, _write_body(model, messages, options)) as lines:
             async for line in lines:
                 if not line.startswith(_PREFIX):
                     continue

@@ -122,7 +122,7 @@ class Datasets(Resource[S_co]):
 
     @operation("datasets_delete")
     def delete(self, name: str, *, force: bool = False, reason: str | None = None) -> Call[None]:
-        """As `delete_version`, of every version of a dataset."""
+        """Delete every version of a dataset; see `delete_version`."""
         where = path("datasets", name)
         return Call("DELETE", where, NoneType, {"force": force, "reason": reason})
 

@@ -143,7 +143,7 @@ class Endpoints(Resource[S_co]):
         return Call("DELETE", path("endpoints", endpoint_id), EndpointOut, query)
 
 
-def _settled(endpoint: EndpointOut) -> bool:
+def _has_settled(endpoint: EndpointOut) -> bool:
     return endpoint.state in _SETTLED
 
 
@@ -161,7 +161,9 @@ class SyncEndpoints(Endpoints[SyncSender]):
         Raises DeadlineExceeded: `timeout_s` have passed.
         """
         patience = Patience(f"endpoint {endpoint_id}", timeout_s)
-        return until(self.get, endpoint_id, _settled, on_update, patience, poll_s, gone_ends=True)
+        return until(
+            self.get, endpoint_id, _has_settled, on_update, patience, poll_s, gone_ends=True
+        )
 
 
 class AsyncEndpoints(Endpoints[AsyncSender]):
@@ -173,8 +175,8 @@ class AsyncEndpoints(Endpoints[AsyncSender]):
         poll_s: float = POLL_S,
         timeout_s: float | None = None,
     ) -> EndpointOut:
-        """As `SyncEndpoints.wait`."""
+        """Wait until an endpoint runs, rests or has failed; see `SyncEndpoints.wait`."""
         patience = Patience(f"endpoint {endpoint_id}", timeout_s)
         return await until_async(
-            self.get, endpoint_id, _settled, on_update, patience, poll_s, gone_ends=True
+            self.get, endpoint_id, _has_settled, on_update, patience, poll_s, gone_ends=True
         )

@@ -85,7 +85,7 @@ class Jobs(Resource[S_co]):
         submission_id: str | None = None,
         priority: int = 0,
     ) -> Call[JobOut]:
-        """As `submit_sft`, by workers that train apart and synchronise now and then."""
+        """Fine-tune with workers that synchronise now and then; see `submit_sft`."""
         body = DilocoSubmit(
             name=name,
             base=base,
@@ -196,7 +196,7 @@ def write_source(source: str | PathLike[str]) -> str:
     return Path(text).expanduser().resolve().as_uri()
 
 
-def _ended(job: JobOut) -> bool:
+def _has_ended(job: JobOut) -> bool:
     return job.state in ENDED
 
 
@@ -216,7 +216,7 @@ class SyncJobs(Jobs[SyncSender]):
         Raises DeadlineExceeded: `timeout_s` have passed; the job goes on.
         """
         patience = Patience(f"job {job_id}", timeout_s)
-        return until(self.get, job_id, _ended, on_update, patience, poll_s)
+        return until(self.get, job_id, _has_ended, on_update, patience, poll_s)
 
 
 class AsyncJobs(Jobs[AsyncSender]):
@@ -228,6 +228,6 @@ class AsyncJobs(Jobs[AsyncSender]):
         poll_s: float = POLL_S,
         timeout_s: float | None = None,
     ) -> JobOut:
-        """As `SyncJobs.wait`."""
+        """Wait for the end of a job; see `SyncJobs.wait`."""
         patience = Patience(f"job {job_id}", timeout_s)
-        return await until_async(self.get, job_id, _ended, on_update, patience, poll_s)
+        return await until_async(self.get, job_id, _has_ended, on_update, patience, poll_s)

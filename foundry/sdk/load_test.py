@@ -120,7 +120,7 @@ class Level:
         return sum(sample.output_tokens for sample in self.samples) / self.duration_s
 
     def quantile(self, name: str, q: float) -> float:
-        """Of a field of the samples, by the nearest rank."""
+        """The quantile of a field of the samples, by the nearest rank."""
         values = sorted(float(getattr(sample, name)) for sample in self.samples)
         return values[min(round(q * (len(values) - 1)), len(values) - 1)]
 
@@ -188,12 +188,12 @@ class LoadTest:
             FoundryError: the first request was refused: key, model or address are wrong.
             EngineFailed: a level measured too little to say anything.
         """
-        await self._first()
+        await self._warm_up()
         levels: list[Level] = []
         for concurrency in sorted(set(self._plan.concurrency)):
-            level = await self._level(concurrency, levels[-1] if levels else None)
+            level = await self._run_level(concurrency, levels[-1] if levels else None)
             if len(level.samples) < MIN_SAMPLES:
-                self.shortfall = _too_little(level)
+                self.shortfall = _make_too_few_error(level)
                 if not levels:
                     raise self.shortfall
                 break
@@ -201,11 +201,11 @@ class LoadTest:
             if on_level is not None:
                 on_level(level)
             if level.aborted:
-                self.shortfall = _too_many_failures(level)
+                self.shortfall = _make_failures_error(level)
                 break
         return levels
 
-    async def _first(self) -> None:
+    async def _warm_up(self) -> None:
         try:
             await self._request(2)
         except InvalidRequest as error:
@@ -214,11 +214,12 @@ class LoadTest:
             self._extra = {}
             await self._request(2)
 
-    async def _level(self, concurrency: int, before: Level | None) -> Level:
+    async def _run_level(self, concurrency: int, before: Level | None) -> Level:
         progress = _Progress(self._plan.requests, concurrency)
         started_at = datetime.now(UTC)
         clients = [
-            asyncio.create_task(self._client(number, progress)) for number in range(concurrency)
+            asyncio.create_task(self._keep_asking(number, progress))
+            for number in range(concurrency)
         ]
         try:
             async with asyncio.timeout(self._plan.level_s):
@@ -237,9 +238,9 @@ class LoadTest:
             errors=tuple(progress.errors),
             aborted=progress.hopeless,
         )
-        return _judged(level, before)
+        return _judge_level(level, before)
 
-    async def _client(self, number: int, progress: _Progress) -> None:
+    async def _keep_asking(self, number: int, progress: _Progress) -> None:
         while not progress.done.is_set():
             spread = self._random.uniform(0.75, 1.25)
             try:
@@ -257,7 +258,7 @@ class LoadTest:
         """
         body = {
             "model": self._model,
-            "prompt": self._prompt(),
+            "prompt": self._write_prompt(),
             "max_tokens": output_tokens,
             "temperature": 0.0,
             "stream": True,
@@ -267,19 +268,19 @@ class LoadTest:
         start = time.monotonic()
         try:
             async with asyncio.timeout(self._plan.timeout_s):
-                return await self._stream(body, start)
+                return await self._read_stream(body, start)
         except TimeoutError as error:
             raise Unavailable(f"no answer within {self._plan.timeout_s:g} s") from error
         except httpx.HTTPError as error:
             raise from_transport(error, str(self._http.base_url)) from error
 
-    async def _stream(self, body: dict[str, Any], start: float) -> Sample:
+    async def _read_stream(self, body: dict[str, Any], start: float) -> Sample:
         first: float | None = None
         usage: dict[str, int] | None = None
         async with self._http.stream("POST", "completions", json=body) as response:
             if not response.is_success:
-                raise _refusal(response.status_code, await response.aread())
-            async for event in _events(response):
+                raise _make_refusal(response.status_code, await response.aread())
+            async for event in _read_events(response):
                 if event.get("choices") and first is None:
                     first = time.monotonic()
                 usage = event.get("usage") or usage
@@ -290,11 +291,11 @@ class LoadTest:
             usage.get("prompt_tokens", 0), usage["completion_tokens"], first - start, end - start
         )
 
-    def _prompt(self) -> str:
+    def _write_prompt(self) -> str:
         return " ".join(self._random.choices(_WORDS, k=self._plan.input_tokens))
 
 
-async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+async def _read_events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
     """The events of a streamed answer.
 
     Raises EngineFailed: the stream reports an error, is damaged, or ends before its end.
@@ -315,7 +316,7 @@ async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
     raise EngineFailed("the stream ended before the answer did")
 
 
-def _refusal(status: int, raw: bytes) -> FoundryError:
+def _make_refusal(status: int, raw: bytes) -> FoundryError:
     text = raw.decode(errors="replace")
     try:
         message = str(json.loads(text)["error"]["message"])
@@ -325,7 +326,7 @@ def _refusal(status: int, raw: bytes) -> FoundryError:
     return kind(f"the server answered {status}: {message}")
 
 
-def _judged(level: Level, before: Level | None) -> Level:
+def _judge_level(level: Level, before: Level | None) -> Level:
     """The level, with its verdict beside the one before it."""
     if before is None or not level.samples:
         return level
@@ -342,22 +343,22 @@ def _judged(level: Level, before: Level | None) -> Level:
     )
 
 
-def _too_little(level: Level) -> EngineFailed:
-    because = _reasons(level) or "they took too long: give the test more time, or less output"
+def _make_too_few_error(level: Level) -> EngineFailed:
+    because = _name_reasons(level) or "they took too long: give the test more time, or less output"
     return EngineFailed(
         f"only {len(level.samples)} requests were answered at concurrency {level.concurrency}: "
         f"{because}"
     )
 
 
-def _too_many_failures(level: Level) -> EngineFailed:
+def _make_failures_error(level: Level) -> EngineFailed:
     return EngineFailed(
         f"{len(level.errors)} requests failed at concurrency {level.concurrency}, which ended the "
-        f"test: {_reasons(level)}"
+        f"test: {_name_reasons(level)}"
     )
 
 
-def _reasons(level: Level) -> str:
+def _name_reasons(level: Level) -> str:
     """The first few, each once."""
     return name_first(sorted(set(level.errors)), 3, between="; ")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from foundry.cli.output.console import exit_code
+from foundry.cli.output.console import choose_exit_code
 from foundry.config import variable_names
 from foundry.errors import FoundryError
 from foundry.infra.http.errors import status_of
@@ -32,7 +32,7 @@ def test_an_error_crosses_processes(kind: type[FoundryError]) -> None:
 @pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: str(kind.__name__))
 def test_an_error_has_a_status_and_an_exit_code(kind: type[FoundryError]) -> None:
     assert 400 <= status_of(kind("x")) != 500
-    assert 1 <= exit_code(kind("x")) <= 6
+    assert 1 <= choose_exit_code(kind("x")) <= 6
 
 
 def test_error_codes_are_unique() -> None:

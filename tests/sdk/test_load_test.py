@@ -18,7 +18,7 @@ from foundry.errors import (
     Unauthenticated,
     Unavailable,
 )
-from foundry.sdk.load_test import Level, LoadTest, Plan, Sample, _judged, by_error
+from foundry.sdk.load_test import Level, LoadTest, Plan, Sample, _judge_level, by_error
 from tests.fakes.engine import FakeEngine
 from tests.gateway.conftest import GOOD, Stand, make_stand
 
@@ -222,10 +222,10 @@ def level(concurrency: int, throughput: float) -> Level:
 
 
 def test_saturation_is_throughput_that_stops_growing() -> None:
-    assert not _judged(level(4, 40.0), level(1, 15.0)).saturated
+    assert not _judge_level(level(4, 40.0), level(1, 15.0)).saturated
     # Four times the clients for 7 % more tokens.
-    assert _judged(level(16, 43.0), level(4, 40.0)).saturated
-    assert not _judged(level(4, 40.0), None).saturated
+    assert _judge_level(level(16, 43.0), level(4, 40.0)).saturated
+    assert not _judge_level(level(4, 40.0), None).saturated
 
 
 @pytest.mark.parametrize(

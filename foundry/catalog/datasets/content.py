@@ -64,7 +64,7 @@ class DatasetContent:
             async with self._database.begin() as db:
                 if same := await self._find_same(db, name, prepared):
                     return same, False
-            return await self._store(name, prepared, options)
+            return await self._store_files(name, prepared, options)
 
     async def read_head(self, reference: str, split: Split, limit: int) -> list[dict[str, object]]:
         """The first rows of a split. Raises NotFound."""
@@ -84,9 +84,9 @@ class DatasetContent:
     ) -> DatasetVersion | None:
         rows = self._open_rows(db)
         dataset = await rows.get(name)
-        return await rows.by_digest(dataset.id, prepared.digest) if dataset else None
+        return await rows.find_by_digest(dataset.id, prepared.digest) if dataset else None
 
-    async def _store(
+    async def _store_files(
         self, name: str, prepared: PreparedDataset, options: AddOptions
     ) -> tuple[DatasetVersion, bool]:
         """Objects first, rows last.
@@ -102,7 +102,9 @@ class DatasetContent:
                 await self._objects.put_file(key, file.local)
                 keys.append(key)
             async with self._database.begin() as db:
-                version = await self._insert(db, version_id, name, prepared, options, prefix)
+                version = await self._insert_version(
+                    db, version_id, name, prepared, options, prefix
+                )
         except FoundryError as error:
             if is_rolled_back(error):
                 await self._delete_objects(keys)
@@ -116,7 +118,7 @@ class DatasetContent:
         for key in keys:
             await self._objects.delete(key)
 
-    async def _insert(
+    async def _insert_version(
         self,
         db: AsyncSession,
         version_id: UUID,
@@ -126,8 +128,8 @@ class DatasetContent:
         prefix: str,
     ) -> DatasetVersion:
         rows, audit = self._open_rows(db), AuditTrail(db, self._principal, self._request_id)
-        dataset, created = await rows.ensure(name, self._principal.subject)
-        if same := await rows.by_digest(dataset.id, prepared.digest):
+        dataset, created = await rows.ensure_dataset(name, self._principal.subject)
+        if same := await rows.find_by_digest(dataset.id, prepared.digest):
             return same
         version = DatasetVersion(
             id=version_id,
@@ -135,7 +137,7 @@ class DatasetContent:
             project_id=self._principal.project_id,
             dataset_id=dataset.id,
             dataset=dataset,
-            number=await rows.next_number(dataset.id),
+            number=await rows.choose_next_number(dataset.id),
             digest=prepared.digest,
             kind=prepared.kind,
             train_rows=prepared.train_rows,
@@ -150,7 +152,7 @@ class DatasetContent:
                 **({"uses": list(prepared.uses)} if prepared.uses else {}),
             },
             created_by=self._principal.subject,
-            stored_files=_file_rows(version_id, self._principal.tenant_id, prepared, prefix),
+            stored_files=_make_file_rows(version_id, self._principal.tenant_id, prepared, prefix),
         )
         db.add(version)
         await db.flush()
@@ -167,7 +169,7 @@ async def list_known_files(database: Database, keys: Collection[str]) -> set[str
         return await list_known_keys(db, keys)
 
 
-def _file_rows(
+def _make_file_rows(
     version_id: UUID, tenant_id: UUID, prepared: PreparedDataset, prefix: str
 ) -> list[DatasetFile]:
     return [

@@ -78,7 +78,7 @@ class Reference:
     def parse(cls, text: str) -> Self:
         """Read a dataset reference such as `support@3`. Raises InvalidRequest."""
         name, separator, selector = text.partition("@")
-        if valid_name(name):
+        if is_valid_name(name):
             if not separator or selector == LATEST:
                 return cls(name)
             if _NUMBER.fullmatch(selector) and int(selector) <= MAX_VERSION:
@@ -92,12 +92,12 @@ class Reference:
         return self.name if self.version is None else f"{self.name}@{self.version}"
 
 
-def valid_name(name: str) -> bool:
+def is_valid_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
 def check_name(name: str) -> None:
-    if not valid_name(name):
+    if not is_valid_name(name):
         raise InvalidRequest(
             f"{name[:160]!r} is not a dataset name: lower-case letters, digits, ., _ and -, "
             "at most 128",

@@ -116,7 +116,7 @@ def explain_directory(path: Path) -> str:
 
 
 def _explain_suffix(head: bytes, content: FileFormat | None, shown: str) -> str:
-    """Of a file whose name has none of our suffixes."""
+    """What to do with a file whose name has none of our suffixes."""
     ending = Path(shown).suffix.lower()
     if content is PARQUET:
         rename = _write_rename(shown, ending, content.suffix)
@@ -145,7 +145,7 @@ def _explain_suffix(head: bytes, content: FileFormat | None, shown: str) -> str:
 
 
 def _explain_text(head: bytes, shown: str) -> str | None:
-    """Of text that should be JSON lines, unpacked."""
+    """Why unpacked text is no JSON lines, and what to do; None: it may be."""
     if head.startswith(_UTF_16):
         out = shlex.quote(_name_target(shown, ".utf8.jsonl"))
         command = _write_feed(shown, "iconv -f UTF-16 -t UTF-8")

@@ -20,15 +20,15 @@ from foundry.catalog.datasets.shards import (
     ShardWriter,
     canonical,
     encode_row,
-    normalised,
+    normalise_strings,
     read_rows,
 )
 from foundry.catalog.datasets.validation import (
-    cleaned,
+    clean_row,
+    detect_kind,
+    find_faults,
     find_foreign_values,
-    findings,
-    kind_of,
-    prompt_part,
+    select_prompt,
 )
 from foundry.engines.training.messages.shape import list_uses
 from foundry.enumeration import name_first
@@ -94,7 +94,7 @@ class _Report:
         self.counts.update(error.code for error in errors)
         self.errors.extend(errors[: _KEPT_ERRORS - len(self.errors)])
 
-    def place(self, position: float) -> None:
+    def widen(self, position: float) -> None:
         self.first = min(self.first, position)
         self.last = max(self.last, position)
 
@@ -108,15 +108,15 @@ def prepare(source: Path, work_dir: Path, options: AddOptions) -> PreparedDatase
     """
     report = _Report()
     try:
-        kind = _distribute(source, work_dir, options, report)
-        _check(report, options)
+        kind = _distribute_rows(source, work_dir, options, report)
+        _check_report(report, options)
         if options.eval_fraction > 0 and 0 in (report.train_rows, report.eval_rows):
             assert kind is not None
             _split_again(work_dir, options.seed, kind, report)
     except OSError as error:
         raise storage_error(error, work_dir) from error
     assert kind is not None
-    files = tuple(_described(work_dir / name) for name in (EVAL_FILE, TRAIN_FILE))
+    files = tuple(_describe_file(work_dir / name) for name in (EVAL_FILE, TRAIN_FILE))
     manifest = {
         "format": _FORMAT,
         "kind": kind,
@@ -138,7 +138,9 @@ def prepare(source: Path, work_dir: Path, options: AddOptions) -> PreparedDatase
     )
 
 
-def _distribute(source: Path, work_dir: Path, options: AddOptions, report: _Report) -> Kind | None:
+def _distribute_rows(
+    source: Path, work_dir: Path, options: AddOptions, report: _Report
+) -> Kind | None:
     kind: Kind | None = None
     # 16 bytes per row: a collision among 2^32 rows is less likely than a bit flip.
     seen: set[bytes] = set()
@@ -151,21 +153,21 @@ def _distribute(source: Path, work_dir: Path, options: AddOptions, report: _Repo
                 if row.code == "bad_utf8":
                     report.hint = report.hint or explain_encoding(options.filename)
                 continue
-            kind = kind or kind_of(row)
-            if errors := _errors(number, row, kind, ids):
+            kind = kind or detect_kind(row)
+            if errors := _find_errors(number, row, kind, ids):
                 report.add(errors)
                 report.hint = report.hint or explain_row(row, options.filename)
                 continue
             assert kind is not None
-            kept = cleaned(row, kind)
-            mark = hashlib.sha256(canonical(normalised(kept))).digest()[:16]
+            kept = clean_row(row, kind)
+            mark = hashlib.sha256(canonical(normalise_strings(kept))).digest()[:16]
             if mark in seen:
                 report.duplicates += 1
                 continue
             seen.add(mark)
             report.uses |= list_uses(kept)
             position = _compute_position(options.seed, kept, kind)
-            report.place(position)
+            report.widen(position)
             shard = held_out if position < options.eval_fraction else train
             shard.write(encode_row(kept))
     report.train_rows, report.eval_rows = train.rows, held_out.rows
@@ -202,15 +204,15 @@ def _split_again(work_dir: Path, seed: int, kind: Kind, report: _Report) -> None
     report.train_rows, report.eval_rows = train.rows, held_out.rows
 
 
-def _errors(
+def _find_errors(
     number: int, row: dict[str, object], kind: Kind | None, ids: dict[str, int]
 ) -> list[RowError]:
     if kind is None:
         message = "expected messages (chat), or prompt and completion"
         return [RowError(number, "", "missing_field", message)]
-    errors = [RowError(number, *finding) for finding in findings(row, kind)]
+    errors = [RowError(number, *finding) for finding in find_faults(row, kind)]
     if not errors:
-        values = find_foreign_values(cleaned(row, kind))
+        values = find_foreign_values(clean_row(row, kind))
         errors = [RowError(number, *finding) for finding in values]
     if (identifier := row.get("id")) is not None:
         errors.extend(_check_identifier(number, identifier, ids))
@@ -228,7 +230,7 @@ def _check_identifier(number: int, identifier: object, ids: dict[str, int]) -> l
 
 
 def _compute_position(seed: int, row: dict[str, object], kind: Kind) -> float:
-    return split_position(seed, canonical(normalised(prompt_part(row, kind))))
+    return split_position(seed, canonical(normalise_strings(select_prompt(row, kind))))
 
 
 def split_position(seed: int, key: bytes) -> float:
@@ -237,11 +239,11 @@ def split_position(seed: int, key: bytes) -> float:
     return float(int.from_bytes(digest[:8], "big") / 2**64)
 
 
-def _check(report: _Report, options: AddOptions) -> None:
+def _check_report(report: _Report, options: AddOptions) -> None:
     if report.rows == 0:
         raise InvalidDataset(f"the file has no rows: write one JSON object a line, like {EXAMPLE}")
     if report.bad_rows > options.max_bad_fraction * report.rows:
-        raise _invalid(report)
+        raise _make_invalid_error(report)
     if options.eval_fraction == 0 or report.first != report.last:
         return
     rows = report.train_rows + report.eval_rows
@@ -256,7 +258,7 @@ def _check(report: _Report, options: AddOptions) -> None:
     raise InvalidDataset(said, train_rows=report.train_rows, eval_rows=report.eval_rows)
 
 
-def _invalid(report: _Report) -> InvalidDataset:
+def _make_invalid_error(report: _Report) -> InvalidDataset:
     shown = name_first(
         map(str, report.errors), _SHOWN_ERRORS, between="; ", total=sum(report.counts.values())
     )
@@ -270,7 +272,7 @@ def _invalid(report: _Report) -> InvalidDataset:
     )
 
 
-def _described(local: Path) -> PreparedFile:
+def _describe_file(local: Path) -> PreparedFile:
     digest = hashlib.sha256()
     with local.open("rb") as file:
         while chunk := file.read(_CHUNK):

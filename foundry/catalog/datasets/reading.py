@@ -33,19 +33,19 @@ def read(path: Path, filename: str) -> Iterator[Row]:
         raise InvalidDataset(problem, param="filename")
     form = find_format(filename)
     assert form is not None
-    return _parquet(path) if form is PARQUET else _jsonl(path, form)
+    return _read_parquet(path) if form is PARQUET else _read_json_lines(path, form)
 
 
-def _jsonl(path: Path, form: FileFormat) -> Iterator[Row]:
+def _read_json_lines(path: Path, form: FileFormat) -> Iterator[Row]:
     try:
-        with _opened(path, form) as file:
-            yield from _lines(file)
+        with _open_unpacked(path, form) as file:
+            yield from _read_lines(file)
     except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
         raise InvalidDataset("the compressed file is damaged: compress it again") from error
 
 
 @contextmanager
-def _opened(path: Path, form: FileFormat) -> Iterator[BinaryIO]:
+def _open_unpacked(path: Path, form: FileFormat) -> Iterator[BinaryIO]:
     with path.open("rb") as raw:
         if form.packing == "gzip":
             with gzip.GzipFile(fileobj=raw) as plain:
@@ -60,7 +60,7 @@ def _opened(path: Path, form: FileFormat) -> Iterator[BinaryIO]:
             yield raw
 
 
-def _lines(file: BinaryIO) -> Iterator[Row]:
+def _read_lines(file: BinaryIO) -> Iterator[Row]:
     expanded = 0
     number = 0
     while line := file.readline(_MAX_LINE_BYTES + 1):
@@ -74,7 +74,7 @@ def _lines(file: BinaryIO) -> Iterator[Row]:
                 _skip_line(file)
             continue
         if line.strip():
-            yield number, _parse(number, line.removeprefix(b"\xef\xbb\xbf"))
+            yield number, _parse_line(number, line.removeprefix(b"\xef\xbb\xbf"))
 
 
 def _skip_line(file: BinaryIO) -> None:
@@ -90,7 +90,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise _NonFinite(name)
 
 
-def _parse(number: int, line: bytes) -> dict[str, object] | RowError:
+def _parse_line(number: int, line: bytes) -> dict[str, object] | RowError:
     try:
         row = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
@@ -106,7 +106,7 @@ def _parse(number: int, line: bytes) -> dict[str, object] | RowError:
     return row
 
 
-def _parquet(path: Path) -> Iterator[Row]:
+def _read_parquet(path: Path) -> Iterator[Row]:
     # Imported late: pyarrow costs memory and start-up time that JSONL users need not pay.
     import pyarrow
     from pyarrow import parquet
@@ -115,26 +115,26 @@ def _parquet(path: Path) -> Iterator[Row]:
         number = 0
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=_BATCH_ROWS):
-                for row in _batch_rows(batch, number + 1):
+                for row in _read_batch(batch, number + 1):
                     number += 1
                     yield number, row
     except (pyarrow.ArrowException, OSError) as error:
         raise InvalidDataset("not a readable Parquet file: write it again") from error
 
 
-def _batch_rows(batch: Any, first: int) -> Iterator[dict[str, object] | RowError]:
+def _read_batch(batch: Any, first: int) -> Iterator[dict[str, object] | RowError]:
     """Rows `first` and up. One with a value that Python cannot hold is an error of its own."""
     try:
         rows = batch.to_pylist()
     except (ValueError, OverflowError):
         for offset in range(batch.num_rows):
-            yield _single_row(batch.slice(offset, 1), first + offset)
+            yield _read_single_row(batch.slice(offset, 1), first + offset)
         return
     for row in rows:
-        yield without_nulls(row)
+        yield drop_nulls(row)
 
 
-def _single_row(batch: Any, number: int) -> dict[str, object] | RowError:
+def _read_single_row(batch: Any, number: int) -> dict[str, object] | RowError:
     row: dict[str, object] = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         try:
@@ -143,17 +143,17 @@ def _single_row(batch: Any, number: int) -> dict[str, object] | RowError:
             return RowError(number, name, "bad_utf8", "a string of it is not UTF-8")
         except (ValueError, OverflowError):
             return RowError(number, name, "wrong_type", "a value of it is no JSON value")
-    return without_nulls(row)
+    return drop_nulls(row)
 
 
-def without_nulls(row: dict[str, object]) -> dict[str, object]:
+def drop_nulls(row: dict[str, object]) -> dict[str, object]:
     """Parquet spells an absent field of a struct as null."""
-    return {key: _strip(value) for key, value in row.items() if value is not None}
+    return {key: _strip_nulls(value) for key, value in row.items() if value is not None}
 
 
-def _strip(value: object) -> object:
+def _strip_nulls(value: object) -> object:
     if isinstance(value, dict):
-        return without_nulls(value)
+        return drop_nulls(value)
     if isinstance(value, list):
-        return [_strip(item) for item in value]
+        return [_strip_nulls(item) for item in value]
     return value

@@ -62,7 +62,7 @@ class DatasetRemoval:
         dataset = await self._lock_dataset(name)
         versions = await self._rows.lock_live(dataset.id, number, 1)
         if not versions:
-            tombstone = await self._rows.version(dataset.id, number)
+            tombstone = await self._rows.find_version(dataset.id, number)
             raise deleted_error(tombstone) if tombstone else missing_error(f"{name}@{number}")
         await self._delete(versions, force, reason)
 

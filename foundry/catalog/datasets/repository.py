@@ -12,7 +12,7 @@ from foundry.catalog.datasets.tables import Dataset, DatasetFile, DatasetVersion
 from foundry.infra.ids import uuid7
 
 
-def _with_files(query: Select[DatasetVersion]) -> Select[DatasetVersion]:
+def _include_files(query: Select[DatasetVersion]) -> Select[DatasetVersion]:
     return query.options(
         joinedload(DatasetVersion.dataset, innerjoin=True),
         selectinload(DatasetVersion.stored_files),
@@ -20,14 +20,14 @@ def _with_files(query: Select[DatasetVersion]) -> Select[DatasetVersion]:
 
 
 async def find_version(db: AsyncSession, version_id: UUID) -> DatasetVersion | None:
-    """For workers, which get ids from callers that were authorised."""
-    query = _with_files(select(DatasetVersion).where(DatasetVersion.id == version_id))
+    """Load a version for workers, which get ids from callers that were authorised."""
+    query = _include_files(select(DatasetVersion).where(DatasetVersion.id == version_id))
     return (await db.execute(query)).scalar()
 
 
 async def hold_version(db: AsyncSession, version_id: UUID) -> DatasetVersion | None:
     """Read it as it is now, and keep it from being deleted until we commit."""
-    query = _with_files(select(DatasetVersion).where(DatasetVersion.id == version_id))
+    query = _include_files(select(DatasetVersion).where(DatasetVersion.id == version_id))
     query = query.with_for_update(read=True, key_share=True, of=DatasetVersion)
     return (await db.execute(query.execution_options(populate_existing=True))).scalar()
 
@@ -48,7 +48,7 @@ class DatasetRows:
         )
         return (await self._db.execute(query.with_for_update() if lock else query)).scalar()
 
-    async def ensure(self, name: str, created_by: str) -> tuple[Dataset, bool]:
+    async def ensure_dataset(self, name: str, created_by: str) -> tuple[Dataset, bool]:
         """The dataset, locked, so that its versions are numbered one by one."""
         statement = (
             insert(Dataset)
@@ -67,17 +67,17 @@ class DatasetRows:
         assert found is not None
         return found, created
 
-    def _versions(self) -> Select[DatasetVersion]:
-        return _with_files(
+    def _select_versions(self) -> Select[DatasetVersion]:
+        return _include_files(
             select(DatasetVersion).where(
                 DatasetVersion.tenant_id == self._tenant_id,
                 DatasetVersion.project_id == self._project_id,
             )
         )
 
-    async def version(self, dataset_id: UUID, number: int | None) -> DatasetVersion | None:
-        """By number, deleted or not; None: the highest that is not deleted."""
-        query = self._versions().where(DatasetVersion.dataset_id == dataset_id)
+    async def find_version(self, dataset_id: UUID, number: int | None) -> DatasetVersion | None:
+        """A version by number, deleted or not; None: the highest that is not deleted."""
+        query = self._select_versions().where(DatasetVersion.dataset_id == dataset_id)
         if number is None:
             query = query.where(DatasetVersion.deleted_at.is_(None))
         else:
@@ -89,7 +89,7 @@ class DatasetRows:
         self, dataset_id: UUID, number: int | None, limit: int
     ) -> Sequence[DatasetVersion]:
         """Versions that are not deleted, the lowest first, until we commit; None: of any number."""
-        query = self._versions().where(
+        query = self._select_versions().where(
             DatasetVersion.dataset_id == dataset_id, DatasetVersion.deleted_at.is_(None)
         )
         if number is not None:
@@ -99,26 +99,26 @@ class DatasetRows:
         query = query.execution_options(populate_existing=True)
         return (await self._db.execute(query)).scalars().all()
 
-    async def by_digest(self, dataset_id: UUID, digest: str) -> DatasetVersion | None:
+    async def find_by_digest(self, dataset_id: UUID, digest: str) -> DatasetVersion | None:
         """The version of these bytes that is not deleted."""
-        query = self._versions().where(
+        query = self._select_versions().where(
             DatasetVersion.dataset_id == dataset_id,
             DatasetVersion.digest == digest,
             DatasetVersion.deleted_at.is_(None),
         )
         return (await self._db.execute(query)).scalar()
 
-    async def next_number(self, dataset_id: UUID) -> int:
+    async def choose_next_number(self, dataset_id: UUID) -> int:
         """Deleted versions keep theirs."""
         query = select(func.max(DatasetVersion.number)).where(
             DatasetVersion.dataset_id == dataset_id
         )
         return ((await self._db.execute(query)).scalar() or 0) + 1
 
-    async def page(
+    async def list_page(
         self, after: str | None, limit: int
     ) -> Sequence[Row[Dataset, DatasetVersion, int]]:
-        """By name: datasets that have versions, the newest of each, and how many there are."""
+        """Datasets by name that have versions, the newest of each, and how many there are."""
         of_dataset = (
             DatasetVersion.dataset_id == Dataset.id,
             DatasetVersion.deleted_at.is_(None),
@@ -142,11 +142,11 @@ class DatasetRows:
             query = query.where(Dataset.name > after)
         return (await self._db.execute(query.order_by(Dataset.name).limit(limit))).all()
 
-    async def versions_page(
+    async def list_versions(
         self, dataset_id: UUID, below: int | None, limit: int
     ) -> Sequence[DatasetVersion]:
-        """Newest first, without the deleted ones."""
-        query = self._versions().where(
+        """List versions, newest first, without the deleted ones."""
+        query = self._select_versions().where(
             DatasetVersion.dataset_id == dataset_id, DatasetVersion.deleted_at.is_(None)
         )
         if below is not None:
@@ -164,7 +164,7 @@ class DeletedVersions:
     async def list_uncollected(
         self, older_than_s: float, skipped: Collection[UUID], limit: int
     ) -> Sequence[DatasetVersion]:
-        """With their files; the longest deleted first."""
+        """List versions with their files, the longest deleted first."""
         query = (
             select(DatasetVersion)
             .where(

@@ -17,7 +17,7 @@ from foundry.catalog.datasets.schemas import (
 )
 from foundry.catalog.datasets.service import Datasets, ListedDataset
 from foundry.catalog.datasets.tables import DatasetVersion
-from foundry.catalog.datasets.upload import received
+from foundry.catalog.datasets.upload import receive_body
 from foundry.governance.audit.service import AuditTrail
 from foundry.infra.cursors import DEFAULT_LIMIT, MAX_LIMIT, Page
 from foundry.infra.http import Db, require_permission
@@ -25,7 +25,7 @@ from foundry.infra.http import Db, require_permission
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
 
-def _datasets(request: Request, db: Db) -> Datasets:
+def _open_datasets(request: Request, db: Db) -> Datasets:
     return Datasets(db, request.state.principal)
 
 
@@ -48,7 +48,7 @@ def _open_removal(request: Request, db: Db) -> DatasetRemoval:
     )
 
 
-DatasetsDep = Annotated[Datasets, Depends(_datasets)]
+DatasetsDep = Annotated[Datasets, Depends(_open_datasets)]
 ContentDep = Annotated[DatasetContent, Depends(_open_content)]
 RemovalDep = Annotated[DatasetRemoval, Depends(_open_removal)]
 Name = Annotated[str, Path(pattern=NAME_PATTERN)]
@@ -109,7 +109,7 @@ async def add_version(
     The same bytes with the same options are the same version.
     """
     options = AddOptions(filename, eval_fraction, seed, max_bad_fraction)
-    async with received(request.stream(), request.app.state.http.max_upload_bytes) as path:
+    async with receive_body(request.stream(), request.app.state.http.max_upload_bytes) as path:
         version, created = await content.add(name, path, options)
     response.status_code = 201 if created else 200
     return DatasetAdded.of(version, created)

@@ -4,20 +4,17 @@ from datetime import datetime
 from typing import Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from foundry.catalog.datasets.domain import LATEST as LATEST
 from foundry.catalog.datasets.domain import Reference as Reference
 from foundry.catalog.datasets.domain import Split as Split
 from foundry.engines.training.messages.shape import PART_FIELDS as PART_FIELDS
 from foundry.engines.training.messages.shape import REASONING_FIELDS as REASONING_FIELDS
+from foundry.infra.schemas import Out, PageOut
 
 
-class _Out(BaseModel):
-    model_config = ConfigDict(from_attributes=True)
-
-
-class DatasetSummary(_Out):
+class DatasetSummary(Out):
     """A version without its files."""
 
     number: int = Field(description="counts the versions of a dataset from 1")
@@ -28,7 +25,7 @@ class DatasetSummary(_Out):
     created_at: datetime
 
 
-class DatasetOut(_Out):
+class DatasetOut(Out):
     """A dataset, whose versions hold rows."""
 
     id: UUID
@@ -39,14 +36,11 @@ class DatasetOut(_Out):
     created_at: datetime
 
 
-class DatasetList(_Out):
+class DatasetList(PageOut[DatasetOut]):
     """A page of datasets, by name."""
 
-    data: list[DatasetOut]
-    next_cursor: str | None = Field(description="of the next page; null on the last one")
 
-
-class DatasetFileOut(_Out):
+class DatasetFileOut(Out):
     """A file of a version."""
 
     path: str
@@ -54,7 +48,7 @@ class DatasetFileOut(_Out):
     sha256: str = Field(description="lower-case hex")
 
 
-class DatasetVersionOut(_Out):
+class DatasetVersionOut(Out):
     """A version of a dataset: checked rows, split for training and evaluation."""
 
     id: UUID
@@ -95,11 +89,8 @@ class DatasetAdded(DatasetVersionOut):
         return cls.model_validate(version).model_copy(update={"created": created})
 
 
-class DatasetVersionList(_Out):
+class DatasetVersionList(PageOut[DatasetVersionOut]):
     """A page of versions, newest first."""
-
-    data: list[DatasetVersionOut]
-    next_cursor: str | None = Field(description="of the next page; null on the last one")
 
 
 class DatasetRows(BaseModel):

@@ -64,41 +64,41 @@ class Datasets:
         """`name` (the newest version) or `name@N`, even a deleted one. Raises NotFound."""
         parsed = Reference.parse(reference)
         dataset = await self._rows.get(parsed.name)
-        version = await self._rows.version(dataset.id, parsed.version) if dataset else None
+        version = await self._rows.find_version(dataset.id, parsed.version) if dataset else None
         if version is None:
             raise missing_error(str(parsed))
         return version
 
     async def resolve(self, reference: str) -> DatasetVersion:
-        """As `get`, of a version whose rows can be read. Raises NotFound."""
+        """A version whose rows can be read; see `get`. Raises NotFound."""
         version = await self.get(reference)
         if version.deleted_at is not None:
             raise deleted_error(version)
         return version
 
     async def hold(self, reference: str) -> DatasetVersion:
-        """As `resolve`; the version cannot be deleted before this transaction ends."""
+        """A version that cannot be deleted before this transaction ends; see `resolve`."""
         return await hold_version(self._db, (await self.resolve(reference)).id)
 
     async def list_datasets(
         self, *, cursor: str | None = None, limit: int = DEFAULT_LIMIT
     ) -> Page[ListedDataset]:
-        """Those that have versions, by name."""
+        """List datasets that have versions, by name."""
         after = decode(cursor, (str,))
-        rows = await self._rows.page(cast(str, after[0]) if after else None, limit + 1)
+        rows = await self._rows.list_page(cast(str, after[0]) if after else None, limit + 1)
         listed = [ListedDataset(dataset, latest, count) for dataset, latest, count in rows]
         return page_of(listed, limit, lambda each: (each.dataset.name,))
 
     async def list_versions(
         self, name: str, *, cursor: str | None = None, limit: int = DEFAULT_LIMIT
     ) -> Page[DatasetVersion]:
-        """Newest first, without the deleted ones."""
+        """List versions, newest first, without the deleted ones."""
         dataset = await self._rows.get(name)
         if dataset is None:
             raise missing_error(name)
         after = decode(cursor, (int,), name)
         below = cast(int, after[0]) if after else None
-        rows = await self._rows.versions_page(dataset.id, below, limit + 1)
+        rows = await self._rows.list_versions(dataset.id, below, limit + 1)
         return page_of(rows, limit, lambda version: (version.number,), name)
 
 

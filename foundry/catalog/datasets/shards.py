@@ -35,14 +35,16 @@ def _encode(value: object, *, sort_keys: bool) -> bytes:
     return text.encode("utf-8", errors="replace")
 
 
-def normalised(value: object) -> object:
+def normalise_strings(value: object) -> object:
     """Every string in NFC: what looks the same compares the same."""
     if isinstance(value, str):
         return unicodedata.normalize("NFC", value)
     if isinstance(value, dict):
-        return {unicodedata.normalize("NFC", str(k)): normalised(v) for k, v in value.items()}
+        return {
+            unicodedata.normalize("NFC", str(k)): normalise_strings(v) for k, v in value.items()
+        }
     if isinstance(value, list):
-        return [normalised(item) for item in value]
+        return [normalise_strings(item) for item in value]
     return value
 
 

@@ -13,7 +13,7 @@ _BUFFER_BYTES = 1 << 20
 
 
 @asynccontextmanager
-async def received(stream: AsyncIterator[bytes], max_bytes: int) -> AsyncIterator[Path]:
+async def receive_body(stream: AsyncIterator[bytes], max_bytes: int) -> AsyncIterator[Path]:
     """The body as a temporary file; memory stays at one buffer.
 
     Raises:
@@ -24,14 +24,14 @@ async def received(stream: AsyncIterator[bytes], max_bytes: int) -> AsyncIterato
         path = folder / "body"
         try:
             with path.open("wb") as file:
-                async for part in _buffered(stream, max_bytes):
+                async for part in _gather_parts(stream, max_bytes):
                     await asyncio.to_thread(file.write, part)
         except OSError as error:
             raise storage_error(error, folder) from error
         yield path
 
 
-async def _buffered(stream: AsyncIterator[bytes], max_bytes: int) -> AsyncIterator[bytes]:
+async def _gather_parts(stream: AsyncIterator[bytes], max_bytes: int) -> AsyncIterator[bytes]:
     buffer, seen = bytearray(), 0
     async for chunk in stream:
         seen += len(chunk)

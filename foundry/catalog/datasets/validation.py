@@ -20,7 +20,7 @@ _MAX_DEPTH = 64
 _SHOWN_CHARS = 40
 
 
-def kind_of(row: dict[str, object]) -> Kind | None:
+def detect_kind(row: dict[str, object]) -> Kind | None:
     if "messages" in row:
         return "chat"
     if "prompt" in row or "completion" in row:
@@ -28,12 +28,12 @@ def kind_of(row: dict[str, object]) -> Kind | None:
     return None
 
 
-def findings(row: dict[str, object], kind: Kind) -> Iterator[Finding]:
+def find_faults(row: dict[str, object], kind: Kind) -> Iterator[Finding]:
     """`(path, code, message)` of everything that is wrong with `row`."""
-    yield from _pair(row) if kind == "prompt_completion" else _chat(row)
+    yield from _check_pair(row) if kind == "prompt_completion" else _check_chat(row)
 
 
-def cleaned(row: dict[str, object], kind: Kind) -> dict[str, object]:
+def clean_row(row: dict[str, object], kind: Kind) -> dict[str, object]:
     """The fields that training reads, of a valid row.
 
     Fields of ours come in the order of their names; what lies below keeps its order, as templates
@@ -43,31 +43,31 @@ def cleaned(row: dict[str, object], kind: Kind) -> dict[str, object]:
         return {"completion": row["completion"], "prompt": row["prompt"]}
     messages = [
         {name: message[name] for name in sorted(MESSAGE_FIELDS) if message.get(name) is not None}
-        for message in _messages(row)
+        for message in _get_messages(row)
     ]
     given = {name: row[name] for name in ROW_FIELDS if row.get(name)}
     return dict(sorted({"messages": messages, **given}.items()))
 
 
-def prompt_part(row: dict[str, object], kind: Kind) -> object:
+def select_prompt(row: dict[str, object], kind: Kind) -> object:
     """What is asked, without the answers: rows that ask the same belong into one split."""
     if kind == "prompt_completion":
         return row["prompt"]
     asked = []
-    for message in _messages(row):
+    for message in _get_messages(row):
         if message["role"] == "assistant":
             break
         asked.append(message)
     return asked
 
 
-def _messages(row: dict[str, object]) -> list[dict[str, object]]:
+def _get_messages(row: dict[str, object]) -> list[dict[str, object]]:
     messages = row["messages"]
     assert isinstance(messages, list)
     return messages
 
 
-def _pair(row: dict[str, object]) -> Iterator[Finding]:
+def _check_pair(row: dict[str, object]) -> Iterator[Finding]:
     for name in ("prompt", "completion"):
         if name not in row:
             yield name, "missing_field", "a prompt/completion row needs it"
@@ -78,7 +78,7 @@ def _pair(row: dict[str, object]) -> Iterator[Finding]:
         yield "completion", "empty_target", "there is nothing to learn"
 
 
-def _chat(row: dict[str, object]) -> Iterator[Finding]:
+def _check_chat(row: dict[str, object]) -> Iterator[Finding]:
     messages = row.get("messages")
     if messages is None:
         yield "messages", "missing_field", "a chat row needs it"
@@ -93,8 +93,8 @@ def _chat(row: dict[str, object]) -> Iterator[Finding]:
     yield from shape
     yield from check_surroundings(row)
     if not shape:
-        yield from _turns(messages)
-        yield from _tool_calls(messages)
+        yield from _check_turns(messages)
+        yield from _check_answered_calls(messages)
         if not any(_is_target(message) for message in messages):
             yield "messages", "empty_target", "no assistant message has content to learn"
 
@@ -130,7 +130,7 @@ _AFTER = {
 }
 
 
-def _allowed_after(previous: dict[str, object] | None) -> frozenset[str]:
+def _list_next_roles(previous: dict[str, object] | None) -> frozenset[str]:
     if previous is None:
         return _AFTER[""]
     if previous.get("tool_calls"):
@@ -138,10 +138,10 @@ def _allowed_after(previous: dict[str, object] | None) -> frozenset[str]:
     return _AFTER[str(previous["role"])]
 
 
-def _turns(messages: list[dict[str, object]]) -> Iterator[Finding]:
+def _check_turns(messages: list[dict[str, object]]) -> Iterator[Finding]:
     previous: dict[str, object] | None = None
     for index, message in enumerate(messages):
-        allowed = _allowed_after(previous)
+        allowed = _list_next_roles(previous)
         # A tool message out of place is reported as the dangling call that it is.
         if message["role"] not in allowed and message["role"] != "tool":
             where = f"after {previous['role']}" if previous else "at the start"
@@ -160,7 +160,7 @@ def _turns(messages: list[dict[str, object]]) -> Iterator[Finding]:
         )
 
 
-def _tool_calls(messages: list[dict[str, object]]) -> Iterator[Finding]:
+def _check_answered_calls(messages: list[dict[str, object]]) -> Iterator[Finding]:
     """Every call is answered before the next turn, and every answer has its call."""
     open_calls: dict[object, str] = {}
     for index, message in enumerate(messages):
@@ -169,7 +169,7 @@ def _tool_calls(messages: list[dict[str, object]]) -> Iterator[Finding]:
                 path = f"messages[{index}].tool_call_id"
                 yield path, "dangling_tool_call", "it answers no call before it"
             continue
-        yield from _unanswered(open_calls)
+        yield from _report_unanswered(open_calls)
         open_calls = {}
         calls = message.get("tool_calls") or []
         assert isinstance(calls, list)
@@ -178,7 +178,7 @@ def _tool_calls(messages: list[dict[str, object]]) -> Iterator[Finding]:
     # The last message may end in calls: they are what is learned.
 
 
-def _unanswered(open_calls: dict[object, str]) -> Iterator[Finding]:
+def _report_unanswered(open_calls: dict[object, str]) -> Iterator[Finding]:
     for path in open_calls.values():
         yield path, "dangling_tool_call", "no tool message answers it"
 

@@ -40,9 +40,9 @@ class Aliases:
             Conflict: the version is not ready.
         """
         self._check_allowed(alias)
-        model = await self._model(name)
-        target = await self._target(name, version)
-        return await self._point(model, alias, target, expected, reason)
+        model = await self._get_model(name)
+        target = await self._hold_target(name, version)
+        return await self._point_alias(model, alias, target, expected, reason)
 
     async def rollback(
         self, name: str, alias: str, expected: UUID, reason: str | None = None
@@ -53,29 +53,29 @@ class Aliases:
             Conflict: it never pointed anywhere else.
         """
         self._check_allowed(alias)
-        model = await self._model(name)
-        event = await self._aliases.last_event(model.id, alias)
+        model = await self._get_model(name)
+        event = await self._aliases.find_last_event(model.id, alias)
         if event is None or event.from_version_id is None:
             raise Conflict(f"{name}@{alias} has no earlier version to go back to")
         target = await self._versions.hold(event.from_version_id)
         if target is None:
             raise Conflict(f"the earlier version of {name}@{alias} is gone")
         _check_ready(target)
-        return await self._point(model, alias, target, expected, reason)
+        return await self._point_alias(model, alias, target, expected, reason)
 
     async def delete(self, name: str, alias: str, expected: UUID) -> None:
         self._check_allowed(alias)
-        model = await self._model(name)
+        model = await self._get_model(name)
         row = await self._aliases.get(model.id, alias)
         if row is None:
             raise NotFound(f"{name} has no alias {alias}")
         # A move to itself takes the row's lock and proves that nobody moved it.
         if not await self._aliases.move(model.id, alias, expected, expected):
-            raise await self._moved(model, alias)
+            raise await self._make_moved_error(model, alias)
         await self._aliases.remove(row)
-        await self._record(model, alias, expected, None, None)
+        await self._record_move(model, alias, expected, None, None)
 
-    async def _point(
+    async def _point_alias(
         self,
         model: Model,
         alias: str,
@@ -95,13 +95,13 @@ class Aliases:
         else:
             done = await self._aliases.move(model.id, alias, target.id, expected)
         if not done:
-            raise await self._moved(model, alias)
-        await self._record(model, alias, expected, target.id, reason)
+            raise await self._make_moved_error(model, alias)
+        await self._record_move(model, alias, expected, target.id, reason)
         row = await self._aliases.get(model.id, alias)
         assert row is not None
         return row
 
-    async def _moved(self, model: Model, alias: str) -> AliasMoved:
+    async def _make_moved_error(self, model: Model, alias: str) -> AliasMoved:
         row = await self._aliases.get(model.id, alias)
         now = f"points at {row.version} now" if row else "does not exist"
         return AliasMoved(
@@ -110,7 +110,7 @@ class Aliases:
             current_version=row.version if row else None,
         )
 
-    async def _record(
+    async def _record_move(
         self, model: Model, alias: str, before: UUID | None, after: UUID | None, reason: str | None
     ) -> None:
         self._db.add(
@@ -143,21 +143,21 @@ class Aliases:
                 permission="registry:promote",
             )
 
-    async def _target(self, name: str, selector: str) -> ModelVersion:
+    async def _hold_target(self, name: str, selector: str) -> ModelVersion:
         reference = Reference.parse(f"{name}@{selector}")
         if reference.version is not None:
-            found = await self._versions.by_number(name, reference.version)
+            found = await self._versions.find_by_number(name, reference.version)
         elif reference.alias == LATEST:
-            found = await self._versions.latest(name)
+            found = await self._versions.find_latest(name)
         else:
-            found = await self._versions.by_alias(name, str(reference.alias))
+            found = await self._versions.find_by_alias(name, str(reference.alias))
         held = await self._versions.hold(found.id) if found else None
         if held is None:
             raise ModelNotFound(f"{name} has no version {selector}", param="version")
         _check_ready(held)
         return held
 
-    async def _model(self, name: str) -> Model:
+    async def _get_model(self, name: str) -> Model:
         model = await self._models.get(name)
         if model is None:
             raise ModelNotFound(f"the model {name} does not exist", param="model")

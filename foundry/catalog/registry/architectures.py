@@ -7,10 +7,10 @@ _LIST = Path(__file__).with_name("architectures.txt")
 
 
 @cache
-def served_architectures() -> frozenset[str]:
+def list_served_architectures() -> frozenset[str]:
     lines = _LIST.read_text().splitlines()
     return frozenset(line for line in lines if line and not line.startswith("#"))
 
 
 def is_served(architecture: str) -> bool:
-    return architecture in served_architectures()
+    return architecture in list_served_architectures()

@@ -111,7 +111,7 @@ class Inspection:
     lora_targets: tuple[str, ...] | None = None
 
 
-def inspect(source: Path | Selection, kind: Kind) -> Inspection:
+def inspect_files(source: Path | Selection, kind: Kind) -> Inspection:
     """Read every file once.
 
     Args:
@@ -121,7 +121,7 @@ def inspect(source: Path | Selection, kind: Kind) -> Inspection:
         InvalidArtifact: a file is not allowed, damaged, or contradicts another.
     """
     whole = isinstance(source, Path)
-    found = survey(select_files(source) if isinstance(source, Path) else source, kind)
+    found = survey_files(select_files(source) if isinstance(source, Path) else source, kind)
     found.check("the files cannot become a version")
     if whole and found.left_out:
         raise InvalidArtifact(
@@ -130,7 +130,7 @@ def inspect(source: Path | Selection, kind: Kind) -> Inspection:
         )
     for path, tensors in found.headers.items():
         _check_finite(path, found.files[path], tensors)
-    files = tuple(_hashed(path, local) for path, local in sorted(found.files.items()))
+    files = tuple(_hash_file(path, local) for path, local in sorted(found.files.items()))
     count = sum(tensor.elements for each in found.headers.values() for tensor in each.values())
     config = found.config
     if kind == "adapter":
@@ -163,7 +163,7 @@ def detect_kind(names: Iterable[str]) -> Kind:
     return "adapter" if ADAPTER_CONFIG in there and not whole else "base"
 
 
-def survey(selection: Selection, kind: Kind) -> Survey:
+def survey_files(selection: Selection, kind: Kind) -> Survey:
     """Look at everything but the tensors, and collect what is wrong."""
     names = selection.files.keys() | selection.problems.keys()
     index = _read_index(selection)
@@ -212,7 +212,7 @@ def _read_index(selection: Selection) -> object:
 
 
 def choose_files(names: Iterable[str], index: object, kind: Kind) -> set[str]:
-    """Of what engines read, what this version consists of.
+    """Choose the files of a version among those that engines read.
 
     Weights that lie there twice are taken once: those of the index, else the one whole file.
     """
@@ -270,7 +270,7 @@ def _read_json(path: str, local: Path) -> object:
     return document
 
 
-def _hashed(path: str, local: Path) -> InspectedFile:
+def _hash_file(path: str, local: Path) -> InspectedFile:
     digest = hashlib.sha256()
     size = 0
     with local.open("rb") as file:

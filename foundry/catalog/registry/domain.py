@@ -153,7 +153,7 @@ class Reference:
     def parse(cls, text: str) -> Self:
         """Read a model reference such as `support@production`. Raises InvalidRequest."""
         name, separator, selector = text.partition("@")
-        if not valid_name(name):
+        if not is_valid_name(name):
             raise InvalidRequest(
                 f"{text[:160]!r} is not a model reference: use name, name@alias or name@1.2.3",
                 param="model",
@@ -168,7 +168,7 @@ class Reference:
         return f"{self.name}@{self.alias or self.version}"
 
 
-def valid_name(name: str) -> bool:
+def is_valid_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 

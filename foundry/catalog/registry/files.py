@@ -70,7 +70,7 @@ class _Found:
 
 
 def media_type_of(path: str) -> str | None:
-    """Of a path in a version; None: no engine reads such a file."""
+    """The media type of a path in a version; None: no engine reads such a file."""
     for pattern, media_type in ENGINE_FILES.items():
         if path.count("/") == pattern.count("/") and fnmatchcase(path, pattern):
             return media_type
@@ -92,10 +92,10 @@ def select_files(directory: Path) -> Selection:
         InvalidArtifact: there is no such directory, or which snapshot is meant is not clear.
     """
     folder = find_snapshot(directory)
-    inside = _folder_of_links(folder)
+    inside = _find_link_root(folder)
     found = _Found()
     for path, local in _list_entries(folder):
-        _judge(path, local, inside, found)
+        _sort_file(path, local, inside, found)
     return Selection(found.files, tuple(found.left_out), found.problems)
 
 
@@ -115,7 +115,7 @@ def find_snapshot(directory: Path) -> Path:
         current = main.read_bytes()[:64].decode(errors="replace").strip() if main.is_file() else ""
         there = sorted(path.name for path in snapshots.iterdir() if path.is_dir())
     except (OSError, RuntimeError) as error:
-        raise InvalidArtifact(f"{directory} {_describe(error)}") from error
+        raise InvalidArtifact(f"{directory} {_describe_error(error)}") from error
     if current in there:
         return snapshots / current
     if len(there) != 1:
@@ -126,7 +126,7 @@ def find_snapshot(directory: Path) -> Path:
     return snapshots / there[0]
 
 
-def _folder_of_links(folder: Path) -> Path:
+def _find_link_root(folder: Path) -> Path:
     """Where links may lead: a snapshot's files lie in `blobs` of the model's folder."""
     model = folder.parent.parent
     hub = folder.parent.name == "snapshots" and model.name.startswith(_HUB_PREFIX)
@@ -142,13 +142,13 @@ def _list_entries(folder: Path) -> Iterator[tuple[str, Path]]:
             names.remove(TEMPLATES)
             names += [f"{TEMPLATES}/{name}" for name in sorted(os.listdir(templates))]
     except OSError as error:
-        raise InvalidArtifact(f"{folder} {_describe(error)}") from error
+        raise InvalidArtifact(f"{folder} {_describe_error(error)}") from error
     if not names:
         raise InvalidArtifact(f"{folder} holds no files")
     yield from ((name, folder / name) for name in names)
 
 
-def _judge(path: str, local: Path, inside: Path, found: _Found) -> None:
+def _sort_file(path: str, local: Path, inside: Path, found: _Found) -> None:
     name = path.rpartition("/")[2]
     if name.startswith(".") or media_type_of(path) is None:
         shown = path if path.isprintable() else repr(path)
@@ -179,13 +179,13 @@ def _find_file_fault(path: str, local: Path, inside: Path) -> str | None:
         with target.open("rb") as file:
             start = file.read(8)
     except (OSError, RuntimeError) as error:
-        return f"{path} {_describe(error)}"
+        return f"{path} {_describe_error(error)}"
     if not path.endswith(WEIGHTS_SUFFIX) and start.startswith((*_PICKLE_STARTS, *_ARCHIVE_STARTS)):
         return f"{path} holds a pickle or an archive, which is never read"
     return None
 
 
-def _describe(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "is missing, or a link to what is missing: download it again"
     if isinstance(error, PermissionError):

@@ -27,19 +27,19 @@ class Models:
         self._tenant_id = tenant_id
 
     async def get(self, name: str) -> Model | None:
-        """One that was not deleted."""
-        query = self._select(name).where(Model.deleted_at.is_(None))
+        """A model that was not deleted."""
+        query = self._select_model(name).where(Model.deleted_at.is_(None))
         return (await self._db.execute(query)).scalar()
 
     async def lock(self, name: str) -> Model | None:
-        """Also one that was deleted: its row keeps the numbers of its versions."""
-        query = self._select(name).with_for_update().execution_options(populate_existing=True)
+        """Lock a model, also a deleted one: its row keeps the numbers of its versions."""
+        query = self._select_model(name).with_for_update().execution_options(populate_existing=True)
         return (await self._db.execute(query)).scalar()
 
-    def _select(self, name: str) -> Any:
+    def _select_model(self, name: str) -> Any:
         return select(Model).where(Model.tenant_id == self._tenant_id, Model.name == name)
 
-    async def ensure(self, model: dict[str, Any]) -> tuple[Model, bool]:
+    async def ensure_model(self, model: dict[str, Any]) -> tuple[Model, bool]:
         """The model of this name, locked, so that its versions are numbered one by one.
 
         One that was deleted comes back with what `model` says, and counts as new.
@@ -60,7 +60,7 @@ class Models:
             found.deleted_at, created = None, True
         return found, created
 
-    async def page(
+    async def list_page(
         self, *, prefix: str | None, kind: str | None, after: str | None, limit: int
     ) -> Sequence[Model]:
         query = select(Model).where(Model.tenant_id == self._tenant_id, Model.deleted_at.is_(None))
@@ -73,7 +73,7 @@ class Models:
         return (await self._db.execute(query.order_by(Model.name).limit(limit))).scalars().all()
 
     async def find_latest(self, model_ids: Collection[UUID]) -> dict[UUID, str]:
-        """By model, the number of its highest ready release."""
+        """Find by model the number of its highest ready release."""
         each = aliased(ModelVersion)
         highest = (
             select(each.id)
@@ -92,7 +92,7 @@ class Models:
         return {version.model_id: version.version for version in found}
 
     async def count_versions(self, model_ids: Collection[UUID]) -> dict[UUID, int]:
-        """By model, how many versions are not deleted, up to MOST_COUNTED."""
+        """Count by model the versions that are not deleted, up to MOST_COUNTED."""
         each = aliased(ModelVersion)
         live = (
             select(each.id)

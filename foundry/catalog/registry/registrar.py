@@ -12,9 +12,9 @@ from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from foundry.catalog.registry.artifacts import Inspection, inspect
+from foundry.catalog.registry.artifacts import Inspection, inspect_files
 from foundry.catalog.registry.blobs import BlobGoneError, BlobUpload
-from foundry.catalog.registry.domain import VersionSpec, valid_name
+from foundry.catalog.registry.domain import VersionSpec, is_valid_name
 from foundry.catalog.registry.files import Selection
 from foundry.catalog.registry.registration import Registration
 from foundry.catalog.registry.tables import ModelVersion
@@ -63,12 +63,12 @@ class Registrar:
             ModelNotFound: base or parent do not exist.
             DiskFull: the object store has no room.
         """
-        if not valid_name(spec.model):
+        if not is_valid_name(spec.model):
             raise InvalidRequest(f"{spec.model[:160]!r} is not a model name", param="name")
-        inspection = await asyncio.to_thread(inspect, files, spec.kind)
+        inspection = await asyncio.to_thread(inspect_files, files, spec.kind)
         upload = BlobUpload(self._database, self._objects, self._principal.tenant_id)
         try:
-            version = await self._store(spec, inspection, upload, confirm)
+            version = await self._store_version(spec, inspection, upload, confirm)
         except FoundryError as error:
             # What a row may name all the same is left to the collector of orphans.
             if is_rolled_back(error):
@@ -77,7 +77,7 @@ class Registrar:
         await upload.discard_unclaimed()
         return version
 
-    async def _store(
+    async def _store_version(
         self,
         spec: VersionSpec,
         inspection: Inspection,

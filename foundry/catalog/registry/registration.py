@@ -34,31 +34,31 @@ class Registration:
     async def insert(
         self, spec: VersionSpec, inspection: Inspection, upload: BlobUpload
     ) -> ModelVersion:
-        base = await self._needed(spec)
+        base = await self._hold_parents(spec)
         check_declared(spec, inspection)
         digest = version_digest((file.path, file.size, file.sha256) for file in inspection.files)
-        model, created = await self._model(spec, inspection, base)
+        model, created = await self._ensure_model(spec, inspection, base)
         # The model row is locked, so a second registration of the same job waits for us.
-        if earlier := await self._earlier(spec, digest):
+        if earlier := await self._find_earlier(spec, digest):
             return earlier
-        version = self._row(spec, inspection, base, digest)
+        version = self._make_row(spec, inspection, base, digest)
         version.model_id, version.model = model.id, model
-        number = await self._number(spec, model)
+        number = await self._choose_number(spec, model)
         version.major, version.minor, version.patch = number.major, number.minor, number.patch
         version.pre, version.pre_key, version.build = number.pre, number.pre_key, number.build
         self._db.add(version)
         await self._db.flush()
         await self._add_files(version, inspection, upload)
         self._add_metrics(version, spec.metrics)
-        await self._record(version, created)
+        await self._record_creation(version, created)
         return version
 
-    async def _earlier(self, spec: VersionSpec, digest: str) -> ModelVersion | None:
+    async def _find_earlier(self, spec: VersionSpec, digest: str) -> ModelVersion | None:
         if spec.job_id is None:
             return None
-        return await self._versions.of_job(spec.job_id, digest)
+        return await self._versions.find_of_job(spec.job_id, digest)
 
-    async def _needed(self, spec: VersionSpec) -> ModelVersion | None:
+    async def _hold_parents(self, spec: VersionSpec) -> ModelVersion | None:
         """Hold base and parent, so that they outlive this transaction. Returns the base."""
         base = None
         if spec.kind == "adapter" and spec.base_version_id is None:
@@ -75,18 +75,18 @@ class Registration:
             raise InvalidRequest(f"{base.reference} is an adapter, not a base", param="base")
         return base
 
-    async def _model(
+    async def _ensure_model(
         self, spec: VersionSpec, inspection: Inspection, base: ModelVersion | None
     ) -> tuple[Model, bool]:
-        model, created = await self._models.ensure(
+        model, created = await self._models.ensure_model(
             {
                 "id": uuid7(),
                 "project_id": self._principal.project_id,
                 "name": spec.model,
                 "kind": spec.kind,
-                "architecture": _architecture(spec, inspection, base),
+                "architecture": _choose_architecture(spec, inspection, base),
                 "parameter_count": inspection.parameter_count,
-                "context_length": _context_length(spec, inspection, base),
+                "context_length": _choose_context_length(spec, inspection, base),
                 "licence": spec.licence,
                 "tags": [],
                 "created_by": self._principal.subject,
@@ -95,19 +95,19 @@ class Registration:
         check_same_kind(model, spec.kind)
         return model, created
 
-    async def _number(self, spec: VersionSpec, model: Model) -> Version:
+    async def _choose_number(self, spec: VersionSpec, model: Model) -> Version:
         if spec.version is None:
-            highest = await self._versions.highest(model.id)
+            highest = await self._versions.find_highest(model.id)
             return highest.semver.bump(spec.bump) if highest else FIRST_VERSION
         wanted = Version.parse(spec.version)
-        if await self._versions.by_number(model.name, wanted):
+        if await self._versions.find_by_number(model.name, wanted):
             raise VersionExists(
                 f"{model.name}@{wanted} exists already: a version never changes, take a higher one",
                 param="version",
             )
         return wanted
 
-    def _row(
+    def _make_row(
         self,
         spec: VersionSpec,
         inspection: Inspection,
@@ -127,9 +127,9 @@ class Registration:
             size_bytes=sum(file.size for file in inspection.files),
             job_id=spec.job_id,
             dataset_version_id=spec.dataset_version_id,
-            architecture=_architecture(spec, inspection, base),
+            architecture=_choose_architecture(spec, inspection, base),
             parameter_count=inspection.parameter_count,
-            context_length=_context_length(spec, inspection, base),
+            context_length=_choose_context_length(spec, inspection, base),
             lora_rank=inspection.lora_rank,
             lora_targets=None if targets is None else list(targets),
             config_digest=spec.config_digest,
@@ -166,7 +166,7 @@ class Registration:
             for name, value in metrics.items()
         )
 
-    async def _record(self, version: ModelVersion, created: bool) -> None:
+    async def _record_creation(self, version: ModelVersion, created: bool) -> None:
         if created:
             await self._audit.record(
                 "model.create", "model", str(version.model_id), after={"name": version.name}
@@ -209,16 +209,16 @@ def check_declared(spec: VersionSpec, inspection: Inspection) -> None:
     )
     for name, declared, found in pairs:
         if declared is not None and found is not None and declared != found:
-            raise _mismatch(name, declared, found)
+            raise _make_mismatch_error(name, declared, found)
     declared_count = spec.parameter_count
     if declared_count is not None and abs(declared_count - count) > _COUNT_TOLERANCE * count:
-        raise _mismatch("parameter_count", declared_count, count)
+        raise _make_mismatch_error("parameter_count", declared_count, count)
     targets = spec.lora_targets
     if targets is not None and tuple(sorted(targets)) != inspection.lora_targets:
-        raise _mismatch("lora_targets", sorted(targets), inspection.lora_targets)
+        raise _make_mismatch_error("lora_targets", sorted(targets), inspection.lora_targets)
 
 
-def _mismatch(name: str, declared: object, found: object) -> InvalidArtifact:
+def _make_mismatch_error(name: str, declared: object, found: object) -> InvalidArtifact:
     return InvalidArtifact(
         f"{name} was declared as {declared}, the files say {found}",
         reason="metadata_mismatch",
@@ -226,14 +226,14 @@ def _mismatch(name: str, declared: object, found: object) -> InvalidArtifact:
     )
 
 
-def _architecture(
+def _choose_architecture(
     spec: VersionSpec, inspection: Inspection, base: ModelVersion | None
 ) -> str | None:
     inherited = base.architecture if base else None
     return inspection.architecture or spec.architecture or inherited
 
 
-def _context_length(
+def _choose_context_length(
     spec: VersionSpec, inspection: Inspection, base: ModelVersion | None
 ) -> int | None:
     inherited = base.context_length if base else None

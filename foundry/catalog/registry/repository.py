@@ -32,54 +32,54 @@ class Versions:
         self._db = db
         self._tenant_id = tenant_id
 
-    def _select(self) -> Select[ModelVersion]:
+    def _select_versions(self) -> Select[ModelVersion]:
         return (
             select(ModelVersion)
             .where(ModelVersion.tenant_id == self._tenant_id)
             .options(joinedload(ModelVersion.model, innerjoin=True))
         )
 
-    async def _one(self, query: Select[ModelVersion]) -> ModelVersion | None:
+    async def _fetch_one(self, query: Select[ModelVersion]) -> ModelVersion | None:
         return (await self._db.execute(query.limit(1))).scalar()
 
     async def get(self, version_id: UUID) -> ModelVersion | None:
-        return await self._one(self._select().where(ModelVersion.id == version_id))
+        return await self._fetch_one(self._select_versions().where(ModelVersion.id == version_id))
 
     @staticmethod
-    async def any_tenant(db: AsyncSession, version_id: UUID) -> ModelVersion | None:
-        """For workers, which get ids from callers that were authorised, not names from users."""
+    async def get_of_any_tenant(db: AsyncSession, version_id: UUID) -> ModelVersion | None:
+        """Load a version for a worker, whose authorised caller gave it the id."""
         query = select(ModelVersion).where(ModelVersion.id == version_id)
         return (await db.execute(query)).scalar()
 
     async def hold(self, version_id: UUID) -> ModelVersion | None:
         """Read it as it is now, and keep it from being tombstoned until we commit."""
-        query = self._select().where(ModelVersion.id == version_id)
+        query = self._select_versions().where(ModelVersion.id == version_id)
         query = query.with_for_update(read=True, key_share=True, of=ModelVersion)
-        return await self._one(query.execution_options(populate_existing=True))
+        return await self._fetch_one(query.execution_options(populate_existing=True))
 
     async def lock(self, version_id: UUID) -> ModelVersion | None:
-        query = self._select().where(ModelVersion.id == version_id)
+        query = self._select_versions().where(ModelVersion.id == version_id)
         query = query.with_for_update(of=ModelVersion)
-        return await self._one(query.execution_options(populate_existing=True))
+        return await self._fetch_one(query.execution_options(populate_existing=True))
 
-    async def by_number(self, name: str, version: Version) -> ModelVersion | None:
+    async def find_by_number(self, name: str, version: Version) -> ModelVersion | None:
         keys = tuple_(*_ORDER) == tuple_(*map(literal, version.sort_key))
-        query = self._select().join(Model, Model.id == ModelVersion.model_id)
-        return await self._one(query.where(Model.name == name, keys))
+        query = self._select_versions().join(Model, Model.id == ModelVersion.model_id)
+        return await self._fetch_one(query.where(Model.name == name, keys))
 
-    async def by_alias(self, name: str, alias: str) -> ModelVersion | None:
+    async def find_by_alias(self, name: str, alias: str) -> ModelVersion | None:
         query = (
-            self._select()
+            self._select_versions()
             .join(Model, Model.id == ModelVersion.model_id)
             .join(Alias, Alias.version_id == ModelVersion.id)
             .where(Model.name == name, Alias.name == alias, Alias.model_id == Model.id)
         )
-        return await self._one(query)
+        return await self._fetch_one(query)
 
-    async def latest(self, name: str) -> ModelVersion | None:
+    async def find_latest(self, name: str) -> ModelVersion | None:
         """The highest release that is ready."""
         query = (
-            self._select()
+            self._select_versions()
             .join(Model, Model.id == ModelVersion.model_id)
             .where(
                 Model.name == name,
@@ -88,17 +88,17 @@ class Versions:
             )
             .order_by(*_DESCENDING)
         )
-        return await self._one(query)
+        return await self._fetch_one(query)
 
-    async def highest(self, model_id: UUID) -> ModelVersion | None:
-        query = self._select().where(ModelVersion.model_id == model_id)
-        return await self._one(query.order_by(*_DESCENDING))
+    async def find_highest(self, model_id: UUID) -> ModelVersion | None:
+        query = self._select_versions().where(ModelVersion.model_id == model_id)
+        return await self._fetch_one(query.order_by(*_DESCENDING))
 
-    async def adapters_of(
+    async def list_adapters(
         self, base_ids: Iterable[UUID], limit: int
     ) -> list[tuple[ModelVersion, str | None]]:
         query = (
-            self._select()
+            self._select_versions()
             .add_columns(Alias.name)
             .join(Model, Model.id == ModelVersion.model_id)
             .outerjoin(Alias, Alias.version_id == ModelVersion.id)
@@ -108,25 +108,27 @@ class Versions:
         )
         return [(row[0], row[1]) for row in await self._db.execute(query)]
 
-    async def of_job(self, job_id: UUID, digest: str) -> ModelVersion | None:
-        query = self._select().where(ModelVersion.job_id == job_id, ModelVersion.digest == digest)
-        return await self._one(query)
+    async def find_of_job(self, job_id: UUID, digest: str) -> ModelVersion | None:
+        query = self._select_versions().where(
+            ModelVersion.job_id == job_id, ModelVersion.digest == digest
+        )
+        return await self._fetch_one(query)
 
-    async def page(
+    async def list_page(
         self, model_id: UUID, after: tuple[Any, ...] | None, limit: int
     ) -> Sequence[ModelVersion]:
-        """Highest first."""
-        query = self._select().where(ModelVersion.model_id == model_id)
+        """List versions, the highest first."""
+        query = self._select_versions().where(ModelVersion.model_id == model_id)
         if after is not None:
             query = query.where(tuple_(*_ORDER) < tuple_(*map(literal, after)))
         query = query.order_by(*_DESCENDING).limit(limit)
         return (await self._db.execute(query)).scalars().all()
 
-    async def many(self, ids: Iterable[UUID]) -> Sequence[ModelVersion]:
-        query = self._select().where(ModelVersion.id.in_(ids)).order_by(ModelVersion.id)
+    async def list_by_ids(self, ids: Iterable[UUID]) -> Sequence[ModelVersion]:
+        query = self._select_versions().where(ModelVersion.id.in_(ids)).order_by(ModelVersion.id)
         return (await self._db.execute(query)).scalars().all()
 
-    async def edges(self, ids: Iterable[UUID], *, down: bool) -> set[Edge]:
+    async def list_edges(self, ids: Iterable[UUID], *, down: bool) -> set[Edge]:
         """`(child, parent, relation)` of the edges that leave `ids` upwards or downwards."""
         wanted = list(ids)
         found: set[Edge] = set()
@@ -150,7 +152,7 @@ class Versions:
 
     async def list_live(self, model_id: UUID, limit: int) -> Sequence[ModelVersion]:
         """Versions that are not deleted, youngest first: what was made from one comes before it."""
-        query = self._select().where(
+        query = self._select_versions().where(
             ModelVersion.model_id == model_id, ModelVersion.stage != Stage.TOMBSTONED
         )
         return (
@@ -159,32 +161,32 @@ class Versions:
             .all()
         )
 
-    async def child(self, version_id: UUID) -> ModelVersion | None:
+    async def find_child(self, version_id: UUID) -> ModelVersion | None:
         """A version that still needs this one."""
-        query = self._select().where(
+        query = self._select_versions().where(
             or_(
                 ModelVersion.parent_version_id == version_id,
                 ModelVersion.base_version_id == version_id,
             ),
             ModelVersion.stage != Stage.TOMBSTONED,
         )
-        return await self._one(query)
+        return await self._fetch_one(query)
 
-    async def trained_on(self, dataset_version_ids: Collection[UUID]) -> ModelVersion | None:
+    async def find_trained_on(self, dataset_version_ids: Collection[UUID]) -> ModelVersion | None:
         """A version, not deleted, that was made from one of these versions of datasets."""
-        query = self._select().where(
+        query = self._select_versions().where(
             ModelVersion.dataset_version_id.in_(dataset_version_ids),
             ModelVersion.stage != Stage.TOMBSTONED,
         )
-        return await self._one(query)
+        return await self._fetch_one(query)
 
-    async def alias_of(self, version_id: UUID) -> str | None:
+    async def find_alias(self, version_id: UUID) -> str | None:
         query = select(Alias.name).where(
             Alias.tenant_id == self._tenant_id, Alias.version_id == version_id
         )
         return (await self._db.execute(query.limit(1))).scalar()
 
-    async def files(self, version_id: UUID) -> list[VersionFile]:
+    async def list_files(self, version_id: UUID) -> list[VersionFile]:
         query = (
             select(VersionFile)
             .where(VersionFile.tenant_id == self._tenant_id, VersionFile.version_id == version_id)
@@ -193,7 +195,7 @@ class Versions:
         )
         return list((await self._db.execute(query)).scalars())
 
-    async def metrics(self, version_id: UUID) -> list[VersionMetric]:
+    async def list_metrics(self, version_id: UUID) -> list[VersionMetric]:
         query = (
             select(VersionMetric)
             .where(
@@ -266,7 +268,7 @@ class UnusedBlobs:
         self._db = db
 
     async def mark_deleting(self, older_than_s: float, limit: int) -> None:
-        """From now on nobody can claim them; what is registered again is uploaded again."""
+        """Let nobody claim them any more; what is registered again is uploaded again."""
         unused = (
             select(Blob.id)
             .where(
@@ -341,7 +343,7 @@ class AliasRows:
         await self._db.delete(alias)
         await self._db.flush()
 
-    async def last_event(self, model_id: UUID, alias: str) -> AliasEvent | None:
+    async def find_last_event(self, model_id: UUID, alias: str) -> AliasEvent | None:
         query = (
             select(AliasEvent)
             .where(

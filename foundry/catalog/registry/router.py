@@ -31,7 +31,7 @@ from foundry.infra.http import Db, require_permission
 router = APIRouter(prefix="/models", tags=["models"])
 
 
-def _registry(request: Request, db: Db) -> Registry:
+def _open_registry(request: Request, db: Db) -> Registry:
     principal = request.state.principal
     audit = AuditTrail(db, principal, request.state.request_id)
     # Slices above this one say what still uses a version; the application brings them.
@@ -40,7 +40,7 @@ def _registry(request: Request, db: Db) -> Registry:
     return Registry(db, audit, principal, users, state.dataset_names(db, principal))
 
 
-def _aliases(request: Request, db: Db) -> Aliases:
+def _open_aliases(request: Request, db: Db) -> Aliases:
     principal = request.state.principal
     audit = AuditTrail(db, principal, request.state.request_id)
     return Aliases(db, audit, principal)
@@ -51,8 +51,8 @@ def _drop_name(name: str, version: str) -> str:
     return version.removeprefix(f"{name}@")
 
 
-RegistryDep = Annotated[Registry, Depends(_registry)]
-AliasesDep = Annotated[Aliases, Depends(_aliases)]
+RegistryDep = Annotated[Registry, Depends(_open_registry)]
+AliasesDep = Annotated[Aliases, Depends(_open_aliases)]
 Name = Annotated[str, Path(pattern=NAME_PATTERN)]
 Selector = Annotated[str, Path(max_length=128, description="a version or an alias")]
 Cursor = Annotated[str | None, Query(max_length=1024)]

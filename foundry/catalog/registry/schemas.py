@@ -6,13 +6,10 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from foundry.catalog.registry.domain import derive_model_name as derive_model_name
+from foundry.infra.schemas import Out, PageOut
 
 
-class _Out(BaseModel):
-    model_config = ConfigDict(from_attributes=True)
-
-
-class ModelOut(_Out):
+class ModelOut(Out):
     """A model, whose versions hold weights."""
 
     id: UUID
@@ -29,7 +26,7 @@ class ModelOut(_Out):
     created_at: datetime
 
 
-class AliasOut(_Out):
+class AliasOut(Out):
     """A name that points at a version."""
 
     name: str
@@ -50,14 +47,11 @@ class ModelDetail(ModelOut):
     )
 
 
-class ModelList(_Out):
+class ModelList(PageOut[ModelDetail]):
     """A page of models, by name."""
 
-    data: list[ModelDetail]
-    next_cursor: str | None
 
-
-class VersionOut(_Out):
+class VersionOut(Out):
     """A version of a model."""
 
     id: UUID
@@ -99,14 +93,11 @@ class VersionOut(_Out):
     created_at: datetime
 
 
-class VersionList(_Out):
+class VersionList(PageOut[VersionOut]):
     """A page of versions, newest first."""
 
-    data: list[VersionOut]
-    next_cursor: str | None
 
-
-class MetricOut(_Out):
+class MetricOut(Out):
     """A measured value."""
 
     name: str
@@ -115,13 +106,13 @@ class MetricOut(_Out):
     at: datetime
 
 
-class MetricList(_Out):
+class MetricList(Out):
     """What was measured while a version was made."""
 
     data: list[MetricOut]
 
 
-class ArtifactOut(_Out):
+class ArtifactOut(Out):
     """A file of a version."""
 
     path: str
@@ -130,13 +121,13 @@ class ArtifactOut(_Out):
     media_type: str = Field(description="what kind of file it is")
 
 
-class ArtifactList(_Out):
+class ArtifactList(Out):
     """The files of a version."""
 
     data: list[ArtifactOut]
 
 
-class LineageEdgeOut(_Out):
+class LineageEdgeOut(Out):
     """One step from a version to what came from it."""
 
     child_id: UUID = Field(description="id of the version that came")
@@ -144,14 +135,14 @@ class LineageEdgeOut(_Out):
     relation: str = Field(description="how the child came from it; `base` for an adapter's base")
 
 
-class LineageDatasetOut(_Out):
+class LineageDatasetOut(Out):
     """A dataset that versions were trained on."""
 
     id: UUID = Field(description="the `dataset_version_id` of a version")
     reference: str = Field(description="name@version")
 
 
-class LineageOut(_Out):
+class LineageOut(Out):
     """Where versions come from."""
 
     versions: list[VersionOut] = Field(description="every version on the way")
@@ -161,14 +152,14 @@ class LineageOut(_Out):
     )
 
 
-class ComparisonColumn(_Out):
+class ComparisonColumn(Out):
     """One of the versions that are compared."""
 
     version: VersionOut = Field(description="the version")
     metrics: dict[str, float] = Field(description="last value of each metric")
 
 
-class ComparisonOut(_Out):
+class ComparisonOut(Out):
     """Versions side by side."""
 
     data: list[ComparisonColumn]

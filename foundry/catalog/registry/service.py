@@ -80,14 +80,14 @@ class Registry:
     async def get(self, version_id: UUID) -> ModelVersion:
         version = await self._versions.get(version_id)
         if version is None:
-            raise _missing(str(version_id))
+            raise _make_missing_error(str(version_id))
         return version
 
     async def hold(self, version_id: UUID) -> ModelVersion:
         """A usable version that cannot be deleted before this transaction ends."""
         version = await self._versions.hold(version_id)
         if version is None or not version.usable:
-            raise _missing(str(version_id))
+            raise _make_missing_error(str(version_id))
         return version
 
     async def check_kind(self, name: str, kind: Kind) -> None:
@@ -101,20 +101,20 @@ class Registry:
 
     async def select(self, name: str, selector: str) -> ModelVersion:
         """A version in any stage, by number or alias."""
-        version = await _find(self._versions, Reference.parse(f"{name}@{selector}"))
+        version = await _find_version(self._versions, Reference.parse(f"{name}@{selector}"))
         if version is None:
-            raise _missing(f"{name}@{selector}")
+            raise _make_missing_error(f"{name}@{selector}")
         return version
 
     async def manifest(self, version_id: UUID) -> Manifest:
         version = await self.get(version_id)
-        return _manifest(version, await self._versions.files(version_id))
+        return _make_manifest(version, await self._versions.list_files(version_id))
 
     async def describe(self, name: str) -> ModelSummary:
-        (described,) = await self._describe([await self._model(name)])
+        (described,) = await self._describe_models([await self._get_model(name)])
         return described
 
-    async def _describe(self, models: Sequence[Model]) -> list[ModelSummary]:
+    async def _describe_models(self, models: Sequence[Model]) -> list[ModelSummary]:
         ids = [model.id for model in models]
         latest = await self._models.find_latest(ids)
         counts = await self._models.count_versions(ids)
@@ -136,28 +136,28 @@ class Registry:
     ) -> Page[ModelSummary]:
         filters = f"{prefix}|{kind}"
         after = decode(cursor, (str,), filters)
-        rows = await self._models.page(
+        rows = await self._models.list_page(
             prefix=prefix,
             kind=kind,
             after=cast(str, after[0]) if after else None,
             limit=limit + 1,
         )
         page = page_of(rows, limit, lambda model: (model.name,), filters)
-        return Page(await self._describe(page.data), page.next_cursor)
+        return Page(await self._describe_models(page.data), page.next_cursor)
 
     async def list_versions(
         self, name: str, *, cursor: str | None = None, limit: int = DEFAULT_LIMIT
     ) -> Page[ModelVersion]:
-        model = await self._model(name)
+        model = await self._get_model(name)
         after = decode(cursor, (int, int, int, str), name)
-        rows = await self._versions.page(model.id, after, limit + 1)
+        rows = await self._versions.list_page(model.id, after, limit + 1)
         return page_of(rows, limit, lambda version: version.semver.sort_key, name)
 
     async def artifacts(self, name: str, selector: str) -> list[VersionFile]:
-        return await self._versions.files((await self.select(name, selector)).id)
+        return await self._versions.list_files((await self.select(name, selector)).id)
 
     async def metrics(self, name: str, selector: str) -> list[VersionMetric]:
-        return await self._versions.metrics((await self.select(name, selector)).id)
+        return await self._versions.list_metrics((await self.select(name, selector)).id)
 
     async def compare(self, name: str, selectors: Sequence[str]) -> list[Comparison]:
         """Versions of one model side by side, with the last value of each metric."""
@@ -169,7 +169,7 @@ class Registry:
         compared = []
         for selector in selectors:
             version = await self.select(name, selector.strip())
-            metrics = await self._versions.metrics(version.id)
+            metrics = await self._versions.list_metrics(version.id)
             compared.append(Comparison(version, {each.name: each.value for each in metrics}))
         return compared
 
@@ -180,14 +180,14 @@ class Registry:
         edges: set[Edge] = set()
         border = {root.id}
         for _ in range(_MAX_DEPTH):
-            found = await self._versions.edges(border, down=down)
+            found = await self._versions.list_edges(border, down=down)
             edges |= found
             border = {edge[0] if down else edge[1] for edge in found} - seen
             seen |= border
             if not border or len(seen) > _MAX_LINEAGE:
                 break
         ordered = sorted(edges, key=lambda edge: (str(edge[0]), str(edge[1]), edge[2]))
-        versions = await self._versions.many(seen)
+        versions = await self._versions.list_by_ids(seen)
         data = {each.dataset_version_id for each in versions if each.dataset_version_id}
         names = await self._datasets.name_versions(data) if self._datasets and data else {}
         datasets = [LineageDataset(key, name) for key, name in sorted(names.items())]
@@ -196,7 +196,7 @@ class Registry:
     async def deprecate(self, name: str, selector: str, deprecated: bool) -> ModelVersion:
         """Hide a version from `@latest`, or bring it back; it can be loaded either way."""
         found = await self.select(name, selector)
-        return await self._move(
+        return await self._move_stage(
             found.id, Stage.DEPRECATED if deprecated else Stage.READY, "version.stage"
         )
 
@@ -222,10 +222,10 @@ class Registry:
             Conflict: it has versions, or more than one call deletes.
             AliasInUse, VersionInUse: something still points at one; the message says what.
         """
-        model = await self._model(name)
+        model = await self._get_model(name)
         live = await self._versions.list_live(model.id, _MOST_DELETED + 1)
         if live and not all_versions:
-            raise _has_versions(name)
+            raise _make_has_versions_error(name)
         if len(live) > _MOST_DELETED:
             raise Conflict(
                 f"{name} has more than {_MOST_DELETED} versions: delete some of them first"
@@ -235,11 +235,11 @@ class Registry:
             await self._versions.lock(version.id)
         locked = await self._models.lock(name)
         if locked is None or locked.deleted_at is not None:
-            raise _missing(name)
+            raise _make_missing_error(name)
         now = await self._versions.list_live(locked.id, len(live) + 1)
         if {version.id for version in now} - {version.id for version in live}:
             # It was registered a moment ago.
-            raise _has_versions(name)
+            raise _make_has_versions_error(name)
         await self._bury_versions(now, reason)
         locked.deleted_at = utcnow()
         await self._db.flush()
@@ -255,16 +255,16 @@ class Registry:
             version.tombstoned_at = utcnow()
             version.tombstoned_by = self._principal.subject
             version.tombstone_reason = reason
-            await self._move(version.id, Stage.TOMBSTONED, "version.delete", reason)
+            await self._move_stage(version.id, Stage.TOMBSTONED, "version.delete", reason)
         ids = [version.id for version in versions]
         await Blobs(self._db, self._principal.tenant_id).release(ids)
 
     async def _check_unused(self, version: ModelVersion) -> None:
-        if alias := await self._versions.alias_of(version.id):
+        if alias := await self._versions.find_alias(version.id):
             raise AliasInUse(
                 f"{version.reference} is @{alias}: move or delete that alias first", alias=alias
             )
-        if child := await self._versions.child(version.id):
+        if child := await self._versions.find_child(version.id):
             raise VersionInUse(
                 f"{version.reference} is what {child.reference} was made from: "
                 "delete that version first",
@@ -277,7 +277,7 @@ class Registry:
                     used_by=use.user,
                 )
 
-    async def _move(
+    async def _move_stage(
         self, version_id: UUID, target: Stage, action: str, reason: str | None = None
     ) -> ModelVersion:
         version = await self._versions.lock(version_id)
@@ -299,18 +299,18 @@ class Registry:
         )
         return version
 
-    async def _model(self, name: str) -> Model:
+    async def _get_model(self, name: str) -> Model:
         model = await self._models.get(name)
         if model is None:
-            raise _missing(name)
+            raise _make_missing_error(name)
         return model
 
 
 async def resolve_version(db: AsyncSession, tenant_id: UUID, reference: str) -> ModelVersion:
     """The usable version that `reference` means in a tenant; reads only. Raises ModelNotFound."""
-    version = await _find(Versions(db, tenant_id), Reference.parse(reference))
+    version = await _find_version(Versions(db, tenant_id), Reference.parse(reference))
     if version is None or not version.usable:
-        raise _missing(reference)
+        raise _make_missing_error(reference)
     return version
 
 
@@ -322,15 +322,15 @@ async def served_adapters(
     db: AsyncSession, tenant_id: UUID, base_ids: Sequence[UUID], limit: int
 ) -> list[tuple[ModelVersion, str | None]]:
     """Ready adapter releases of the bases, highest first per model, each with an alias or None."""
-    return await Versions(db, tenant_id).adapters_of(base_ids, limit)
+    return await Versions(db, tenant_id).list_adapters(base_ids, limit)
 
 
-async def _find(versions: Versions, reference: Reference) -> ModelVersion | None:
+async def _find_version(versions: Versions, reference: Reference) -> ModelVersion | None:
     if reference.version is not None:
-        return await versions.by_number(reference.name, reference.version)
+        return await versions.find_by_number(reference.name, reference.version)
     if reference.alias == LATEST:
-        return await versions.latest(reference.name)
-    return await versions.by_alias(reference.name, str(reference.alias))
+        return await versions.find_latest(reference.name)
+    return await versions.find_by_alias(reference.name, str(reference.alias))
 
 
 async def load_manifest(database: Database, version_id: UUID) -> Manifest:
@@ -340,25 +340,25 @@ async def load_manifest(database: Database, version_id: UUID) -> Manifest:
         ModelNotFound: it does not exist or may not be loaded.
     """
     async with database.begin() as db:
-        version = await Versions.any_tenant(db, version_id)
+        version = await Versions.get_of_any_tenant(db, version_id)
         if version is None or not version.usable:
-            raise _missing(str(version_id))
-        return _manifest(version, await Versions(db, version.tenant_id).files(version_id))
+            raise _make_missing_error(str(version_id))
+        return _make_manifest(version, await Versions(db, version.tenant_id).list_files(version_id))
 
 
-def _manifest(version: ModelVersion, files: Sequence[VersionFile]) -> Manifest:
+def _make_manifest(version: ModelVersion, files: Sequence[VersionFile]) -> Manifest:
     refs = (FileRef(file.path, file.sha256, file.size, file.blob.object_key) for file in files)
     return Manifest(version.id, version.digest, tuple(refs))
 
 
-def _has_versions(name: str) -> Conflict:
+def _make_has_versions_error(name: str) -> Conflict:
     return Conflict(
         f"{name} has versions: delete them first, or with it "
         f"(`foundry models delete {name} --all-versions`)"
     )
 
 
-def _missing(reference: str) -> ModelNotFound:
+def _make_missing_error(reference: str) -> ModelNotFound:
     return ModelNotFound(
         f"the model {reference[:320]} does not exist: `foundry models list` shows what there is",
         param="model",

@@ -17,7 +17,7 @@ class TrainingData:
         self._versions = Versions(db, principal.tenant_id)
 
     async def find_use(self, version_ids: Collection[UUID]) -> VersionUse | None:
-        version = await self._versions.trained_on(version_ids)
+        version = await self._versions.find_trained_on(version_ids)
         if version is None or version.dataset_version_id is None:
             return None
         return VersionUse(version.dataset_version_id, version.reference)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from foundry.cli import session
-from foundry.cli.output.console import Detached, activity, print_note
+from foundry.cli.output.console import Detached, print_note, show_activity
 from foundry.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -58,12 +58,12 @@ def recommend(asked: Asked, question: Mapping[str, Any]) -> Answer:
         result = _recommend_here({**asked.fields, **question})
         return Answer(result, question, None, what_if)
     with session.client() as client:
-        with activity("searching"):
+        with show_activity("searching"):
             row = client.budsim.recommend(
                 asked.fields["model"], **_drop_unset(question), wait=_WAIT_S
             )
-        row = _wait(client, row)
-    return Answer(_result_of(row), question, row.model, what_if)
+        row = _wait_for_search(client, row)
+    return Answer(_read_result(row), question, row.model, what_if)
 
 
 def read_stored(text: str) -> Answer:
@@ -73,8 +73,8 @@ def read_stored(text: str) -> Answer:
         text: its id, a beginning of it, or `last`.
     """
     with session.client() as client:
-        row = _wait(client, client.budsim.recommendation(text))
-    return Answer(_result_of(row), row.request, row.model)
+        row = _wait_for_search(client, client.budsim.recommendation(text))
+    return Answer(_read_result(row), row.request, row.model)
 
 
 def predict(asked: Asked, fields: Mapping[str, object]) -> Fields:
@@ -90,7 +90,7 @@ def predict(asked: Asked, fields: Mapping[str, object]) -> Fields:
     from foundry.serving.recommendations.schemas import PredictIn
 
     body = checked(PredictIn, {**asked.fields, **fields})
-    found: Fields = orjson.loads(numerics.predict_json(*_model_of(asked), {}, body))
+    found: Fields = orjson.loads(numerics.predict_json(*_split_model(asked), {}, body))
     return found
 
 
@@ -107,13 +107,13 @@ def validate(asked: Asked, fields: Mapping[str, object]) -> Fields:
     if fields["cluster"] is None:
         raise InvalidRequest("which GPUs? Give --cluster FILE or --gpu ID:COUNT")
     body = checked(ValidateIn, {**asked.fields, **fields})
-    return numerics.validate_deployment(*_model_of(asked), {}, body)
+    return numerics.validate_deployment(*_split_model(asked), {}, body)
 
 
 def simulate(asked: Asked, fields: Mapping[str, object]) -> Fields:
     """A `SimulationOut`'s data."""
     if not asked.local:
-        with session.client() as client, activity("simulating"):
+        with session.client() as client, show_activity("simulating"):
             answer = client.budsim.simulate(asked.fields["model"], **_drop_unset(fields))
         return answer.data
     from foundry.sdk.errors import checked
@@ -121,8 +121,8 @@ def simulate(asked: Asked, fields: Mapping[str, object]) -> Fields:
     from foundry.serving.recommendations.schemas import SimulateIn
 
     body = checked(SimulateIn, {**asked.fields, **fields})
-    with activity("simulating"):
-        return simulating.simulate_deployment(*_model_of(asked), {}, body)
+    with show_activity("simulating"):
+        return simulating.simulate_deployment(*_split_model(asked), {}, body)
 
 
 def list_hardware(local: bool) -> Fields:
@@ -143,20 +143,20 @@ def _recommend_here(fields: Mapping[str, object]) -> Fields:
     body = checked(RecommendationCreate, fields)
     if body.cluster is None or body.config is None:
         raise InvalidRequest("which GPUs? Give --cluster FILE or --gpu ID:COUNT")
-    with activity("searching"):
+    with show_activity("searching"):
         return numerics.recommend_offline(
             body.config, body.checkpoint_bytes, body.demand(body.cluster)
         )
 
 
-def _wait(client: Foundry, row: RecommendationOut) -> RecommendationOut:
+def _wait_for_search(client: Foundry, row: RecommendationOut) -> RecommendationOut:
     """The row once its search has ended. Raises Detached: the user has interrupted."""
     from foundry.serving.recommendations.schemas import ENDED
 
     if row.state in ENDED:
         return row
     try:
-        with activity(f"searching {row.id}") as say:
+        with show_activity(f"searching {row.id}") as say:
             say(f"searching {row.id}, {row.state.lower()}")
             return client.budsim.wait(
                 row.id, lambda seen: say(f"searching {seen.id}, {seen.state.lower()}")
@@ -166,7 +166,7 @@ def _wait(client: Foundry, row: RecommendationOut) -> RecommendationOut:
         raise Detached from None
 
 
-def _result_of(row: RecommendationOut) -> Fields:
+def _read_result(row: RecommendationOut) -> Fields:
     if row.result is None:
         from foundry.sdk.errors import by_code
 
@@ -175,7 +175,7 @@ def _result_of(row: RecommendationOut) -> Fields:
     return {"id": str(row.id), **row.result}
 
 
-def _model_of(asked: Asked) -> tuple[Fields, int | None]:
+def _split_model(asked: Asked) -> tuple[Fields, int | None]:
     return asked.fields["config"], asked.fields.get("checkpoint_bytes")
 
 

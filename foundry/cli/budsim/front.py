@@ -18,7 +18,7 @@ _MAX_WIDTH = 100
 
 
 def show_front(found: Fields, *, plot: bool, png: Path | None) -> None:
-    """As the options say; where nothing fits there is nothing to draw, and that is said."""
+    """Draw what the options ask for; warn where nothing fits, so that there is nothing to draw."""
     if not plot and png is None:
         return
     if found["choice"] is None:

@@ -13,10 +13,10 @@ from foundry.cli.budsim.tables import write_number
 from foundry.cli.output.console import (
     Output,
     OutputOption,
-    activity,
     print_json,
     print_next,
     print_record,
+    show_activity,
     show_columns,
 )
 from foundry.cli.output.tables import Column
@@ -73,7 +73,7 @@ def prices(
 
 def probe(output: OutputOption = Output.TABLE) -> None:
     """Measure a node without GPUs; predictions of CPU endpoints use it from then on."""
-    with session.client() as client, activity("measuring a node"):
+    with session.client() as client, show_activity("measuring a node"):
         found = client.budsim.probe()
     row = session.record(found)
     if output is Output.JSON:

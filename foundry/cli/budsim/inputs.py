@@ -219,7 +219,7 @@ def read_json_object(file: Path, what: str) -> dict[str, Any]:
 
 
 def _read_groups(file: Path) -> list[dict[str, Any]]:
-    """Of a file with `groups:`, or with a bare list."""
+    """Read node groups from a file with `groups:`, or with a bare list."""
     from foundry.serving.recommendations.schemas import NodeGroupIn
 
     document = read_yaml(file)
@@ -264,7 +264,7 @@ def _parse_lengths(flag: str, given: str) -> dict[str, float]:
 
 
 def _parse_gpus(gpus: Iterable[str]) -> dict[str, int | None]:
-    """By id, how many; None: nothing was said."""
+    """How many of each accelerator, by id; None: nothing was said."""
     found: dict[str, int | None] = {}
     for gpu in gpus:
         name, separator, count = gpu.partition(":")

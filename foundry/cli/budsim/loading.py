@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from foundry.cli.output.console import activity, print_warning
+from foundry.cli.output.console import print_warning, show_activity
 
 if TYPE_CHECKING:
     from foundry.errors import EngineFailed
@@ -48,7 +48,7 @@ def run_load_test(plan: Plan, base_url: str | None, model: str) -> Tested:
             base_url=f"{to.url}/v1/", headers=headers, timeout=plan.timeout_s, limits=limits
         ) as http:
             test = LoadTest(http, model, plan)
-            with activity(f"loading {model}") as say:
+            with show_activity(f"loading {model}") as say:
                 levels = await test.run(
                     lambda level: say(f"concurrency {level.concurrency} measured")
                 )

@@ -117,7 +117,7 @@ def refuse_drawing(output: Output, plot: bool) -> None:
 
 
 def _list_flags(context: typer.Context, names: Collection[str]) -> Iterable[str]:
-    """As they are typed, in the order of the help."""
+    """Options as they are typed, in the order of the help."""
     for parameter in context.command.params:
         if parameter.name in names:
             yield parameter.opts[0]

@@ -17,12 +17,12 @@ from foundry.cli.budsim.inputs import read_json_object
 from foundry.cli.output.console import (
     Output,
     OutputOption,
-    activity,
     print_next,
     print_note,
     print_record,
     print_rows,
     print_warning,
+    show_activity,
     stdout,
 )
 from foundry.errors import Conflict, InvalidRequest, NotFound, SetupError
@@ -77,7 +77,7 @@ def submit(directory: Fitted, output: OutputOption = Output.TABLE) -> None:
 
     packed, meta = packing.pack(directory), _read_meta(directory)
     card = meta.get("card")
-    with session.client() as client, activity("uploading the predictor"):
+    with session.client() as client, show_activity("uploading the predictor"):
         digest = client.outcomes.upload_artifact(packed).digest
         for known in client.outcomes.models().data:
             if (known.version, known.digest) == (meta.get("version"), digest):
@@ -85,7 +85,7 @@ def submit(directory: Fitted, output: OutputOption = Output.TABLE) -> None:
         row = client.outcomes.register_model(
             str(meta.get("version")),
             digest,
-            _scores_of(directory, meta),
+            _list_scores(directory, meta),
             site_cv=card.get("site_cv", {}) if isinstance(card, dict) else {},
         )
     print_record(session.record(row), output)
@@ -117,7 +117,7 @@ def fit(
     rows = _read_site_rows() if outcomes else []
     from foundry.engines.budsim import fitting
 
-    with activity("fitting") as say:
+    with show_activity("fitting") as say:
         found = fitting.fit(directory, out, chosen, say, outcomes=rows)
     stdout().print(f"version {chosen} is in {out}", markup=False)
     if outcomes:
@@ -210,7 +210,7 @@ def _read_site_rows() -> list[SiteRow]:
     """
     from foundry.engines.budsim.fitting.site import SiteRow
 
-    with session.client() as client, activity("reading outcomes"):
+    with session.client() as client, show_activity("reading outcomes"):
         found = client.outcomes.list(limit=_PAGE)
         rows = [
             SiteRow.of(outcome.model_dump(mode="json")) for outcome in islice(found, _MOST_OUTCOMES)
@@ -240,7 +240,7 @@ def _read_meta(directory: Path) -> dict[str, Any]:
     return read_json_object(directory / _META, _PREDICTOR)
 
 
-def _scores_of(directory: Path, meta: Mapping[str, Any]) -> dict[str, float]:
+def _list_scores(directory: Path, meta: Mapping[str, Any]) -> dict[str, float]:
     from foundry.engines.budsim import promotion
 
     cv = meta.get("cv")
@@ -250,12 +250,12 @@ def _scores_of(directory: Path, meta: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _read_scores(name: str) -> dict[str, float]:
-    """Of a directory, of the shipped model, or of a version that the server keeps."""
+    """The scores of a directory, of the shipped model, or of a version that the server keeps."""
     from foundry.engines.budsim import packing
 
     directory = Path(name)
     if (directory / _META).is_file():
-        return _scores_of(directory, _read_meta(directory))
+        return _list_scores(directory, _read_meta(directory))
     if name == _SHIPPED:
         return dict(packing.shipped_scores())
     if directory.is_dir():

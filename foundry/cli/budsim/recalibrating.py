@@ -82,7 +82,7 @@ def recalibrate(
     if endpoint is None:
         options.refuse_ignored(context, _LOAD_TEST, "no ENDPOINT is named, so nothing is tested")
         with session.client() as client:
-            _show(client.outcomes.recalibrate(), [], shown)
+            _print_recalibration(client.outcomes.recalibrate(), [], shown)
         return
     plan = Plan(
         concurrency=_parse_levels(concurrency),
@@ -96,7 +96,7 @@ def recalibrate(
         _require_serving(found)
         tested = loading.run_load_test(plan, base_url, model or found.name)
         answer = client.outcomes.recalibrate(loading.describe_test(found.id, tested.levels))
-    _show(answer, tested.levels, shown)
+    _print_recalibration(answer, tested.levels, shown)
     if tested.shortfall is not None:
         raise tested.shortfall
 
@@ -141,7 +141,7 @@ def outcomes(
     print_rows(rows, shown, columns=columns, empty=empty)
     if rows:
         print_note("TTFT and TPOT: measured / predicted")
-    _warn(newest, rows)
+    _warn_of_stale(newest, rows)
 
 
 def advice(
@@ -183,7 +183,7 @@ def _require_serving(endpoint: EndpointOut) -> None:
     )
 
 
-def _show(answer: RecalibrationOut, levels: Sequence[Level], output: Output) -> None:
+def _print_recalibration(answer: RecalibrationOut, levels: Sequence[Level], output: Output) -> None:
     if output is Output.JSON:
         print_json(answer.model_dump(mode="json"))
         return
@@ -217,8 +217,8 @@ def _show(answer: RecalibrationOut, levels: Sequence[Level], output: Output) -> 
     )
 
 
-def _warn(found: OutcomePage, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Of predictions that no longer hold, and of a refit."""
+def _warn_of_stale(found: OutcomePage, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Warn of predictions that no longer hold, and of a refit that is due."""
     for alarm in found.staleness:
         if alarm.stale:
             print_warning(

@@ -86,7 +86,7 @@ def recommend(
         "method": "PRIOR" if prior else "REGRESSOR",
     }
     found = answering.recommend(inputs.read_model(model, config), question)
-    _show(found, shown, plot=plot, png=png, save=save)
+    _print_and_end(found, shown, plot=plot, png=png, save=save)
 
 
 def explain(
@@ -107,7 +107,7 @@ def explain(
     """Show a stored recommendation again: the numbers behind it, and its alternatives."""
     shown = options.choose_output(context, json, output)
     _refuse_early(shown, plot, png, save)
-    _show(answering.read_stored(recommendation), shown, plot=plot, png=png, save=save)
+    _print_and_end(answering.read_stored(recommendation), shown, plot=plot, png=png, save=save)
 
 
 def list_recommendations(
@@ -160,7 +160,7 @@ def _refuse_early(output: Output, plot: bool, png: Path | None, save: Path | Non
         refuse_unwritable(save, keep=True)
 
 
-def _show(
+def _print_and_end(
     found: answering.Answer, output: Output, *, plot: bool, png: Path | None, save: Path | None
 ) -> None:
     """Print an answer, and end as it says.
@@ -183,7 +183,7 @@ def _show(
 
 
 def _describe_answer(row: Mapping[str, Any]) -> str:
-    """In a few words: what to set, or why there is nothing."""
+    """Say in a few words what to set, or why there is nothing."""
     if row["state"] != "DONE":
         return str(row["state"]).lower()
     result = row["result"] or {}

@@ -175,7 +175,7 @@ def _write_estimate(ends: Mapping[str, float | None], interval: bool) -> str:
 
 
 def _write_slack(share: float | None) -> str:
-    """Of a limit; a miss by more than twice the limit as a multiple."""
+    """A share of a limit in percent; a miss by more than twice the limit as a multiple."""
     if share is None:
         return "-"
     return f"{share:+.0%}" if share > -1 else f"{1 - share:,.0f} times"

@@ -46,8 +46,10 @@ def print_recommendation(answer: Answer) -> None:
         tables.print_prose(_OTHERS)
         _print_notes(note for note in found["notes"] if str(shortage.get("reason")) not in note)
         return
-    out.print(_verdict(answer), style="bold green" if answer.met else "bold red", markup=False)
-    for line in _what_would_do(found):
+    out.print(
+        _write_verdict(answer), style="bold green" if answer.met else "bold red", markup=False
+    )
+    for line in _list_remedies(found):
         tables.print_prose(line)
     out.print()
     tables.print_configuration(found)
@@ -70,7 +72,7 @@ def print_recommendation(answer: Answer) -> None:
 def print_steps(answer: Answer, saved: Path | None, output: Output) -> None:
     """What to type now."""
     if answer.met:
-        print_next(*_next_steps(answer, saved), output=output)
+        print_next(*_list_next_steps(answer, saved), output=output)
     elif "id" in answer.result:
         print_next(f"foundry budsim explain {answer.result['id']} shows this again", output=output)
 
@@ -92,12 +94,12 @@ def print_prediction(rows: list[dict[str, Any]], found: Fields) -> None:
 
 
 def carries_load(prediction: Fields) -> bool:
-    """It fits, and its queue ends."""
+    """Whether a configuration fits, and its queue ends."""
     return bool(prediction["fits"]) and prediction["ttft_p95_ms"]["point"] is not None
 
 
 def meets_targets(found: Fields) -> bool:
-    """A manual configuration carries the load, and meets every target that was named."""
+    """Whether a manual configuration carries the load, and meets every target that was named."""
     return (
         not found["overloaded"]
         and carries_load(found["prediction"])
@@ -115,7 +117,7 @@ def print_validation(found: Fields, met: bool) -> None:
     out.print(_judge_manual(found), style="bold green" if met else "bold red", markup=False)
     tables.print_estimates(found["prediction"])
     if found["targets"]:
-        worst = min(found["targets"], key=lambda target: _order(target["slack"]))
+        worst = min(found["targets"], key=lambda target: _rank_slack(target["slack"]))
         out.print()
         tables.print_targets(found["targets"], worst["name"])
     for warning in found["warnings"]:
@@ -135,11 +137,11 @@ def save_question(answer: Answer, file: Path) -> None:
     }
     if answer.what_if:
         document["cluster"] = question["cluster"]
-    write_text(file, yaml.safe_dump(_plain(document), sort_keys=False))
+    write_text(file, yaml.safe_dump(_drop_nulls(document), sort_keys=False))
     print_note(f"wrote {file}")
 
 
-def _verdict(answer: Answer) -> str:
+def _write_verdict(answer: Answer) -> str:
     found = answer.result
     if answer.met:
         if found["targets"]:
@@ -151,8 +153,8 @@ def _verdict(answer: Answer) -> str:
     return f"nothing meets the targets; the nearest misses {', '.join(missed)}"
 
 
-def _what_would_do(found: Fields) -> Iterator[str]:
-    """Of an infeasible answer: the smallest changes that make it feasible."""
+def _list_remedies(found: Fields) -> Iterator[str]:
+    """The smallest changes that make an infeasible answer feasible."""
     if found["feasible"]:
         return
     relaxed = [target for target in found["targets"] if target.get("relaxed") is not None]
@@ -185,7 +187,7 @@ def _round_relaxed(name: str, value: float) -> str:
     return f"{steps * unit:.10g}"
 
 
-def _next_steps(answer: Answer, saved: Path | None) -> Iterator[str]:
+def _list_next_steps(answer: Answer, saved: Path | None) -> Iterator[str]:
     """Commands after an answer that is a yes, in the order in which they are typed."""
     if answer.model is None:
         yield "to serve it here, register the model: foundry models import --help"
@@ -217,7 +219,7 @@ def _judge_manual(found: Fields) -> str:
     return "valid; no target was given (--slo)"
 
 
-def _order(slack: float | None) -> float:
+def _rank_slack(slack: float | None) -> float:
     return -math.inf if slack is None else slack
 
 
@@ -230,8 +232,8 @@ def _drop_null(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _plain(value: Any) -> Any:
+def _drop_nulls(value: Any) -> Any:
     """Lists for tuples, and no null: YAML without tags."""
     if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in _drop_null(value).items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+        return {name: _drop_nulls(item) for name, item in _drop_null(value).items()}
+    return [_drop_nulls(item) for item in value] if isinstance(value, list | tuple) else value

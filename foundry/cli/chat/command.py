@@ -54,7 +54,7 @@ def chat(
     """
     conversation = Conversation(model, system, Sampling(max_tokens, temperature, seed))
     if prompt is None and _is_conversation():
-        _converse(conversation, output)
+        _hold_conversation(conversation, output)
     else:
         _answer_once(conversation, _read_piped() if prompt is None else prompt, output)
 
@@ -64,7 +64,7 @@ def _is_conversation() -> bool:
     return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def _converse(conversation: Conversation, output: Output) -> None:
+def _hold_conversation(conversation: Conversation, output: Output) -> None:
     # Takes the terminal's line editor, which a single answer does not need.
     from foundry.cli.chat.history import TypedLines
     from foundry.cli.chat.repl import Repl

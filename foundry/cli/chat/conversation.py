@@ -34,8 +34,8 @@ class Sampling:
         if self.temperature is not None and not 0 <= self.temperature <= MAX_TEMPERATURE:
             raise InvalidRequest(f"temperature must be a number from 0 to {MAX_TEMPERATURE}")
 
-    def changed(self, assignments: str) -> Self:
-        """With `temperature=0 seed=7` applied; `seed=` takes a value back.
+    def apply_settings(self, assignments: str) -> Self:
+        """Apply settings like `temperature=0 seed=7`; `seed=` takes a value back.
 
         Raises:
             InvalidRequest: it is no such assignment.
@@ -124,13 +124,13 @@ class Conversation:
 
     def list_messages(self, turn: Turn) -> list[Message]:
         """What is sent for a turn."""
-        return [*self._write(turn.before), {"role": "user", "content": turn.prompt}]
+        return [*self._write_messages(turn.before), {"role": "user", "content": turn.prompt}]
 
     def list_kept_messages(self) -> list[Message]:
         """What was said, as a row of a dataset; empty: nothing was."""
-        return self._write(self._exchanges) if self._exchanges else []
+        return self._write_messages(self._exchanges) if self._exchanges else []
 
-    def _write(self, exchanges: tuple[Exchange, ...]) -> list[Message]:
+    def _write_messages(self, exchanges: tuple[Exchange, ...]) -> list[Message]:
         messages = [{"role": "system", "content": self.system}] if self.system else []
         for exchange in exchanges:
             messages.append({"role": "user", "content": exchange.prompt})

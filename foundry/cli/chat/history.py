@@ -58,10 +58,10 @@ class TypedLines:
                 print_note("Ctrl-D or /exit leaves")
             return ""
         if line.strip():
-            self._remember(line)
+            self._remember_line(line)
         return line
 
-    def _remember(self, line: str) -> None:
+    def _remember_line(self, line: str) -> None:
         if _editor is None or len(line) > _MAX_CHARS:
             return
         last = _editor.get_current_history_length()

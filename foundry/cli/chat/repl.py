@@ -48,11 +48,11 @@ class Repl:
         try:
             if line.startswith("/") and not line.startswith("//"):
                 name, _, rest = line.partition(" ")
-                self._obey(name, rest.strip())
+                self._run_command(name, rest.strip())
             elif line.strip():
                 # A second slash is for prompts that begin with one.
                 prompt = line[1:] if line.startswith("//") else line
-                self._answer(self._conversation.begin(prompt))
+                self._stream_answer(self._conversation.begin(prompt))
         except FoundryError as error:
             print_error(printable(error.message))
             if isinstance(error, ContextLengthExceeded):
@@ -61,14 +61,14 @@ class Repl:
             # A second Ctrl-C, while the first one was obeyed.
             print_note("stopped")
 
-    def _obey(self, name: str, rest: str) -> None:
+    def _run_command(self, name: str, rest: str) -> None:
         command = COMMANDS.get(name)
         if command is None:
             print_error(f"there is no command {printable(name)}; a prompt like it begins with //")
             command = COMMANDS["/help"]
         command.run(self, rest)
 
-    def _answer(self, turn: Turn) -> None:
+    def _stream_answer(self, turn: Turn) -> None:
         shown = ""
 
         def show(piece: str) -> None:
@@ -104,14 +104,14 @@ class Repl:
         print_note("the system message is set" if text else "there is no system message now")
 
     def set_sampling(self, assignments: str) -> None:
-        self._conversation.sampling = self._conversation.sampling.changed(assignments)
+        self._conversation.sampling = self._conversation.sampling.apply_settings(assignments)
         print_note(str(self._conversation.sampling))
 
     def ask_again(self, rest: str) -> None:
         turn = self._conversation.begin_again()
         if turn is None:
             raise InvalidRequest("nothing was asked yet")
-        self._answer(turn)
+        self._stream_answer(turn)
 
     def save(self, name: str) -> None:
         messages = self._conversation.list_kept_messages()

@@ -17,11 +17,11 @@ from foundry.cli.help import examples
 from foundry.cli.output.console import (
     Output,
     OutputOption,
-    activity,
     print_json,
     print_note,
     print_record,
     print_rows,
+    show_activity,
 )
 from foundry.cli.suggestions import suggest_datasets
 from foundry.errors import NotFound
@@ -94,7 +94,7 @@ def add(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Check a file and store it as a new version. The same bytes are the same version."""
-    with session.client() as client, _uploading(file) as show:
+    with session.client() as client, _show_upload(file) as show:
         version = client.datasets.add(
             name,
             file,
@@ -118,7 +118,7 @@ def list_datasets(
         )
     if output is Output.TABLE:
         # In place: the list itself says whether there are more.
-        rows[:] = map(_flattened, rows)
+        rows[:] = map(_flatten_dataset, rows)
     print_rows(rows, output, columns=_LIST, empty="no datasets yet: foundry datasets add NAME FILE")
 
 
@@ -184,26 +184,26 @@ def delete(
     with session.client() as client:
         if "@" in dataset:
             version = client.datasets.get(dataset)
-            session.confirm(f"delete {version.reference} ({_count(version)} rows)", yes)
+            session.confirm(f"delete {version.reference} ({_count_rows(version)} rows)", yes)
             # By number: a newer one may have come while the question was open.
             client.datasets.delete_version(version.reference, force=force, reason=reason)
             deleted = version.reference
         else:
-            session.confirm(_question(client, dataset), yes)
+            session.confirm(_ask_deletion(client, dataset), yes)
             client.datasets.delete(dataset, force=force, reason=reason)
             deleted = dataset
     print_record({"deleted": deleted}, output)
 
 
 @contextmanager
-def _uploading(file: Path) -> Iterator[Callable[[int], None] | None]:
+def _show_upload(file: Path) -> Iterator[Callable[[int], None] | None]:
     """Says how far the upload of a large file is."""
     size = os.path.getsize(file) if os.path.isfile(file) else 0
     if size < _LARGE_BYTES:
         yield None
         return
     stage = f"uploading {file.name} of {size / 1e6:.0f} MB"
-    with activity(stage) as say:
+    with show_activity(stage) as say:
         say(stage)
         last = -1
 
@@ -233,23 +233,23 @@ def _print_notes(version: DatasetAdded) -> None:
         print_note("no rows are held out: training on it measures no eval loss")
 
 
-def _flattened(row: Mapping[str, object]) -> dict[str, object]:
+def _flatten_dataset(row: Mapping[str, object]) -> dict[str, object]:
     latest = row["latest"]
     assert isinstance(latest, dict)
     shown = {name: latest[name] for name in ("train_rows", "eval_rows", "kind")}
     return {**row, **shown, "latest": latest["reference"], "added_at": latest["created_at"]}
 
 
-def _count(version: DatasetVersionOut) -> int:
+def _count_rows(version: DatasetVersionOut) -> int:
     return version.train_rows + version.eval_rows
 
 
-def _question(client: Foundry, name: str) -> str:
+def _ask_deletion(client: Foundry, name: str) -> str:
     page = client.datasets.versions(name, limit=_PAGE)
     if not page.data:
         raise NotFound(f"every version of {name} was deleted already")
     if len(page.data) == 1:
-        return f"delete the dataset {name} ({_count(page.data[0])} rows)"
+        return f"delete the dataset {name} ({_count_rows(page.data[0])} rows)"
     count = f"more than {_PAGE}" if page.next_cursor else f"all {len(page.data)}"
     return f"delete {count} versions of {name}"
 

@@ -92,10 +92,10 @@ def show(job: JobArgument, output: OutputOption = Output.TABLE) -> None:
 @app.command(epilog=examples("foundry jobs watch last"))
 def watch(job: JobArgument, output: OutputOption = Output.TABLE) -> None:
     """Follow a job until it ends. Ctrl-C leaves it running."""
-    from foundry.cli.jobs.following import follow
+    from foundry.cli.jobs.following import follow_job
 
     with session.client() as client:
-        follow(client, find_job(client, job), output)
+        follow_job(client, find_job(client, job), output)
 
 
 @app.command(epilog=examples("foundry jobs logs last --follow"))
@@ -166,7 +166,7 @@ def rounds(job: JobArgument, output: OutputOption = Output.TABLE) -> None:
     """Print the committed rounds of a DiLoCo job."""
     with session.client() as client:
         job_id = _find_diloco_job(client, job).id
-        found = _all(
+        found = _fetch_all(
             lambda after: client.jobs.rounds(job_id, after=after, limit=_MOST_ROWS).data,
             lambda row: row.round,
         )
@@ -179,7 +179,7 @@ def members(job: JobArgument, output: OutputOption = Output.TABLE) -> None:
     """Print what happened to the workers of a DiLoCo job: who joined, who was lost, and why."""
     with session.client() as client:
         job_id = _find_diloco_job(client, job).id
-        found = _all(
+        found = _fetch_all(
             lambda after: client.jobs.members(job_id, after=after, limit=_MOST_ROWS).data,
             lambda row: row.seq,
         )
@@ -192,7 +192,7 @@ def cancel(job: JobArgument, output: OutputOption = Output.TABLE) -> None:
     with session.client() as client:
         cancelled = client.jobs.cancel(find_job(client, job).id)
         print_already(cancelled)
-        _print(session.record(cancelled), output)
+        _print_summary(session.record(cancelled), output)
 
 
 @app.command(epilog=examples("foundry jobs resume last"))
@@ -202,14 +202,14 @@ def resume(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Continue a failed or cancelled job from its last checkpoint, and follow it."""
-    from foundry.cli.jobs.following import follow
+    from foundry.cli.jobs.following import follow_job
 
     with session.client() as client:
         resumed = client.jobs.resume(find_job(client, job).id)
         if detach:
             print_detached(resumed, output)
         else:
-            follow(client, resumed, output)
+            follow_job(client, resumed, output)
 
 
 def _find_diloco_job(client: Foundry, text: str) -> JobOut:
@@ -219,7 +219,7 @@ def _find_diloco_job(client: Foundry, text: str) -> JobOut:
     return job
 
 
-def _all(
+def _fetch_all(
     fetch: Callable[[int], Sequence[Row]], place: Callable[[Row], int]
 ) -> list[dict[str, object]]:
     """Every row, page by page.
@@ -233,6 +233,6 @@ def _all(
     return session.records(rows)
 
 
-def _print(job: dict[str, object], output: Output) -> None:
+def _print_summary(job: dict[str, object], output: Output) -> None:
     shown = (*_COLUMNS, "cancel_requested")
     print_record(job if output is Output.JSON else {name: job[name] for name in shown}, output)

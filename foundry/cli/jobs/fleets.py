@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.filesize import decimal
 from rich.text import Text
 
-from foundry.cli.output.progress import Progress, format_numbers, number
+from foundry.cli.output.progress import Progress, format_numbers, read_number
 from foundry.cli.output.tables import Column, choose_columns, write_lines
 from foundry.cli.output.terminal import printable
 
@@ -19,25 +19,27 @@ _STYLES = {"healing": "yellow", "joining": "yellow", "lost": "red"}
 
 def describe_steps(progress: Progress) -> str:
     """How far the run is; empty before it trains."""
-    total = number(progress, "total_steps")
+    total = read_number(progress, "total_steps")
     if not total:
         return ""
-    return f"round {_count(progress, 'round')}, batch {_count(progress, 'step')}/{total:.0f}"
+    committed, step = _write_count(progress, "round"), _write_count(progress, "step")
+    return f"round {committed}, batch {step}/{total:.0f}"
 
 
 def describe_traffic(progress: Progress) -> str:
     """Who takes part and what it cost so far, in one line; empty before there are workers."""
-    if number(progress, "workers") is None:
+    if read_number(progress, "workers") is None:
         return ""
     traffic = progress.get("bytes")
     moved = traffic if isinstance(traffic, Mapping) else {}
     return "  ".join(
         (
-            f"workers {_count(progress, 'workers')}, quorum {_count(progress, 'quorum')}",
-            f"commits {_count(progress, 'commits')}",
-            f"aborts {_count(progress, 'aborts')}",
-            f"exchanged {_size(moved, 'data')}",
-            f"healing {_size(moved, 'heal')}",
+            f"workers {_write_count(progress, 'workers')}, "
+            f"quorum {_write_count(progress, 'quorum')}",
+            f"commits {_write_count(progress, 'commits')}",
+            f"aborts {_write_count(progress, 'aborts')}",
+            f"exchanged {_write_size(moved, 'data')}",
+            f"healing {_write_size(moved, 'heal')}",
         )
     )
 
@@ -46,16 +48,16 @@ def list_cells(progress: Progress) -> list[tuple[str, ...]]:
     """A row for each worker, in the order of the headings; `-`: not known yet."""
     return [
         (
-            _word(member, "member"),
-            _word(member, "node"),
-            _word(member, "state"),
-            _known(member, "round", "{:.0f}"),
-            _known(member, "loss", "{:.4f}"),
-            _known(member, "tokens_per_second", "{:,.0f}"),
-            _size(member, "sent"),
-            _size(member, "received"),
+            _write_word(member, "member"),
+            _write_word(member, "node"),
+            _write_word(member, "state"),
+            _write_known(member, "round", "{:.0f}"),
+            _write_known(member, "loss", "{:.4f}"),
+            _write_known(member, "tokens_per_second", "{:,.0f}"),
+            _write_size(member, "sent"),
+            _write_size(member, "received"),
         )
-        for member in _members(progress)
+        for member in _list_members(progress)
     ]
 
 
@@ -89,24 +91,24 @@ def sum_shares(row: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
-def _members(progress: Progress) -> Sequence[Progress]:
+def _list_members(progress: Progress) -> Sequence[Progress]:
     fleet = progress.get("fleet")
     return [each for each in fleet if isinstance(each, Mapping)] if isinstance(fleet, list) else []
 
 
-def _word(member: Progress, name: str) -> str:
+def _write_word(member: Progress, name: str) -> str:
     value = member.get(name)
     return printable(value) if isinstance(value, str) and value else "-"
 
 
-def _known(values: Progress, name: str, form: str) -> str:
+def _write_known(values: Progress, name: str, form: str) -> str:
     return "".join(format_numbers(values, {name: form})) or "-"
 
 
-def _count(values: Progress, name: str) -> str:
-    return f"{number(values, name) or 0:.0f}"
+def _write_count(values: Progress, name: str) -> str:
+    return f"{read_number(values, name) or 0:.0f}"
 
 
-def _size(values: Progress, name: str) -> str:
+def _write_size(values: Progress, name: str) -> str:
     """Decimal: 1 kB is 1,000 bytes, as links are measured."""
-    return decimal(int(number(values, name) or 0))
+    return decimal(int(read_number(values, name) or 0))

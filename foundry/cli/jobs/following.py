@@ -22,7 +22,7 @@ from foundry.cli.output.console import (
     print_record,
     stderr,
 )
-from foundry.cli.output.progress import make_columns, number
+from foundry.cli.output.progress import make_columns, read_number
 from foundry.errors import Conflict, FoundryError, InvalidRequest, NotFound
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _TRAINING = "training"
 _FEW_STEPS = 20
 
 
-def follow(client: Foundry, job: JobOut, output: Output) -> None:
+def follow_job(client: Foundry, job: JobOut, output: Output) -> None:
     """Show a job until it ends, then its result.
 
     Raises:
@@ -52,7 +52,7 @@ def follow(client: Foundry, job: JobOut, output: Output) -> None:
     else:
         print_already(job)
     try:
-        with watching(stderr()) as show:
+        with show_progress(stderr()) as show:
             ended = client.jobs.wait(job.id, show)
     except KeyboardInterrupt:
         print_note(
@@ -61,17 +61,17 @@ def follow(client: Foundry, job: JobOut, output: Output) -> None:
             f"  stop it     foundry jobs cancel {job.id}"
         )
         raise Detached from None
-    report(client, ended, output)
+    print_ended_job(client, ended, output)
 
 
-def report(client: Foundry, job: JobOut, output: Output) -> None:
+def print_ended_job(client: Foundry, job: JobOut, output: Output) -> None:
     """Print a job that has ended. Raises FoundryError: it has no result."""
     if output is Output.JSON:
         print_json(job.model_dump(mode="json"))
     elif job.result is not None:
-        print_record(_flat(job.result), output)
+        print_record(_flatten_result(job.result), output)
     if job.state == "FAILED":
-        raise _failure(job)
+        raise _make_failure(job)
     if job.state == "CANCELLED":
         raise FoundryError(
             f"job {job.id} was cancelled: `foundry jobs resume {job.id}` continues it"
@@ -91,13 +91,13 @@ def _print_few_steps(job: JobOut) -> None:
         )
 
 
-def _flat(result: dict[str, object]) -> dict[str, object]:
+def _flatten_result(result: dict[str, object]) -> dict[str, object]:
     metrics = result.get("metrics")
     rest = {name: value for name, value in result.items() if name != "metrics"}
     return rest | (metrics if isinstance(metrics, dict) else {})
 
 
-def _failure(job: JobOut) -> FoundryError:
+def _make_failure(job: JobOut) -> FoundryError:
     from foundry.sdk.errors import by_code
 
     error = job.error or {}
@@ -129,19 +129,19 @@ class _View(Progress):
         self._below = tuple(part for part in (numbers, fleet) if part is not None)
         phase, task = describe_phase(job), self.tasks[0]
         # Only steps tell how long it will take; `update` takes None for "as it was".
-        task.total = number(job.progress, "total_steps") if phase == _TRAINING else None
+        task.total = read_number(job.progress, "total_steps") if phase == _TRAINING else None
         self.update(
             task.id,
             description=phase,
-            completed=number(job.progress, "step") or task.completed,
+            completed=read_number(job.progress, "step") or task.completed,
             steps=describe_steps(job),
         )
 
 
 @contextmanager
-def watching(console: Console) -> Iterator[Callable[[JobOut], None]]:
+def show_progress(console: Console) -> Iterator[Callable[[JobOut], None]]:
     if not console.is_terminal:
-        yield _lines(console)
+        yield _print_lines(console)
         return
     middle = (BarColumn(_BAR_CELLS), TextColumn("{task.fields[steps]}", markup=False))
     with _View(*make_columns(*middle), console=console, refresh_per_second=_REFRESH_PER_S) as view:
@@ -149,8 +149,8 @@ def watching(console: Console) -> Iterator[Callable[[JobOut], None]]:
         yield view.show
 
 
-def _lines(console: Console) -> Callable[[JobOut], None]:
-    """For logs: each phase once, and a line of numbers every few seconds."""
+def _print_lines(console: Console) -> Callable[[JobOut], None]:
+    """Print lines for a log: each phase once, and numbers every few seconds."""
     last: tuple[str, ...] = ("",)
     at = -_LINE_EVERY_S
 

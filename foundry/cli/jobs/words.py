@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from foundry.cli.jobs import fleets
-from foundry.cli.output.progress import format_numbers, number
+from foundry.cli.output.progress import format_numbers, read_number
 
 if TYPE_CHECKING:
     from foundry.execution.jobs.schemas import JobOut
@@ -22,7 +22,7 @@ _NUMBERS = {
 
 
 def describe_job(job: JobOut) -> str:
-    """For a list of jobs: what it waits for or does unless it has ended, its step and its loss."""
+    """What a list of jobs tells of one: what it waits for or does, its step and its loss."""
     phase = describe_phase(job)
     if job.finished_at is not None or phase == job.state.lower():
         # The list's column of states says it already.
@@ -40,11 +40,11 @@ def count_steps(job: JobOut) -> int | None:
     config, metrics = job.spec.get("config"), (job.result or {}).get("metrics")
     if not isinstance(config, Mapping) or not isinstance(metrics, Mapping):
         return None
-    examples, batch = number(metrics, "examples"), number(config, "batch_size")
+    examples, batch = read_number(metrics, "examples"), read_number(config, "batch_size")
     if job.kind != "sft" or not examples or not batch or config.get("packing"):
         return None
-    epochs = number(config, "epochs") or _EPOCHS
-    return int(number(config, "max_steps") or math.ceil(examples / batch) * epochs)
+    epochs = read_number(config, "epochs") or _EPOCHS
+    return int(read_number(config, "max_steps") or math.ceil(examples / batch) * epochs)
 
 
 def describe_phase(job: JobOut) -> str:
@@ -62,13 +62,13 @@ def describe_steps(job: JobOut) -> str:
     """How far it is; empty before it trains."""
     if job.kind == "diloco":
         return fleets.describe_steps(job.progress)
-    total = number(job.progress, "total_steps")
-    return f"step {number(job.progress, 'step') or 0:.0f}/{total:.0f}" if total else ""
+    total = read_number(job.progress, "total_steps")
+    return f"step {read_number(job.progress, 'step') or 0:.0f}/{total:.0f}" if total else ""
 
 
 def list_measures(job: JobOut) -> list[str]:
     """What it measures, by name; empty before it trains."""
-    if not number(job.progress, "total_steps"):
+    if not read_number(job.progress, "total_steps"):
         return []
     forms = fleets.LOSSES if job.kind == "diloco" else _NUMBERS
     return format_numbers(job.progress, forms)

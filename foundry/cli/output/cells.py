@@ -36,7 +36,7 @@ def write_cell(value: object, name: str, *, now: datetime | None = None) -> str:
         name: of the column; `…_bytes` and `size` are sizes.
         now: on a terminal, what moments are told from; None: everything whole, on one line.
     """
-    text = _write(value)
+    text = _write_value(value)
     if now is None:
         return escape_breaks(text)
     if _ID.fullmatch(text):
@@ -51,7 +51,7 @@ def write_cell(value: object, name: str, *, now: datetime | None = None) -> str:
 
 def write_field(value: object, name: str, *, now: datetime | None = None) -> str:
     """A value on the line that it has in a record: whole, and a moment also from now."""
-    text = _write(value)
+    text = _write_value(value)
     if now is None:
         return escape_breaks(text)
     if _is_size(value, name) and int(text) >= 1000:
@@ -93,7 +93,7 @@ def tell_moment(moment: datetime, now: datetime) -> str:
 
 
 def escape_breaks(text: str) -> str:
-    """On one line, for programs that read line by line."""
+    """Write a text on one line, for programs that read line by line."""
     return text.replace("\n", "\\n").replace("\t", "\\t")
 
 
@@ -102,7 +102,7 @@ def _is_size(value: object, name: str) -> bool:
     return sized and isinstance(value, int) and not isinstance(value, bool)
 
 
-def _write(value: object) -> str:
+def _write_value(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -114,9 +114,9 @@ def _write(value: object) -> str:
     if isinstance(value, datetime):
         return f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{name}={_write(item)}" for name, item in value.items()) or "-"
+        return ", ".join(f"{name}={_write_value(item)}" for name, item in value.items()) or "-"
     if isinstance(value, Sequence) and not isinstance(value, str):
         between = "\n" if any(isinstance(item, Mapping) for item in value) else ", "
-        return between.join(map(_write, value)) or "-"
+        return between.join(map(_write_value, value)) or "-"
     # Names and prompts come from others, and a terminal obeys what it is shown.
     return printable(str(value))

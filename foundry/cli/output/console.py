@@ -61,8 +61,8 @@ def stderr() -> Console:
     return Console(stderr=True, soft_wrap=True, highlight=False)
 
 
-def exit_code(error: FoundryError) -> ExitCode:
-    """That of the nearest kind of error above it."""
+def choose_exit_code(error: FoundryError) -> ExitCode:
+    """The exit code of an error: that of the nearest kind above it."""
     return next(_EXIT_CODES[kind] for kind in type(error).__mro__ if kind in _EXIT_CODES)
 
 
@@ -134,7 +134,7 @@ def print_record(record: Mapping[str, object], output: Output) -> None:
 
 
 @contextmanager
-def activity(text: str) -> Iterator[Callable[[str], None]]:
+def show_activity(text: str) -> Iterator[Callable[[str], None]]:
     """Shows on standard error that work goes on; the yielded function replaces the text.
 
     Where standard error is no terminal, each new stage is one line.

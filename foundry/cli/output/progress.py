@@ -12,7 +12,7 @@ from rich.text import Text
 Progress = Mapping[str, object]
 
 
-def number(progress: Progress, name: str) -> float | None:
+def read_number(progress: Progress, name: str) -> float | None:
     value = progress.get(name)
     return float(value) if isinstance(value, int | float) else None
 
@@ -23,7 +23,7 @@ def format_numbers(progress: Progress, forms: Mapping[str, str]) -> list[str]:
     Args:
         forms: name → how its value is written, as for `str.format`.
     """
-    known = ((form, number(progress, name)) for name, form in forms.items())
+    known = ((form, read_number(progress, name)) for name, form in forms.items())
     return [form.format(value) for form, value in known if value is not None]
 
 
@@ -41,13 +41,13 @@ class _Times(ProgressColumn):
     """`1:05`, and `1:05, about 2:10 left` where the end is known; in minutes and seconds."""
 
     def render(self, task: Task) -> Text:
-        told = _clock(task.elapsed or 0.0)
+        told = _write_clock(task.elapsed or 0.0)
         if task.time_remaining is not None and not task.finished:
-            told += f", about {_clock(task.time_remaining)} left"
+            told += f", about {_write_clock(task.time_remaining)} left"
         return Text(told, style="dim", no_wrap=True)
 
 
-def _clock(seconds: float) -> str:
+def _write_clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes}:{rest:02}"

@@ -48,13 +48,13 @@ class Column:
 
     @property
     def width(self) -> int:
-        """That nothing wraps at."""
+        """The width at which nothing wraps."""
         lines = (line for text in (self.heading, *self.cells) for line in text.split("\n"))
         return max(map(cell_len, lines))
 
     @property
     def least_width(self) -> int:
-        """At which no word breaks."""
+        """The width at which no word breaks."""
         if not self.prose:
             return self.width
         words = (word for cell in self.cells for word in cell.split())
@@ -123,19 +123,24 @@ def write_lines(
         room: cells in which prose wraps; None: each row is one line.
         styles: of the rows; default: plain.
     """
-    widths = [column.width for column in columns] if room is None else _share(columns, room)
+    widths = [column.width for column in columns] if room is None else _share_room(columns, room)
     headings = [column.heading.split("\n") for column in columns]
     deepest = max(map(len, headings))
     # Short headings stand on the last line, above their cells.
     padded = [[""] * (deepest - len(lines)) + lines for lines in headings]
-    written = [Text(_join(line, columns, widths), style="bold") for line in _transpose(padded)]
+    written = [
+        Text(_join_cells(line, columns, widths), style="bold") for line in _transpose_lines(padded)
+    ]
     rows = list(zip(*(column.cells for column in columns), strict=True))
     for cells, style in zip(rows, styles or [""] * len(rows), strict=True):
         wrapped = [
-            _wrap(cell, width if column.prose else None)
+            _wrap_words(cell, width if column.prose else None)
             for cell, column, width in zip(cells, columns, widths, strict=True)
         ]
-        written += [Text(_join(line, columns, widths), style=style) for line in _transpose(wrapped)]
+        written += [
+            Text(_join_cells(line, columns, widths), style=style)
+            for line in _transpose_lines(wrapped)
+        ]
     return written
 
 
@@ -152,7 +157,7 @@ def print_fields(console: Console, record: Row, indent: int = 0) -> None:
             continue
         wraps = now is not None and not is_unbreakable(value)
         room = console.width - width - len(_GAP) if wraps else None
-        first, *rest = _wrap(write_field(value, name, now=now), room)
+        first, *rest = _wrap_words(write_field(value, name, now=now), room)
         _print_whole(console, Text.assemble(label, _GAP, first))
         for line in rest:
             _print_whole(console, Text(" " * width + _GAP + line))
@@ -179,7 +184,7 @@ def _count_spare(columns: Sequence[Column], room: int) -> int:
     return room - gaps - sum(column.least_width for column in columns)
 
 
-def _share(columns: Sequence[Column], room: int) -> list[int]:
+def _share_room(columns: Sequence[Column], room: int) -> list[int]:
     """Widths at which columns of prose share the spare cells, those of the left first."""
     spare, widths = max(0, _count_spare(columns, room)), []
     for column in columns:
@@ -189,7 +194,7 @@ def _share(columns: Sequence[Column], room: int) -> list[int]:
     return widths
 
 
-def _join(cells: Iterable[str], columns: Sequence[Column], widths: Sequence[int]) -> str:
+def _join_cells(cells: Iterable[str], columns: Sequence[Column], widths: Sequence[int]) -> str:
     padded = []
     for cell, column, width in zip(cells, columns, widths, strict=True):
         space = " " * max(width - cell_len(cell), 0)
@@ -197,7 +202,7 @@ def _join(cells: Iterable[str], columns: Sequence[Column], widths: Sequence[int]
     return _GAP.join(padded).rstrip()
 
 
-def _wrap(text: str, room: int | None) -> list[str]:
+def _wrap_words(text: str, room: int | None) -> list[str]:
     """Lines that break between words only; None: as they are."""
     lines: list[str] = []
     for line in text.split("\n"):
@@ -210,7 +215,7 @@ def _wrap(text: str, room: int | None) -> list[str]:
     return lines
 
 
-def _transpose(cells: Sequence[Sequence[str]]) -> Iterator[list[str]]:
+def _transpose_lines(cells: Sequence[Sequence[str]]) -> Iterator[list[str]]:
     for number in range(max(map(len, cells))):
         yield [lines[number] if number < len(lines) else "" for lines in cells]
 

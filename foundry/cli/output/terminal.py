@@ -9,10 +9,10 @@ _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud
 
 
 def printable(text: str) -> str:
-    """Without what a terminal obeys; line breaks and tabs stay."""
+    """Drop what a terminal obeys; line breaks and tabs stay."""
     return _UNSAFE.sub("", text)
 
 
 def escape_unsafe(text: str) -> str:
-    """What a terminal obeys as Python writes it, for data that a person looks through."""
+    """Write what a terminal obeys as Python writes it, for data that a person looks through."""
     return _UNSAFE.sub(lambda found: ascii(found.group())[1:-1], text)

@@ -14,9 +14,9 @@ from foundry.cli.help import examples
 from foundry.cli.output.console import (
     Output,
     OutputOption,
-    activity,
     print_json,
     print_rows,
+    show_activity,
     stdout,
 )
 from foundry.cli.output.exit_codes import ExitCode
@@ -67,7 +67,7 @@ def up(
     approved = approve_plan(settings, wanted, yes=yes)
     close_paths(settings.home)
     before = time.monotonic()
-    with activity("starting") as progress:
+    with show_activity("starting") as progress:
         try:
             state = stack.up(settings, progress, approved)
         except FoundryError as error:
@@ -81,7 +81,7 @@ def up(
 def down(output: OutputOption = Output.TABLE) -> None:
     """Stop every process of the stack. Data, models and datasets stay in FOUNDRY_HOME."""
     home = load_settings().home
-    with activity("stopping") as progress:
+    with show_activity("stopping") as progress:
         report = stack.down(home, progress)
     if output is Output.JSON:
         print_json(asdict(report))

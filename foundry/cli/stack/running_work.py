@@ -31,7 +31,7 @@ class RunningWork:
 
 
 def read_running_work(settings: Settings, url: str) -> RunningWork | None:
-    """None: nobody answers, or nobody whom this client's key may ask."""
+    """What runs on a stack; None: nobody answers, or nobody whom this client's key may ask."""
     # The SDK loads every schema: only who asks pays for it.
     from foundry.execution.jobs.schemas import ACTIVE
     from foundry.sdk import Foundry

@@ -1,7 +1,5 @@
 """`foundry train`: fine-tuning."""
 
-import inspect
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -9,6 +7,7 @@ import typer
 from foundry.cli import session
 from foundry.cli.advice import print_detached
 from foundry.cli.help import examples
+from foundry.cli.option_groups import add_options
 from foundry.cli.output.console import Output, OutputOption
 from foundry.cli.train import options as opt
 
@@ -29,8 +28,7 @@ _DILOCO_EXAMPLE = examples(
 )
 
 
-# Every option stands once: its name → its type. All but the first three may be left out.
-_REQUIRED = {"base": opt.Base, "dataset": opt.Dataset, "name": opt.Name}
+# Every option stands once: its name → its type.
 _FLEET = {
     "workers": opt.Workers,
     "inner_steps": opt.InnerSteps,
@@ -50,7 +48,6 @@ _FLEET = {
     "checkpoint_every": opt.CheckpointRounds,
 }
 _TRAINING = {
-    "method": opt.Method,
     "lora_rank": opt.Rank,
     "lora_alpha": opt.Alpha,
     "lora_dropout": opt.Dropout,
@@ -72,37 +69,6 @@ _TRAINING = {
     "eval_every": opt.Every,
 }
 _STEPS = {"checkpoint_every": opt.Every, "log_every": opt.Every}
-_SUBMISSION = {
-    "force": opt.Force,
-    "priority": opt.Priority,
-    "detach": opt.Detach,
-    "output": OutputOption,
-}
-_DEFAULTS = {"force": False, "priority": 0, "detach": False, "output": Output.TABLE}
-
-Command = Callable[..., None]
-
-
-def _take_options(*groups: Mapping[str, Any], method: str) -> Callable[[Command], Command]:
-    """Give a command of keyword arguments these options: Typer reads them off its signature.
-
-    Args:
-        method: the default of `--method`.
-    """
-    defaults = _DEFAULTS | {"method": method} | dict.fromkeys(_REQUIRED, inspect.Parameter.empty)
-    parameters = [
-        inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, annotation=option, default=defaults.get(name)
-        )
-        for group in groups
-        for name, option in group.items()
-    ]
-
-    def sign(command: Command) -> Command:
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        return command
-
-    return sign
 
 
 @app.callback()
@@ -111,44 +77,52 @@ def _group() -> None:
 
 
 @app.command(epilog=_EXAMPLE)
-@_take_options(_REQUIRED, _TRAINING, _STEPS, _SUBMISSION, method="lora")
-def sft(**given: Any) -> None:
+@add_options(_TRAINING, _STEPS, before="force")
+def sft(
+    base: opt.Base,
+    dataset: opt.Dataset,
+    name: opt.Name,
+    method: opt.Method = "lora",
+    force: opt.Force = False,
+    priority: opt.Priority = 0,
+    detach: opt.Detach = False,
+    output: OutputOption = Output.TABLE,
+    **training: Any,
+) -> None:
     """Fine-tune a model on a dataset, and follow the job. Ctrl-C leaves it running."""
-    config = opt.sft_config(given)
-    _submit(given, lambda client: client.jobs.submit_sft, config)
+    config = opt.build_sft_config({"method": method, **training})
+    with session.client() as client:
+        job = client.jobs.submit_sft(name, base, dataset, config, force=force, priority=priority)
+        _follow_unless_detached(client, job, detach, output)
 
 
 @app.command(epilog=_DILOCO_EXAMPLE)
-@_take_options(_REQUIRED, _FLEET, _TRAINING, _SUBMISSION, method="full")
-def diloco(**given: Any) -> None:
+@add_options(_FLEET, _TRAINING, before="force")
+def diloco(
+    base: opt.Base,
+    dataset: opt.Dataset,
+    name: opt.Name,
+    method: opt.Method = "full",
+    force: opt.Force = False,
+    priority: opt.Priority = 0,
+    detach: opt.Detach = False,
+    output: OutputOption = Output.TABLE,
+    **training: Any,
+) -> None:
     """Fine-tune with workers that train apart and synchronise now and then, over slow links too.
 
     Follows the job; Ctrl-C leaves it running. See `foundry jobs rounds` and `foundry jobs members`.
     """
-    config = opt.diloco_config(given)
-    _submit(given, lambda client: client.jobs.submit_diloco, config)
-
-
-def _submit(
-    given: Mapping[str, Any], choose: Callable[["Foundry"], Callable[..., "JobOut"]], config: object
-) -> None:
-    """Submit a training and follow its job.
-
-    Args:
-        choose: the client's method for this kind.
-    """
-    from foundry.cli.jobs.following import follow
-
+    config = opt.build_diloco_config({"method": method, **training})
     with session.client() as client:
-        job = choose(client)(
-            given["name"],
-            given["base"],
-            given["dataset"],
-            config,
-            force=given["force"],
-            priority=given["priority"],
-        )
-        if given["detach"]:
-            print_detached(job, given["output"])
-            return
-        follow(client, job, given["output"])
+        job = client.jobs.submit_diloco(name, base, dataset, config, force=force, priority=priority)
+        _follow_unless_detached(client, job, detach, output)
+
+
+def _follow_unless_detached(client: "Foundry", job: "JobOut", detach: bool, output: Output) -> None:
+    from foundry.cli.jobs.following import follow_job
+
+    if detach:
+        print_detached(job, output)
+    else:
+        follow_job(client, job, output)

@@ -129,7 +129,7 @@ CheckpointRounds = Annotated[int | None, typer.Option(help="rounds; default 1")]
 _OUTER = {"outer_lr": "lr", "outer_momentum": "momentum"}
 
 
-def sft_config(given: Given) -> SftConfig:
+def build_sft_config(given: Given) -> SftConfig:
     """The configuration with what was given; the rest keeps its own defaults.
 
     Raises:
@@ -138,22 +138,28 @@ def sft_config(given: Given) -> SftConfig:
     """
     from foundry.sdk import SftConfig
 
-    return _refuse_ignored(_valid(SftConfig, _inner(given), _inner_option), _inner_option)
+    return _refuse_ignored(
+        _validate_config(SftConfig, _build_inner(given), _name_inner_option), _name_inner_option
+    )
 
 
-def diloco_config(given: Given) -> DilocoConfig:
-    """As `sft_config`. Options that were not given are None."""
+def build_diloco_config(given: Given) -> DilocoConfig:
+    """Build the configuration of a fleet: what was given; the rest keeps its own defaults."""
     from foundry.sdk import DilocoConfig, FleetConfig
 
     if given["density"] is not None and given["codec"] != "topk":
         raise Conflict("--density: only --codec topk has one", param="density")
-    inner = _inner({name: value for name, value in given.items() if name != "checkpoint_every"})
+    inner = _build_inner(
+        {name: value for name, value in given.items() if name != "checkpoint_every"}
+    )
     fleet = {name: given[name] for name in FleetConfig.model_fields if given.get(name) is not None}
-    document = {"inner": inner, "outer": _outer(given), "fleet": fleet}
-    return _refuse_ignored(_valid(DilocoConfig, document, _diloco_option), _diloco_option)
+    document = {"inner": inner, "outer": _build_outer(given), "fleet": fleet}
+    return _refuse_ignored(
+        _validate_config(DilocoConfig, document, _name_diloco_option), _name_diloco_option
+    )
 
 
-def _inner(given: Given) -> dict[str, Any]:
+def _build_inner(given: Given) -> dict[str, Any]:
     from foundry.sdk import SftConfig
 
     said = {name: value for name, value in given.items() if value is not None}
@@ -170,7 +176,7 @@ def _inner(given: Given) -> dict[str, Any]:
     return fields | {"method": method}
 
 
-def _outer(given: Given) -> dict[str, Any]:
+def _build_outer(given: Given) -> dict[str, Any]:
     from foundry.sdk import OuterConfig
 
     names = {name: name for name in OuterConfig.model_fields if name not in _OUTER.values()}
@@ -185,15 +191,15 @@ def _outer(given: Given) -> dict[str, Any]:
     return fields
 
 
-def _inner_option(where: Location) -> str:
+def _name_inner_option(where: Location) -> str:
     # Only the method `lora` has fields, and its options carry its name.
     return "-".join("lora" if part == "method" else part for part in where)
 
 
-def _diloco_option(where: Location) -> str:
+def _name_diloco_option(where: Location) -> str:
     section, *rest = where or ("",)
     if section == "inner":
-        return _inner_option(tuple(rest))
+        return _name_inner_option(tuple(rest))
     options = {field: option for option, field in _OUTER.items()} if section == "outer" else {}
     return options.get(rest[-1], rest[-1]) if rest else ""
 
@@ -206,7 +212,7 @@ def _refuse_ignored(config: Config, option_of: Callable[[Location], str]) -> Con
     return config
 
 
-def _valid(
+def _validate_config(
     model: type[Model], document: Mapping[str, Any], option_of: Callable[[Location], str]
 ) -> Model:
     """The model of `document`.

@@ -20,7 +20,7 @@ class FleetRows:
         self._db = db
         self._tenant_id = tenant_id
 
-    async def rounds(self, job_id: UUID, after: int, limit: int) -> Sequence[DilocoRound]:
+    async def list_rounds(self, job_id: UUID, after: int, limit: int) -> Sequence[DilocoRound]:
         query = (
             select(DilocoRound)
             .where(
@@ -33,7 +33,7 @@ class FleetRows:
         )
         return (await self._db.execute(query)).scalars().all()
 
-    async def events(self, job_id: UUID, after: int, limit: int) -> Sequence[DilocoEvent]:
+    async def list_events(self, job_id: UUID, after: int, limit: int) -> Sequence[DilocoEvent]:
         query = (
             select(DilocoEvent)
             .where(
@@ -54,21 +54,21 @@ class FleetRecords:
         self._db = db
         self._job_id = job_id
 
-    async def newest(self) -> RoundRecord | None:
+    async def find_newest(self) -> RoundRecord | None:
         query = select(DilocoRound).where(DilocoRound.job_id == self._job_id)
         found = await self._db.execute(query.order_by(DilocoRound.round.desc()).limit(1))
         row = found.scalar()
-        return None if row is None else _record(row)
+        return None if row is None else _make_record(row)
 
-    async def add(self, tenant_id: UUID, record: RoundRecord) -> None:
-        self._db.add(_row(self._job_id, tenant_id, record))
+    async def add_round(self, tenant_id: UUID, record: RoundRecord) -> None:
+        self._db.add(_make_row(self._job_id, tenant_id, record))
         await self._db.flush()
 
-    async def checkpoints(self) -> list[RoundRecord]:
+    async def list_checkpoints(self) -> list[RoundRecord]:
         kept = DilocoRound.checkpoint.is_not(None)
         query = select(DilocoRound).where(DilocoRound.job_id == self._job_id, kept)
         rows = (await self._db.execute(query.order_by(DilocoRound.round))).scalars().all()
-        return [_record(row) for row in rows]
+        return [_make_record(row) for row in rows]
 
     async def forget_checkpoints(self) -> None:
         await self._db.execute(
@@ -77,8 +77,8 @@ class FleetRecords:
             .values(checkpoint=None)
         )
 
-    async def keep(self, number: int, checkpoint: dict[str, Any] | None) -> bool:
-        """False: there is no such round."""
+    async def keep_checkpoint(self, number: int, checkpoint: dict[str, Any] | None) -> bool:
+        """Note where the state after a round lies; False: there is no such round."""
         changed = await self._db.execute(
             update(DilocoRound)
             .where(DilocoRound.job_id == self._job_id, DilocoRound.round == number)
@@ -88,7 +88,7 @@ class FleetRecords:
         return changed.scalar() is not None
 
     async def remove_after(self, number: int) -> int:
-        """How many rounds there were above `number`."""
+        """Remove the rounds above `number`. Returns how many there were."""
         gone = await self._db.execute(
             delete(DilocoRound)
             .where(DilocoRound.job_id == self._job_id, DilocoRound.round > number)
@@ -96,7 +96,7 @@ class FleetRecords:
         )
         return len(gone.scalars().all())
 
-    async def note(self, tenant_id: UUID, events: Sequence[FleetEvent]) -> None:
+    async def append_events(self, tenant_id: UUID, events: Sequence[FleetEvent]) -> None:
         """Append in this order. The job's row is locked, so nobody else numbers events."""
         if not events:
             return
@@ -118,7 +118,7 @@ class FleetRecords:
         )
         await self._db.flush()
 
-    async def history(self) -> tuple[FleetEvent, ...]:
+    async def list_events(self) -> tuple[FleetEvent, ...]:
         query = select(DilocoEvent).where(DilocoEvent.job_id == self._job_id)
         rows = (await self._db.execute(query.order_by(DilocoEvent.seq))).scalars().all()
         return tuple(
@@ -136,8 +136,8 @@ async def list_checkpoints(
     return [found for found in (await db.execute(query)).scalars() if found is not None]
 
 
-def _row(job_id: UUID, tenant_id: UUID, record: RoundRecord) -> DilocoRound:
-    members = [asdict(share) | {"loss": _finite(share.loss)} for share in record.members]
+def _make_row(job_id: UUID, tenant_id: UUID, record: RoundRecord) -> DilocoRound:
+    members = [asdict(share) | {"loss": _write_loss(share.loss)} for share in record.members]
     return DilocoRound(
         job_id=job_id,
         round=record.round,
@@ -148,32 +148,34 @@ def _row(job_id: UUID, tenant_id: UUID, record: RoundRecord) -> DilocoRound:
         members=members,
         aborts=record.aborts,
         seconds=record.seconds,
-        loss=_finite(record.loss),
-        eval_loss=None if record.eval_loss is None else _finite(record.eval_loss),
+        loss=_write_loss(record.loss),
+        eval_loss=None if record.eval_loss is None else _write_loss(record.eval_loss),
         checkpoint=record.checkpoint,
     )
 
 
-def _record(row: DilocoRound) -> RoundRecord:
+def _make_record(row: DilocoRound) -> RoundRecord:
     members = cast(list[dict[str, Any]], row.members)
     return RoundRecord(
         round=row.round,
         fragment=row.fragment,
         digest=row.digest,
         ledger=row.ledger,
-        members=tuple(MemberShare(**share | {"loss": _number(share["loss"])}) for share in members),
+        members=tuple(
+            MemberShare(**share | {"loss": _read_loss(share["loss"])}) for share in members
+        ),
         aborts=row.aborts,
         seconds=row.seconds,
-        loss=_number(row.loss),
+        loss=_read_loss(row.loss),
         eval_loss=row.eval_loss,
         checkpoint=row.checkpoint,
     )
 
 
-def _finite(value: float) -> float | None:
+def _write_loss(value: float) -> float | None:
     # JSON has neither NaN nor infinity.
     return value if math.isfinite(value) else None
 
 
-def _number(value: float | None) -> float:
+def _read_loss(value: float | None) -> float:
     return math.nan if value is None else value

@@ -16,13 +16,13 @@ from foundry.infra.http import Db, require_permission
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 
-def _fleets(request: Request, db: Db) -> Fleets:
+def _open_fleets(request: Request, db: Db) -> Fleets:
     principal = request.state.principal
     jobs = Jobs(db, AuditTrail(db, principal, request.state.request_id), principal)
     return Fleets(db, jobs, principal)
 
 
-FleetsDep = Annotated[Fleets, Depends(_fleets)]
+FleetsDep = Annotated[Fleets, Depends(_open_fleets)]
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
 _READ = [Depends(require_permission("jobs:read"))]
 

@@ -2,7 +2,9 @@
 
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
+
+from foundry.infra.schemas import Out
 
 
 class MemberShareOut(BaseModel):
@@ -19,10 +21,8 @@ class MemberShareOut(BaseModel):
     bytes_received: int = Field(description="from the others")
 
 
-class RoundOut(BaseModel):
+class RoundOut(Out):
     """A round whose update every worker has."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     round: int
     fragment: int | None = Field(description="that was exchanged; null: the whole model")
@@ -44,10 +44,8 @@ class RoundList(BaseModel):
     data: list[RoundOut]
 
 
-class FleetEventOut(BaseModel):
+class FleetEventOut(Out):
     """Something that happened to a member."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     seq: int = Field(description="number of the event, from 1")
     round: int = Field(description="the newest committed one at that time; 0: none")

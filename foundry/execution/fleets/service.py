@@ -48,8 +48,8 @@ class FleetLog:
         Raises:
             Conflict: it is not the round after the newest one.
         """
-        async with self._writing() as (records, tenant_id):
-            newest = await records.newest()
+        async with self._hold_lease() as (records, tenant_id):
+            newest = await records.find_newest()
             number = 0 if newest is None else newest.round
             if newest is not None and (number, newest.digest) == (record.round, record.digest):
                 return
@@ -58,8 +58,8 @@ class FleetLog:
                     f"job {self._job_id}: round {record.round} cannot be committed after round "
                     f"{number}; resume from the newest checkpoint"
                 )
-            await records.add(tenant_id, record)
-            await records.note(tenant_id, events)
+            await records.add_round(tenant_id, record)
+            await records.append_events(tenant_id, events)
 
     async def keep(self, round: int, checkpoint: dict[str, Any] | None) -> None:
         """Note where the state after a committed round lies; replaces an earlier note.
@@ -70,16 +70,16 @@ class FleetLog:
         Raises:
             Conflict: that round is not committed.
         """
-        async with self._writing() as (records, _):
-            if not await records.keep(round, checkpoint):
+        async with self._hold_lease() as (records, _):
+            if not await records.keep_checkpoint(round, checkpoint):
                 raise Conflict(
                     f"job {self._job_id}: round {round} is not committed, so nothing resumes there"
                 )
 
     async def note(self, events: Sequence[FleetEvent]) -> None:
         """Record events between two rounds."""
-        async with self._writing() as (records, tenant_id):
-            await records.note(tenant_id, events)
+        async with self._hold_lease() as (records, tenant_id):
+            await records.append_events(tenant_id, events)
 
     async def rewind(self, round: int) -> None:
         """Resume after `round`: later rounds never happened. 0: nothing has.
@@ -87,8 +87,8 @@ class FleetLog:
         Raises:
             Conflict: there is no such round.
         """
-        async with self._writing() as (records, tenant_id):
-            newest = await records.newest()
+        async with self._hold_lease() as (records, tenant_id):
+            newest = await records.find_newest()
             number = 0 if newest is None else newest.round
             if not 0 <= round <= number:
                 raise Conflict(
@@ -97,16 +97,16 @@ class FleetLog:
                 )
             lost = await records.remove_after(round)
             detail = f"rounds {round + 1} to {number} are trained again" if lost else ""
-            await records.note(tenant_id, [FleetEvent(round, "", "resumed", detail)])
+            await records.append_events(tenant_id, [FleetEvent(round, "", "resumed", detail)])
 
     async def newest(self) -> RoundRecord | None:
         async with self._database.begin() as db:
-            return await FleetRecords(db, self._job_id).newest()
+            return await FleetRecords(db, self._job_id).find_newest()
 
     async def checkpoints(self) -> Sequence[RoundRecord]:
         """Rounds after which the fleet's state is kept, oldest first."""
         async with self._database.begin() as db:
-            return await FleetRecords(db, self._job_id).checkpoints()
+            return await FleetRecords(db, self._job_id).list_checkpoints()
 
     async def forget_checkpoints(self) -> None:
         """Forget where checkpoints lie, once nothing resumes the job; that needs no lease."""
@@ -116,10 +116,10 @@ class FleetLog:
     async def history(self) -> tuple[FleetEvent, ...]:
         """Everything that happened, in order, over all attempts."""
         async with self._database.begin() as db:
-            return await FleetRecords(db, self._job_id).history()
+            return await FleetRecords(db, self._job_id).list_events()
 
     @asynccontextmanager
-    async def _writing(self) -> AsyncIterator[tuple[FleetRecords, UUID]]:
+    async def _hold_lease(self) -> AsyncIterator[tuple[FleetRecords, UUID]]:
         """The records and their tenant, in a transaction that holds the lease."""
         async with self._database.begin() as db:
             job = await renew_lease(db, self._job_id, self._fence)
@@ -140,7 +140,7 @@ class Fleets:
             NotFound: there is no such job.
         """
         await self._jobs.get(job_id)
-        return await self._rows.rounds(job_id, after, limit)
+        return await self._rows.list_rounds(job_id, after, limit)
 
     async def members(self, job_id: UUID, *, after: int, limit: int) -> Sequence[DilocoEvent]:
         """What happened to the members, numbers above `after`, oldest first.
@@ -149,7 +149,7 @@ class Fleets:
             NotFound: there is no such job.
         """
         await self._jobs.get(job_id)
-        return await self._rows.events(job_id, after, limit)
+        return await self._rows.list_events(job_id, after, limit)
 
 
 def storage_prefix(job_id: UUID) -> str:

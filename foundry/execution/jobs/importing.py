@@ -23,7 +23,7 @@ from foundry.catalog.registry.artifacts import (
     detect_kind,
     find_architecture_faults,
     find_missing_files,
-    survey,
+    survey_files,
 )
 from foundry.catalog.registry.documents import read_document
 from foundry.catalog.registry.domain import Kind, derive_model_name
@@ -252,7 +252,7 @@ def _read_directory(source: DirectorySource, wants_adapter: bool) -> SourceLook:
         )
     selection = select_files(directory)
     names = selection.files.keys() | selection.problems.keys()
-    found = survey(selection, _choose_kind(names, wants_adapter))
+    found = survey_files(selection, _choose_kind(names, wants_adapter))
     found.check(f"{directory} cannot be imported")
     tensors = found.headers[ADAPTER_WEIGHTS] if found.kind == "adapter" else {}
     return SourceLook(source, found.kind, found.config, tensors, _describe_state(found))

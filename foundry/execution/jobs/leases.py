@@ -64,7 +64,7 @@ class JobLease:
         values: dict[str, object] = {"heartbeat_at": func.now()}
         if progress is not None:
             values["progress"] = storable_document(progress)
-        job = await self._write(**values)
+        job = await self._change(**values)
         return job.cancel_requested
 
     async def metrics(self, step: int, values: dict[str, float]) -> None:
@@ -94,7 +94,7 @@ class JobLease:
                 self._job_id, frozenset(JobState), held=self._fence, fence=self._fence
             )
             if job is None:
-                raise _lost(self._job_id, self._fence)
+                raise _make_lost_error(self._job_id, self._fence)
             await append_text(leases, job, text)
 
     async def finish(self, result: Mapping[str, object]) -> None:
@@ -118,11 +118,11 @@ class JobLease:
     ) -> None:
         async with self._database.begin() as db:
             if await change(JobTransitions(db)) is None:
-                raise _lost(self._job_id, self._fence)
+                raise _make_lost_error(self._job_id, self._fence)
 
-    async def _write(self, **values: Any) -> Job:
+    async def _change(self, **values: Any) -> Job:
         async with self._database.begin() as db:
-            return await _held(db, self._job_id, self._fence, **values)
+            return await _change_held(db, self._job_id, self._fence, **values)
 
 
 async def renew_lease(db: AsyncSession, job_id: UUID, fence: int) -> Job:
@@ -133,17 +133,17 @@ async def renew_lease(db: AsyncSession, job_id: UUID, fence: int) -> Job:
     Raises:
         LeaseLost: another attempt has taken over.
     """
-    return await _held(db, job_id, fence, heartbeat_at=func.now())
+    return await _change_held(db, job_id, fence, heartbeat_at=func.now())
 
 
-async def _held(db: AsyncSession, job_id: UUID, fence: int, **values: Any) -> Job:
+async def _change_held(db: AsyncSession, job_id: UUID, fence: int, **values: Any) -> Job:
     job = await Leases(db).move(job_id, LEASED, held=fence, **values)
     if job is None:
-        raise _lost(job_id, fence)
+        raise _make_lost_error(job_id, fence)
     return job
 
 
-def _lost(job_id: UUID, fence: int) -> LeaseLost:
+def _make_lost_error(job_id: UUID, fence: int) -> LeaseLost:
     return LeaseLost(
         f"job {job_id}: another attempt has taken over or the job has ended; stop", fence=fence
     )

@@ -56,7 +56,7 @@ class JobLogs:
         async with self._database.begin() as db:
             rows = JobRows(db, self._principal.tenant_id, self._principal.project_id)
             # Before the job: chunks that are archived in between are then in one of the two.
-            found = _chunks_of(await rows.list_log(job_id, after, limit))
+            found = _make_chunks(await rows.list_log(job_id, after, limit))
             job = await rows.get(job_id)
         if job is None:
             raise NotFound(f"there is no job {job_id}: `foundry jobs list` shows yours")
@@ -79,7 +79,7 @@ async def read_archive(objects: ObjectStore, job: Job) -> list[LogChunk]:
         data = await objects.get_bytes(job.log_key)
     except NotFound:
         return [LogChunk(job.log_seq, _LOST, job.finished_at or job.created_at)]
-    return await asyncio.to_thread(_decode, data)
+    return await asyncio.to_thread(_decode_chunks, data)
 
 
 async def archive_log(database: Database, objects: ObjectStore, job: Job) -> bool:
@@ -89,13 +89,13 @@ async def archive_log(database: Database, objects: ObjectStore, job: Job) -> boo
         job: as it was listed.
     """
     async with database.begin() as db:
-        rows = _chunks_of(await Leases(db).list_log(job.id))
+        rows = _make_chunks(await Leases(db).list_log(job.id))
     if not rows:
         return True
     chunks = [*await read_archive(objects, job), *rows]
     # A new key each time: what a killed turn has left is an orphan and no obstacle.
     key = f"logs/{job.tenant_id}/{job.id}/{uuid7()}.jsonl"
-    await objects.put_bytes(key, await asyncio.to_thread(_encode, chunks))
+    await objects.put_bytes(key, await asyncio.to_thread(_encode_chunks, chunks))
     archived = await _record_archive(database, job, key, chunks)
     stale = job.log_key if archived else key
     if stale is not None:
@@ -118,16 +118,16 @@ async def _record_archive(
         return True
 
 
-def _chunks_of(rows: Sequence[JobLog]) -> list[LogChunk]:
+def _make_chunks(rows: Sequence[JobLog]) -> list[LogChunk]:
     return [LogChunk(row.seq, row.text, row.at) for row in rows]
 
 
-def _encode(chunks: Sequence[LogChunk]) -> bytes:
+def _encode_chunks(chunks: Sequence[LogChunk]) -> bytes:
     documents = ({"seq": c.seq, "at": c.at.isoformat(), "text": c.text} for c in chunks)
     return "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in documents).encode()
 
 
-def _decode(data: bytes) -> list[LogChunk]:
+def _decode_chunks(data: bytes) -> list[LogChunk]:
     documents = (json.loads(line) for line in data.decode().split("\n") if line)
     return [
         LogChunk(each["seq"], each["text"], datetime.fromisoformat(each["at"]))

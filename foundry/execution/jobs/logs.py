@@ -13,7 +13,7 @@ _CUT = "\n… the log ends here: a job keeps its first 4 MiB\n"
 async def append_text(leases: Leases, job: Job, text: str) -> None:
     """Append in chunks of at most 16 KiB and 4 MiB in all."""
     seq, used = await leases.read_log_place(job)
-    for chunk in _chunks(storable_text(text)):
+    for chunk in _split_chunks(storable_text(text)):
         if used >= MAX_LOG_BYTES:
             return
         used += len(chunk.encode())
@@ -22,7 +22,7 @@ async def append_text(leases: Leases, job: Job, text: str) -> None:
         await leases.add_log(job, seq, chunk + _CUT if full else chunk)
 
 
-def _chunks(text: str) -> Iterator[str]:
+def _split_chunks(text: str) -> Iterator[str]:
     """Pieces of at most 16 KiB in UTF-8, never cut inside a character."""
     data = text.encode()
     start = 0

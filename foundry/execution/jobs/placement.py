@@ -120,7 +120,7 @@ def place_jobs(
     waiting: dict[UUID, str] = {}
     oversized: set[UUID] = set()
     for job in queue:
-        bundle = _bundle_of(job.needs, has_gpus)
+        bundle = _make_bundle(job.needs, has_gpus)
         if _place_workers(totals, bundle, job.needs.workers) is None:
             waiting[job.id] = (
                 f"a node: it needs {_describe_needs(job.needs, bundle)}, more than there is"
@@ -155,7 +155,7 @@ class Room:
 def measure_room(needs: Needs, totals: Sequence[Bundle]) -> Room:
     """Count the workers of a job that nodes of these sizes hold."""
     has_gpus = any(node.gpus >= 1 for node in totals)
-    bundle = _bundle_of(needs, has_gpus)
+    bundle = _make_bundle(needs, has_gpus)
     left, workers = list(totals), 0
     while workers < needs.workers and (after := _place_workers(left, bundle, 1)) is not None:
         left, workers = after, workers + 1
@@ -186,7 +186,7 @@ def share_of_node(needs: Needs, nodes: Sequence[NodeResources]) -> CpuShare:
     return CpuShare(max(needs.cpus, float(math.floor(idle))), threads)
 
 
-def _bundle_of(needs: Needs, has_gpus: bool) -> Bundle:
+def _make_bundle(needs: Needs, has_gpus: bool) -> Bundle:
     gpus = 1.0 if needs.accelerator and has_gpus else 0.0
     return Bundle(needs.cpus, gpus, needs.memory)
 
@@ -204,7 +204,7 @@ def _place_workers(free: Sequence[Bundle], bundle: Bundle, workers: int) -> list
 
 def _set_aside(free: list[Bundle], needs: Needs, has_gpus: bool) -> None:
     """Take a job's needs off, where they fit or else where most is free."""
-    bundle = _bundle_of(needs, has_gpus)
+    bundle = _make_bundle(needs, has_gpus)
     for _ in range(needs.workers if free else 0):
         index = next((i for i, node in enumerate(free) if bundle.fits(node)), None)
         if index is None:

@@ -65,7 +65,7 @@ class JobRows:
     async def list_page(
         self, states: Collection[str], reference: str | None, before: UUID | None, limit: int
     ) -> Sequence[Job]:
-        """Newest first."""
+        """List jobs, newest first."""
         query = select(Job).where(*self._mine)
         if reference is not None:
             query = query.where(match_reference(reference, Job.id, Job.name))

@@ -37,12 +37,12 @@ from foundry.serving.endpoints.serving_rank import ServingRanks
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 
-def _jobs(request: Request, db: Db) -> Jobs:
+def _open_jobs(request: Request, db: Db) -> Jobs:
     principal = request.state.principal
     return Jobs(db, AuditTrail(db, principal, request.state.request_id), principal)
 
 
-def _submissions(request: Request, db: Db) -> Submissions:
+def _open_submissions(request: Request, db: Db) -> Submissions:
     principal = request.state.principal
     audit = AuditTrail(db, principal, request.state.request_id)
     state = request.app.state
@@ -71,8 +71,8 @@ def _open_logs(request: Request) -> JobLogs:
 
 LookDep = Annotated[SourceLook, Depends(_look_at_source)]
 LogsDep = Annotated[JobLogs, Depends(_open_logs)]
-JobsDep = Annotated[Jobs, Depends(_jobs)]
-SubmissionsDep = Annotated[Submissions, Depends(_submissions)]
+JobsDep = Annotated[Jobs, Depends(_open_jobs)]
+SubmissionsDep = Annotated[Submissions, Depends(_open_submissions)]
 _READ = [Depends(require_permission("jobs:read"))]
 _WRITE = [Depends(require_permission("jobs:write"))]
 _SAME: dict[int | str, dict[str, Any]] = {

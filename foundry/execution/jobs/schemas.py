@@ -21,6 +21,7 @@ from foundry.execution.jobs.domain import ACTIVE as ACTIVE
 from foundry.execution.jobs.domain import ENDED as ENDED
 from foundry.execution.jobs.domain import MAX_PRIORITY, MIN_PRIORITY
 from foundry.execution.jobs.sources import SCHEMES as SCHEMES
+from foundry.infra.schemas import Out, PageOut
 
 _NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,127}$"
 
@@ -54,7 +55,7 @@ class SftSubmit(_TrainingSubmit):
 
 
 class DilocoSubmit(_TrainingSubmit):
-    """As `SftSubmit`, by workers that train apart and synchronise now and then."""
+    """Fine-tune `base` on `dataset` with workers that synchronise now and then."""
 
     config: DilocoConfig = Field(default_factory=DilocoConfig)
 
@@ -87,10 +88,8 @@ class ImportSubmit(BaseModel):
     )
 
 
-class JobOut(BaseModel):
+class JobOut(Out):
     """A job: fine-tuning or an import."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     id: UUID
     kind: str
@@ -124,19 +123,12 @@ class JobOut(BaseModel):
     )
 
 
-class JobList(BaseModel):
+class JobList(PageOut[JobOut]):
     """A page of jobs, newest first."""
 
-    model_config = ConfigDict(from_attributes=True)
 
-    data: list[JobOut]
-    next_cursor: str | None
-
-
-class JobMetricOut(BaseModel):
+class JobMetricOut(Out):
     """A measured value of one step."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     step: int
     name: str
@@ -150,10 +142,8 @@ class JobMetricList(BaseModel):
     data: list[JobMetricOut]
 
 
-class JobLogOut(BaseModel):
+class JobLogOut(Out):
     """A chunk of what a job has printed."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     seq: int = Field(description="number of the chunk, from 1")
     text: str = Field(description="lines as they were printed")

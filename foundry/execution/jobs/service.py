@@ -64,7 +64,7 @@ class Jobs:
 
     async def get(self, job_id: UUID) -> Job:
         """A job of the project. Raises NotFound."""
-        return _found(await self._rows.get(job_id), job_id)
+        return _require_job(await self._rows.get(job_id), job_id)
 
     async def list_jobs(
         self,
@@ -74,7 +74,7 @@ class Jobs:
         cursor: str | None = None,
         limit: int = DEFAULT_LIMIT,
     ) -> Page[Job]:
-        """Newest first.
+        """List jobs, newest first.
 
         Args:
             state: one, or several with commas between; None: any.
@@ -93,7 +93,7 @@ class Jobs:
         return page_of(rows, limit, lambda job: (job.id,), filters)
 
     async def metrics(self, job_id: UUID, *, after: int, limit: int) -> Sequence[JobMetric]:
-        """By step and name; the last step may be cut: ask again after the one before it."""
+        """List metrics by step and name; the last step may be cut: ask again for it."""
         await self.get(job_id)
         return await self._rows.list_metrics(job_id, after, limit)
 
@@ -102,7 +102,7 @@ class Jobs:
 
         One that is being cancelled is left alone. Raises Conflict: it has ended.
         """
-        job = _found(await self._rows.get(job_id, lock=True), job_id)
+        job = _require_job(await self._rows.get(job_id, lock=True), job_id)
         if job.state in ENDED:
             raise Conflict(
                 f"job {job_id} has ended already, it is {job.state}: there is nothing to cancel",
@@ -127,7 +127,7 @@ class Jobs:
             Conflict: it runs, or it has succeeded.
             NotFound: its dataset was deleted.
         """
-        job = _found(await self._rows.get(job_id, lock=True), job_id)
+        job = _require_job(await self._rows.get(job_id, lock=True), job_id)
         before = job.state
         if (dataset := job.spec.get("dataset_version_id")) is not None:
             await hold_version(self._db, UUID(str(dataset)))
@@ -142,7 +142,7 @@ class Jobs:
 
 
 def describe_same(job: Job) -> str:
-    """That the same job was there before, and how to run it again all the same."""
+    """Say that the same job was there before, and how to run it again all the same."""
     verb = "import" if job.kind == "import" else "train"
     if job.state == JobState.SUCCEEDED:
         made = (job.result or {}).get("model", job.name)
@@ -157,7 +157,7 @@ def _describe_state(job: Job) -> str:
     return f"is {job.state}" + (" and being cancelled" if job.cancel_requested else "")
 
 
-def _found(job: Job | None, job_id: UUID) -> Job:
+def _require_job(job: Job | None, job_id: UUID) -> Job:
     if job is None:
         raise NotFound(f"there is no job {job_id}: `foundry jobs list` shows yours")
     return job

@@ -104,7 +104,7 @@ class Submissions:
         submission_id: str | None = None,
         priority: int = 0,
     ) -> Answer[Job]:
-        """As `sft`, by a fleet of workers."""
+        """Queue a fine-tuning by a fleet of workers, or find the same one; see `sft`."""
         fleet = config.fleet
         needs = Needs(fleet.needed, FLEET_WORKER_CPUS, accelerator=True)
         # Who sets a quorum knows that the others may come later, or never.

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from foundry.catalog.registry.artifacts import choose_files, find_index_faults, survey
+from foundry.catalog.registry.artifacts import choose_files, find_index_faults, survey_files
 from foundry.catalog.registry.domain import Kind
 from foundry.catalog.registry.files import Selection, is_importable, select_files
 from foundry.config import Settings
@@ -102,7 +102,7 @@ class ImportWorker:
                     await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
 
     async def _publish(self, selection: Selection, publication: Publication) -> Imported:
-        found = await asyncio.to_thread(survey, selection, publication.spec.kind)
+        found = await asyncio.to_thread(survey_files, selection, publication.spec.kind)
         if found.left_out:
             left_out = name_first(found.left_out, _MOST_NAMED)
             self._say(f"left out, because no engine reads it: {left_out}")
@@ -196,7 +196,7 @@ def _select_directory(directory: Path) -> Selection:
 
 def _read_index(folder: Path, kind: Kind) -> object:
     """Of shards that are not fetched yet; None: there is none."""
-    return survey(select_files(folder), kind).documents.get(WEIGHTS_INDEX)
+    return survey_files(select_files(folder), kind).documents.get(WEIGHTS_INDEX)
 
 
 def _is_weights(name: str) -> bool:

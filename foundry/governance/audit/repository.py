@@ -28,7 +28,7 @@ class Events:
         before: UUID | None,
         limit: int,
     ) -> Sequence[AuditEvent]:
-        """Newest first."""
+        """List events, newest first."""
         query = select(AuditEvent).where(AuditEvent.tenant_id == self._tenant_id)
         if resource_type is not None:
             query = query.where(AuditEvent.resource_type == resource_type)

@@ -13,7 +13,7 @@ from foundry.infra.http import Db, require_permission
 router = APIRouter(prefix="/audit", tags=["audit"])
 
 
-def _audit(request: Request, db: Db) -> AuditTrail:
+def _open_audit(request: Request, db: Db) -> AuditTrail:
     return AuditTrail(db, request.state.principal, request.state.request_id)
 
 
@@ -24,7 +24,7 @@ def _audit(request: Request, db: Db) -> AuditTrail:
     dependencies=[Depends(require_permission("audit:read"))],
 )
 async def list_events(
-    audit: Annotated[AuditTrail, Depends(_audit)],
+    audit: Annotated[AuditTrail, Depends(_open_audit)],
     resource_type: Annotated[
         str | None, Query(max_length=64, description="kind of what was done to, like model_alias")
     ] = None,

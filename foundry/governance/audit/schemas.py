@@ -3,13 +3,13 @@
 from datetime import datetime
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from foundry.infra.schemas import Out, PageOut
 
 
-class AuditEventOut(BaseModel):
+class AuditEventOut(Out):
     """Something that was done, and by whom."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     id: UUID
     at: datetime
@@ -26,10 +26,5 @@ class AuditEventOut(BaseModel):
     reason: str | None
 
 
-class AuditEventList(BaseModel):
+class AuditEventList(PageOut[AuditEventOut]):
     """A page of the audit trail, newest first."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    data: list[AuditEventOut]
-    next_cursor: str | None

@@ -76,7 +76,10 @@ def prefilter(pepper: bytes, token: Token) -> bytes:
 
 
 def verdict_key(token: Token, stored_hash: str) -> bytes:
-    """Over the whole token and hash: a cache keyed by a prefix mixes keys up (CVE-2026-35030)."""
+    """The name of a verdict in the cache, over the whole token and hash.
+
+    A cache keyed by a prefix mixes keys up (CVE-2026-35030).
+    """
     return hashlib.sha256(token.text.encode() + stored_hash.encode()).digest()
 
 

@@ -24,7 +24,7 @@ _ADMINISTERS: tuple[ColumnElement[bool], ...] = (
 
 
 async def find_key(db: AsyncSession, key_id: str) -> ApiKey | None:
-    """By the public id alone: the tenant is what the key is going to tell us."""
+    """Find a key by its public id alone: the tenant is what the key is going to tell us."""
     return await db.get(ApiKey, key_id)
 
 
@@ -64,7 +64,7 @@ class Keys:
     async def list_page(
         self, subject: str | None, after: tuple[datetime, str] | None, limit: int
     ) -> Sequence[ApiKey]:
-        """Newest first; `subject` None means everybody's."""
+        """List keys, newest first; `subject` None: everybody's."""
         query = select(ApiKey).where(ApiKey.tenant_id == self._tenant_id)
         if subject is not None:
             query = query.where(ApiKey.subject == subject)
@@ -75,7 +75,7 @@ class Keys:
 
     async def list_namesakes(self, name: str, limit: int) -> Sequence[str]:
         """Ids of the keys of a name that work now, newest first."""
-        query = select(ApiKey.id).where(*self._working(), ApiKey.name == name)
+        query = select(ApiKey.id).where(*self._match_working(), ApiKey.name == name)
         query = query.order_by(ApiKey.created_at.desc()).limit(limit)
         return (await self._db.execute(query)).scalars().all()
 
@@ -87,10 +87,10 @@ class Keys:
         """
         lock = func.pg_advisory_xact_lock(_REVOCATION_LOCK, func.hashtext(str(self._tenant_id)))
         await self._db.execute(select(lock))
-        query = select(ApiKey).where(*self._working(), *_ADMINISTERS, ApiKey.id != key_id)
+        query = select(ApiKey).where(*self._match_working(), *_ADMINISTERS, ApiKey.id != key_id)
         return (await self._db.execute(query.limit(1))).scalar()
 
-    def _working(self) -> tuple[ColumnElement[bool], ...]:
+    def _match_working(self) -> tuple[ColumnElement[bool], ...]:
         return (ApiKey.tenant_id == self._tenant_id, *_WORKS)
 
     async def now(self) -> datetime:

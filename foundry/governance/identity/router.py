@@ -15,13 +15,13 @@ from foundry.infra.http import Db, require_permission
 router = APIRouter(tags=["identity"])
 
 
-def _keys(request: Request, db: Db) -> KeyRing:
+def _open_keys(request: Request, db: Db) -> KeyRing:
     authenticator, principal = request.app.state.authenticator, request.state.principal
     audit = AuditTrail(db, principal, request.state.request_id)
     return KeyRing(db, audit, principal, authenticator.pepper, authenticator.settings)
 
 
-KeyRingDep = Annotated[KeyRing, Depends(_keys)]
+KeyRingDep = Annotated[KeyRing, Depends(_open_keys)]
 
 
 @router.get(

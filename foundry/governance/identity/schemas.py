@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from foundry.governance.identity.domain import KeyState
 from foundry.governance.identity.domain import Role as Role
+from foundry.infra.schemas import Out, PageOut
 
 DEFAULT_DAYS, MAX_DAYS = 90, 366
 
@@ -45,10 +46,8 @@ class KeyCreate(BaseModel):
     )
 
 
-class KeyOut(BaseModel):
+class KeyOut(Out):
     """A key, without its secret part."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     id: str = Field(description="the public part, as in fk_live_<id>_…")
     name: str
@@ -76,13 +75,8 @@ class KeyCreated(KeyOut):
     )
 
 
-class KeyList(BaseModel):
+class KeyList(PageOut[KeyOut]):
     """A page of keys."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    data: list[KeyOut]
-    next_cursor: str | None
 
 
 class WhoAmI(BaseModel):

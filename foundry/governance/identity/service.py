@@ -154,7 +154,7 @@ class Authenticator:
         )
 
     async def _secret_fits(self, token: Token, stored: str) -> bool:
-        """At most one bcrypt per key, process and minute."""
+        """Whether a secret fits its key, at the cost of one bcrypt per key, process and minute."""
         key = verdict_key(token, stored)
         if self._verdicts.holds(key):
             return True

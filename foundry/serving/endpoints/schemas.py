@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from foundry.engines.budsim.request import KvDtype, Method, Quantization, Runtime
+from foundry.infra.schemas import Out, PageOut
 from foundry.serving.endpoints.domain import RESTING as RESTING
 from foundry.serving.endpoints.domain import SERVING as SERVING
 from foundry.serving.endpoints.domain import EndpointState as EndpointState
@@ -138,10 +139,8 @@ class EndpointCreate(BaseModel):
     deploy: bool = Field(default=False, description="also start it")
 
 
-class EndpointOut(BaseModel):
+class EndpointOut(Out):
     """An endpoint: a base that is served, with all adapters of it."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     id: UUID
     name: str
@@ -179,13 +178,8 @@ class EndpointOut(BaseModel):
     )
 
 
-class EndpointList(BaseModel):
+class EndpointList(PageOut[EndpointOut]):
     """A page of endpoints."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    data: list[EndpointOut]
-    next_cursor: str | None
 
 
 class EndpointScale(BaseModel):
@@ -204,10 +198,8 @@ class EndpointRollback(BaseModel):
     revision: int = Field(ge=1, le=2**31 - 1, description="whose configuration is to run again")
 
 
-class RevisionOut(BaseModel):
+class RevisionOut(Out):
     """One configuration of an endpoint that was, is or will be served."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     number: int = Field(description="counts from 1")
     state: str = Field(description="how it is")
@@ -225,29 +217,20 @@ class RevisionOut(BaseModel):
     updated_at: datetime
 
 
-class RevisionList(BaseModel):
+class RevisionList(PageOut[RevisionOut]):
     """A page of revisions, newest first."""
 
-    model_config = ConfigDict(from_attributes=True)
 
-    data: list[RevisionOut]
-    next_cursor: str | None
-
-
-class OptionChangeOut(BaseModel):
+class OptionChangeOut(Out):
     """An option in which two revisions differ."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     field: str = Field(description="name of the option")
     before: object = Field(description="null: unset")
     after: object = Field(description="null: unset")
 
 
-class RevisionDiffOut(BaseModel):
+class RevisionDiffOut(Out):
     """Options in which two revisions differ."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     before: int = Field(description="number of one revision")
     after: int = Field(description="number of the other")

@@ -10,19 +10,17 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from foundry.infra.schemas import Out, PageOut
+
 _MAX_TOKENS = 2**24
 _MAX_S = 86_400.0
-
-
-class _Out(BaseModel):
-    model_config = ConfigDict(from_attributes=True)
 
 
 class _In(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class OutcomeOut(_Out):
+class OutcomeOut(Out):
     """What one prediction came to in one window or level of a load test."""
 
     id: UUID
@@ -54,7 +52,7 @@ class OutcomeOut(_Out):
     n: int = Field(description="requests whose TTFT was measured")
 
 
-class StalenessOut(_Out):
+class StalenessOut(Out):
     """The alarm PredictionStale of one GPU, engine and engine version."""
 
     gpu: str
@@ -70,20 +68,16 @@ class StalenessOut(_Out):
     reason: str
 
 
-class OutcomeList(BaseModel):
+class OutcomeList(PageOut[OutcomeOut]):
     """A page of outcomes, and how far predictions can be trusted now."""
 
-    model_config = ConfigDict(from_attributes=True)
-
-    data: list[OutcomeOut]
-    next_cursor: str | None
     staleness: list[StalenessOut] = Field(
         description="the alarm of every accelerator and engine version"
     )
     refit_due: bool = Field(description="`foundry budsim fit` would learn from what was measured")
 
 
-class BiasOut(_Out):
+class BiasOut(Out):
     """One correction; an empty engine version is the fallback of all versions."""
 
     gpu: str
@@ -162,7 +156,7 @@ class ArtifactOut(BaseModel):
     digest: str = Field(description="sha256 of the uploaded bytes, to register them by")
 
 
-class ModelOut(_Out):
+class ModelOut(Out):
     """A version of the predictor."""
 
     version: str = Field(description="its name")
@@ -197,7 +191,7 @@ class ModelIn(_In):
     )
 
 
-class AdviceOut(_Out):
+class AdviceOut(Out):
     """A better configuration for a running endpoint."""
 
     endpoint_id: UUID
@@ -211,10 +205,5 @@ class AdviceOut(_Out):
     created_at: datetime
 
 
-class AdviceList(BaseModel):
+class AdviceList(PageOut[AdviceOut]):
     """A page of advice."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    data: list[AdviceOut]
-    next_cursor: str | None

@@ -25,6 +25,7 @@ from foundry.engines.budsim.request import (
     Targets,
     Workload,
 )
+from foundry.infra.schemas import Out, PageOut
 from foundry.serving.recommendations.domain import ENDED as ENDED
 from foundry.serving.recommendations.domain import MAX_CONFIGURATIONS
 from foundry.serving.recommendations.domain import MAX_TRACE_ROWS as MAX_TRACE_ROWS
@@ -338,10 +339,8 @@ class SimulationOut(BaseModel):
     data: dict[str, object]
 
 
-class RecommendationOut(BaseModel):
+class RecommendationOut(Out):
     """`result` once it is DONE, `error` once it has FAILED."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     id: UUID
     state: Literal["PENDING", "RUNNING", "DONE", "FAILED"] = Field(
@@ -364,13 +363,8 @@ class RecommendationOut(BaseModel):
     finished_at: datetime | None
 
 
-class RecommendationList(BaseModel):
+class RecommendationList(PageOut[RecommendationOut]):
     """A page of recommendations."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    data: list[RecommendationOut]
-    next_cursor: str | None
 
 
 class ParetoOut(BaseModel):

@@ -8,7 +8,7 @@ import pytest
 from foundry.catalog.datasets.domain import AddOptions
 from foundry.catalog.datasets.preparation import prepare
 from foundry.catalog.datasets.shards import read_rows
-from foundry.catalog.datasets.validation import cleaned, findings
+from foundry.catalog.datasets.validation import clean_row, find_faults
 from foundry.engines.training.messages.shape import list_uses
 from foundry.engines.training.messages.template import ChatTemplate, Context
 from foundry.errors import InvalidDataset
@@ -107,12 +107,12 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
 
 @pytest.mark.parametrize("row", GOOD)
 def test_what_a_request_may_hold_is_accepted(row: dict[str, Any]) -> None:
-    assert list(findings(row, "chat")) == []
+    assert list(find_faults(row, "chat")) == []
 
 
 @pytest.mark.parametrize(("row", "path", "code"), BAD)
 def test_what_would_be_lost_or_refused_is_named(row: dict[str, Any], path: str, code: str) -> None:
-    assert [(place, kind) for place, kind, _ in findings(row, "chat")] == [(path, code)]
+    assert [(place, kind) for place, kind, _ in find_faults(row, "chat")] == [(path, code)]
 
 
 def _store(row: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def test_reasoning_and_the_order_of_keys_are_kept(tmp_path: Path) -> None:
 
 def test_nulls_and_what_training_does_not_read_are_not_stored() -> None:
     row = _chat({**ASK, "name": None}, {**TELL, "tool_calls": None}, tools=[], source="x")
-    assert cleaned(row, "chat") == {"messages": [ASK, TELL]}
+    assert clean_row(row, "chat") == {"messages": [ASK, TELL]}
 
 
 def test_what_rows_have_beside_text_is_counted(tmp_path: Path) -> None:

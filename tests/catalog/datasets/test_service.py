@@ -12,7 +12,7 @@ from foundry.catalog.datasets.domain import AddOptions
 from foundry.catalog.datasets.service import Datasets, load_dataset
 from foundry.catalog.datasets.shards import read_rows
 from foundry.catalog.datasets.tables import DatasetVersion
-from foundry.catalog.datasets.upload import received
+from foundry.catalog.datasets.upload import receive_body
 from foundry.errors import (
     BodyTooLarge,
     CommitUnknown,
@@ -161,11 +161,11 @@ async def _chunks(count: int) -> AsyncIterator[bytes]:
 
 
 async def test_an_upload_is_kept_while_it_is_used() -> None:
-    async with received(_chunks(3000), 4_000_000) as path:
+    async with receive_body(_chunks(3000), 4_000_000) as path:
         assert path.stat().st_size == 3_000_000
     assert not path.exists()
     with pytest.raises(BodyTooLarge, match="exceeds 2500 bytes"):
-        async with received(_chunks(3), 2500):
+        async with receive_body(_chunks(3), 2500):
             pass
 
 

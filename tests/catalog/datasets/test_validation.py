@@ -13,8 +13,8 @@ from pyarrow import parquet
 from foundry.catalog.datasets.domain import AddOptions, Reference, RowError
 from foundry.catalog.datasets.preparation import PreparedDataset, prepare, split_position
 from foundry.catalog.datasets.reading import read
-from foundry.catalog.datasets.shards import canonical, normalised, read_rows
-from foundry.catalog.datasets.validation import findings
+from foundry.catalog.datasets.shards import canonical, normalise_strings, read_rows
+from foundry.catalog.datasets.validation import find_faults
 from foundry.errors import InvalidDataset, InvalidRequest
 
 ASK = {"role": "user", "content": "hi"}
@@ -74,7 +74,7 @@ CASES: list[tuple[dict[str, object], list[tuple[str, str]]]] = [
 
 @pytest.mark.parametrize(("row", "expected"), CASES)
 def test_chat_rows(row: dict[str, object], expected: list[tuple[str, str]]) -> None:
-    assert [(path, code) for path, code, _ in findings(row, "chat")] == expected
+    assert [(path, code) for path, code, _ in find_faults(row, "chat")] == expected
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_chat_rows(row: dict[str, object], expected: list[tuple[str, str]]) -> N
     ],
 )
 def test_pairs(row: dict[str, object], expected: list[tuple[str, str]]) -> None:
-    assert [(path, code) for path, code, _ in findings(row, "prompt_completion")] == expected
+    assert [(path, code) for path, code, _ in find_faults(row, "prompt_completion")] == expected
 
 
 def _errors(content: bytes, tmp_path: Path) -> list[tuple[int, str]]:
@@ -203,7 +203,7 @@ def test_duplicates_are_found_after_normalisation(tmp_path: Path) -> None:
     prepared = run(lines(data), tmp_path)
     assert prepared.duplicate_rows == 2
     assert prepared.train_rows + prepared.eval_rows == 31
-    assert normalised({"e\u0301": ["e\u0301"]}) == {"\u00e9": ["\u00e9"]}
+    assert normalise_strings({"e\u0301": ["e\u0301"]}) == {"\u00e9": ["\u00e9"]}
 
 
 def test_bad_rows_fail_unless_allowed(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from foundry.catalog.registry.architectures import is_served, served_architectures
+from foundry.catalog.registry.architectures import is_served, list_served_architectures
 
 _TABLES = ("_TEXT_GENERATION_MODELS", "_MULTIMODAL_MODELS", "_TRANSFORMERS_SUPPORTED_MODELS")
 
@@ -31,7 +31,7 @@ def _read_registry() -> set[str]:
 def test_every_model_of_the_engine_is_listed() -> None:
     theirs = _read_registry()
     assert len(theirs) > 200
-    assert theirs <= served_architectures()
+    assert theirs <= list_served_architectures()
 
 
 def test_what_answers_no_chat_is_not_served() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from foundry.catalog.registry import safetensors
-from foundry.catalog.registry.artifacts import inspect
+from foundry.catalog.registry.artifacts import inspect_files
 from foundry.catalog.registry.safetensors import first_non_finite, read_header
 from foundry.errors import InvalidArtifact
 from tests.catalog.registry.files import adapter_dir, base_dir, write_raw, write_safetensors
@@ -18,7 +18,7 @@ MODULE = "base_model.model.model.layers.0.self_attn.q_proj"
 
 
 def test_a_base_describes_itself(tmp_path: Path) -> None:
-    found = inspect(base_dir(tmp_path), "base")
+    found = inspect_files(base_dir(tmp_path), "base")
     assert found.architecture == "LlamaForCausalLM"
     assert found.context_length == 512
     assert found.parameter_count == 16
@@ -30,7 +30,7 @@ def test_a_base_describes_itself(tmp_path: Path) -> None:
 
 
 def test_an_adapter_describes_itself(tmp_path: Path) -> None:
-    found = inspect(adapter_dir(tmp_path, rank=2), "adapter")
+    found = inspect_files(adapter_dir(tmp_path, rank=2), "adapter")
     assert (found.lora_rank, found.lora_targets, found.parameter_count) == (2, ("q_proj",), 16)
 
 
@@ -82,7 +82,7 @@ def test_hostile_adapters_are_refused(tmp_path: Path, name: str) -> None:
     folder = adapter_dir(tmp_path / "adapter")
     spoil(folder)
     with pytest.raises(InvalidArtifact, match=says):
-        inspect(folder, "adapter")
+        inspect_files(folder, "adapter")
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_an_incomplete_base_is_refused(tmp_path: Path, missing: str, says: str) 
     folder = base_dir(tmp_path / "base")
     (folder / missing).unlink()
     with pytest.raises(InvalidArtifact, match=says):
-        inspect(folder, "base")
+        inspect_files(folder, "base")
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -110,7 +110,7 @@ def test_a_model_with_a_number_that_is_none_is_refused_by_name(
     spoilt[63, 63] = bad
     write_safetensors(folder / "model.safetensors", {"good": good, "model.norm": spoilt})
     with pytest.raises(InvalidArtifact, match=r"model.norm holds NaN or infinity"):
-        inspect(folder, "base")
+        inspect_files(folder, "base")
 
 
 @pytest.mark.parametrize(

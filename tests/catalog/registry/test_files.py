@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foundry.catalog.registry.artifacts import Survey, detect_kind, inspect, survey
+from foundry.catalog.registry.artifacts import Survey, detect_kind, inspect_files, survey_files
 from foundry.catalog.registry.domain import Kind
 from foundry.catalog.registry.files import media_type_of, select_files
 from foundry.errors import InvalidArtifact
@@ -43,7 +43,7 @@ NEEDED = ["config.json", "model.safetensors", "tokenizer.json"]
 
 
 def looked_at(folder: Path, kind: Kind = "base") -> Survey:
-    return survey(select_files(folder), kind)
+    return survey_files(select_files(folder), kind)
 
 
 def litter(folder: Path) -> None:
@@ -82,7 +82,7 @@ def test_what_no_engine_reads_is_left_out_and_named(tmp_path: Path) -> None:
     assert (sorted(found.files), found.problems) == (NEEDED, ())
     tops = {f"{name.partition('/')[0]}/" for name in FOLDERS}
     assert set(found.left_out) == {*STRAY, *tops} - {"a\x07.txt"} | {"'a\\x07.txt'"}
-    inspected = inspect(select_files(folder), "base")
+    inspected = inspect_files(select_files(folder), "base")
     assert [file.path for file in inspected.files] == NEEDED
     assert inspected.parameter_count == 16
 
@@ -105,7 +105,7 @@ def test_what_a_fleet_tells_of_its_training_is_part_of_its_result(
 ) -> None:
     folder = (adapter_dir if kind == "adapter" else base_dir)(tmp_path / "result")
     (folder / "diloco.json").write_text('{"rounds": []}')
-    assert "diloco.json" in {file.path for file in inspect(folder, kind).files}
+    assert "diloco.json" in {file.path for file in inspect_files(folder, kind).files}
 
 
 @pytest.mark.parametrize("name", ["chat_template.jinja", "additional_chat_templates/tool.jinja"])
@@ -119,7 +119,7 @@ def test_templates_are_taken(tmp_path: Path, name: str) -> None:
 def test_the_folder_of_a_hub_cache_is_imported_through_its_links(tmp_path: Path) -> None:
     model = hub_cache(tmp_path, ("abc", "def"))
     for source in (model, model / "snapshots" / "abc"):
-        found = inspect(select_files(source), "base")
+        found = inspect_files(select_files(source), "base")
         assert [file.path for file in found.files] == NEEDED
         assert all("blobs" in file.local.parts for file in found.files)
     link = tmp_path / "current"
@@ -261,7 +261,7 @@ def test_what_is_wrong_with_a_needed_file_is_told(tmp_path: Path, name: str) -> 
     folder = base_dir(tmp_path / "model")
     spoil(folder)
     with pytest.raises(InvalidArtifact, match=says):
-        inspect(select_files(folder), "base")
+        inspect_files(select_files(folder), "base")
 
 
 def test_every_problem_is_told_at_once(tmp_path: Path) -> None:

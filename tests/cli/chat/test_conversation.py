@@ -41,10 +41,10 @@ def test_clearing_keeps_the_last_prompt_for_a_retry() -> None:
 
 
 def test_options_are_set_and_taken_back() -> None:
-    sampling = Sampling().changed("temperature=0.5 seed=3")
+    sampling = Sampling().apply_settings("temperature=0.5 seed=3")
     assert sampling == Sampling(temperature=0.5, seed=3)
     assert str(sampling) == "temperature=0.5 seed=3"
-    assert sampling.changed("temperature= max_tokens=8") == Sampling(max_tokens=8, seed=3)
+    assert sampling.apply_settings("temperature= max_tokens=8") == Sampling(max_tokens=8, seed=3)
     assert str(Sampling()) == "the server's defaults"
 
 
@@ -63,7 +63,7 @@ def test_options_are_set_and_taken_back() -> None:
 )
 def test_options_out_of_range_are_refused(text: str, says: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        Sampling().changed(text)
+        Sampling().apply_settings(text)
     assert caught.value.message.startswith(says)
 
 

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from foundry.cli.jobs import fleets
-from foundry.cli.jobs.following import watching
+from foundry.cli.jobs.following import show_progress
 from foundry.execution.jobs.schemas import JobOut
 from tests.sdk.answers import fleet, job
 
@@ -57,7 +57,7 @@ def test_the_run_in_two_lines() -> None:
 
 def test_a_terminal_shows_the_bar_above_the_workers() -> None:
     shown = console(terminal=True)
-    with watching(shown) as show:
+    with show_progress(shown) as show:
         show(of({"phase": "waiting for a node"}))
         show(of(fleet()))
     # The last line switches the cursor on again.
@@ -85,7 +85,7 @@ def test_a_narrow_terminal_shows_the_first_columns_of_each_worker() -> None:
 
 def test_a_log_gets_lines() -> None:
     shown = console(terminal=False)
-    with watching(shown) as show:
+    with show_progress(shown) as show:
         show(of({"phase": "waiting for a node"}))
         show(of({"phase": "waiting for a node"}))
         show(of(fleet()))
@@ -110,6 +110,6 @@ def test_a_fine_tuning_shows_its_steps_as_ever() -> None:
         "loss": 1.5,
         "tokens_per_second": 2100.4,
     }
-    with watching(shown) as show:
+    with show_progress(shown) as show:
         show(JobOut.model_validate(job("RUNNING", progress=progress)))
     assert text_of(shown) == "training  step 3/70  loss 1.5000  2,100 tokens/s\n"

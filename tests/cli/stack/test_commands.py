@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from foundry.cli.main import COMMANDS, run
-from foundry.cli.output.console import exit_code
+from foundry.cli.output.console import choose_exit_code
 from foundry.errors import (
     AlreadyRunning,
     DiskFull,
@@ -42,7 +42,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_exit_codes_are_stable(error: InvalidDataset, code: int) -> None:
-    assert exit_code(error) == code
+    assert choose_exit_code(error) == code
 
 
 def test_help_is_quick_and_lists_every_command() -> None:

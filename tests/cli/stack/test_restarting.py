@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 import typer
 
-from foundry.cli.output.console import Output, exit_code
+from foundry.cli.output.console import Output, choose_exit_code
 from foundry.cli.stack.restarting import approve_plan, list_interrupted_work, print_plan
 from foundry.config import Settings, load_settings
 from foundry.errors import InvalidRequest
@@ -108,7 +108,7 @@ def test_without_a_terminal_a_restart_needs_yes(
     asked = _on_terminal(monkeypatch, None)
     with pytest.raises(InvalidRequest) as caught:
         approve_plan(settings, _RESTART, yes=False)
-    assert exit_code(caught.value) == 2
+    assert choose_exit_code(caught.value) == 2
     assert caught.value.message == (
         "this checkout has changed: ray, gateway must be restarted. "
         "`foundry up --yes` does it, `foundry up --plan` shows what that interrupts"

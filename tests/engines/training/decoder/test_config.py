@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from foundry.catalog.registry.architectures import served_architectures
+from foundry.catalog.registry.architectures import list_served_architectures
 from foundry.engines.training.decoder.config import DecoderConfig, Layer, Rope
 from foundry.engines.training.decoder.families.table import FAMILIES
 from foundry.errors import InvalidArtifact, UnsupportedFeature
@@ -117,7 +117,7 @@ def test_adapters_on_experts_are_refused_by_name() -> None:
 
 
 def test_what_can_be_trained_can_be_served() -> None:
-    assert FAMILIES.keys() <= served_architectures()
+    assert FAMILIES.keys() <= list_served_architectures()
 
 
 @pytest.mark.parametrize("label", variants.FAMILIES)
