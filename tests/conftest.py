@@ -1,14 +1,32 @@
 """Fixtures of the whole suite, and the bound on what one test may take."""
 
+import os
 from collections.abc import AsyncIterator, Generator, Iterator
 
 import pytest
+from _pytest.mark.expression import Expression
 
 from foundry.infra.database import Database
 from tests.postgres import Server, open_database, running_server
 
 # Forty minutes for everything are kept only if no single test takes many of them unnoticed.
 LONGEST_TEST_S = 90.0
+# What hides every device from torch's builds for NVIDIA and AMD, and from that for Intel.
+HIDDEN = {"CUDA_VISIBLE_DEVICES": "", "ONEAPI_DEVICE_SELECTOR": "!level_zero:*"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Without tests marked gpu, hide accelerators: the others compare with a processor's numbers.
+
+    Ray and the engine, whose tests run beside those, shall find them.
+    """
+    selected = Expression.compile(config.option.markexpr or "gpu")
+    if not selected.evaluate(_is_gpu):
+        os.environ |= HIDDEN
+
+
+def _is_gpu(name: str, /, **_: str | int | bool | None) -> bool:
+    return name == "gpu"
 
 
 @pytest.hookimpl(wrapper=True)

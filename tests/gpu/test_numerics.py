@@ -135,13 +135,13 @@ def test_attention_and_its_gradients(
     found = []
     for where, kind in ((device, dtype), (CPU, torch.float32)):
         # Both sides get the narrow values.
-        q, k, v, weight = (x.to(dtype).to(where, kind) for x in drawn)
+        q, k, v, weight = (x.to(dtype).to(where, kind, copy=True) for x in drawn)
         inputs = [x.requires_grad_() for x in (q, k, v)]
         out = attend(q, k, v, segments, window=window)
         torch.autograd.backward((out.float() * weight.float()).sum())
         gradients = [x.grad for x in inputs]
         found.append([x.detach().float().cpu() for x in (out, *gradients) if x is not None])
-    gap = {torch.float32: 1e-5, torch.bfloat16: 0.02, torch.float16: 3e-3}[dtype]
+    gap = {torch.float32: 5e-5, torch.bfloat16: 0.02, torch.float16: 3e-3}[dtype]
     for one, expected in zip(*found, strict=True):
         size = expected.abs().max().item()
         torch.testing.assert_close(one, expected, rtol=0, atol=gap * size)

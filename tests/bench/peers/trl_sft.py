@@ -1,8 +1,9 @@
 """The peer's side of the training benchmarks: TRL's SFTTrainer with PEFT, in its own environment.
 
-Usage: python trl_sft.py SPEC.json RESULT.json. Starts from the adapter and the batches it is given;
-without an adapter it trains every weight. In bfloat16 it does what its users do: autocast, over a
-base in bfloat16 with float32 adapters, or over float32 weights where all are trained.
+Usage: python trl_sft.py SPEC.json RESULT.json PRECISION. Starts from the adapter and the batches
+that it is given; without an adapter it trains every weight. In bfloat16 it does what its users do:
+autocast, over a base in bfloat16 with float32 adapters, or over float32 weights where all are
+trained.
 """
 
 import json
@@ -40,11 +41,11 @@ class Stopwatch(TrainerCallback):  # type: ignore[misc]
             self.losses.append(float(logs["loss"]))
 
 
-def main(spec_path: str, result_path: str) -> None:
+def main(spec_path: str, result_path: str, precision: str) -> None:
     spec = json.loads(Path(spec_path).read_text())
     torch.set_num_threads(spec["threads"])
-    narrow = spec["precision"] == "bfloat16"
-    adapter = spec.get("adapter_dir")
+    narrow = precision == "bfloat16"
+    adapter = spec["adapter_dir"]
     dtype = torch.bfloat16 if narrow and adapter else torch.float32
     model = AutoModelForCausalLM.from_pretrained(spec["model_dir"], dtype=dtype)
     if adapter:

@@ -97,3 +97,22 @@ def test_scores_of_a_long_segment_never_exist_at_once() -> None:
     assert all(32 * (q.stop - q.start) * (k.stop - k.start) <= 2**24 for q, k in blocks)
     sliding = list(attention._blocks(torch.empty(1, 32, 32_768, 1), window=1024))
     assert all(k.stop - k.start < 2 * 1024 for _, k in sliding)
+
+
+def test_half_precision_on_a_processor_is_computed_in_float32() -> None:
+    """Output and gradients are float32's own, rounded."""
+    shapes = ((30, 4, 8), (30, 2, 8), (30, 2, 8))
+    generator = torch.Generator().manual_seed(3)
+    narrow = [torch.randn(shape, generator=generator).bfloat16() for shape in shapes]
+    wide = [x.float() for x in narrow]
+    found = []
+    for inputs in (narrow, wide):
+        for x in inputs:
+            x.requires_grad_(True)
+        out = attend(*inputs, (11, 11, 8))
+        found.append((out, *torch.autograd.grad(out, inputs, torch.ones_like(out))))
+    assert torch.equal(found[0][0], found[1][0].bfloat16())
+    for one, other in zip(*found, strict=True):
+        assert one.dtype == torch.bfloat16
+        # Two units of the last place: the backward pass starts from the rounded output.
+        torch.testing.assert_close(one.float(), other, rtol=2**-7, atol=2**-7)
