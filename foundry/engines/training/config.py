@@ -69,6 +69,8 @@ class Full(_Frozen):
     kind: Literal["full"] = "full"
 
 
+OptimiserName = Literal["adamw", "adamw-8bit"]
+
 _EPOCHS = 3
 _MICRO_BATCH = 8
 
@@ -109,6 +111,15 @@ class SftConfig(_Frozen):
         default=0.03, ge=0, lt=1, description="share of the steps in which the learning rate rises"
     )
     weight_decay: float = Field(default=0.0, ge=0, le=1, description="decoupled, of AdamW")
+    optimiser: OptimiserName = Field(
+        default="adamw",
+        description="adamw: moments of 8 bytes a trained value; adamw-8bit: of 2",
+    )
+    offload: bool = Field(
+        default=False,
+        description="keep the trained weights' float32 copies, their gradients and moments in the "
+        "host's memory: less of an accelerator's, and slower steps",
+    )
     grad_clip: float = Field(default=1.0, ge=0, description="maximum gradient norm; 0: off")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",

@@ -24,6 +24,7 @@ from foundry.engines.training.objectives.objective import LOSS, AnyObjective, co
 from foundry.engines.training.objectives.scoring import Score, score
 from foundry.engines.training.objectives.supervised import CrossEntropy
 from foundry.engines.training.optimisers.adamw import AdamW
+from foundry.engines.training.optimisers.host import HostMasters
 from foundry.engines.training.optimisers.params import AdamParams, Optimiser
 from foundry.engines.training.optimisers.scaler import LossScaler
 from foundry.engines.training.packing import Batch
@@ -115,6 +116,7 @@ class Learner:
         adam: what `step` uses, but for the learning rate.
         draws: dropout masks of this run; None: the model drops nothing.
         scaler: for float16; None: losses are not scaled.
+        masters: keeps `parameters` in the host's memory; None: they are the model's own.
     """
 
     def __init__(
@@ -129,6 +131,7 @@ class Learner:
         optimiser: Callable[[Mapping[str, nn.Parameter]], Optimiser] = AdamW,
         draws: Draws | None = None,
         scaler: LossScaler | None = None,
+        masters: HostMasters | None = None,
     ) -> None:
         self.parameters = dict(parameters)
         self.adam = AdamParams(
@@ -141,6 +144,7 @@ class Learner:
         )
         self.draws = draws
         self.scaler = scaler
+        self._masters = masters
         self._model = model
         self._head_weight = CastOnce()
         self._optimiser = optimiser(self.parameters)
@@ -271,6 +275,8 @@ class Learner:
             self.scaler.load(tensors["scaler"])
 
     def _score(self, batch: Batch, objective: AnyObjective, factor: float = 1.0) -> Score:
+        if self._masters is not None:
+            self._masters.publish()
         hidden_TH = self._model(batch.tokens_T, batch.positions_T, batch.segments)
         hidden_NH = hidden_TH.index_select(0, batch.sources_N)
         lm_head = self._model.lm_head
