@@ -27,7 +27,8 @@ class HostMasters:
         }
         self._published = {name: p._version for name, p in self.parameters.items()}
         for name, parameter in self._live.items():
-            parameter.register_post_accumulate_grad_hook(partial(self._collect, name))
+            hook = partial(self._collect, name)
+            parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
 
     def publish(self) -> None:
         """Bring the device's weights up to the masters that have changed."""
