@@ -193,7 +193,8 @@ class SftWorkload:
         """Keep the masters here, and move to the device what its passes need."""
         masters = HostMasters(parameters)
         if not isinstance(self._config.method, Lora):
-            self._model.to(self.device, _DTYPES[self.precision])
+            self._model.to(self.device)
+            self._model.narrow_projections()
         return masters
 
     def _budget(self, parameters: Mapping[str, nn.Parameter]) -> ActivationBudget | None:

@@ -159,7 +159,7 @@ def test_what_is_on_the_host_already_is_not_moved_there(
 
 
 @pytest.mark.parametrize("method", [Full(), Lora(rank=4)])
-@pytest.mark.parametrize(("precision", "gap"), [("float32", 0.0), ("bfloat16", 0.02)])
+@pytest.mark.parametrize(("precision", "gap"), [("float32", 0.0), ("bfloat16", 1e-3)])
 def test_masters_on_the_host_train_the_same(
     tiny_model: Path,
     chat_rows: Rows,

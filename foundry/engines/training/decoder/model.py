@@ -19,7 +19,7 @@ from foundry.engines.training.decoder.attention import attend
 from foundry.engines.training.decoder.cache import KVCache
 from foundry.engines.training.decoder.config import DecoderConfig as DecoderConfig
 from foundry.engines.training.decoder.config import Layer
-from foundry.engines.training.decoder.experts import SparseMLP
+from foundry.engines.training.decoder.experts import ExpertBank, SparseMLP
 from foundry.engines.training.decoder.kernels import rotate
 from foundry.engines.training.decoder.norm import RMSNorm
 from foundry.engines.training.decoder.projection import Projection, project_together
@@ -257,6 +257,17 @@ class Decoder(nn.Module):
         return cast(
             Tensor, x_TH if self.config.logit_scale == 1 else x_TH * self.config.logit_scale
         )
+
+    def narrow_projections(self) -> None:
+        """Keep the matrices in the type of the computation, in place.
+
+        Embeddings and norms stay as they are: their values are used in float32.
+        """
+        for module in self.modules():
+            if isinstance(module, Projection | ExpertBank):
+                for parameter in module.parameters(recurse=False):
+                    if parameter is not self.model.embed_tokens.weight:
+                        parameter.data = parameter.data.to(self.compute_dtype)
 
     def logits(self, hidden_TH: Tensor) -> Tensor:
         """Shape (T, V), float32 (float64 for float64): what the softmax is taken of."""

@@ -1,6 +1,6 @@
 """Trained weights in the host's memory; the device holds what the passes need.
 
-The device keeps the weights in the type of the computation, 2 bytes a value in half precision, and
+The device keeps the matrices in the type of the computation, 2 bytes a value in half precision, and
 the gradients of one layer at a time. The host keeps the float32 masters, the sums of the gradients
 and the optimiser's state, and computes the update: 16 bytes a value with AdamW.
 """
