@@ -153,7 +153,8 @@ def test_base_and_adapter_are_rounded_once(device: torch.device, model_dir: Path
     skip_where_it_is_slow(device, torch.bfloat16)
     model = load(model_dir, device, torch.bfloat16, rank=8)
     projection = model.get_submodule("model.layers.0.mlp.gate_proj")
-    assert isinstance(projection, Projection)
+    assert isinstance(projection, Projection) and projection.attached is not None
+    scale = projection.attached.scale
     x_TI = torch.randn(300, 256, generator=torch.Generator().manual_seed(4)).bfloat16()
     found_TO = projection(x_TI.to(device)).float().cpu()
     w_OI, a_RI, b_OR = (

@@ -86,7 +86,7 @@ def test_recomputed_activations_are_not_kept(accelerator: torch.device, model_di
     peaks, losses = [], []
     for recomputes in (False, True):
         model = load_model(model_dir, compute_dtype=torch.float32, device=accelerator)
-        model.activation_checkpointing = recomputes
+        model.recomputed_layers = len(model.model.layers) * recomputes
         model.train()
         torch.accelerator.empty_cache()
         torch.accelerator.reset_peak_memory_stats()

@@ -71,6 +71,21 @@ Recompute = Annotated[
         help="less memory, a third more time",
     ),
 ]
+Budget = Annotated[
+    str | None,
+    typer.Option(help="bytes of activations, beyond which layers recompute theirs; or auto"),
+]
+Optimiser = Annotated[
+    Literal["adamw", "adamw-8bit"] | None,
+    typer.Option(help="8bit: moments of 2 bytes a trained value, not 8; default adamw"),
+]
+Offload = Annotated[
+    bool | None,
+    typer.Option(
+        "--offload/--no-offload",
+        help="float32 weights, gradients and moments in the host's memory: slower steps",
+    ),
+]
 Seed = Annotated[int | None, typer.Option(help="default 0")]
 Every = Annotated[int | None, typer.Option(help="optimiser steps")]
 Force = Annotated[bool, typer.Option("--force", help="train again what was trained already")]

@@ -69,6 +69,9 @@ class Full(_Frozen):
     kind: Literal["full"] = "full"
 
 
+OptimiserName = Literal["adamw", "adamw-8bit"]
+
+_LATER_FIELDS = ("compile", "optimiser", "offload")
 _EPOCHS = 3
 _MICRO_BATCH = 8
 
@@ -109,6 +112,15 @@ class SftConfig(_Frozen):
         default=0.03, ge=0, lt=1, description="share of the steps in which the learning rate rises"
     )
     weight_decay: float = Field(default=0.0, ge=0, le=1, description="decoupled, of AdamW")
+    optimiser: OptimiserName = Field(
+        default="adamw",
+        description="adamw: moments of 8 bytes a trained value; adamw-8bit: of 2",
+    )
+    offload: bool = Field(
+        default=False,
+        description="keep the trained weights' float32 copies, their gradients and moments in the "
+        "host's memory: less of an accelerator's, and slower steps",
+    )
     grad_clip: float = Field(default=1.0, ge=0, description="maximum gradient norm; 0: off")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
@@ -116,6 +128,11 @@ class SftConfig(_Frozen):
     )
     activation_checkpointing: bool = Field(
         default=False, description="recompute activations: less memory, a third more time"
+    )
+    activation_budget: Annotated[int, Field(ge=0)] | Literal["auto"] | None = Field(
+        default=None,
+        description="bytes that activations may take, beyond which layers recompute theirs, as few "
+        "as will do for each micro-batch; auto: most of what is free; unset: none does",
     )
     compile: bool = Field(
         default=False,
@@ -160,14 +177,18 @@ class SftConfig(_Frozen):
             yield Ignored(
                 ("epochs",), "max_steps says how long the run is, so leave one of the two out"
             )
+        if self.activation_checkpointing and is_said(self, "activation_budget", explicit=explicit):
+            yield Ignored(
+                ("activation_budget",),
+                "activation_checkpointing recomputes every layer, so leave one of the two out",
+            )
 
     def digest(self) -> str:
-        """SHA-256 of everything that decides the weights; how often to report does not."""
+        """SHA-256 of everything that decides the weights: not of memory or how often to report."""
         whole = self.model_copy(update={"epochs": self.num_epochs})
-        silent = {"checkpoint_every", "eval_every", "log_every"}
-        if not self.compile:
-            # Runs from before there was a choice are the same run still.
-            silent.add("compile")
+        silent = {"checkpoint_every", "eval_every", "log_every", "activation_budget"}
+        # Runs from before there was a choice are the same run still.
+        silent |= {name for name in _LATER_FIELDS if not is_said(self, name, explicit=False)}
         document = whole.model_dump_json(exclude=silent)
         return hashlib.sha256(document.encode()).hexdigest()
 

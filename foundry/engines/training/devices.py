@@ -16,6 +16,11 @@ def default_device() -> str:
     return next(found, "cpu")
 
 
+def is_host(device: torch.device) -> bool:
+    """Whether the device's memory is the host's."""
+    return device.type == "cpu"
+
+
 def read_traits(device: torch.device) -> Traits:
     """What the rules of `precision.py` tell devices apart by."""
     if device.type == "cpu":

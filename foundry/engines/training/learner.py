@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foundry.engines.training.activations import ActivationBudget
 from foundry.engines.training.decoder.casting import CastOnce
 from foundry.engines.training.decoder.dropout import Draws
 from foundry.engines.training.decoder.projection import Projection
@@ -24,6 +25,7 @@ from foundry.engines.training.objectives.objective import LOSS, AnyObjective, co
 from foundry.engines.training.objectives.scoring import Score, score
 from foundry.engines.training.objectives.supervised import CrossEntropy
 from foundry.engines.training.optimisers.adamw import AdamW
+from foundry.engines.training.optimisers.host import HostMasters
 from foundry.engines.training.optimisers.params import AdamParams, Optimiser
 from foundry.engines.training.optimisers.scaler import LossScaler
 from foundry.engines.training.packing import Batch
@@ -115,6 +117,8 @@ class Learner:
         adam: what `step` uses, but for the learning rate.
         draws: dropout masks of this run; None: the model drops nothing.
         scaler: for float16; None: losses are not scaled.
+        masters: keeps `parameters` in the host's memory; None: they are the model's own.
+        budget: decides for each pass how many layers recompute; None: the model does.
     """
 
     def __init__(
@@ -129,6 +133,8 @@ class Learner:
         optimiser: Callable[[Mapping[str, nn.Parameter]], Optimiser] = AdamW,
         draws: Draws | None = None,
         scaler: LossScaler | None = None,
+        masters: HostMasters | None = None,
+        budget: ActivationBudget | None = None,
     ) -> None:
         self.parameters = dict(parameters)
         self.adam = AdamParams(
@@ -141,6 +147,8 @@ class Learner:
         )
         self.draws = draws
         self.scaler = scaler
+        self._masters = masters
+        self._budget = budget
         self._model = model
         self._head_weight = CastOnce()
         self._optimiser = optimiser(self.parameters)
@@ -178,6 +186,8 @@ class Learner:
         for batch in batches:
             if self.draws is not None:
                 self.draws.begin_pass()
+            if self._budget is not None:
+                self._budget.apply(len(batch.tokens_T))
             found = self._score(batch, objective, factor)
             torch.autograd.backward(found.total)
             scores.append(replace(found, total=found.total.detach()))
@@ -246,6 +256,11 @@ class Learner:
             trained += batch.trained_tokens
         return total / trained if trained else None
 
+    def publish(self) -> None:
+        """Bring the model up to `parameters` where those are kept apart."""
+        if self._masters is not None:
+            self._masters.publish()
+
     def optimiser_state(self) -> dict[str, Tensor]:
         """Moments and step counts, as `<kind>.<parameter>`."""
         return self._optimiser.state()
@@ -271,6 +286,7 @@ class Learner:
             self.scaler.load(tensors["scaler"])
 
     def _score(self, batch: Batch, objective: AnyObjective, factor: float = 1.0) -> Score:
+        self.publish()
         hidden_TH = self._model(batch.tokens_T, batch.positions_T, batch.segments)
         hidden_NH = hidden_TH.index_select(0, batch.sources_N)
         lm_head = self._model.lm_head

@@ -7,25 +7,29 @@ from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
 import torch
+from torch import nn
 
+from foundry.engines.training.activations import ActivationBudget
 from foundry.engines.training.config import Lora, SftConfig
 from foundry.engines.training.decoder import lora
 from foundry.engines.training.decoder.compiling import compile_layers, require_compiler
 from foundry.engines.training.decoder.dropout import Draws
 from foundry.engines.training.decoder.model import Decoder
 from foundry.engines.training.decoder.weights import export_model, load_model
-from foundry.engines.training.devices import default_device, read_traits
+from foundry.engines.training.devices import default_device, is_host, read_traits
 from foundry.engines.training.files import whole_directory
 from foundry.engines.training.learner import Learner
 from foundry.engines.training.messages.conversation import Row
 from foundry.engines.training.messages.rows import Prepared, prepare
 from foundry.engines.training.messages.targets import Example
 from foundry.engines.training.messages.tokenizer import ChatTokenizer
+from foundry.engines.training.optimisers.choice import OPTIMISERS
+from foundry.engines.training.optimisers.host import HostMasters
 from foundry.engines.training.optimisers.scaler import LossScaler
 from foundry.engines.training.packing import Batch, collate
 from foundry.engines.training.precision import Precision, choose_precision
 from foundry.engines.training.sampler import Cursor, Item, Sampler
-from foundry.errors import InvalidDataset
+from foundry.errors import Conflict, InvalidDataset
 
 T = TypeVar("T")
 
@@ -74,21 +78,34 @@ class SftWorkload:
         self.data = train
         self._evaluation = evaluation.examples
         self._sampler = Sampler([len(e.tokens) for e in train.examples], config)
+        if config.offload and is_host(self.device):
+            raise Conflict(
+                "offload would be ignored: this machine trains in the host's memory already, so "
+                "leave it out"
+            )
         self._model, draws = self._build_model()
         declared = (
             lora.declared_names(self._model, config.method)
             if isinstance(config.method, Lora)
             else {name for name, _ in self._model.named_parameters()}
         )
+        parameters = lora.trainable(self._model, declared)
+        masters = self._offload(parameters) if config.offload else None
         self.learner = Learner(
             self._model,
-            lora.trainable(self._model, declared),
+            masters.parameters if masters else parameters,
             lr=config.lr,
             weight_decay=config.weight_decay,
             grad_clip=config.grad_clip,
             draws=draws,
             scaler=LossScaler() if self.precision == "float16" else None,
+            optimiser=OPTIMISERS[config.optimiser],
+            masters=masters,
+            budget=self._budget(parameters),
         )
+        if config.compile:
+            # Last: whoever measures the model first would compile it for its own shapes.
+            compile_layers(self._model)
 
     @classmethod
     def prepare(
@@ -138,6 +155,7 @@ class SftWorkload:
 
     def export(self, target: Path) -> None:
         method = self._config.method
+        self.learner.publish()
         with whole_directory(target) as staging:
             if isinstance(method, Lora):
                 lora.export_adapter(self._model, method, staging)
@@ -155,21 +173,35 @@ class SftWorkload:
             require_compiler(self.device)
         compute = _DTYPES[self.precision]
         is_lora = isinstance(self._config.method, Lora)
+        offloads_base = self._config.offload and not is_lora
         model = load_model(
             self._model_dir,
             # Trained weights stay float32: in bfloat16 a small update rounds to nothing.
             dtype=compute if is_lora else torch.float32,
             compute_dtype=compute,
-            device=self.device,
+            device="cpu" if offloads_base else self.device,
         )
-        model.activation_checkpointing = self._config.activation_checkpointing
+        if self._config.activation_checkpointing:
+            model.recomputed_layers = len(model.model.layers)
         draws = None
         if isinstance(self._config.method, Lora):
             model.config.check_served_targets(self._config.method.targets)
             draws = lora.attach(model, self._config.method, self._config.seed)
-        if self._config.compile:
-            compile_layers(model)
         return model, draws
+
+    def _offload(self, parameters: Mapping[str, nn.Parameter]) -> HostMasters:
+        """Keep the masters here, and move to the device what its passes need."""
+        masters = HostMasters(parameters)
+        if not isinstance(self._config.method, Lora):
+            self._model.to(self.device)
+            self._model.narrow_projections()
+        return masters
+
+    def _budget(self, parameters: Mapping[str, nn.Parameter]) -> ActivationBudget | None:
+        limit = self._config.activation_budget
+        if limit is None or self._config.activation_checkpointing:
+            return None
+        return ActivationBudget(self._model, parameters.values(), limit)
 
 
 def prepared(

@@ -124,6 +124,12 @@ class TrainingCheck:
         if hardware is None or not hardware.nodes:
             return
         _check_precision(training, hardware)
+        if training.inner.offload and hardware.on_cpu:
+            raise Conflict(
+                f"{training.where}.offload would be ignored: the cluster has no accelerator, so "
+                "training is in the hosts' memory already; leave it out",
+                param=f"{training.where}.offload",
+            )
         if not self.grows:
             _check_room(training, hardware)
 

@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from foundry.engines.training import workload
 from foundry.engines.training.config import Full, Lora, SftConfig
 from foundry.engines.training.decoder import lora
 from foundry.engines.training.decoder.weights import load_model
@@ -11,7 +13,7 @@ from foundry.engines.training.messages.rows import prepare_chat
 from foundry.engines.training.messages.tokenizer import ChatTokenizer
 from foundry.engines.training.progress import TrainEvent
 from foundry.engines.training.sft import run_sft
-from foundry.errors import InvalidDataset
+from foundry.errors import Conflict, InvalidDataset
 
 Rows = list[dict[str, object]]
 CONFIG = SftConfig(
@@ -129,6 +131,58 @@ def test_bfloat16_follows_float32(tiny_model: Path, chat_rows: Rows, tmp_path: P
         runs.append(_losses(config, tiny_model, chat_rows, tmp_path / precision))
     for wide, narrow in zip(*runs, strict=True):
         assert narrow.loss == pytest.approx(wide.loss, rel=0.03)
+
+
+def test_options_of_memory_change_nothing_or_next_to_it(
+    tiny_model: Path, chat_rows: Rows, tmp_path: Path
+) -> None:
+    plain = CONFIG.model_copy(update={"max_steps": 3, "method": Full(), "lr": 1e-3})
+    runs = []
+    for name, changes in (
+        ("plain", {}),
+        ("budget", {"activation_budget": 0}),
+        ("8bit", {"optimiser": "adamw-8bit"}),
+    ):
+        config = plain.model_copy(update=changes)
+        runs.append(_losses(config, tiny_model, chat_rows, tmp_path / name))
+    losses = [[event.loss for event in run] for run in runs]
+    assert losses[1] == losses[0]
+    assert losses[2] == pytest.approx(losses[0], abs=1e-3) and losses[2] != losses[0]
+
+
+def test_what_is_on_the_host_already_is_not_moved_there(
+    tiny_model: Path, chat_rows: Rows, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"offload": True})
+    with pytest.raises(Conflict, match="offload would be ignored"):
+        run_sft(config, model_dir=tiny_model, train_rows=chat_rows, work_dir=tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("method", [Full(), Lora(rank=4)])
+@pytest.mark.parametrize(("precision", "gap"), [("float32", 0.0), ("bfloat16", 1e-3)])
+def test_masters_on_the_host_train_the_same(
+    tiny_model: Path,
+    chat_rows: Rows,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: Full | Lora,
+    precision: str,
+    gap: float,
+) -> None:
+    """As if this processor were an accelerator: its working copies are others than the masters."""
+    monkeypatch.setattr(workload, "is_host", lambda device: False)
+    config = CONFIG.model_copy(update={"max_steps": 3, "method": method, "precision": precision})
+    runs = []
+    for offload in (False, True):
+        options = {"offload": offload}
+        work_dir = tmp_path / str(offload)
+        run = _losses(config.model_copy(update=options), tiny_model, chat_rows, work_dir)
+        runs.append([event.loss for event in run])
+    assert runs[1] == pytest.approx(runs[0], rel=0, abs=gap)
+    exported = [next((tmp_path / str(o)).rglob("*.safetensors")) for o in (False, True)]
+    for one, other in zip(*(load_file(path).items() for path in exported), strict=True):
+        assert one[0] == other[0] and one[1].dtype == other[1].dtype
+        torch.testing.assert_close(one[1], other[1], rtol=gap, atol=2 * gap)
 
 
 def test_nothing_to_train_on_is_said(tiny_model: Path, tmp_path: Path) -> None:

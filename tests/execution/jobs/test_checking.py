@@ -178,6 +178,12 @@ async def test_what_can_be_trained_is_accepted(desk: Desk) -> None:
             "targets has unembed, but the base's lm_head is its embedding",
         ),
         (sft(epochs=2, max_steps=9), Conflict, "config.epochs would be ignored"),
+        (sft(offload=True), Conflict, "config.offload would be ignored: the cluster has no accel"),
+        (
+            sft(activation_checkpointing=True, activation_budget="auto"),
+            Conflict,
+            "config.activation_budget would be ignored: activation_checkpointing recomputes every",
+        ),
         (diloco({"log_every": 9}), Conflict, "config.inner.log_every would be ignored"),
     ],
 )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foundry.engines.training.decoder.casting import CastOnce
 from foundry.engines.training.decoder.config import Activation, Experts
 from foundry.engines.training.decoder.kernels import gated_projection
 
@@ -51,6 +52,7 @@ class SparseMLP(nn.Module):
         self.gate = Router(hidden_size, config)
         self.experts = ExpertBank(hidden_size, config)
         self.activation = activation
+        self._narrow = tuple(CastOnce() for _ in self.experts.parameters())
 
     def forward(self, x_TH: Tensor) -> Tensor:
         weights_TK, experts_TK = self.gate(x_TH)
@@ -63,7 +65,12 @@ class SparseMLP(nn.Module):
                 for part, gate, up, down in zip(
                     torch.split(x_TH.index_select(0, tokens_N), counts),
                     # Unbound once: the gradient of each slice alone would be as large as the bank.
-                    *(bank.to(x_TH.dtype).unbind() for bank in self.experts.parameters()),
+                    *(
+                        narrow(bank, x_TH.dtype).unbind()
+                        for narrow, bank in zip(
+                            self._narrow, self.experts.parameters(), strict=True
+                        )
+                    ),
                     strict=True,
                 )
                 if len(part)

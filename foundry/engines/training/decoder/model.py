@@ -19,7 +19,7 @@ from foundry.engines.training.decoder.attention import attend
 from foundry.engines.training.decoder.cache import KVCache
 from foundry.engines.training.decoder.config import DecoderConfig as DecoderConfig
 from foundry.engines.training.decoder.config import Layer
-from foundry.engines.training.decoder.experts import SparseMLP
+from foundry.engines.training.decoder.experts import ExpertBank, SparseMLP
 from foundry.engines.training.decoder.kernels import rotate
 from foundry.engines.training.decoder.norm import RMSNorm
 from foundry.engines.training.decoder.projection import Projection, project_together
@@ -207,13 +207,15 @@ class Decoder(nn.Module):
     Attributes:
         lm_head: from the hidden states that a call returns to the logits.
         logit_softcap: what `lm_head` gives is bent by it; None: it is not. `logits` does both.
+        recomputed_layers: so many, from the first on, keep their input only while the model trains
+            and compute the rest again in the backward pass.
     """
 
     def __init__(self, config: DecoderConfig, compute_dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.config = config
         self.compute_dtype = compute_dtype
-        self.activation_checkpointing = False
+        self.recomputed_layers = 0
         self.logit_softcap = config.logit_softcap
         self.model = DecoderStack(config)
         self.lm_head = Projection(config.hidden_size, config.vocab_size)
@@ -244,9 +246,10 @@ class Decoder(nn.Module):
         stream = Stream(self.compute_dtype, positions_T, segments, cache)
         x_TH = self._embed(tokens_T)
         x_TH = x_TH.to(_choose_residual_dtype(x_TH))
-        for layer, kind in zip(self.model.layers, self.config.layers, strict=True):
+        kinds = enumerate(zip(self.model.layers, self.config.layers, strict=True))
+        for index, (layer, kind) in kinds:
             rotary = None if kind.rope is None else rotaries[kind.rope]
-            if self.activation_checkpointing and self.training:
+            if index < self.recomputed_layers and self.training:
                 x_TH = checkpoint(layer, x_TH, rotary, stream, use_reentrant=False)
             else:
                 x_TH = layer(x_TH, rotary, stream)
@@ -254,6 +257,17 @@ class Decoder(nn.Module):
         return cast(
             Tensor, x_TH if self.config.logit_scale == 1 else x_TH * self.config.logit_scale
         )
+
+    def narrow_projections(self) -> None:
+        """Keep the matrices in the type of the computation, in place.
+
+        Embeddings and norms stay as they are: their values are used in float32.
+        """
+        for module in self.modules():
+            if isinstance(module, Projection | ExpertBank):
+                for parameter in module.parameters(recurse=False):
+                    if parameter is not self.model.embed_tokens.weight:
+                        parameter.data = parameter.data.to(self.compute_dtype)
 
     def logits(self, hidden_TH: Tensor) -> Tensor:
         """Shape (T, V), float32 (float64 for float64): what the softmax is taken of."""

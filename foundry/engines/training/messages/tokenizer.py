@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tokenizers import Encoding, Tokenizer
 
 from foundry.engines.model_files import (
     CHAT_TEMPLATE,
+    CONFIG,
     GENERATION_CONFIG,
     SPECIAL_TOKENS,
     TOKENIZER,
@@ -22,6 +24,9 @@ from foundry.errors import InvalidArtifact, UnsupportedFeature
 _SPECIAL = (
     "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
 )  # fmt: skip
+# Classes without a tokenizer of their own, and models for which transformers believes them.
+_PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
+_PLAIN_MODELS = ("llama",)
 _DEFAULT, _WITH_TOOLS = "default", "tool_use"
 _SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 # A model of several modalities keeps its template beside its processor's configuration.
@@ -67,10 +72,15 @@ class ChatTokenizer:
             InvalidArtifact: a file is missing or broken.
             UnsupportedFeature: the files hold a tokenizer that serving would read otherwise.
         """
+        # What the file says is not always what is served: by the class that a configuration names,
+        # transformers builds splitters and normalisers anew. Where it is installed, as on every
+        # node that serves, it is asked; 2 s that plain tokenizers of Llamas need not spend.
         _refuse_other_tokenizers(model_dir)
         config = _read_json(model_dir, TOKENIZER_CONFIG)
         tokenizer = _read_tokenizer(model_dir)
         special = _read_special_tokens(model_dir, config)
+        if not _is_plain(model_dir, config) and find_spec("transformers") is not None:
+            tokenizer, special = _ask_transformers(model_dir)
         sources = _read_templates(model_dir, config)
         eos = special.get("eos_token")
         return cls(
@@ -145,6 +155,32 @@ def _refuse_other_tokenizers(model_dir: Path) -> None:
             f"{model_dir.name} has its tokenizer in {there[0]} only: write {TOKENIZER} with "
             "transformers (AutoTokenizer.from_pretrained and save_pretrained) and import it again"
         )
+
+
+def _is_plain(model_dir: Path, config: Mapping[str, Any]) -> bool:
+    """Whether transformers takes tokenizer.json as it is."""
+    if config.get("tokenizer_class") not in _PLAIN_CLASSES:
+        return False
+    known = (model_dir / CONFIG).is_file()
+    return not known or _read_json(model_dir, CONFIG).get("model_type") in _PLAIN_MODELS
+
+
+def _ask_transformers(model_dir: Path) -> tuple[Tokenizer, dict[str, str]]:
+    from transformers import AutoTokenizer
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(
+            model_dir, local_files_only=True, trust_remote_code=False
+        )
+        tokenizer = Tokenizer.from_str(loaded.backend_tokenizer.to_str())
+    except Exception as error:
+        raise UnsupportedFeature(
+            f"the tokenizer of {model_dir.name} cannot be loaded as serving would load it: save it "
+            "with transformers 5 (AutoTokenizer, save_pretrained) and import it again"
+        ) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer, dict(loaded.special_tokens_map)
 
 
 def _read_tokenizer(model_dir: Path) -> Tokenizer:

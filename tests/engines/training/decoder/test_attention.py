@@ -109,7 +109,8 @@ def test_half_precision_on_a_processor_is_computed_in_float32() -> None:
     for inputs in (narrow, wide):
         for x in inputs:
             x.requires_grad_(True)
-        out = attend(*inputs, (11, 11, 8))
+        q, k, v = inputs
+        out = attend(q, k, v, (11, 11, 8))
         found.append((out, *torch.autograd.grad(out, inputs, torch.ones_like(out))))
     assert torch.equal(found[0][0], found[1][0].bfloat16())
     for one, other in zip(*found, strict=True):

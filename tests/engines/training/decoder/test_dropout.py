@@ -37,7 +37,7 @@ def test_masks_depend_on_seed_pass_and_place() -> None:
 def _learner(model_dir: Path, seed: int, *, recompute: bool = False) -> Learner:
     model = load_model(model_dir)
     config = Lora(rank=4, dropout=0.3)
-    model.activation_checkpointing = recompute
+    model.recomputed_layers = 2 * recompute
     draws = lora.attach(model, config, seed)
     names = lora.declared_names(model, config)
     return Learner(

@@ -57,7 +57,7 @@ def test_recomputed_activations_give_the_same_gradients(tiny_model: Path) -> Non
     grads = []
     for recompute in (False, True):
         model = load_model(tiny_model)
-        model.activation_checkpointing = recompute
+        model.recomputed_layers = 2 * recompute
         torch.autograd.backward(model(tokens, positions, (10,)).square().sum())
         grads.append([p.grad for p in model.parameters()])
     for plain, recomputed in zip(*grads, strict=True):

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers.models import BPE
 
 from foundry.engines.training.messages.rows import prepare_chat, prepare_completion
 from foundry.engines.training.messages.template import Context
@@ -162,3 +163,62 @@ def test_a_token_over_the_border_is_not_made(tmp_path: Path) -> None:
     assert len(tokenizer.encode("ab")) == 1
     example = prepare_completion(tokenizer, "xa", "b")
     assert example.tokens == (*tokenizer.encode("xa"), *tokenizer.encode("b"), 2)
+
+
+TEXTS = ("hi", "  hi  ", "e\u0301 vs \u00e9", "a\n\n b\tc", "<|im_end|> x", "12345 don't", "")
+
+
+def _write_sentencepiece(folder: Path, tokenizer_class: str, *, prepend: bool) -> None:
+    """The layout of Llama 2 and Gemma: byte fallback, a mark for spaces."""
+    vocab = {"<unk>": 0, "<s>": 1, "</s>": 2, **{f"<0x{b:02X}>": b + 3 for b in range(256)}}
+    for mark in "▁abcdefghijklmnopqrstuvwxyz0123456789'<>|_":
+        vocab.setdefault(mark, len(vocab))
+    vocab["▁h"] = len(vocab)
+    tokenizer = Tokenizer(
+        BPE(vocab=vocab, merges=[("▁", "h")], unk_token="<unk>", byte_fallback=True)
+    )
+    space = normalizers.Replace(" ", "▁")
+    steps = [normalizers.Prepend("▁"), space] if prepend else [space]
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    tokenizer.add_special_tokens([AddedToken(t, special=True) for t in ("<unk>", "<s>", "</s>")])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": tokenizer_class, "add_bos_token": True, "chat_template": "x"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("tokenizer_class", "model_type", "layout"),
+    [
+        ("PreTrainedTokenizerFast", "llama", "bytes"),
+        ("PreTrainedTokenizerFast", "qwen2", "bytes"),
+        ("Qwen2Tokenizer", "qwen3", "bytes"),
+        ("GPT2TokenizerFast", "granite", "bytes"),
+        ("LlamaTokenizerFast", "llama", "bytes"),
+        (None, "qwen2", "bytes"),
+        ("LlamaTokenizer", "llama", "prepend"),
+        ("LlamaTokenizer", "mistral", "prepend"),
+        ("LlamaTokenizerFast", "phi3", "prepend"),
+        ("GemmaTokenizerFast", "gemma2", "mark"),
+    ],
+)
+def test_tokens_are_those_that_transformers_makes(
+    tmp_path: Path, tokenizer_class: str | None, model_type: str, layout: str
+) -> None:
+    from transformers import AutoTokenizer
+
+    if layout == "bytes":
+        _write(tmp_path, {}, tokenizer_class=tokenizer_class)
+    else:
+        assert tokenizer_class is not None
+        _write_sentencepiece(tmp_path, tokenizer_class, prepend=layout == "prepend")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    ours, theirs = ChatTokenizer.load(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    for text in TEXTS:
+        assert ours.encode(text) == theirs.encode(text, add_special_tokens=False)
+        assert ours.encode_completion(text, "")[0] == theirs.encode(text)
+
+
+def test_a_tokenizer_that_transformers_cannot_load_is_named(tmp_path: Path) -> None:
+    folder = _write(tmp_path, {}, tokenizer_class="GemmaTokenizer", extra_special_tokens=3)
+    with pytest.raises(UnsupportedFeature, match="cannot be loaded as serving would load it"):
+        ChatTokenizer.load(folder)
