@@ -240,10 +240,12 @@ class Learner:
                 return self.scaler.update(finite=math.isfinite(norm))
             if math.isfinite(norm):
                 return True
+        # float16 ends at 65,504, which activations of models made in bfloat16 can exceed.
+        narrow = "set precision to float32, " if self.scaler is not None else ""
         raise TrainingDiverged(
             f"the training diverged: the loss is {loss:g} and the gradient norm {norm:g} at a "
-            f"learning rate of {lr:g}; lower lr, set grad_clip, warm up for longer, or look "
-            "for bad rows in the dataset"
+            f"learning rate of {lr:g}; {narrow}lower lr, set grad_clip, warm up for longer, or "
+            "look for bad rows in the dataset"
         )
 
     @torch.no_grad()

@@ -172,3 +172,12 @@ def test_what_overflows_at_the_smallest_scale_diverges() -> None:
     next(iter(one.parameters.values())).grad = torch.full((17, 8), torch.nan)
     with pytest.raises(TrainingDiverged, match="gradient norm nan"):
         one.optim_step(ADAM)
+
+
+def test_float16_that_ends_too_early_is_told_the_way_out() -> None:
+    """Activations beyond 65,504 are no matter of the learning rate."""
+    one = scaled_learner(LossScaler())
+    with torch.no_grad():
+        next(iter(one.parameters.values())).view(-1)[0] = float("inf")
+    with pytest.raises(TrainingDiverged, match="set precision to float32, lower lr"):
+        one.step([batch(0, 12)], 1e-2)
