@@ -7,10 +7,9 @@ without `uuid`, which makes the engine look at the other fields again.
 
 from typing import Any
 
+from foundry.engines.training.messages.shape import PART_FIELDS
 from foundry.errors import InvalidRequest, UnsupportedFeature
 
-# Type of a content part → the field that holds its text.
-PART_FIELDS = {"text": "text", "refusal": "refusal"}
 # Beyond so many the engine's own validation of them would hold its loop for 50 ms
 # (measured: 3.7 µs each, on one core of a busy machine).
 MAX_MESSAGES = 8192

@@ -12,11 +12,17 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from foundry.engines.model_files import CONFIG, SPECIAL_TOKENS, TOKENIZER, WEIGHTS_SUFFIX
+from foundry.engines.model_files import (
+    CONFIG,
+    MORE_TEMPLATES,
+    PROCESSOR_TEMPLATE,
+    SPECIAL_TOKENS,
+    TOKENIZER,
+    WEIGHTS_SUFFIX,
+)
 from foundry.errors import InvalidArtifact
 from foundry.validation import describe_os_error
 
-TEMPLATES = "additional_chat_templates"
 _JSON, _TEXT, _BYTES = "application/json", "text/plain", "application/octet-stream"
 # What a fleet's training tells of itself, beside its result.
 FLEET_HISTORY = "diloco.json"
@@ -30,12 +36,12 @@ ENGINE_FILES = {
     SPECIAL_TOKENS: _JSON,
     "added_tokens.json": _JSON,
     "vocab.json": _JSON,
-    "chat_template.json": _JSON,
+    PROCESSOR_TEMPLATE: _JSON,
     "tekken.json": _JSON,
     "merges.txt": _TEXT,
     "vocab.txt": _TEXT,
     "*.jinja": _TEXT,
-    f"{TEMPLATES}/*.jinja": _TEXT,
+    f"{MORE_TEMPLATES}/*.jinja": _TEXT,
     "*.model": _BYTES,
     "*.tiktoken": _BYTES,
     FLEET_HISTORY: _JSON,
@@ -137,10 +143,10 @@ def _list_entries(folder: Path) -> Iterator[tuple[str, Path]]:
     """What lies in the directory, and in the one folder below it that engines read."""
     try:
         names = sorted(os.listdir(folder))
-        templates = folder / TEMPLATES
-        if TEMPLATES in names and templates.is_dir() and not templates.is_symlink():
-            names.remove(TEMPLATES)
-            names += [f"{TEMPLATES}/{name}" for name in sorted(os.listdir(templates))]
+        templates = folder / MORE_TEMPLATES
+        if MORE_TEMPLATES in names and templates.is_dir() and not templates.is_symlink():
+            names.remove(MORE_TEMPLATES)
+            names += [f"{MORE_TEMPLATES}/{name}" for name in sorted(os.listdir(templates))]
     except OSError as error:
         raise InvalidArtifact(f"{folder} {_describe_error(error)}") from error
     if not names:

@@ -9,14 +9,17 @@ import re
 from foundry.catalog.datasets.service import DatasetVersion
 from foundry.catalog.registry.documents import read_document, read_text
 from foundry.catalog.registry.domain import Manifest
-from foundry.catalog.registry.files import TEMPLATES
 from foundry.catalog.registry.service import ModelVersion
-from foundry.engines.model_files import CHAT_TEMPLATE, TOKENIZER_CONFIG
+from foundry.engines.model_files import (
+    CHAT_TEMPLATE,
+    MORE_TEMPLATES,
+    PROCESSOR_TEMPLATE,
+    TOKENIZER_CONFIG,
+)
 from foundry.engines.training.messages.shape import USES
 from foundry.errors import InvalidRequest
 from foundry.infra.objects import ObjectStore
 
-_PROCESSOR_TEMPLATE = "chat_template.json"
 # Tokenizers list thousands of added tokens beside their template; larger files are left to workers.
 _MOST_BYTES = 8 * 2**20
 # With one of these a template can print what it does not name: a whole message, whatever is in it.
@@ -65,12 +68,14 @@ async def check_templates(
 async def _read_sources(objects: ObjectStore, files: Manifest) -> list[str] | None:
     """The templates' texts; None: one of them could not be read, so nothing is known."""
     paths = {file.path for file in files.files}
-    separate = [path for path in paths if path == CHAT_TEMPLATE or path.startswith(f"{TEMPLATES}/")]
+    separate = [
+        path for path in paths if path == CHAT_TEMPLATE or path.startswith(f"{MORE_TEMPLATES}/")
+    ]
     if separate:
         texts = [await read_text(objects, files, path) for path in sorted(separate)]
         return None if None in texts else [text for text in texts if text is not None]
     config = await read_document(objects, files, TOKENIZER_CONFIG, most_bytes=_MOST_BYTES)
-    if config is None or (not config.get("chat_template") and _PROCESSOR_TEMPLATE in paths):
+    if config is None or (not config.get("chat_template") and PROCESSOR_TEMPLATE in paths):
         return None
     template = config.get("chat_template")
     if not isinstance(template, list):

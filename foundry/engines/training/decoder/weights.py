@@ -10,12 +10,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from foundry.engines.model_files import (
-    CHAT_TEMPLATE,
     CONFIG,
     GENERATION_CONFIG,
-    SPECIAL_TOKENS,
-    TOKENIZER,
-    TOKENIZER_CONFIG,
+    TOKENIZER_FILES,
     WEIGHTS,
     WEIGHTS_INDEX,
 )
@@ -31,7 +28,7 @@ from foundry.engines.training.decoder.model import Decoder, DecoderConfig
 from foundry.engines.training.files import write_json, write_tensors
 from foundry.errors import InvalidArtifact
 
-_CARRIED = (TOKENIZER, TOKENIZER_CONFIG, SPECIAL_TOKENS, CHAT_TEMPLATE, GENERATION_CONFIG)
+_CARRIED = (*TOKENIZER_FILES, GENERATION_CONFIG)
 
 
 def load_model(
@@ -136,6 +133,8 @@ def export_model(model: Decoder, source_dir: Path, out_dir: Path, dtype: torch.d
     name = str(dtype).removeprefix("torch.")
     config.update({key: name for key in ("dtype", "torch_dtype") if key in config})
     write_json(out_dir / CONFIG, config)
-    for carried in _CARRIED:
-        if (source_dir / carried).is_file():
-            shutil.copyfile(source_dir / carried, out_dir / carried)
+    for pattern in _CARRIED:
+        for source in source_dir.glob(pattern):
+            target = out_dir / source.relative_to(source_dir)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(source, target)

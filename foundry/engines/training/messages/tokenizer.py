@@ -13,6 +13,9 @@ from foundry.engines.model_files import (
     CHAT_TEMPLATE,
     CONFIG,
     GENERATION_CONFIG,
+    MORE_TEMPLATES,
+    PROCESSOR_TEMPLATE,
+    PROCESSORS,
     SPECIAL_TOKENS,
     TOKENIZER,
     TOKENIZER_CONFIG,
@@ -29,8 +32,6 @@ _PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 _PLAIN_MODELS = ("llama",)
 _DEFAULT, _WITH_TOOLS = "default", "tool_use"
 _SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
-# A model of several modalities keeps its template beside its processor's configuration.
-_PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 # With both, vLLM leaves templates alone and asks mistral_common.
 _MISTRAL_WEIGHTS, _MISTRAL_TOKENIZERS = (
     "consolidated*.safetensors",
@@ -242,13 +243,13 @@ def _read_ends(model_dir: Path) -> frozenset[int]:
 
 def _read_templates(model_dir: Path, config: Mapping[str, Any]) -> dict[str, str]:
     """Templates by name: separate files, or else the tokenizer's configuration."""
-    files = {path.stem: path for path in (model_dir / "additional_chat_templates").glob("*.jinja")}
+    files = {path.stem: path for path in (model_dir / MORE_TEMPLATES).glob("*.jinja")}
     if (separate := model_dir / CHAT_TEMPLATE).is_file():
         files[_DEFAULT] = separate
     if files:
         return {name: path.read_text(encoding="utf-8") for name, path in sorted(files.items())}
     template = config.get("chat_template")
-    if template is None and any((model_dir / name).is_file() for name in _PROCESSORS):
+    if template is None and any((model_dir / name).is_file() for name in PROCESSORS):
         template = _read_processor_template(model_dir)
     if isinstance(template, str):
         return {_DEFAULT: template}
@@ -262,6 +263,6 @@ def _read_templates(model_dir: Path, config: Mapping[str, Any]) -> dict[str, str
 
 
 def _read_processor_template(model_dir: Path) -> Any:
-    if not (model_dir / "chat_template.json").is_file():
+    if not (model_dir / PROCESSOR_TEMPLATE).is_file():
         return None
-    return _read_json(model_dir, "chat_template.json").get("chat_template")
+    return _read_json(model_dir, PROCESSOR_TEMPLATE).get("chat_template")

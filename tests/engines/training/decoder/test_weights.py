@@ -89,3 +89,26 @@ def test_export_writes_the_layout_that_was_read(label: str, tmp_path: Path) -> N
     exported = load_file(target / "model.safetensors")
     assert exported.keys() == tensors.keys()
     assert all(torch.equal(exported[name], value) for name, value in tensors.items())
+
+
+def test_export_carries_whatever_makes_tokens_of_a_conversation(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    for folder in (source, target):
+        folder.mkdir()
+    _write("mixtral", source)
+    carried = {
+        "tokenizer.json",
+        "special_tokens_map.json",
+        "chat_template.jinja",
+        "additional_chat_templates/tool_use.jinja",
+        "chat_template.json",
+        "preprocessor_config.json",
+        "tokenizer.model",
+    }
+    for name in (*carried, "README.md"):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_text(name)
+    export_model(load_model(source), source, target, torch.float32)
+    exported = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
+    assert exported == carried | {"config.json", "model.safetensors"}
+    assert all((target / name).read_text() == name for name in carried)
