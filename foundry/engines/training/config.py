@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from foundry.engines.training.precision import Asked
+
 TargetGroup = Literal["attn", "mlp", "unembed"]
 
 # Names of a decoder's projections. A family has those side by side or the fused ones (Phi-3); both
@@ -122,7 +124,7 @@ class SftConfig(_Frozen):
         "host's memory: less of an accelerator's, and slower steps",
     )
     grad_clip: float = Field(default=1.0, ge=0, description="maximum gradient norm; 0: off")
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+    precision: Asked = Field(
         default="auto",
         description="number format of activations and frozen weights; auto: the device's best",
     )

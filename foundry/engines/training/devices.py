@@ -4,7 +4,7 @@ import gc
 
 import torch
 
-from foundry.engines.training.precision import Traits
+from foundry.engines.training.precision import Asked, Traits, choose_precision
 
 # What each backend of torch is called by the vendors' rules; AMD's build answers as CUDA's.
 _ACCELERATORS = ("cuda", "xpu")
@@ -32,6 +32,15 @@ def read_traits(device: torch.device) -> Traits:
         architecture = torch.cuda.get_device_properties(device).gcnArchName
         return Traits("amd", features=frozenset({architecture.partition(":")[0]}))
     return Traits("nvidia", capability=torch.cuda.get_device_capability(device))
+
+
+def describe_device(asked: Asked) -> str:
+    """What a run that asks for a precision will compute in, and on what, in words for people."""
+    device = torch.device(default_device())
+    precision = choose_precision(asked, read_traits(device))
+    on_cpu = device.type == "cpu"
+    name = "the processor" if on_cpu else getattr(torch, device.type).get_device_name()
+    return f"{precision} on {name}"
 
 
 def release_memory() -> None:

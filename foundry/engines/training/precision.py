@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Precision = Literal["float32", "bfloat16", "float16"]
+Asked = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,7 @@ def find_rule(traits: Traits) -> PrecisionRule:
     return next((rule for rule in RULES if rule.covers(traits)), unknown)
 
 
-def choose_precision(asked: Precision | Literal["auto"], traits: Traits) -> Precision:
+def choose_precision(asked: Asked, traits: Traits) -> Precision:
     """The format that a run computes in: what was asked for, or the device's first."""
     return find_rule(traits).formats[0] if asked == "auto" else asked
 

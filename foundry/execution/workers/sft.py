@@ -92,10 +92,11 @@ class SftWorker:
     def _train(self, task: SftTask, model_dir: Path, data_dir: Path) -> SftResult:
         import torch
 
-        from foundry.engines.training.devices import release_memory
+        from foundry.engines.training.devices import describe_device, release_memory
         from foundry.engines.training.sft import run_sft
 
         torch.set_num_threads(task.threads)
+        self._say(f"preparing to train in {describe_device(task.config.precision)}")
         work_dir = attempt_directory(self._settings.home, task.job_id, task.fence)
         try:
             return run_sft(

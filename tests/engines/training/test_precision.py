@@ -79,6 +79,15 @@ def test_this_machine_s_processor_is_read() -> None:
     assert choose_precision("auto", traits) == "float32"
 
 
+def test_a_run_is_told_what_it_computes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert devices.describe_device("auto") == "float32 on the processor"
+    assert devices.describe_device("bfloat16") == "bfloat16 on the processor"
+    monkeypatch.setattr(devices, "default_device", lambda: "cuda")
+    monkeypatch.setattr(devices, "read_traits", lambda device: Traits("nvidia", (7, 5)))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    assert devices.describe_device("auto") == "float16 on Tesla T4"
+
+
 def test_released_memory_is_that_of_rings_too() -> None:
     class Ring:
         """Refers to itself, so only the collector frees it."""
