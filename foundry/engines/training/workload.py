@@ -221,8 +221,14 @@ def prepared(
     """
     tokenizer = ChatTokenizer.load(model_dir, began)
     train, evaluation = (
-        prepare(rows, tokenizer, max_seq_len=config.max_seq_len, too_long=config.too_long)
-        for rows in (train_rows, eval_rows)
+        prepare(
+            rows,
+            tokenizer,
+            max_seq_len=config.max_seq_len,
+            too_long=config.too_long,
+            split=split,
+        )
+        for split, rows in (("train", train_rows), ("eval", eval_rows))
     )
     if not train.examples:
         raise InvalidDataset("no row is left to train on: none has a reply that fits max_seq_len")

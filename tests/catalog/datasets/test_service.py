@@ -92,6 +92,20 @@ class FullStore(DirectoryStore):
 
 
 @pytest.mark.postgres
+async def test_a_version_tells_what_its_rows_have_beside_text(
+    database: Database, tmp_path: Path
+) -> None:
+    reply = {"role": "assistant", "content": "2", "reasoning": "add"}
+    talk = [{"messages": [{"role": "user", "content": str(i)}, reply]} for i in range(9)]
+    (tmp_path / "chat").write_bytes(lines(talk))
+    objects, caller = DirectoryStore(tmp_path / "o"), principal()
+    version, _ = await add(database, objects, caller, "chat", tmp_path / "chat")
+    assert version.options["uses"] == ["reasoning"]
+    pairs, _ = await add(database, objects, caller, "pairs", source(tmp_path, 20))
+    assert "uses" not in pairs.options
+
+
+@pytest.mark.postgres
 async def test_a_full_disk_leaves_nothing(database: Database, tmp_path: Path) -> None:
     with pytest.raises(DiskFull):
         await add(database, FullStore(tmp_path / "o"), principal(), "support", source(tmp_path, 40))

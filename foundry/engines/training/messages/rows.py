@@ -37,8 +37,12 @@ def prepare(
     *,
     max_seq_len: int,
     too_long: Literal["error", "drop", "truncate"],
+    split: str | None = None,
 ) -> Prepared:
     """Tokenise chat rows (`messages`) and completion rows (`prompt`, `completion`).
+
+    Args:
+        split: of the dataset, as errors name it.
 
     Raises:
         InvalidDataset: names the first row that cannot be used, counted from 1.
@@ -47,12 +51,13 @@ def prepare(
     examples: list[Example] = []
     dropped = truncated = 0
     for number, row in enumerate(rows, start=1):
-        for example in _prepare_row(row, number, tokenizer):
+        where = f"row {number} of the {split} split" if split else f"row {number}"
+        for example in _prepare_row(row, number, where, tokenizer):
             size = len(example.tokens)
             if size > max_seq_len:
                 if too_long == "error":
                     raise InvalidDataset(
-                        f"row {number}: {size} tokens exceed max_seq_len {max_seq_len}: raise it, "
+                        f"{where}: {size} tokens exceed max_seq_len {max_seq_len}: raise it, "
                         "or set too_long to drop or truncate",
                         row=number,
                     )
@@ -66,7 +71,7 @@ def prepare(
     return Prepared(tuple(examples), dropped, truncated)
 
 
-def _prepare_row(row: Row, number: int, tokenizer: ChatTokenizer) -> list[Example]:
+def _prepare_row(row: Row, number: int, where: str, tokenizer: ChatTokenizer) -> list[Example]:
     try:
         if "messages" in row:
             context = Context(
@@ -75,10 +80,10 @@ def _prepare_row(row: Row, number: int, tokenizer: ChatTokenizer) -> list[Exampl
             return prepare_chat(tokenizer, row["messages"], context)
         return [prepare_completion(tokenizer, row["prompt"], row["completion"])]
     except (InvalidDataset, UnsupportedFeature) as error:
-        raise type(error)(f"row {number}: {error.message}", row=number) from error
+        raise type(error)(f"{where}: {error.message}", row=number) from error
     except (AttributeError, KeyError, TypeError) as error:
         raise InvalidDataset(
-            f"row {number}: expected messages, or prompt and completion", row=number
+            f"{where}: expected messages, or prompt and completion", row=number
         ) from error
 
 

@@ -8,6 +8,7 @@ from foundry.engines.training.messages.targets import Example
 from foundry.engines.training.messages.tokenizer import ChatTokenizer
 from foundry.errors import InvalidDataset, UnsupportedFeature
 from tests.engines.training.conftest import CHATML, write_tokenizer
+from tests.engines.training.messages.templates import OWN_TEMPLATES
 
 TALK: list[dict[str, Any]] = [
     {"role": "user", "content": "hi"},
@@ -76,6 +77,38 @@ def test_weight_zero_leaves_a_reply_out(tiny_model: Path, tokenizer: ChatTokeniz
     assert prepare_chat(tokenizer, TALK[:1]) == []
 
 
+def test_a_weight_scales_a_reply(tokenizer: ChatTokenizer) -> None:
+    messages = [TALK[0], {**TALK[1], "weight": 0.25}, *TALK[2:]]
+    (example,) = prepare_chat(tokenizer, messages)
+    (plain,) = prepare_chat(tokenizer, TALK)
+    assert example.tokens == plain.tokens and example.trained == plain.trained
+    assert set(example.weights) == {0.0, 0.25, 1.0}
+    assert example.weights.count(0.25) == len("yo <b> \u00e9".encode()) + 1
+
+
+def test_arguments_are_learned_as_objects(tmp_path: Path) -> None:
+    call = {"id": "c1", "function": {"name": "get_time", "arguments": '{"city": "Oslo"}'}}
+    rows = [{"messages": [TALK[0], {"role": "assistant", "content": c, "tool_calls": [call]}]}
+            for c in (None, "")]  # fmt: skip
+    rows.append({"messages": [TALK[0], {"role": "assistant", "tool_calls": [call]}]})
+    tokenizer = _tokenizer_with(tmp_path, OWN_TEMPLATES["hermes"])
+    examples = prepare(rows, tokenizer, max_seq_len=512, too_long="error").examples
+    assert len({example.tokens for example in examples}) == 1
+    learned = _trained_text(tmp_path, examples[0])
+    assert learned.count('"arguments": {"city": "Oslo"}') == 1
+
+
+def test_a_template_with_tags_says_what_is_learned(tmp_path: Path) -> None:
+    tagged = OWN_TEMPLATES["tagged"].replace(
+        "m.content + '<|im_end|>' }}{% endgen", "m.content }}{% endgen"
+    )
+    tokenizer = _tokenizer_with(tmp_path, tagged)
+    messages = [TALK[0], {**TALK[1], "weight": 0}, TALK[2], {**TALK[3], "weight": 2}]
+    (example,) = prepare_chat(tokenizer, messages)
+    assert _trained_text(tmp_path, example) == "ok"
+    assert set(example.weights) == {0.0, 2.0}
+
+
 def test_rewritten_turns_become_one_example_per_reply(tmp_path: Path) -> None:
     tokenizer = _tokenizer_with(tmp_path, FORGETFUL)
     messages = [TALK[0], {"role": "assistant", "content": "why|yo"}, *TALK[2:]]
@@ -122,3 +155,11 @@ def test_a_malformed_row_is_named(tokenizer: ChatTokenizer, row: dict[str, Any])
     good = {"prompt": "a", "completion": "b"}
     with pytest.raises(InvalidDataset, match="row 2"):
         prepare([good, row], tokenizer, max_seq_len=64, too_long="error")
+
+
+def test_the_split_of_a_row_is_named(tokenizer: ChatTokenizer) -> None:
+    with pytest.raises(InvalidDataset, match="^row 1 of the eval split: expected messages"):
+        prepare([{}], tokenizer, max_seq_len=9, too_long="drop", split="eval")
+    with pytest.raises(InvalidDataset, match="^row 1 of the eval split: 3 tokens exceed"):
+        row = {"prompt": "a", "completion": "b"}
+        prepare([row], tokenizer, max_seq_len=2, too_long="error", split="eval")
