@@ -158,8 +158,8 @@ def test_a_malformed_row_is_named(tokenizer: ChatTokenizer, row: dict[str, Any])
 
 
 def test_the_split_of_a_row_is_named(tokenizer: ChatTokenizer) -> None:
-    with pytest.raises(InvalidDataset, match="^row 1 of the eval split: expected messages"):
+    with pytest.raises(InvalidDataset, match=r"^row 1 of the eval split: expected messages"):
         prepare([{}], tokenizer, max_seq_len=9, too_long="drop", split="eval")
-    with pytest.raises(InvalidDataset, match="^row 1 of the eval split: 3 tokens exceed"):
+    with pytest.raises(InvalidDataset, match=r"^row 1 of the eval split: 3 tokens exceed"):
         row = {"prompt": "a", "completion": "b"}
         prepare([row], tokenizer, max_seq_len=2, too_long="error", split="eval")
