@@ -19,7 +19,7 @@ help:
 	@echo "make down          stop what the demo left running"
 	@echo "make test          everything this machine can test; MARK=fast for the quick part"
 	@echo "make check         format, lint, types, import contracts and the quick tests"
-	@echo "make bench NAME=x  one benchmark: architectures, bf16, budsim, budsim_live, bytes_to_loss, churn, diloco_wire, demo, gateway_cost, gpu, mutation, recovery, train or relay"
+	@echo "make bench NAME=x  one benchmark: architectures, bf16, budsim, budsim_live, bytes_to_loss, churn, diloco_wire, demo, gateway_cost, gpu, messages, mutation, recovery, train or relay"
 	@echo "make campaign NAME=x  hours of one kind of test: recovery or state_machines"
 	@echo "make fmt, lock     format the code; compile the lock files"
 
@@ -65,7 +65,7 @@ lock: install
 	$(RUN) -m foundry.install.lock
 
 bench: install
-	@test -n "$(NAME)" || { echo "error: say which: make bench NAME=architectures, bf16, budsim, budsim_live, bytes_to_loss, churn, diloco_wire, demo, gateway_cost, gpu, mutation, recovery, train or relay" >&2; exit 2; }
+	@test -n "$(NAME)" || { echo "error: say which: make bench NAME=architectures, bf16, budsim, budsim_live, bytes_to_loss, churn, diloco_wire, demo, gateway_cost, gpu, messages, mutation, recovery, train or relay" >&2; exit 2; }
 	@$(RUN) -m tests.bench.$(NAME)
 
 campaign: install

@@ -11,7 +11,9 @@ from foundry.engines.model_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 _LORA_A, _LORA_B = ".lora_A.weight", ".lora_B.weight"
 _LAYER = re.compile(r"\.layers\.([0-9]{1,9})\.")
 # The projections of Llama and its kin.
-_READ_HIDDEN = frozenset({"q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"})
+_READ_HIDDEN = frozenset(
+    {"q_proj", "k_proj", "v_proj", "qkv_proj", "gate_proj", "up_proj", "gate_up_proj"}
+)
 _WRITE_HIDDEN = frozenset({"o_proj", "down_proj"})
 # An adapter of thousands of layers that all have the same fault needs one sentence.
 _MOST_TENSOR_FAULTS = 3
