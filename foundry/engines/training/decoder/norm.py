@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from foundry.engines.training.decoder.casting import CastOnce
 from foundry.engines.training.decoder.kernels import scaled_norm
 
 
@@ -18,8 +19,12 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.empty(size))
         self.eps = eps
         self.offset = offset
+        self._narrow_weight = CastOnce()
 
     def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """In `dtype`, to which it is rounded once; None: in that of x."""
         weight = self.weight + self.offset if self.offset else self.weight
+        if x.is_cuda:
+            # Its kernel takes one type only; a processor's takes the weight as it is.
+            weight = self._narrow_weight(weight, dtype or x.dtype)
         return scaled_norm(x, weight, self.eps, dtype)

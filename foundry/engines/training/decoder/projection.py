@@ -36,7 +36,7 @@ class Projection(nn.Module):
         self.bank: dict[str, Adapter] = {}
         self.routing: Routing | None = None
         self.attached: Adapter | None = None
-        self._narrow_weight = CastOnce()
+        self._narrow_weight, self._narrow_bias = CastOnce(), CastOnce()
 
     def attach(
         self,
@@ -113,9 +113,8 @@ class Projection(nn.Module):
         return gated_projection(gate, up, weight, a, b, scale, bias, activation)
 
     def _base(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-        return self._narrow_weight(self.weight, dtype), None if self.bias is None else self.bias.to(
-            dtype
-        )
+        bias = None if self.bias is None else self._narrow_bias(self.bias, dtype)
+        return self._narrow_weight(self.weight, dtype), bias
 
     def adapt(self, dtype: torch.dtype, adapter: Adapter) -> Adapted:
         """Weights and adapter in the type of the computation."""

@@ -16,6 +16,7 @@ from foundry.engines.model_files import (
     WEIGHTS,
     WEIGHTS_INDEX,
 )
+from foundry.engines.training.decoder.casting import dither
 from foundry.engines.training.decoder.layout import (
     HEAD,
     Slot,
@@ -121,13 +122,13 @@ def _fill(model: nn.Module, name: str, slot: Slot, value: Tensor) -> None:
 def export_model(model: Decoder, source_dir: Path, out_dir: Path, dtype: torch.dtype) -> None:
     """Write a complete Hugging Face directory; all but the weights comes from `source_dir`.
 
-    The weights lie in the family's own layout.
+    The weights lie in the family's own layout, cast as they were for training.
     """
-    parameters = dict(model.named_parameters())
+    values = {name: dither(p.detach(), dtype) for name, p in model.named_parameters()}
     tensors = {}
     for name, slot in list_slots(model.config).items():
-        value = parameters[slot.parameter].detach()
-        tensors[name] = (value if slot.expert is None else value[slot.expert]).to(dtype)
+        value = values[slot.parameter]
+        tensors[name] = value if slot.expert is None else value[slot.expert]
     write_tensors(out_dir / WEIGHTS, tensors)
     config = json.loads((source_dir / CONFIG).read_text())
     name = str(dtype).removeprefix("torch.")

@@ -11,6 +11,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from foundry.engines.training.decoder.casting import dither
+
 
 class HostMasters:
     """Masters of a model's trained parameters.
@@ -35,7 +37,8 @@ class HostMasters:
         with torch.no_grad():
             for name, master in self.parameters.items():
                 if self._published[name] != master._version:
-                    self._live[name].copy_(master)
+                    live = self._live[name]
+                    live.copy_(dither(master.detach(), live.dtype))
                     self._published[name] = master._version
 
     def _collect(self, name: str, live: Tensor) -> None:

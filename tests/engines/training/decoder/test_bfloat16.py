@@ -14,7 +14,8 @@ from foundry.engines.training.learner import Learner
 from foundry.engines.training.packing import Batch
 
 STEPS, LENGTH = 30, 64
-RATES = {"lora": 4e-3, "full": 5e-4}
+# So low that an update is less than half a unit of what it is added to.
+RATES = {"lora": 4e-3, "full": 1e-4}
 
 
 def _batch(seed: int) -> Batch:
@@ -54,8 +55,8 @@ def _train(model_dir: Path, method: Lora | Full, compute: torch.dtype) -> list[f
 def test_the_losses_stay_within_a_hundredth_of_a_nat(tiny_model: Path, method: Lora | Full) -> None:
     wide = _train(tiny_model, method, torch.float32)
     narrow = _train(tiny_model, method, torch.bfloat16)
-    assert wide[0] - wide[-1] > 0.5
-    assert max(abs(a - b) for a, b in zip(narrow, wide, strict=True)) <= 0.01
+    assert wide[0] - wide[-1] > 0.05
+    assert max(abs(a - b) for a, b in zip(narrow, wide, strict=True)) <= 0.006
 
 
 def test_a_norm_of_a_wide_stream_is_rounded_once() -> None:
