@@ -105,9 +105,11 @@ class TrainingCheck:
         if not paths.intersection((WEIGHTS, WEIGHTS_INDEX)):
             missing.append(WEIGHTS)
         if missing:
+            hint = "import it again with those files"
+            if TOKENIZER in missing and any(path.endswith(".model") for path in paths):
+                hint = f"{hint}; AutoTokenizer of transformers writes {TOKENIZER} (save_pretrained)"
             raise InvalidRequest(
-                f"{base.reference} cannot be trained without {', '.join(missing)}: "
-                "import it again with those files",
+                f"{base.reference} cannot be trained without {', '.join(missing)}: {hint}",
                 param="base",
             )
         with suppress(Unavailable):

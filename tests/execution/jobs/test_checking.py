@@ -222,6 +222,7 @@ async def test_what_cannot_work_is_refused_with_what_would_do(
             "weights lack model.embed_tokens.weight (19 tensors in all)",
         ),
         ({"paths": {"config.json"}}, InvalidRequest, "without tokenizer.json, tokenizer_config"),
+        ({"paths": {"config.json", "tokenizer.model"}}, InvalidRequest, "AutoTokenizer of transf"),
         ({"tokenizer": {"eos_token": "x"}}, InvalidRequest, "smol@0.1.0 has no chat template"),
     ],
 )

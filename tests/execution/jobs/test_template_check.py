@@ -19,6 +19,13 @@ from tests.engines.training.conftest import CHATML
 from tests.engines.training.messages.templates import OWN_TEMPLATES
 
 HERMES, PARTS = OWN_TEMPLATES["hermes"], OWN_TEMPLATES["parts"]
+SMOLLM2 = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    "<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content']"
+    " + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 FOLDER = "additional_chat_templates/tool_use.jinja"
 
 
@@ -84,14 +91,8 @@ async def test_what_no_template_reads_is_refused(
 
 
 async def test_the_model_of_the_demo_learns_no_tools(tmp_path: Path) -> None:
-    from gguf import GGUFReader
-
-    from foundry.engines.training.gguf_import import bundled_gguf
-
-    field = GGUFReader(bundled_gguf()).get_field("tokenizer.chat_template")
-    assert field is not None
     with pytest.raises(InvalidRequest, match="have tool_calls"):
-        await _check(tmp_path, _config(str(field.contents())), ["tool_calls", "tools"])
+        await _check(tmp_path, _config(SMOLLM2), ["tool_calls", "tools"])
 
 
 async def test_pairs_need_no_template_and_large_files_are_left_to_the_worker(
