@@ -57,7 +57,8 @@ class StepOutcome:
 
     Attributes:
         loss: mean over the trained tokens, nats.
-        grad_norm: before clipping.
+        grad_norm: before clipping; 0 if the update was skipped, because a float16 gradient had
+            overflowed.
         tokens, trained_tokens: of all micro-batches.
     """
 
@@ -165,7 +166,8 @@ class Learner:
         done = self.forward_backward(batches, denominator=max(trained, 1))
         update = self.optim_step(replace(self.adam, lr=lr))
         tokens = sum(len(batch.tokens_T) for batch in batches)
-        return StepOutcome(done.loss / max(trained, 1), update.grad_norm, tokens, trained)
+        norm = update.grad_norm if update.applied else 0.0
+        return StepOutcome(done.loss / max(trained, 1), norm, tokens, trained)
 
     def forward_backward(
         self,

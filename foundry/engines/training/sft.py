@@ -236,6 +236,8 @@ class _Run:
             examples_dropped=self._workload.data.dropped,
             examples_truncated=self._workload.data.truncated,
         )
+        if (scaler := self._learner.scaler) is not None:
+            self._metrics["steps_skipped"] = scaler.skipped
         return SftResult(
             steps=self._step,
             total_steps=self._total_steps,

@@ -166,6 +166,13 @@ def test_an_overflow_skips_the_update_and_halves_the_scale() -> None:
     assert (other.scaler.scale, other.scaler.skipped) == (4.0, 1)
 
 
+def test_a_skipped_step_reports_no_number_that_json_lacks() -> None:
+    one = scaled_learner(LossScaler(scale=2.0**140))
+    outcome = one.step([batch(0)], 1e-2)
+    assert outcome.grad_norm == 0 and outcome.loss < 10
+    assert one.scaler is not None and one.scaler.skipped == 1
+
+
 def test_what_overflows_at_the_smallest_scale_diverges() -> None:
     one = scaled_learner(LossScaler(scale=1.0))
     one.forward_backward([batch(0)])

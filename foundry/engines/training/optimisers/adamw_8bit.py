@@ -46,23 +46,26 @@ class Quantiser:
     def __init__(self, *, signed: bool, device: torch.device) -> None:
         codes = dynamic_codes(signed=signed)
         self._codes = codes.to(device)
-        self._edges = ((codes[:-1] + codes[1:]) / 2).to(device)
-        self._signed = signed
+        # The nearest code of every bfloat16, which is finer than the codes: a search among their
+        # edges takes ten times as long on a processor.
+        shares = torch.arange(2**16).to(torch.uint16).view(torch.bfloat16).float()
+        nearest = torch.bucketize(shares, (codes[:-1] + codes[1:]) / 2)
+        if not signed:
+            # A second moment of zero beside a first one that is not would be a step without limit.
+            nearest = torch.where(shares > 0, nearest.clamp(min=1), nearest)
+        self._nearest = nearest.to(torch.uint8).to(device)
 
     def encode(self, values_N: Tensor) -> tuple[Tensor, Tensor]:
         """Bytes of shape (N,) and scales of shape (B,); the last block may be short."""
         padded = nn.functional.pad(values_N, (0, -len(values_N) % BLOCK)).view(-1, BLOCK)
         scales_B = padded.abs().amax(-1)
         shares = padded / scales_B.clamp(min=torch.finfo(torch.float32).tiny).unsqueeze(-1)
-        index = torch.bucketize(shares, self._edges, out_int32=True)
-        if not self._signed:
-            # A second moment of zero beside a first one that is not would be a step without limit.
-            index = torch.where(padded > 0, index.clamp(min=1), index)
-        return index.to(torch.uint8).view(-1)[: len(values_N)], scales_B
+        patterns = shares.to(torch.bfloat16).view(torch.uint16).to(torch.int32).view(-1)
+        return self._nearest.index_select(0, patterns)[: len(values_N)], scales_B
 
     def decode(self, codes_N: Tensor, scales_B: Tensor) -> Tensor:
         """Float32, shape (N,)."""
-        shares = self._codes[codes_N.int()]
+        shares = self._codes.index_select(0, codes_N.int())
         scales = scales_B.repeat_interleave(BLOCK)[: len(codes_N)]
         return shares.mul_(scales)
 
