@@ -60,7 +60,7 @@ class Quantiser:
         padded = nn.functional.pad(values_N, (0, -len(values_N) % BLOCK)).view(-1, BLOCK)
         scales_B = padded.abs().amax(-1)
         shares = padded / scales_B.clamp(min=torch.finfo(torch.float32).tiny).unsqueeze(-1)
-        patterns = shares.to(torch.bfloat16).view(torch.uint16).to(torch.int32).view(-1)
+        patterns = shares.to(torch.bfloat16).view(torch.int16).to(torch.int32).view(-1) & 0xFFFF
         return self._nearest.index_select(0, patterns)[: len(values_N)], scales_B
 
     def decode(self, codes_N: Tensor, scales_B: Tensor) -> Tensor:
