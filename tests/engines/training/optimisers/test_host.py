@@ -47,7 +47,10 @@ def test_masters_that_are_written_to_reach_the_device() -> None:
     with torch.no_grad():
         master.fill_(0.3)
     masters.publish()
-    assert torch.equal(model.get_parameter(name), master.detach().bfloat16())
+    # Dithered: either of the two neighbours of 0.3.
+    live = model.get_parameter(name)
+    assert live.dtype == torch.bfloat16
+    assert set(live.flatten().tolist()) == {0.298828125, 0.30078125}
 
 
 def _inputs() -> tuple[torch.Tensor, torch.Tensor, tuple[int, ...]]:
