@@ -36,21 +36,26 @@ _EXPERTS = {
 }
 # Older exporters stored the rotary table, which follows from config.json.
 _LEFTOVERS = re.compile(r"(?:.*\.)?rotary_emb\.inv_freq")
+# A config.json of a few bytes may ask for millions of tensors.
+_MOST_MISSING = 100_000
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 def list_slots(config: DecoderConfig) -> dict[str, Slot]:
     """The tensors of a checkpoint, by name."""
-    slots = {EMBEDDING: Slot(EMBEDDING), "model.norm.weight": Slot("model.norm.weight")}
-    if not config.tie_word_embeddings:
-        slots[HEAD] = Slot(HEAD)
+    return dict(_iterate_slots(config))
+
+
+def _iterate_slots(config: DecoderConfig) -> Iterator[tuple[str, Slot]]:
+    outside = (EMBEDDING, "model.norm.weight", *(() if config.tie_word_embeddings else (HEAD,)))
+    for name in outside:
+        yield name, Slot(name)
     for index, layer in enumerate(config.layers):
         prefix = f"model.layers.{index}."
         for name in _dense_names(config, layer):
-            slots[prefix + name] = Slot(prefix + name)
+            yield prefix + name, Slot(prefix + name)
         if layer.sparse:
-            slots.update(_expert_slots(config, prefix))
-    return slots
+            yield from _expert_slots(config, prefix)
 
 
 def _dense_names(config: DecoderConfig, layer: Layer) -> Iterator[str]:
@@ -100,11 +105,18 @@ def check_names(config: DecoderConfig, names: Collection[str]) -> None:
     Raises:
         InvalidArtifact: one is missing, or is not part of the architecture.
     """
-    slots = list_slots(config)
-    for name in sorted(names):
-        if name not in slots and not is_leftover(config, name):
+    surplus, missing = set(names), []
+    for name, _ in _iterate_slots(config):
+        if name in surplus:
+            surplus.remove(name)
+        else:
+            missing.append(name)
+        if len(missing) > _MOST_MISSING:
+            raise missing_tensors(missing)
+    for name in sorted(surplus):
+        if not is_leftover(config, name):
             raise unexpected_tensor(config, name)
-    if missing := slots.keys() - set(names):
+    if missing:
         raise missing_tensors(missing)
 
 

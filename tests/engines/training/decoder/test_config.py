@@ -63,6 +63,7 @@ def test_what_the_decoder_lacks_is_named(changes: dict[str, object], says: str) 
         DecoderConfig.of(WHOLE | changes)
 
 
+YARN = {"rope_type": "yarn", "factor": 2.0}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 
 
@@ -89,6 +90,15 @@ LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_fr
         (
             {**WHOLE, "rope_scaling": LLAMA3 | {"high_freq_factor": 1.0}},
             "high_freq_factor=1.0, which is not above low_freq_factor",
+        ),
+        ({**WHOLE, "num_hidden_layers": 10**12}, "which is not a whole number from 1 to 1024"),
+        ({**WHOLE, "vocab_size": 2**40}, "which is not a whole number from 1 to 1073741824"),
+        ({**WHOLE, "rope_theta": 10**400}, "which is not a number above 0"),
+        ({**WHOLE, "rope_theta": float("inf")}, "rope_theta=inf, which is not a number above 0"),
+        ({**WHOLE, "rope_scaling": YARN | {"rope_theta": 1}}, "which is not a number above 1"),
+        (
+            {**WHOLE, "rope_scaling": YARN | {"original_max_position_embeddings": 1}},
+            "original_max_position_embeddings=1, which is not a context",
         ),
         ({**WHOLE, "model_type": "qwen2"}, "model_type='qwen2', not 'llama'"),
         ({name: value for name, value in WHOLE.items() if name != "vocab_size"}, "'vocab_size'"),

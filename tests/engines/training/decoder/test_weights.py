@@ -112,3 +112,10 @@ def test_export_carries_whatever_makes_tokens_of_a_conversation(tmp_path: Path) 
     exported = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
     assert exported == carried | {"config.json", "model.safetensors"}
     assert all((target / name).read_text() == name for name in carried)
+
+
+def test_a_small_file_does_not_make_us_list_millions_of_tensors() -> None:
+    document = variants.random_document("mixtral", 0)
+    document |= {"num_hidden_layers": 1024, "num_local_experts": 1024}
+    with pytest.raises(InvalidArtifact, match="weights lack"):
+        check_names(DecoderConfig.of(document), {"model.norm.weight"})

@@ -9,6 +9,10 @@ from typing import Any
 
 from foundry.errors import InvalidArtifact, UnsupportedFeature
 
+# No model comes near these; what is larger would cost memory or overflow before it is found out.
+MOST_WIDTH, MOST_TOKENS, MOST_LAYERS, MOST_EXPERTS = 2**20, 2**30, 1024, 1024
+_LARGEST_NUMBER = 1e30
+
 # Say where the file came from, how it is stored, or which tokens mean what.
 _DESCRIPTIVE = (
     "_attn_implementation",
@@ -114,24 +118,27 @@ class Fields:
         value = self._document.get(name)
         return default if value is None else value
 
-    def integer(self, name: str, default: int | None = None, least: int = 1) -> int:
+    def integer(
+        self, name: str, default: int | None = None, *, least: int = 1, most: int = MOST_WIDTH
+    ) -> int:
         value = self._required(name, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise self.broken(name, value, f"a whole number of at least {least}")
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise self.broken(name, value, f"a whole number from {least} to {most}")
         return value
 
     def number(self, name: str, default: float | None = None) -> float:
         """A positive number."""
         value = self._required(name, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        if not _is_positive(value):
             raise self.broken(name, value, "a number above 0")
         return float(value)
 
     def optional_number(self, name: str) -> float | None:
         return None if self.take(name) is None else self.number(name)
 
-    def optional_integer(self, name: str) -> int | None:
-        return None if self.take(name) is None else self.integer(name)
+    def optional_length(self, name: str) -> int | None:
+        """Tokens."""
+        return None if self.take(name) is None else self.integer(name, most=MOST_TOKENS)
 
     def text(self, name: str, default: str) -> str:
         value = self.take(name, default)
@@ -149,7 +156,7 @@ class Fields:
         value = self._required(name, None)
         if not isinstance(value, list) or len(value) != count:
             raise self.broken(name, value, f"a list of {count} numbers")
-        if any(isinstance(x, bool) or not isinstance(x, int | float) or x <= 0 for x in value):
+        if not all(map(_is_positive, value)):
             raise self.broken(name, value, "a list of numbers above 0")
         return tuple(map(float, value))
 
@@ -224,6 +231,11 @@ class Fields:
         if value is None:
             raise InvalidArtifact(f"config.json lacks {self._prefix + name!r}")
         return value
+
+
+def _is_positive(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 0 < value <= _LARGEST_NUMBER  # type: ignore[operator]
 
 
 def _short(value: object) -> str:

@@ -33,7 +33,7 @@ def read_gemma(fields: Fields) -> DecoderConfig:
 def read_gemma2(fields: Fields) -> DecoderConfig:
     config = _gemma_common(fields, "hidden_activation")
     fields.ignore("hidden_act", "sliding_window_size")
-    window = fields.optional_integer("sliding_window")
+    window = fields.optional_length("sliding_window")
     ropes = dict.fromkeys(LAYER_TYPES, read_shared_rope(fields, config))
     return replace(
         config,
@@ -50,7 +50,7 @@ def read_gemma3(fields: Fields) -> DecoderConfig:
     fields.ignore("hidden_act")
     # The class has the field and does not apply it.
     fields.fix("attn_logit_softcapping")
-    window = fields.optional_integer("sliding_window")
+    window = fields.optional_length("sliding_window")
     every = fields.integer("sliding_window_pattern", 6)
     ropes = read_layer_ropes(
         fields,

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from foundry.engines.training.decoder.config import DecoderConfig, Layer
-from foundry.engines.training.decoder.families.fields import Fields
+from foundry.engines.training.decoder.families.fields import MOST_LAYERS, Fields
 from foundry.engines.training.decoder.families.reading import (
     read_common,
     read_shared_rope,
@@ -40,12 +40,12 @@ def read_smollm3(fields: Fields) -> DecoderConfig:
     config = read_common(fields, tied=True)
     rope = read_shared_rope(fields, config, RopeDefaults(theta=2_000_000.0))
     fields.ignore("max_window_layers")
-    count = fields.integer("num_hidden_layers")
+    count = fields.integer("num_hidden_layers", most=MOST_LAYERS)
     every = fields.integer("no_rope_layer_interval", 4)
     roped = fields.choices(
         "no_rope_layers", (0, 1), [int((i + 1) % every != 0) for i in range(count)]
     )
-    window = fields.optional_integer("sliding_window")
+    window = fields.optional_length("sliding_window")
     window = window if fields.flag("use_sliding_window", False) else None
     layers = read_typed_layers(
         fields,
@@ -68,7 +68,7 @@ def read_smollm3(fields: Fields) -> DecoderConfig:
 
 def read_mistral(fields: Fields) -> DecoderConfig:
     config = read_common(fields)
-    window = fields.optional_integer("sliding_window")
+    window = fields.optional_length("sliding_window")
     return replace(
         config, layers=repeat_layer(fields, Layer(read_shared_rope(fields, config), window))
     )
@@ -80,7 +80,7 @@ def read_phi3(fields: Fields) -> DecoderConfig:
         fields.fix(name, False)
     fields.fix("full_attn_mod", 1)
     fields.fix("interpolate_factor", 1)
-    window = fields.optional_integer("sliding_window")
+    window = fields.optional_length("sliding_window")
     layer = Layer(read_shared_rope(fields, config, _PHI3_ROPE), window)
     return replace(config, layers=repeat_layer(fields, layer), fused=True)
 
@@ -101,7 +101,7 @@ def read_olmo2(fields: Fields) -> DecoderConfig:
 def read_olmo3(fields: Fields) -> DecoderConfig:
     config = read_common(fields, grouped=False)
     bias = fields.flag("attention_bias", False)
-    window = fields.optional_integer("sliding_window")
+    window = fields.optional_length("sliding_window")
     theta = fields.number("rope_theta", 500_000.0)
     ropes = read_layer_ropes(
         fields, config.head_dim, config.max_position_embeddings, RopeDefaults(theta), theta

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from foundry.engines.training.decoder.config import DecoderConfig, Experts, Layer
-from foundry.engines.training.decoder.families.fields import Fields
+from foundry.engines.training.decoder.families.fields import MOST_EXPERTS, MOST_LAYERS, Fields
 from foundry.engines.training.decoder.families.reading import (
     read_common,
     read_shared_rope,
@@ -28,11 +28,11 @@ def read_qwen3(fields: Fields) -> DecoderConfig:
 
 def read_qwen3_moe(fields: Fields) -> DecoderConfig:
     config = read_common(fields)
-    window = fields.optional_integer("sliding_window")
+    window = fields.optional_length("sliding_window")
     window = window if fields.flag("use_sliding_window", False) else None
     # The class knows one window for all layers; the older field still lies in published files.
     fields.ignore("max_window_layers")
-    count = fields.integer("num_hidden_layers")
+    count = fields.integer("num_hidden_layers", most=MOST_LAYERS)
     dense = fields.take("mlp_only_layers", [])
     if not isinstance(dense, list):
         raise fields.broken("mlp_only_layers", dense, "a list of layers")
@@ -58,7 +58,7 @@ def read_qwen3_moe(fields: Fields) -> DecoderConfig:
 
 def read_mixtral(fields: Fields) -> DecoderConfig:
     config = read_common(fields)
-    window = fields.optional_integer("sliding_window")
+    window = fields.optional_length("sliding_window")
     rope = read_shared_rope(fields, config, RopeDefaults(theta=1_000_000.0))
     fields.fix("router_jitter_noise", 0, 0.0)
     return replace(
@@ -72,7 +72,7 @@ def read_mixtral(fields: Fields) -> DecoderConfig:
 
 def _qwen_layers(fields: Fields, config: DecoderConfig) -> tuple[Layer, ...]:
     """The upper layers slide, where the file turns that on."""
-    window = fields.optional_integer("sliding_window")
+    window = fields.optional_length("sliding_window")
     window = window if fields.flag("use_sliding_window", False) else None
     first = fields.integer("max_window_layers", 28, least=0)
     ropes = dict.fromkeys(LAYER_TYPES, read_shared_rope(fields, config))
@@ -80,7 +80,7 @@ def _qwen_layers(fields: Fields, config: DecoderConfig) -> tuple[Layer, ...]:
 
 
 def _read_experts(fields: Fields, *, count: str, width: int, normalised: bool) -> Experts:
-    experts = fields.integer(count)
+    experts = fields.integer(count, most=MOST_EXPERTS)
     per_token = fields.integer("num_experts_per_tok")
     if per_token > experts:
         raise fields.broken("num_experts_per_tok", per_token, f"at most {count}, {experts}")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from foundry.engines.training.decoder.config import Activation, DecoderConfig, Layer, Rope
-from foundry.engines.training.decoder.families.fields import Fields
+from foundry.engines.training.decoder.families.fields import MOST_LAYERS, MOST_TOKENS, Fields
 from foundry.engines.training.decoder.families.ropes import LAYER_TYPES, RopeDefaults, read_rope
 
 _ACTIVATIONS: dict[str, Activation] = {
@@ -43,13 +43,13 @@ def read_common(
         raise fields.unsupported(activation, name, activations)
     return DecoderConfig(
         architecture=fields.architecture,
-        vocab_size=fields.integer("vocab_size"),
+        vocab_size=fields.integer("vocab_size", most=MOST_TOKENS),
         hidden_size=hidden,
         intermediate_size=fields.integer("intermediate_size"),
         num_attention_heads=heads,
         num_key_value_heads=key_heads,
         head_dim=fields.integer("head_dim", head_dim or hidden // heads),
-        max_position_embeddings=fields.integer("max_position_embeddings"),
+        max_position_embeddings=fields.integer("max_position_embeddings", most=MOST_TOKENS),
         rms_norm_eps=fields.number("rms_norm_eps"),
         tie_word_embeddings=fields.flag("tie_word_embeddings", tied),
         layers=(),
@@ -64,7 +64,7 @@ def read_shared_rope(
 
 
 def repeat_layer(fields: Fields, layer: Layer) -> tuple[Layer, ...]:
-    return (layer,) * fields.integer("num_hidden_layers")
+    return (layer,) * fields.integer("num_hidden_layers", most=MOST_LAYERS)
 
 
 def read_typed_layers(
@@ -74,7 +74,10 @@ def read_typed_layers(
     kinds = fields.choices(
         "layer_types",
         LAYER_TYPES,
-        [LAYER_TYPES[default(i)] for i in range(fields.integer("num_hidden_layers"))],
+        [
+            LAYER_TYPES[default(i)]
+            for i in range(fields.integer("num_hidden_layers", most=MOST_LAYERS))
+        ],
     )
     return tuple(
         Layer(ropes[kind], window if kind == "sliding_attention" else None) for kind in kinds

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from foundry.engines.training.decoder.config import Rope, RopeKind
-from foundry.engines.training.decoder.families.fields import Fields
+from foundry.engines.training.decoder.families.fields import MOST_TOKENS, Fields
 
 LAYER_TYPES = ("full_attention", "sliding_attention")
 _KINDS: tuple[RopeKind, ...] = get_args(RopeKind)
@@ -87,7 +87,7 @@ def _read_context(
     return _Context(
         head_dim=head_dim,
         length=max_length,
-        original_length=fields.optional_integer("original_max_position_embeddings")
+        original_length=fields.optional_length("original_max_position_embeddings")
         or defaults.original_length,
         theta=fields.number("rope_theta", defaults.theta),
         partial=fields.number("partial_rotary_factor", 1.0),
@@ -107,7 +107,10 @@ def _read_kind(fields: Fields, context: _Context) -> Rope:
         raise fields.broken(
             "partial_rotary_factor", share, f"an even part of a head of {context.head_dim}"
         )
-    rope = Rope(kind, theta=fields.number("rope_theta", context.theta), size=size)
+    theta = fields.number("rope_theta", context.theta)
+    if theta <= 1:
+        raise fields.broken("rope_theta", theta, "a number above 1")
+    rope = Rope(kind, theta=theta, size=size)
     rope = _READERS[kind](fields, rope, context)
     if kind == "default":
         # Files carry these along although nothing is stretched.
@@ -191,8 +194,12 @@ def _read_longrope(fields: Fields, rope: Rope, context: _Context) -> Rope:
 
 
 def _read_original(fields: Fields, context: _Context) -> int:
-    own = fields.integer("original_max_position_embeddings", context.length)
-    return context.original_length or own
+    """Tokens; a field beside the object wins over one inside it."""
+    own = fields.integer("original_max_position_embeddings", context.length, most=MOST_TOKENS)
+    length = context.original_length or own
+    if length < 2:
+        raise fields.broken("original_max_position_embeddings", length, "a context")
+    return length
 
 
 _READERS: dict[RopeKind, Callable[[Fields, Rope, _Context], Rope]] = {
