@@ -177,7 +177,7 @@ def _check_architecture(base: ModelVersion, config: object, training: Training) 
         raise type(error)(f"{base.reference} cannot be trained: {error.message}") from error
     if isinstance(training.config, DilocoConfig):
         fragments = training.config.outer.fragments
-        most = decoder.most_fragments(lora=isinstance(method, Lora))
+        most = decoder.most_fragments(method.targets if isinstance(method, Lora) else None)
         if fragments > most:
             raise InvalidRequest(
                 f"config.outer.fragments is {fragments}, but what is trained of {base.reference} "

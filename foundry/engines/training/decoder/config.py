@@ -4,7 +4,7 @@ The defaults are Llama's; `families` reads a config.json into one of these.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -173,11 +173,18 @@ class DecoderConfig:
             for rope in ropes
         )
 
-    def most_fragments(self, *, lora: bool) -> int:
-        """Into how many parts DiLoCo can cut what is trained, so that none is empty."""
-        # Beside the layers: the embedding, the last norm, and a head that is not the embedding.
-        outside = 0 if lora else 2 + (not self.tie_word_embeddings)
-        return self.num_hidden_layers + outside
+    def most_fragments(self, targets: Collection[str] | None) -> int:
+        """Into how many parts DiLoCo can cut what is trained, so that none is empty.
+
+        Args:
+            targets: what gets an adapter; None: every weight is trained.
+        """
+        if targets is None:
+            # Beside the layers: the embedding, the last norm, and a head that is not the embedding.
+            return self.num_hidden_layers + 2 + (not self.tie_word_embeddings)
+        in_layers = self.num_hidden_layers if {"attn", "mlp"}.intersection(targets) else 0
+        # The two factors of the head's adapter.
+        return in_layers + 2 * ("unembed" in targets)
 
     def check_adapter_targets(self, targets: Iterable[str]) -> None:
         """Refuse adapters that no engine serves.

@@ -114,8 +114,10 @@ def test_no_fragment_of_what_is_trained_is_empty() -> None:
     tied = DecoderConfig.of(WHOLE)
     untied = DecoderConfig.of(WHOLE | {"tie_word_embeddings": False})
     # Two layers; a full training adds the embedding, the norm and a head of its own.
-    assert tied.most_fragments(lora=True) == untied.most_fragments(lora=True) == 2
-    assert (tied.most_fragments(lora=False), untied.most_fragments(lora=False)) == (4, 5)
+    assert tied.most_fragments(("attn", "mlp")) == untied.most_fragments(("attn", "mlp")) == 2
+    assert (tied.most_fragments(None), untied.most_fragments(None)) == (4, 5)
+    assert untied.most_fragments(("attn", "unembed")) == 4
+    assert untied.most_fragments(("unembed",)) == 2
 
 
 def test_adapters_on_experts_are_refused_by_name() -> None:
