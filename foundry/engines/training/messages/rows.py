@@ -9,7 +9,7 @@ from foundry.engines.training.messages.targets import (
     Example,
     Reply,
     ReplyLocator,
-    mark_tokens,
+    mark_replies,
 )
 from foundry.engines.training.messages.template import NO_CONTEXT, ChatTemplate, Context
 from foundry.engines.training.messages.tokenizer import ChatTokenizer
@@ -111,10 +111,7 @@ def prepare_chat(
     template = tokenizer.choose_template(context.tools)
     _check_tools(template, messages[: replies[0] + 1], context)
     found = [_locate_reply(tokenizer, template, messages, index, context) for index in replies]
-    exact = template.marks_replies
-    if all(found[-1].text.startswith(reply.text) for reply in found):
-        return [mark_tokens(tokenizer, found, exact=exact)]
-    return [mark_tokens(tokenizer, [reply], exact=exact) for reply in found]
+    return mark_replies(tokenizer, found, exact=template.marks_replies)
 
 
 def _locate_reply(

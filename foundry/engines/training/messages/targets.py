@@ -9,6 +9,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tokenizers import Encoding
+
 from foundry.engines.training.messages.conversation import Row
 from foundry.engines.training.messages.template import ChatTemplate, Context, Rendering, Span
 from foundry.engines.training.messages.tokenizer import ChatTokenizer
@@ -94,14 +96,50 @@ class ReplyLocator:
         return Reply(rendering.text, ((self._start, len(rendering.text)),))
 
 
-def mark_tokens(tokenizer: ChatTokenizer, replies: Sequence[Reply], *, exact: bool) -> Example:
-    """One example of the last reply's text, in which all of `replies` lie.
+def mark_replies(
+    tokenizer: ChatTokenizer, replies: Sequence[Reply], *, exact: bool
+) -> list[Example]:
+    """Examples in which `replies` are learned: one, if all of them lie in the last one's text.
 
     Args:
         exact: the spans are what is learned, as a template's tags say; else what follows the last
             end of turn in a span is the template's glue, which no model writes.
     """
-    encoding = tokenizer.encode_with_offsets(replies[-1].text)
+    together = replies[-1].text
+    if all(together.startswith(reply.text) for reply in replies):
+        encoding = tokenizer.encode_with_offsets(together)
+        borders = [] if exact else [reply.spans[0][0] for reply in replies]
+        if not _are_crossed(encoding.offsets, borders):
+            return [_mark_spans(tokenizer, encoding, replies, exact=exact)]
+    return [_mark_reply(tokenizer, reply, exact=exact) for reply in replies]
+
+
+def _mark_reply(tokenizer: ChatTokenizer, reply: Reply, *, exact: bool) -> Example:
+    encoding = tokenizer.encode_with_offsets(reply.text)
+    if exact or not _are_crossed(encoding.offsets, [reply.spans[0][0]]):
+        return _mark_spans(tokenizer, encoding, [reply], exact=exact)
+    # A token reaches over the border, as after a prompt that ends in a space. Serving encodes the
+    # prompt by itself, and the model goes on from there.
+    start = reply.spans[0][0]
+    head = tokenizer.encode(reply.text[:start])
+    tail = tokenizer.encode_continuation(reply.text[start:])
+    learned = _cut_glue(range(len(tail)), tail, tokenizer.ends)
+    weights = [reply.weight if i in learned else 0.0 for i in range(len(tail))]
+    return Example((*head, *tail), (*(0.0 for _ in head), *weights))
+
+
+def _are_crossed(offsets: Sequence[Span], borders: Sequence[int]) -> bool:
+    """Whether a token begins before one of `borders` and ends after it."""
+    for border in borders:
+        i = bisect_right(offsets, border, key=lambda offset: offset[1])
+        if i < len(offsets) and offsets[i][0] < border:
+            return True
+    return False
+
+
+def _mark_spans(
+    tokenizer: ChatTokenizer, encoding: Encoding, replies: Sequence[Reply], *, exact: bool
+) -> Example:
     # Both are built anew whenever they are asked for.
     tokens, offsets = encoding.ids, encoding.offsets
     weights = [0.0] * len(tokens)

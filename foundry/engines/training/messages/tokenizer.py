@@ -138,7 +138,19 @@ class ChatTokenizer:
         both = list(self._tokenizer.encode(prompt + completion).ids)
         if head and both[: len(head)] == head:
             return head, both[len(head) :]
-        return head, self.encode(completion)
+        return head, self.encode_continuation(completion)
+
+    def encode_continuation(self, text: str) -> list[int]:
+        """Tokens of a text that goes on another one.
+
+        A line break stands before it meanwhile: what a tokenizer begins every text with, like the
+        space of sentencepiece, then belongs to the break.
+        """
+        encoding = self.encode_with_offsets(f"\n{text}")
+        tokens, offsets = encoding.ids, encoding.offsets
+        if any(start < 1 < end for start, end in offsets):
+            return self.encode(text)
+        return [token for token, (_, end) in zip(tokens, offsets, strict=True) if end > 1]
 
 
 def _refuse_other_tokenizers(model_dir: Path) -> None:
