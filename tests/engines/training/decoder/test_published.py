@@ -1,10 +1,13 @@
 """Published configurations are read whole, and as transformers reads them."""
 
 import copy
+import re
+from pathlib import Path
 
 import pytest
 import torch
 
+from foundry.engines.training.decoder.families.table import FAMILIES
 from foundry.engines.training.decoder.layout import list_slots
 from foundry.engines.training.decoder.model import Decoder, DecoderConfig
 from tests.engines.training.decoder.published import GEMMA_3_1B, MODELS, PHI_4_MINI
@@ -29,6 +32,12 @@ def test_what_transformers_5_writes_again_means_the_same(name: str) -> None:
     rewritten = AutoConfig.for_model(settings.pop("model_type"), **settings).to_dict()
     assert "rope_parameters" in rewritten
     assert DecoderConfig.of(rewritten) == DecoderConfig.of(document)
+
+
+def test_the_documentation_names_every_architecture() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "families.md").read_text()
+    named = re.findall(r"^\|[^|]+\| `(\w+)` \|", text, flags=re.MULTILINE)
+    assert named == list(FAMILIES)
 
 
 def test_layers_of_two_kinds_have_their_own_rotary_embedding() -> None:
