@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ SPACED = (
     "{% for m in messages %}{{ m.role + ': ' + m.content + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
 )
-TALK = [
+TALK: list[dict[str, Any]] = [
     {"role": "user", "content": "hi"},
     {"role": "assistant", "content": "yo"},
     {"role": "user", "content": "so"},
@@ -40,7 +41,7 @@ def test_a_token_over_the_border_does_not_hide_the_reply(tokenizer: ChatTokenize
         prompt = tokenizer.encode(tokenizer.render(TALK[:index], add_generation_prompt=True))
         assert list(example.tokens[: len(prompt)]) == prompt
         learned = [t for t, weight in zip(example.tokens, example.weights, strict=True) if weight]
-        assert learned == [*tokenizer.encode(str(TALK[index]["content"])), 2]
+        assert learned == [*tokenizer.encode(TALK[index]["content"]), 2]
         assert not any(example.weights[: len(prompt)]) and example.weights[-1] == 0
     assert set(examples[1].weights) == {0.0, 0.5}
 
