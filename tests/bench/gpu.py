@@ -28,14 +28,13 @@ from tests.bench.gpu_parts import CARD, METHODS, REHEARSAL, Scale
 
 ROOT = Path(__file__).parents[2]
 # Seconds of a part: what it takes on an H100, several times over.
-LIMITS = {"gemm": 60.0, "slope": 90.0, "foundry": 90.0, "compiled": 90.0, "peer": 90.0}
+LIMITS = {"gemm": 60.0, "slope": 90.0, "foundry": 90.0, "peer": 90.0}
 # Dense bfloat16 without sparsity, TFLOP/s, by the vendors' datasheets.
 DATASHEET_TFLOPS = {"H100": 989.4, "H200": 989.4, "A100": 312.0, "L40S": 362.1, "MI300X": 1307.4}
 PARTS = (
     "gemm",
     *(f"{side}-{method}" for method in METHODS for side in ("foundry", "peer")),
     "slope",
-    "compiled-lora",
 )
 
 
@@ -97,16 +96,6 @@ def summarise(scale: Scale, results: Mapping[str, Mapping[str, Any]], card: str)
             metrics["lora_over_full"] = _ratio(lora, full, "tokens_per_s")
     if "slope" in results["slope"]:
         metrics["slope_mib_per_round"] = round(results["slope"]["slope"] / 2**20, 3)
-    compiled = results["compiled-lora"]
-    if "error" not in compiled and "error" not in lora:
-        metrics |= {
-            "compiled_lora_speedup": _ratio(compiled, lora, "tokens_per_s"),
-            "compiled_lora_memory": _ratio(compiled, lora, "peak_bytes"),
-            "compiled_lora_mixed_speedup": _ratio(compiled, lora, "mixed"),
-            "compiled_lora_loss_gap": max(
-                abs(a - b) for a, b in zip(compiled["losses"], lora["losses"], strict=True)
-            ),
-        }
     return metrics
 
 

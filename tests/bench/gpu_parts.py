@@ -143,15 +143,14 @@ def build_model(scale: Scale, method: str) -> Any:
     return model.to(torch.bfloat16) if method == "lora" else model
 
 
-def open_learner(scale: Scale, method: str, *, compiled: bool = False) -> Any:
+def open_learner(scale: Scale, method: str) -> Any:
     from foundry.engines.training.config import Lora
     from foundry.engines.training.decoder import lora
-    from foundry.engines.training.decoder.compiling import compile_layers
+    from foundry.engines.training.devices import demand_exact_sums
     from foundry.engines.training.learner import Learner
 
+    demand_exact_sums()
     model = build_model(scale, method)
-    if compiled:
-        compile_layers(model)
     declared = {name for name, _ in model.named_parameters()}
     if method == "lora":
         config = Lora(rank=RANK, alpha=ALPHA)
@@ -179,11 +178,9 @@ def collate_rows(scale: Scale, lengths: tuple[int, ...]) -> Any:
     return collate(examples, torch.device(scale.device))
 
 
-def measure_foundry(scale: Scale, method: str, *, compiled: bool = False) -> dict[str, Any]:
+def measure_foundry(scale: Scale, method: str) -> dict[str, Any]:
     card = Card(scale.device)
-    learner = open_learner(scale, method, compiled=compiled)
-    first = collate_rows(scale, (scale.length,))
-    losses = [learner.step([first], 1e-4).loss for _ in range(3)]
+    learner = open_learner(scale, method)
 
     def attempt(rows: int) -> float:
         batch = collate_rows(scale, (scale.length,) * rows)
@@ -192,8 +189,7 @@ def measure_foundry(scale: Scale, method: str, *, compiled: bool = False) -> dic
     result = find_fitting_rows(scale, attempt, card)
     card.forget_peak()
     attempt(scale.memory_rows)
-    result |= {"peak_bytes": card.peak_bytes(), "losses": losses}
-    return result | {"mixed": measure_mixed(scale, learner, card)}
+    return result | {"peak_bytes": card.peak_bytes(), "mixed": measure_mixed(scale, learner, card)}
 
 
 def measure_mixed(scale: Scale, learner: Any, card: Card) -> float:
@@ -254,13 +250,12 @@ def measure_slope(scale: Scale) -> dict[str, Any]:
 
 
 def measure_part(part: str, scale: Scale) -> dict[str, Any]:
-    """`gemm`, `slope`, or `foundry-` or `compiled-` and a method."""
+    """`gemm`, `slope`, or `foundry-` and a method."""
     if part == "gemm":
         return measure_gemm(scale)
     if part == "slope":
         return measure_slope(scale)
-    side, method = part.split("-")
-    return measure_foundry(scale, method, compiled=side == "compiled")
+    return measure_foundry(scale, part.removeprefix("foundry-"))
 
 
 def main(measure: Callable[[str, Scale], dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from foundry.engines.training.devices import default_device, release_memory
+from foundry.engines.training.devices import default_device, demand_exact_sums, release_memory
 from tests.gpu.streams import write_model
 
 
@@ -28,6 +28,7 @@ def device() -> torch.device:
     # TF32 keeps ten bits of a product's factors: float32 is to be float32.
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
+    demand_exact_sums()
     return torch.device(name)
 
 

@@ -100,20 +100,6 @@ def test_recomputed_activations_are_not_kept(accelerator: torch.device, model_di
     assert peaks[1] < 0.8 * peaks[0]
 
 
-# torch's compiler warns of what torch itself will take out.
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_compiled_layers_compute_the_same(
-    accelerator: torch.device, model_dir: Path, tmp_path: Path
-) -> None:
-    """An update changes what compiled code has cast to bfloat16 before: it must notice."""
-    runs = []
-    for compiled in (False, True):
-        config = CONFIG.model_copy(update={"compile": compiled, "max_steps": 4})
-        runs.append(train(config, model_dir, tmp_path / str(compiled), accelerator)[1])
-    for one, other in zip(*runs, strict=True):
-        assert one.loss == pytest.approx(other.loss, abs=0.02)
-
-
 def read_used_bytes(device: torch.device) -> int:
     """Of the whole device as its driver counts; of this process in a rehearsal."""
     if device.type == "cpu":

@@ -13,7 +13,7 @@ from foundry.install.lock import read_pins
 
 BUILDS = read_builds()
 # Documents with a hardware table.
-TABLES = ("docs/hardware.md",)
+TABLES = ("docs/hardware.md", "README.md")
 TRAINS = ("cpu", "nvidia", "amd", "intel")
 LOCKED = sorted(name for name, build in BUILDS.items() if build.lock is not None)
 

@@ -60,10 +60,6 @@ Precision = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"] | None,
     typer.Option(help="of activations and frozen weights; default auto, the device's best"),
 ]
-Compile = Annotated[
-    bool | None,
-    typer.Option("--compile/--no-compile", help="slow first steps, faster ones after"),
-]
 Recompute = Annotated[
     bool | None,
     typer.Option(

@@ -73,7 +73,7 @@ class Full(_Frozen):
 
 OptimiserName = Literal["adamw", "adamw-8bit"]
 
-_LATER_FIELDS = ("compile", "optimiser", "offload")
+_LATER_FIELDS = ("optimiser", "offload")
 _EPOCHS = 3
 _MICRO_BATCH = 8
 
@@ -135,10 +135,6 @@ class SftConfig(_Frozen):
         default=None,
         description="bytes that activations may take, beyond which layers recompute theirs, as few "
         "as will do for each micro-batch; auto: most of what is free; unset: none does",
-    )
-    compile: bool = Field(
-        default=False,
-        description="compile the layers: the first steps take minutes, the later ones less",
     )
     seed: int = Field(default=0, ge=0, lt=2**63)
     checkpoint_every: int = Field(default=50, ge=1, description="optimiser steps")

@@ -43,6 +43,16 @@ def describe_device(asked: Asked) -> str:
     return f"{precision} on {name}"
 
 
+def demand_exact_sums() -> None:
+    """Have matrix products of half precision summed in float32 to the end, in this process.
+
+    Where a GPU splits a sum among its units, torch lets it round each part to the products' type
+    unless told otherwise. An adapter's update would be lost there that one rounding keeps.
+    """
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+
+
 def release_memory() -> None:
     """Give what no tensor uses back to the driver; the context itself lives as long as the process.
 

@@ -12,11 +12,15 @@ from torch import nn
 from foundry.engines.training.activations import ActivationBudget
 from foundry.engines.training.config import Lora, SftConfig
 from foundry.engines.training.decoder import lora
-from foundry.engines.training.decoder.compiling import compile_layers, require_compiler
 from foundry.engines.training.decoder.dropout import Draws
 from foundry.engines.training.decoder.model import Decoder
 from foundry.engines.training.decoder.weights import export_model, load_model
-from foundry.engines.training.devices import default_device, is_host, read_traits
+from foundry.engines.training.devices import (
+    default_device,
+    demand_exact_sums,
+    is_host,
+    read_traits,
+)
 from foundry.engines.training.files import whole_directory
 from foundry.engines.training.learner import Learner
 from foundry.engines.training.messages.conversation import Row
@@ -74,6 +78,7 @@ class SftWorkload:
         self._config = config
         self._model_dir = model_dir
         self.device = torch.device(device or default_device())
+        demand_exact_sums()
         self.precision = choose_precision(config.precision, read_traits(self.device))
         self.data = train
         self._evaluation = evaluation.examples
@@ -103,9 +108,6 @@ class SftWorkload:
             masters=masters,
             budget=self._budget(parameters),
         )
-        if config.compile:
-            # Last: whoever measures the model first would compile it for its own shapes.
-            compile_layers(self._model)
 
     @classmethod
     def prepare(
@@ -169,8 +171,6 @@ class SftWorkload:
 
     def _build_model(self) -> tuple[Decoder, Draws | None]:
         """The model, and its dropout masks if it has an adapter."""
-        if self._config.compile:
-            require_compiler(self.device)
         compute = _DTYPES[self.precision]
         is_lora = isinstance(self._config.method, Lora)
         offloads_base = self._config.offload and not is_lora

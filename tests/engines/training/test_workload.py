@@ -122,3 +122,14 @@ def test_with_an_adapter_only_the_adapter_is_trained(tiny_model: Path, chat_rows
 def test_nothing_to_train_on_is_said(tiny_model: Path) -> None:
     with pytest.raises(InvalidDataset, match="no row is left"):
         workload(tiny_model, [{"messages": [{"role": "user", "content": "anyone?"}]}])
+
+
+def test_products_of_half_precision_are_summed_in_float32(
+    tiny_model: Path, chat_rows: Rows
+) -> None:
+    options = torch.backends.cuda.matmul
+    options.allow_bf16_reduced_precision_reduction = True
+    options.allow_fp16_reduced_precision_reduction = True
+    workload(tiny_model, chat_rows)
+    assert not options.allow_bf16_reduced_precision_reduction
+    assert not options.allow_fp16_reduced_precision_reduction
