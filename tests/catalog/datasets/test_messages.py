@@ -169,7 +169,7 @@ def test_whatever_is_accepted_is_rendered_or_refused_by_its_place(tmp_path: Path
     tokenizer = ChatTokenizer.load(tmp_path)
     usual = [row for name, row in CONVERSATIONS.items() if "long" not in name]
     accepted = 0
-    for _ in range(4000):
+    for _ in range(2500):
         row = copy.deepcopy(draw.choice(usual))
         container, place = draw.choice(list(_list_places(row)))
         container[place] = copy.deepcopy(draw.choice(ODD))
@@ -183,7 +183,7 @@ def test_whatever_is_accepted_is_rendered_or_refused_by_its_place(tmp_path: Path
             assert "expected messages" not in error.message
         except UnsupportedFeature as error:
             assert "ambiguous" in error.message
-    assert accepted > 500
+    assert accepted > 300
 
 
 def test_reasoning_and_the_order_of_keys_are_kept(tmp_path: Path) -> None:
