@@ -1,5 +1,9 @@
 """What a message may hold: whatever is accepted here is rendered by training, or refused there."""
 
+import copy
+import json
+import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +11,14 @@ import pytest
 
 from foundry.catalog.datasets.domain import AddOptions
 from foundry.catalog.datasets.preparation import prepare
-from foundry.catalog.datasets.shards import read_rows
+from foundry.catalog.datasets.shards import encode_row, read_rows
 from foundry.catalog.datasets.validation import clean_row, find_faults
+from foundry.engines.training.messages.rows import prepare as tokenise
 from foundry.engines.training.messages.shape import list_uses
 from foundry.engines.training.messages.template import ChatTemplate, Context
-from foundry.errors import InvalidDataset
+from foundry.engines.training.messages.tokenizer import ChatTokenizer
+from foundry.errors import InvalidDataset, UnsupportedFeature
+from tests.engines.training.conftest import write_tokenizer
 from tests.engines.training.messages.conversations import CONVERSATIONS
 from tests.engines.training.messages.templates import OWN_TEMPLATES
 
@@ -116,8 +123,6 @@ def test_what_would_be_lost_or_refused_is_named(row: dict[str, Any], path: str, 
 
 
 def _store(row: dict[str, Any], folder: Path) -> dict[str, Any]:
-    import json
-
     folder.mkdir()
     (folder / "in").write_text(json.dumps(row, ensure_ascii=False) + "\n")
     prepared = prepare(folder / "in", folder, AddOptions(eval_fraction=0))
@@ -141,6 +146,44 @@ def test_what_is_stored_renders_as_what_was_written(tmp_path: Path) -> None:
                 for each in (row, stored)
             ]
             assert texts[0] == texts[1]
+
+
+ODD: tuple[Any, ...] = (
+    None, True, 0, -1, 2.5, "", "{", "[]", '{"a":1}', [], {}, ["x"], [None], {"a": 1}, [[]], "tool",
+    [{"type": "text", "text": "z"}], "\ud800", {"role": "user", "content": "x"}, "developer",
+)  # fmt: skip
+
+
+def _list_places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every container of a row with a key or an index into it."""
+    places = list(value) if isinstance(value, dict) else range(len(value))
+    for place in places:
+        yield value, place
+        if isinstance(value[place], dict | list):
+            yield from _list_places(value[place])
+
+
+def test_whatever_is_accepted_is_rendered_or_refused_by_its_place(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    write_tokenizer(tmp_path, OWN_TEMPLATES["thinking"])
+    tokenizer = ChatTokenizer.load(tmp_path)
+    usual = [row for name, row in CONVERSATIONS.items() if "long" not in name]
+    accepted = 0
+    for _ in range(2500):
+        row = copy.deepcopy(draw.choice(usual))
+        container, place = draw.choice(list(_list_places(row)))
+        container[place] = copy.deepcopy(draw.choice(ODD))
+        if "messages" not in row or list(find_faults(row, "chat")):
+            continue
+        accepted += 1
+        try:
+            stored = json.loads(encode_row(clean_row(row, "chat")))
+            tokenise([stored], tokenizer, max_seq_len=10**6, too_long="error")
+        except InvalidDataset as error:
+            assert "expected messages" not in error.message
+        except UnsupportedFeature as error:
+            assert "ambiguous" in error.message
+    assert accepted > 300
 
 
 def test_reasoning_and_the_order_of_keys_are_kept(tmp_path: Path) -> None:

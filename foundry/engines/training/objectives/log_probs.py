@@ -166,7 +166,8 @@ def _wide_product(left_CH: Tensor, right_WH: Tensor) -> Tensor:
     """left·rightᵀ, not rounded to half precision: a ratio of probabilities would show it."""
     wide = widen(left_CH.dtype)
     right_WH = right_WH.to(left_CH.dtype)
-    if left_CH.dtype != wide and left_CH.is_cuda:
+    # AMD's build answers as CUDA's, and has no product of two types.
+    if left_CH.dtype != wide and left_CH.is_cuda and torch.version.hip is None:
         return torch.mm(left_CH, right_WH.T, out_dtype=wide)
     return left_CH.to(wide) @ right_WH.to(wide).T
 

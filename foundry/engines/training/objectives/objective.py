@@ -3,6 +3,7 @@
 Shapes: N positions, K targets of a position.
 """
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +16,12 @@ from foundry.engines.training.packing import Batch
 from foundry.errors import InvalidRequest
 
 LOSS = "loss:sum"
-_REDUCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "sum": lambda values, sizes: values.sum(),
-    "mean": lambda values, sizes: (values * sizes).sum() / sizes.sum().clamp(min=1),
-    "min": lambda values, sizes: values.min(),
-    "max": lambda values, sizes: values.max(),
+# Of the values of some batches, each with the number of its positions.
+_REDUCTIONS: dict[str, Callable[[Sequence[float], Sequence[int]], float]] = {
+    "sum": lambda values, sizes: sum(values),
+    "mean": lambda values, sizes: sum(map(operator.mul, values, sizes)) / max(sum(sizes), 1),
+    "min": lambda values, sizes: min(values),
+    "max": lambda values, sizes: max(values),
 }
 
 
@@ -81,15 +83,17 @@ def combine_metrics(
     Args:
         sizes: positions of each batch; means are weighted by them.
     """
-    names = dict.fromkeys(name for metrics in found for name in metrics)
-    result: list[Tensor] = []
-    for name in names:
-        present = [(m[name], size) for m, size in zip(found, sizes, strict=True) if name in m]
-        values = torch.stack([value.double() for value, _ in present])
-        weights = torch.tensor([size for _, size in present], device=values.device)
-        result.append(_REDUCTIONS[name.rpartition(":")[2]](values, weights))
+    values = [value.float() for metrics in found for value in metrics.values()]
     # One transfer from the device for all of them.
-    return dict(zip(names, torch.stack(result).tolist(), strict=True)) if result else {}
+    numbers = iter(torch.stack(values).tolist() if values else ())
+    gathered: dict[str, list[tuple[float, int]]] = {}
+    for metrics, size in zip(found, sizes, strict=True):
+        for name in metrics:
+            gathered.setdefault(name, []).append((next(numbers), size))
+    return {
+        name: _REDUCTIONS[name.rpartition(":")[2]](*zip(*pairs, strict=True))
+        for name, pairs in gathered.items()
+    }
 
 
 def per_token(batch: Batch, name: str) -> Tensor:

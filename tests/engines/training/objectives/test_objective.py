@@ -1,3 +1,5 @@
+from math import isnan
+
 import pytest
 import torch
 
@@ -22,6 +24,8 @@ def test_metrics_combine_as_their_names_say() -> None:
         {"loss:sum": 11.0, "ratio:mean": 5.0, "ratio:max": 5.0, "ratio:min": 0.5, "kl:mean": 3.0}
     )
     assert combine_metrics([], []) == {}
+    infinite = [{"loss:sum": torch.tensor(sign * torch.inf)} for sign in (1, -1)]
+    assert isnan(combine_metrics(infinite, [1, 1])["loss:sum"])
 
 
 def test_sums_go_to_the_segment_of_the_target(make_batch: MakeBatch) -> None:
