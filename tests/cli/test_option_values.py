@@ -50,6 +50,7 @@ def _kinds(annotation: Any) -> set[str]:
         (options.TooLong, _choices(SftConfig.model_fields["too_long"].annotation)),
         (options.Method, _kinds(SftConfig.model_fields["method"].annotation)),
         (options.CodecKind, _kinds(OuterConfig.model_fields["codec"].annotation)),
+        (options.Optimiser, _choices(SftConfig.model_fields["optimiser"].annotation)),
         (options.Exchange, _choices(OuterConfig.model_fields["exchange"].annotation)),
     ],
 )
@@ -68,6 +69,7 @@ _FIELDS: dict[str, tuple[type[BaseModel], str]] = {
     "lora_rank": (Lora, "rank"),
     "lora_alpha": (Lora, "alpha"),
     "lora_dropout": (Lora, "dropout"),
+    "lora_targets": (Lora, "targets"),
     "outer_lr": (OuterConfig, "lr"),
     "outer_momentum": (OuterConfig, "momentum"),
     "checkpoint_every": (FleetConfig, "checkpoint_every"),
@@ -93,3 +95,12 @@ def test_the_defaults_that_are_told_are_those_of_the_schemas() -> None:
         assert float(default[1]) == schema.model_fields[name].default, param.name
         told += 1
     assert told >= 12
+
+
+@pytest.mark.parametrize("command", ["sft", "diloco"])
+def test_every_field_of_a_training_has_an_option(command: str) -> None:
+    offered = {param.name for param in COMMANDS["train", command].params}
+    # How often a worker reports and checkpoints, its fleet decides.
+    fleets = {"checkpoint_every", "log_every"} if command == "diloco" else set()
+    assert set(SftConfig.model_fields) - fleets <= offered
+    assert {f"lora_{name}" for name in Lora.model_fields if name != "kind"} <= offered

@@ -51,6 +51,7 @@ _TRAINING = {
     "lora_rank": opt.Rank,
     "lora_alpha": opt.Alpha,
     "lora_dropout": opt.Dropout,
+    "lora_targets": opt.Targets,
     "epochs": opt.Epochs,
     "max_steps": opt.MaxSteps,
     "batch_size": opt.Batch,
@@ -65,6 +66,9 @@ _TRAINING = {
     "grad_clip": opt.Clip,
     "precision": opt.Precision,
     "activation_checkpointing": opt.Recompute,
+    "activation_budget": opt.Budget,
+    "optimiser": opt.Optimiser,
+    "offload": opt.Offload,
     "seed": opt.Seed,
     "eval_every": opt.Every,
 }

@@ -37,6 +37,13 @@ Rank = Annotated[
 ]
 Alpha = Annotated[int | None, typer.Option(help="the update is scaled by alpha/rank; default 32")]
 Dropout = Annotated[float | None, typer.Option(help="default 0")]
+Targets = Annotated[
+    str | None,
+    typer.Option(
+        metavar="GROUPS",
+        help="where the adapter sits, with commas: attn, mlp, unembed; default attn,mlp",
+    ),
+]
 Epochs = Annotated[int | None, typer.Option(help="default 3")]
 MaxSteps = Annotated[int | None, typer.Option(help="instead of --epochs")]
 Batch = Annotated[int | None, typer.Option(help="sequences per optimiser step; default 8")]
@@ -183,6 +190,8 @@ def _build_inner(given: Given) -> dict[str, Any]:
         for name, value in said.items()
         if name.startswith("lora_")
     }
+    if "targets" in method:
+        method["targets"] = [group.strip() for group in method["targets"].split(",")]
     fields = {name: value for name, value in said.items() if name in SftConfig.model_fields}
     return fields | {"method": method}
 
@@ -203,8 +212,9 @@ def _build_outer(given: Given) -> dict[str, Any]:
 
 
 def _name_inner_option(where: Location) -> str:
-    # Only the method `lora` has fields, and its options carry its name.
-    return "-".join("lora" if part == "method" else part for part in where)
+    # Only the method `lora` has fields, and its options carry its name; a list is one option.
+    parts = (part for part in where if not part.isdigit())
+    return "-".join("lora" if part == "method" else part for part in parts)
 
 
 def _name_diloco_option(where: Location) -> str:

@@ -83,6 +83,19 @@ def test_every_option_of_a_fleet_reaches_its_place(server: type[Server]) -> None
     assert body["force"] is True
 
 
+def test_where_an_adapter_sits_and_what_memory_may_take_reach_their_places(
+    server: type[Server],
+) -> None:
+    options = "--lora-targets attn,unembed --activation-budget 1000000 --optimiser adamw-8bit"
+    config = SftConfig.model_validate(submitted(server, "sft", f"{SFT} {options}")["config"])
+    assert config.method == Lora(targets=("attn", "unembed"))
+    assert (config.activation_budget, config.optimiser) == (1_000_000, "adamw-8bit")
+    config = SftConfig.model_validate(
+        submitted(server, "sft", f"{SFT} --activation-budget auto")["config"]
+    )
+    assert config.activation_budget == "auto"
+
+
 def test_a_fleet_may_train_an_adapter(server: type[Server]) -> None:
     body = submitted(server, "diloco", f"{DILOCO} --method lora --lora-rank 4")
     assert DilocoConfig.model_validate(body["config"]).inner.method == Lora(rank=4)
@@ -94,6 +107,12 @@ def test_a_fleet_may_train_an_adapter(server: type[Server]) -> None:
         (f"{DILOCO} --codec topk --density 0.9", "--density must be at most 0.25"),
         (f"{DILOCO} --outer-lr 9", "--outer-lr must be at most 4"),
         (f"{DILOCO} --outer-momentum 1", "--outer-momentum must be less than 1"),
+        (
+            f"{SFT} --lora-targets attn,head",
+            "--lora-targets must be one of 'attn', 'mlp' or 'unembed'",
+        ),
+        (f"{SFT} --lora-targets ,", "--lora-targets must be one of 'attn', 'mlp' or 'unembed'"),
+        (f"{SFT} --activation-budget much", "--activation-budget must be a whole number"),
         (f"{DILOCO} --lr 9", "--lr must be at most 1"),
         (f"{DILOCO} --inner-steps 0", "--inner-steps must be at least 1"),
         (f"{DILOCO} --workers 0", "--workers must be at least 1"),
