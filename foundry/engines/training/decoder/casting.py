@@ -45,20 +45,26 @@ class CastOnce:
         if not (weight.requires_grad and torch.is_grad_enabled()):
             return narrow
         apply = cast(Callable[..., Tensor], _Stand.apply)
-        return apply(weight, narrow)
+        return apply(weight, narrow, self)
+
+    def release(self) -> None:
+        """Forget the cast; the next use makes it again."""
+        self._source = self._narrow = None
 
 
 class _Stand(Function):
     """The narrow copy stands in for the weight; its gradient is handed on."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, narrow: Tensor) -> Tensor:
-        ctx.dtype = weight.dtype
+    def forward(ctx: Any, weight: Tensor, narrow: Tensor, owner: CastOnce) -> Tensor:
+        ctx.dtype, ctx.owner = weight.dtype, owner
         return narrow.detach()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return grads[0].to(ctx.dtype), None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        # The gradient takes its place: kept until the update, all casts would add to the peak.
+        ctx.owner.release()
+        return grads[0].to(ctx.dtype), None, None
 
 
 # Bits of float32's significand that a type lacks.
