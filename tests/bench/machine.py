@@ -33,3 +33,12 @@ def list_cpu_flags() -> str:
         return ""
     flags = next((line for line in lines if line.startswith("flags")), "").split()
     return " ".join(flag for flag in _FLAGS if flag in flags)
+
+
+def read_peak_memory() -> int:
+    """The most bytes that this program has had resident.
+
+    Not `ru_maxrss`, which a program inherits from the one that started it.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from foundry.engines.training.files import write_json, write_tensors
-from tests.bench.machine import list_cpu_flags
+from tests.bench.machine import list_cpu_flags, read_peak_memory
 from tests.bench.train_models import Cost
 
 
@@ -28,3 +28,10 @@ def test_the_cost_of_a_step_is_what_the_shapes_say(tmp_path: Path) -> None:
 
 def test_the_processor_names_known_flags_only() -> None:
     assert set(list_cpu_flags().split()) <= {"avx2", "avx512f", "avx512_bf16", "amx_bf16"}
+
+
+def test_peak_memory_holds_what_is_resident() -> None:
+    before = read_peak_memory()
+    held = torch.ones(32, 2**20)
+    assert before <= (after := read_peak_memory())
+    assert after > held.nbytes

@@ -5,7 +5,6 @@ or the peer's program. A specification is a JSON file that both read.
 """
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from foundry.engines.training.messages.targets import Example
 from foundry.engines.training.messages.tokenizer import ChatTokenizer
 from foundry.engines.training.sampler import Cursor, Sampler
 from foundry.engines.training.sft import run_sft
-from tests.bench.machine import measure_matmul_rate
+from tests.bench.machine import measure_matmul_rate, read_peak_memory
 from tests.bench.peers.environments import PEERS, install_peer
 from tests.bench.train_models import Cost
 
@@ -134,7 +133,7 @@ def run_foundry(spec_path: Path, result_path: Path, precision: str, options: Seq
             work_dir=Path(work),
             on_event=record,
         )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = read_peak_memory()
     result = {"losses": losses, "finished": finished, "tokens": tokens, "peak_bytes": peak}
     if isinstance(config.method, Lora) and not config.packing:
         rate = measure_matmul_rate(getattr(torch, precision))
