@@ -20,7 +20,7 @@ class Scale:
 
     Attributes:
         rows: sequences of an optimiser step when speed is measured; the largest that fits is kept.
-        memory_rows: sequences of a step when the peaks of both sides are compared.
+        memory_rows: sequences of a step when both sides are compared at one batch.
         rounds: load-train-release rounds.
     """
 
@@ -87,13 +87,14 @@ class Card:
             self._cuda.empty_cache()
             self._cuda.reset_peak_memory_stats()
 
-    def peak_bytes(self) -> int:
-        return int(self._cuda.max_memory_allocated()) if self._cuda else 1
+    def peak_bytes(self) -> int | None:
+        """Since the peak was forgotten; None in a rehearsal."""
+        return int(self._cuda.max_memory_allocated()) if self._cuda else None
 
-    def driver_bytes(self) -> int:
-        """Used on the whole device, as the driver counts."""
+    def driver_bytes(self) -> int | None:
+        """Used on the whole device, as the driver counts; None in a rehearsal."""
         if not self._cuda:
-            return 0
+            return None
         free, total = self._cuda.mem_get_info()
         return int(total - free)
 
@@ -113,17 +114,20 @@ def measure_steps(step: Callable[[], object], card: Card, steps: int) -> float:
 
 
 def find_fitting_rows(scale: Scale, attempt: Callable[[int], float], card: Card) -> dict[str, Any]:
-    """The fastest of the batch sizes that fit."""
+    """Speed and peak memory of every batch size that fits, and the fastest of them."""
     import torch
 
     speeds: dict[int, float] = {}
+    peaks: dict[int, int | None] = {}
     for rows in scale.rows:
+        card.forget_peak()
         try:
             speeds[rows] = rows * scale.length / attempt(rows)
+            peaks[rows] = card.peak_bytes()
         except torch.OutOfMemoryError:
-            card.forget_peak()
+            continue
     rows = max(speeds, key=lambda r: speeds[r])
-    return {"rows": rows, "tokens_per_s": speeds[rows], "speeds": speeds}
+    return {"rows": rows, "tokens_per_s": speeds[rows], "speeds": speeds, "peaks": peaks}
 
 
 def build_model(scale: Scale, method: str) -> Any:
@@ -187,9 +191,7 @@ def measure_foundry(scale: Scale, method: str) -> dict[str, Any]:
         return measure_steps(lambda: learner.step([batch], 1e-5), card, scale.steps)
 
     result = find_fitting_rows(scale, attempt, card)
-    card.forget_peak()
-    attempt(scale.memory_rows)
-    return result | {"peak_bytes": card.peak_bytes(), "mixed": measure_mixed(scale, learner, card)}
+    return result | {"mixed": measure_mixed(scale, learner, card)}
 
 
 def measure_mixed(scale: Scale, learner: Any, card: Card) -> float:
@@ -244,9 +246,13 @@ def measure_slope(scale: Scale) -> dict[str, Any]:
             card.forget_peak()
             used.append(card.driver_bytes())
     # The first round opens the libraries; what they keep is no leak.
-    settled = used[1:]
-    rounds = range(len(settled))
-    return {"used": used, "slope": statistics.linear_regression(rounds, settled).slope}
+    settled = [count for count in used[1:] if count is not None]
+    if not settled:
+        return {}
+    return {
+        "used": used,
+        "slope": statistics.linear_regression(range(len(settled)), settled).slope,
+    }
 
 
 def measure_part(part: str, scale: Scale) -> dict[str, Any]:
