@@ -22,9 +22,16 @@ from foundry.engines.training.config import Lora, TargetGroup
 from foundry.engines.training.decoder.generation import Sampling, generate
 from foundry.engines.training.decoder.model import Decoder
 from foundry.engines.training.decoder.weights import export_model, load_model
+from tests.bench.goals import Goal, list_missed
 from tests.engines.training.decoder import reference, variants
 from tests.engines.training.decoder.reference import Differences
 
+GOALS = {
+    "worst_logit_diff": Goal(at_most=1e-5),
+    "worst_gradient_diff": Goal(at_most=1e-4),
+    "families": Goal(at_least=14),
+    "greedy_continuations_apart": Goal(at_most=0),
+}
 VARIANTS = 12
 _PROMPTS = [[5, 9, 11, 3, 8, 7, 30], [4, 17]]
 
@@ -122,7 +129,7 @@ def summarise(rows: dict[str, Row], variants_each: int) -> dict[str, float]:
     }
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--variants", type=int, default=VARIANTS, help="of each family")
     count = parser.parse_args().variants
@@ -141,8 +148,11 @@ def main() -> None:
                 measure_variant(label, seed, rows[label], Path(folder))
         print(f"{label}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     print_table(rows)
-    print(json.dumps({"bench": "architectures", "metrics": summarise(rows, count)}))
+    metrics: dict[str, Any] = summarise(rows, count)
+    metrics["missed"] = list_missed(metrics, GOALS)
+    print(json.dumps({"bench": "architectures", "metrics": metrics}))
+    return 1 if metrics["missed"] else 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -19,11 +19,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from tests.bench.goals import Goal, list_missed
 from tests.bench.gpu_parts import CARD, METHODS, REHEARSAL, Scale
 
 ROOT = Path(__file__).parents[2]
@@ -31,14 +32,14 @@ ROOT = Path(__file__).parents[2]
 LIMITS = {"gemm": 60.0, "slope": 90.0, "foundry": 90.0, "peer": 90.0}
 # Dense bfloat16 without sparsity, TFLOP/s, by the vendors' datasheets.
 DATASHEET_TFLOPS = {"H100": 989.4, "H200": 989.4, "A100": 312.0, "L40S": 362.1, "MI300X": 1307.4}
-GOALS: Mapping[str, Callable[[float], bool]] = {
-    "mfu_of_gemm": lambda share: share >= 0.50,
-    "lora_over_full": lambda ratio: ratio >= 1.2,
-    "tokens_per_s_ratio_gpu_full": lambda ratio: ratio >= 1.3,
-    "tokens_per_s_ratio_gpu_lora": lambda ratio: ratio >= 1.3,
-    "memory_ratio_gpu_full": lambda ratio: ratio <= 0.7,
-    "memory_ratio_gpu_lora": lambda ratio: ratio <= 0.7,
-    "slope_mib_per_round_of_two_layers": lambda slope: slope < 1.0,
+GOALS = {
+    "mfu_of_gemm": Goal(at_least=0.50),
+    "lora_over_full": Goal(at_least=1.2),
+    "tokens_per_s_ratio_gpu_full": Goal(at_least=1.3),
+    "tokens_per_s_ratio_gpu_lora": Goal(at_least=1.3),
+    "memory_ratio_gpu_full": Goal(at_most=0.7),
+    "memory_ratio_gpu_lora": Goal(at_most=0.7),
+    "slope_mib_per_round_of_two_layers": Goal(at_most=1.0),
 }
 PARTS = (
     "gemm",
@@ -107,9 +108,7 @@ def summarise(scale: Scale, results: Mapping[str, Mapping[str, Any]], card: str)
             metrics["lora_over_full"] = round(lora["tokens_per_s"] / full["tokens_per_s"], 3)
     if "slope" in results["slope"]:
         metrics["slope_mib_per_round_of_two_layers"] = round(results["slope"]["slope"] / 2**20, 3)
-    metrics["missed"] = sorted(
-        name for name, reached in GOALS.items() if name in metrics and not reached(metrics[name])
-    )
+    metrics["missed"] = list_missed(metrics, GOALS)
     metrics["not_measured"] = {
         part: result["error"][-200:] for part, result in results.items() if "error" in result
     }
