@@ -48,6 +48,7 @@ def test_the_printed_next_commands_work(stack: Stack) -> None:
     assert "SUCCEEDED" in jobs
 
 
+@pytest.mark.long(reason="it trains and serves a newcomer's model, for which it allows 180 s")
 def test_ten_rows_of_ones_own_are_learnt_as_printed(stack: Stack, tmp_path: Path) -> None:
     write_own_rows(tmp_path / "mine.jsonl")
     add, train, _ = _list_printed_commands(stack)[3:]
