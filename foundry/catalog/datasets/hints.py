@@ -8,7 +8,6 @@ refused gets a command that works when pasted, for the path as it was typed.
 """
 
 import codecs
-import gzip
 import json
 import re
 import shlex
@@ -300,12 +299,15 @@ def _unpack_head(head: bytes, form: FileFormat) -> bytes:
     """The beginning of the text; nothing, if the packed data are damaged."""
     if form.packing is None:
         return head
-    try:
-        if form.packing == "gzip":
+    if form.packing == "gzip":
+        try:
             return zlib.decompressobj(wbits=31).decompress(head, _HEAD_BYTES)
-        # Imported late: clients need it only to look into such a file.
-        import zstandard
+        except zlib.error:
+            return b""
+    # Imported late: clients need it only to look into such a file.
+    import zstandard
 
+    try:
         return zstandard.ZstdDecompressor().decompressobj().decompress(head)[:_HEAD_BYTES]
-    except (zlib.error, gzip.BadGzipFile, zstandard.ZstdError):
+    except zstandard.ZstdError:
         return b""

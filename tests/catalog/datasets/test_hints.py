@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import zstandard
 from pyarrow import parquet
 
 from foundry.catalog.datasets.domain import AddOptions
@@ -196,3 +197,16 @@ def test_a_directory_says_which_file(tmp_path: Path) -> None:
     assert f"one file, like '{tmp_path}/a b.jsonl'" in said
     paste(said.partition("its files: ")[2], tmp_path)
     assert (tmp_path / "all.jsonl").read_bytes().count(b"\n") == 2
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst"])
+@pytest.mark.parametrize("at", [2, 12, 40])
+def test_a_damaged_packed_file_is_said_to_be_damaged(tmp_path: Path, suffix: str, at: int) -> None:
+    text = b"".join(json.dumps(row).encode() + b"\n" for row in PAIRS) * 200
+    packed = bytearray(gzip.compress(text) if suffix == "gz" else zstandard.compress(text))
+    packed[at : at + 20] = bytes(byte ^ 0xFF for byte in packed[at : at + 20])
+    path = tmp_path / f"rows.jsonl.{suffix}"
+    path.write_bytes(packed)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(InvalidDataset):
+        prepare(path, tmp_path / "out", AddOptions())

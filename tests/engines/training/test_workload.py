@@ -1,5 +1,6 @@
 """Numbered batches: the same wherever they are trained."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ from hypothesis import strategies as st
 
 from foundry.engines.training.config import Full, Lora, SftConfig
 from foundry.engines.training.decoder.weights import load_model
+from foundry.engines.training.messages.targets import Example
 from foundry.engines.training.packing import Batch
 from foundry.engines.training.sampler import Cursor, Item, Sampler
-from foundry.engines.training.workload import SftWorkload
+from foundry.engines.training.workload import SftWorkload, run_digest
 from foundry.errors import InvalidDataset
 
 Rows = list[dict[str, object]]
@@ -133,3 +135,13 @@ def test_products_of_half_precision_are_summed_in_float32(
     workload(tiny_model, chat_rows)
     assert not options.allow_bf16_reduced_precision_reduction
     assert not options.allow_fp16_reduced_precision_reduction
+
+
+def test_a_run_without_shares_has_the_digest_of_before_there_were_any(tmp_path: Path) -> None:
+    examples = [Example((5, 6, 7), (0.0, 1.0, 1.0)), Example((8, 9), (0.0, 1.0))]
+    expected = hashlib.sha256(CONFIG.digest().encode())
+    for tokens, trained in (((5, 6, 7), (False, True, True)), ((8, 9), (False, True))):
+        expected.update(repr((tokens, trained)).encode())
+    assert run_digest(CONFIG, tmp_path, examples) == expected.hexdigest()
+    shared = [examples[0], Example((8, 9), (0.0, 0.5))]
+    assert run_digest(CONFIG, tmp_path, shared) != expected.hexdigest()
