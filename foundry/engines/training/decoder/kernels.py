@@ -86,9 +86,9 @@ def scaled_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype | None
         dtype: of the result, to which it is rounded once; None: that of x.
     """
     dtype = dtype or x.dtype
-    if x.is_cuda and x.dtype == dtype and dtype in (torch.bfloat16, torch.float16):
+    if x.is_cuda and x.dtype == dtype == weight.dtype and dtype in (torch.bfloat16, torch.float16):
         # One kernel each way: 0.19 ms for 16,384 tokens of 2,048 on an H200, the one below 1.58.
-        return functional.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
+        return functional.rms_norm(x, weight.shape, weight, eps)
     return _apply(_ScaledNorm)(x, weight, eps, dtype)
 
 

@@ -23,8 +23,12 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """In `dtype`, to which it is rounded once; None: in that of x."""
-        weight = self.weight + self.offset if self.offset else self.weight
-        if x.is_cuda:
-            # Its kernel takes one type only; a processor's takes the weight as it is.
+        weight: Tensor = self.weight
+        if self.offset:
+            # Added in float32, as transformers and vLLM do: in bfloat16 15.8125 + 1 is 16.75.
+            wide = torch.promote_types(weight.dtype, torch.float32)
+            weight = weight.to(wide) + self.offset
+        elif x.is_cuda:
+            # Its kernel takes one type only; what follows elsewhere takes the weight as it is.
             weight = self._narrow_weight(weight, dtype or x.dtype)
         return scaled_norm(x, weight, self.eps, dtype)
