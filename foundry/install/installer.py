@@ -28,6 +28,7 @@ from foundry.install.sources import (
 
 _UV = "uv==0.13.8"
 _STAMP = ".foundry-lock"
+_ACCELERATOR = ".foundry-accelerator"
 _INSTALLED = ".foundry-installed.txt"
 
 
@@ -76,8 +77,11 @@ class Installation:
         self._no_index = False
 
     def run(self) -> None:
+        # Builds share folders: what one drops, another has just installed under the same name.
+        fresh = read_accelerator(self._venv) not in (None, self._build.accelerator)
         (self._venv / _STAMP).unlink(missing_ok=True)
-        self._make_venv()
+        self._make_venv(fresh=fresh)
+        (self._venv / _ACCELERATOR).write_text(f"{self._build.accelerator}\n")
         pip = pip_configuration([str(venv_python(self._venv)), "-m", "pip"], os.environ)
         self._environment |= uv_environment(pip, os.environ)
         self._environment |= {"VIRTUAL_ENV": str(self._venv)}
@@ -89,7 +93,8 @@ class Installation:
         say("installing foundry itself")
         self._uv("--no-deps", "--no-build-isolation", "--no-index", "--editable", str(ROOT))
 
-    def _make_venv(self) -> None:
+    def _make_venv(self, *, fresh: bool) -> None:
+        """Make the environment, unless one is there that works; a fresh one in any case."""
         ready = (
             subprocess.run(
                 [venv_python(self._venv), "-m", "pip", "--version"],
@@ -99,7 +104,7 @@ class Installation:
             if venv_python(self._venv).exists()
             else None
         )
-        if ready is not None and ready.returncode == 0:
+        if ready is not None and ready.returncode == 0 and not fresh:
             return
         result = subprocess.run(
             [self._python, "-m", "venv", "--clear", str(self._venv)],
@@ -246,6 +251,15 @@ def stamp_text(build: Build) -> str:
     digest = hashlib.sha256(repr((project["build-system"], project["project"], asked)).encode())
     digest.update(build.lock.read_bytes() if build.lock is not None else b"")
     return f"{build.accelerator} {digest.hexdigest()}\n"
+
+
+def read_accelerator(venv: Path) -> str | None:
+    """Of which build the environment is, finished or not; None: it does not say."""
+    try:
+        return (venv / _ACCELERATOR).read_text().strip()
+    except OSError:
+        # Environments from before that file was written say it in their stamp.
+        return read_stamp(venv).partition(" ")[0] or None
 
 
 def read_stamp(venv: Path) -> str:

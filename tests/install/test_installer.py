@@ -140,7 +140,7 @@ def test_torch_comes_from_the_lock_or_from_its_index(
     build = read_builds()[accelerator]
     calls: list[tuple[str, ...]] = []
     monkeypatch.setattr(installer, "pip_configuration", lambda pip, environment: {})
-    monkeypatch.setattr(installer.Installation, "_make_venv", lambda self: None)
+    monkeypatch.setattr(installer.Installation, "_make_venv", lambda self, fresh: None)
     monkeypatch.setattr(installer.Installation, "_install_uv", lambda self: None)
     monkeypatch.setattr(installer.Installation, "_uv", lambda self, *words: calls.append(words))
     installer.Installation(tmp_path, build, sys.executable).run()
@@ -179,3 +179,30 @@ def test_an_old_python_is_told_what_to_install() -> None:
     assert result.returncode == 2
     assert result.stderr.startswith("error: Foundry needs Python 3.11 or newer and this is 3.8:")
     assert "install python3.11" in result.stderr
+
+
+def test_an_environment_of_another_build_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the CPU's lock drops, torch and vLLM among it, the other build has under that name."""
+    made: list[bool] = []
+    monkeypatch.setattr(
+        installer.Installation, "_make_venv", lambda self, fresh: made.append(fresh)
+    )
+    for step in ("_install_uv", "_install_rest"):
+        monkeypatch.setattr(installer.Installation, step, lambda self: None)
+    monkeypatch.setattr(installer.Installation, "_install_torch", lambda self, torch: None)
+    monkeypatch.setattr(installer.Installation, "_uv", lambda self, *arguments: None)
+    monkeypatch.setattr(installer, "pip_configuration", lambda pip, environment: {})
+    for accelerator in ("cpu", "cpu", "nvidia", "nvidia", "cpu"):
+        build = choose_build(accelerator)
+        installer.Installation(tmp_path, build, sys.executable).run()
+        assert installer.read_accelerator(tmp_path) == accelerator
+    assert made == [False, False, True, False, True]
+
+
+def test_an_older_environment_tells_its_build_in_its_stamp(tmp_path: Path) -> None:
+    assert installer.read_accelerator(tmp_path) is None
+    stamp = installer.stamp_text(choose_build("nvidia"))
+    (tmp_path / installer._STAMP).write_text(stamp)
+    assert installer.read_accelerator(tmp_path) == "nvidia"
