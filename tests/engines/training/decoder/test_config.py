@@ -138,3 +138,28 @@ def test_a_field_that_no_reader_knows_is_refused_in_every_family(label: str) -> 
     DecoderConfig.of(document | {"use_cache": True, "torch_dtype": "bfloat16", "dtype": "float32"})
     with pytest.raises(UnsupportedFeature, match="layer_scale=2 is not supported: this field"):
         DecoderConfig.of(document | {"layer_scale": 2})
+
+
+def _without(label: str, *names: str) -> dict[str, object]:
+    document = variants.random_document(label, 0) | {"use_sliding_window": True}
+    if not label.startswith("qwen"):
+        del document["use_sliding_window"]
+    return {name: value for name, value in document.items() if name not in names}
+
+
+@pytest.mark.parametrize("label", ["mistral", "gemma2", "gemma3", "qwen2.5", "qwen3", "olmo3"])
+def test_a_missing_window_is_that_of_the_familys_class(label: str) -> None:
+    """4,096 in transformers, from which engines read a model; null is none at all."""
+    document = _without(label, "sliding_window", "layer_types")
+    if label.startswith("qwen"):
+        document["max_window_layers"] = 0
+    windows = {layer.window for layer in DecoderConfig.of(document).layers}
+    assert 4096 in windows
+
+
+def test_missing_soft_caps_of_gemma_2_are_those_of_its_class() -> None:
+    names = ("attn_logit_softcapping", "final_logit_softcapping")
+    config = DecoderConfig.of(_without("gemma2", *names))
+    assert (config.attention_softcap, config.logit_softcap) == (50.0, 30.0)
+    config = DecoderConfig.of(_without("gemma2", *names) | dict.fromkeys(names))
+    assert (config.attention_softcap, config.logit_softcap) == (None, None)

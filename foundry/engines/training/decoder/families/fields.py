@@ -133,12 +133,26 @@ class Fields:
             raise self.broken(name, value, "a number above 0")
         return float(value)
 
-    def optional_number(self, name: str) -> float | None:
-        return None if self.take(name) is None else self.number(name)
+    def optional_number(self, name: str, *, missing: float | None = None) -> float | None:
+        """A positive number, or None where it is null.
 
-    def optional_length(self, name: str) -> int | None:
-        """Tokens."""
-        return None if self.take(name) is None else self.integer(name, most=MOST_TOKENS)
+        Args:
+            missing: where the field is not there: what transformers' class of the family then has.
+        """
+        return self.number(name, missing) if self._is_set(name, missing) else None
+
+    def optional_length(self, name: str, *, missing: int | None = None) -> int | None:
+        """Tokens, else as `optional_number`."""
+        if not self._is_set(name, missing):
+            return None
+        return self.integer(name, missing, most=MOST_TOKENS)
+
+    def _is_set(self, name: str, missing: float | None) -> bool:
+        """Whether a field has a value, by itself or because it is not there."""
+        if name not in self._document:
+            self._read.add(name)
+            return missing is not None
+        return self.take(name) is not None
 
     def text(self, name: str, default: str) -> str:
         value = self.take(name, default)

@@ -33,15 +33,15 @@ def read_gemma(fields: Fields) -> DecoderConfig:
 def read_gemma2(fields: Fields) -> DecoderConfig:
     config = _gemma_common(fields, "hidden_activation")
     fields.ignore("hidden_act", "sliding_window_size")
-    window = fields.optional_length("sliding_window")
+    window = fields.optional_length("sliding_window", missing=4096)
     ropes = dict.fromkeys(LAYER_TYPES, read_shared_rope(fields, config))
     return replace(
         config,
         layers=read_typed_layers(fields, window, ropes, lambda i: i % 2 == 0),
         norm_placement="both",
         attention_scale=fields.number("query_pre_attn_scalar", 256.0) ** -0.5,
-        attention_softcap=fields.optional_number("attn_logit_softcapping"),
-        logit_softcap=fields.optional_number("final_logit_softcapping"),
+        attention_softcap=fields.optional_number("attn_logit_softcapping", missing=50.0),
+        logit_softcap=fields.optional_number("final_logit_softcapping", missing=30.0),
     )
 
 
@@ -50,7 +50,7 @@ def read_gemma3(fields: Fields) -> DecoderConfig:
     fields.ignore("hidden_act")
     # The class has the field and does not apply it.
     fields.fix("attn_logit_softcapping")
-    window = fields.optional_length("sliding_window")
+    window = fields.optional_length("sliding_window", missing=4096)
     every = fields.integer("sliding_window_pattern", 6)
     ropes = read_layer_ropes(
         fields,

@@ -68,7 +68,7 @@ def read_smollm3(fields: Fields) -> DecoderConfig:
 
 def read_mistral(fields: Fields) -> DecoderConfig:
     config = read_common(fields)
-    window = fields.optional_length("sliding_window")
+    window = fields.optional_length("sliding_window", missing=4096)
     return replace(
         config, layers=repeat_layer(fields, Layer(read_shared_rope(fields, config), window))
     )
@@ -101,7 +101,7 @@ def read_olmo2(fields: Fields) -> DecoderConfig:
 def read_olmo3(fields: Fields) -> DecoderConfig:
     config = read_common(fields, grouped=False)
     bias = fields.flag("attention_bias", False)
-    window = fields.optional_length("sliding_window")
+    window = fields.optional_length("sliding_window", missing=4096)
     theta = fields.number("rope_theta", 500_000.0)
     ropes = read_layer_ropes(
         fields, config.head_dim, config.max_position_embeddings, RopeDefaults(theta), theta

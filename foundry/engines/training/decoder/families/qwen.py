@@ -28,7 +28,7 @@ def read_qwen3(fields: Fields) -> DecoderConfig:
 
 def read_qwen3_moe(fields: Fields) -> DecoderConfig:
     config = read_common(fields)
-    window = fields.optional_length("sliding_window")
+    window = fields.optional_length("sliding_window", missing=4096)
     window = window if fields.flag("use_sliding_window", False) else None
     # The class knows one window for all layers; the older field still lies in published files.
     fields.ignore("max_window_layers")
@@ -72,7 +72,7 @@ def read_mixtral(fields: Fields) -> DecoderConfig:
 
 def _qwen_layers(fields: Fields, config: DecoderConfig) -> tuple[Layer, ...]:
     """The upper layers slide, where the file turns that on."""
-    window = fields.optional_length("sliding_window")
+    window = fields.optional_length("sliding_window", missing=4096)
     window = window if fields.flag("use_sliding_window", False) else None
     first = fields.integer("max_window_layers", 28, least=0)
     ropes = dict.fromkeys(LAYER_TYPES, read_shared_rope(fields, config))
