@@ -17,6 +17,8 @@ from foundry.engines.training.messages.shape import (
 )
 
 Finding = tuple[str, str, str]
+# Beyond these a loss in float32 vanishes or ends the run, and no row is named any more.
+_LEAST_WEIGHT, _MOST_WEIGHT = 1e-6, 1000
 _SHOWN_CHARS = 40
 # OpenAI's older names; what stands there would be lost.
 _OLD_ROW_FIELDS = ("functions", "function_call")
@@ -113,10 +115,11 @@ def _check_weight(path: str, message: Mapping[str, object]) -> Iterator[Finding]
     place = f"{path}.weight"
     if isinstance(weight, bool) or not isinstance(weight, int | float):
         yield place, "wrong_type", f"must be a number, is {name_type(weight)}"
-    elif not math.isfinite(weight):
+    elif isinstance(weight, float) and not math.isfinite(weight):
         yield place, "non_finite", "must be a number of at least 0"
-    elif weight < 0:
-        yield place, "wrong_type", f"must be at least 0, is {weight}"
+    elif weight and not _LEAST_WEIGHT <= weight <= _MOST_WEIGHT:
+        said = f"must be 0, or from {_LEAST_WEIGHT:g} to {_MOST_WEIGHT}"
+        yield place, "wrong_type", said
     elif weight and message.get("role") != "assistant":
         yield place, "unknown_field", "only the assistant's messages are learned: remove it"
 

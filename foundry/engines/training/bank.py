@@ -33,7 +33,7 @@ from foundry.engines.training.objectives.supervised import CrossEntropy
 from foundry.engines.training.optimisers.adamw import AdamW
 from foundry.engines.training.optimisers.params import AdamParams, Optimiser
 from foundry.engines.training.packing import Batch, join
-from foundry.errors import Conflict, NotFound
+from foundry.errors import Conflict, InvalidArtifact, NotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +204,14 @@ class AdapterBank:
 
     @torch.no_grad()
     def load_state(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """The reverse, into an adapter of the same configuration. Raises NotFound."""
+        """The reverse, into an adapter of the same configuration.
+
+        Raises:
+            NotFound: there is none of this name.
+            InvalidArtifact: the state is of another configuration; nothing has changed.
+        """
         learner = self._member(name).learner
+        _check_shapes(learner.parameters, tensors)
         for key, parameter in learner.parameters.items():
             parameter.copy_(tensors[f"parameter.{key}"])
         learner.load_optimiser_state(tensors)
@@ -246,3 +252,20 @@ class AdapterBank:
         adapter = self._model.lm_head.bank.get(request.adapter or "")
         head = read_head(self._model, hidden_NH, self._head_weight, adapter, route.passes)
         return score(hidden_NH, head, request.batch, request.objective, 1 / request.denominator)
+
+
+def _check_shapes(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a state that does not fit: copying would spread it, the optimiser write beyond it."""
+    shapes = {key: parameter.shape for key, parameter in parameters.items()}
+    found = {
+        key.removeprefix("parameter."): value.shape
+        for key, value in tensors.items()
+        if key.startswith("parameter.")
+    }
+    if found != shapes:
+        wrong = min(k for k in shapes.keys() | found.keys() if shapes.get(k) != found.get(k))
+        raise InvalidArtifact(f"the state does not fit the adapter: {wrong}")
+    for key, value in tensors.items():
+        kind, _, name = key.partition(".")
+        if kind in ("exp_avg", "exp_avg_sq") and value.shape != shapes.get(name):
+            raise InvalidArtifact(f"the state does not fit the adapter: {key}")

@@ -12,6 +12,7 @@ from torch import nn
 from foundry.engines.training.activations import ActivationBudget
 from foundry.engines.training.config import Lora, SftConfig
 from foundry.engines.training.decoder import lora
+from foundry.engines.training.decoder.config import DecoderConfig
 from foundry.engines.training.decoder.dropout import Draws
 from foundry.engines.training.decoder.model import Decoder
 from foundry.engines.training.decoder.weights import export_model, load_model
@@ -88,6 +89,9 @@ class SftWorkload:
                 "offload would be ignored: this machine trains in the host's memory already, so "
                 "leave it out"
             )
+        vocab_size = DecoderConfig.load(model_dir).vocab_size
+        for data in (train, evaluation):
+            check_token_ids(data, vocab_size)
         self._model, draws = self._build_model()
         declared = (
             lora.declared_names(self._model, config.method)
@@ -233,6 +237,16 @@ def prepared(
     if not train.examples:
         raise InvalidDataset("no row is left to train on: none has a reply that fits max_seq_len")
     return train, evaluation
+
+
+def check_token_ids(data: Prepared, vocab_size: int) -> None:
+    """Refuse tokens for which the model has no embedding. Raises InvalidDataset."""
+    largest = max((max(example.tokens) for example in data.examples), default=0)
+    if largest >= vocab_size:
+        raise InvalidDataset(
+            f"the tokenizer makes token {largest} of the rows, the model has {vocab_size} tokens: "
+            "its files do not belong together, or tokens were added without training them"
+        )
 
 
 def chunks(values: Sequence[T], size: int) -> Iterable[Sequence[T]]:

@@ -195,3 +195,17 @@ def test_a_saved_adapter_goes_on_bit_for_bit(tiny_model: Path) -> None:
         train(bank, range(2, 4))
     for key, value in whole.state("wide").items():
         assert torch.equal(resumed.state("wide")[key], value), key
+
+
+def test_a_state_of_another_rank_is_refused_and_changes_nothing(tiny_model: Path) -> None:
+    bank = make_bank(tiny_model)
+    bank.add("other", Lora(rank=1, alpha=12, targets=("attn",)), seed=9)
+    before = {key: value.clone() for key, value in bank.state("narrow").items()}
+    with pytest.raises(InvalidArtifact, match=r"does not fit the adapter: .*lora_A"):
+        bank.load_state("narrow", bank.state("other"))
+    whole = dict(before)
+    whole["exp_avg.model.layers.0.self_attn.q_proj.lora_A"] = torch.zeros(1)
+    with pytest.raises(InvalidArtifact, match=r"does not fit the adapter: exp_avg"):
+        bank.load_state("narrow", whole)
+    after = bank.state("narrow")
+    assert all(torch.equal(after[key], value) for key, value in before.items())

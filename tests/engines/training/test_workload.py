@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from foundry.engines.training.config import Full, Lora, SftConfig
 from foundry.engines.training.decoder.weights import load_model
+from foundry.engines.training.messages.rows import Prepared
 from foundry.engines.training.messages.targets import Example
 from foundry.engines.training.packing import Batch
 from foundry.engines.training.sampler import Cursor, Item, Sampler
@@ -145,3 +146,12 @@ def test_a_run_without_shares_has_the_digest_of_before_there_were_any(tmp_path: 
     assert run_digest(CONFIG, tmp_path, examples) == expected.hexdigest()
     shared = [examples[0], Example((8, 9), (0.0, 0.5))]
     assert run_digest(CONFIG, tmp_path, shared) != expected.hexdigest()
+
+
+def test_tokens_that_the_model_has_no_embedding_for_are_refused(tiny_model: Path) -> None:
+    beyond = Prepared((Example((5, 259, 6), (0.0, 1.0, 1.0)),))
+    with pytest.raises(InvalidDataset, match="makes token 259 of the rows, the model has 259"):
+        SftWorkload(CONFIG, tiny_model, beyond, Prepared(()), "cpu")
+    fits = Prepared((Example((5, 258, 6), (0.0, 1.0, 1.0)),))
+    with pytest.raises(InvalidDataset, match="token 259"):
+        SftWorkload(CONFIG, tiny_model, fits, beyond, "cpu")

@@ -81,6 +81,11 @@ def _attend_equal(
         if q_SQLD.device.type == "cpu" and q_SQLD.dtype != _wide(q_SQLD.dtype):
             apply = cast(Callable[..., Tensor], _WideAttention.apply)
             return apply(q_SQLD, k_SKLD, v_SKLD, scale)
+        if q_SQLD.device.type != "cpu":
+            # There the kernels that keep no scores want a key head for each query head.
+            k_SKLD, v_SKLD = (
+                x.repeat_interleave(q_SQLD.shape[1] // x.shape[1], dim=1) for x in (k_SKLD, v_SKLD)
+            )
         return functional.scaled_dot_product_attention(
             q_SQLD, k_SKLD, v_SKLD, is_causal=True, enable_gqa=True, scale=scale
         )
