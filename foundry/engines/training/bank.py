@@ -166,10 +166,13 @@ class AdapterBank:
             NotFound: a request names no adapter of the bank; nothing has changed.
         """
         self._model.train()
-        scores = self._pass(requests, training=True)
-        losses = [found.total for found in scores if found.total.requires_grad]
-        if losses:
-            torch.autograd.backward(losses)
+        try:
+            scores = self._pass(requests, training=True)
+            losses = [found.total for found in scores if found.total.requires_grad]
+            if losses:
+                torch.autograd.backward(losses)
+        finally:
+            self._routing.routes = ()
         outcomes = []
         for request, found in zip(requests, scores, strict=True):
             outcome = summarise([request.batch], [replace(found, total=found.total.detach())])
@@ -183,7 +186,10 @@ class AdapterBank:
     def forward(self, requests: Sequence[Request]) -> list[PassOutcome]:
         """The same without gradient and dropout. Raises NotFound."""
         self._model.train(False)
-        scores = self._pass(requests, training=False)
+        try:
+            scores = self._pass(requests, training=False)
+        finally:
+            self._routing.routes = ()
         return [
             summarise([request.batch], [found])
             for request, found in zip(requests, scores, strict=True)

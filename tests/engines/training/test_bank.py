@@ -209,3 +209,19 @@ def test_a_state_of_another_rank_is_refused_and_changes_nothing(tiny_model: Path
         bank.load_state("narrow", whole)
     after = bank.state("narrow")
     assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+@torch.no_grad()
+def test_between_passes_the_banks_model_is_the_base(tiny_model: Path) -> None:
+    base, model = load_model(tiny_model), load_model(tiny_model)
+    bank = AdapterBank(model)
+    bank.add("one", CONFIGS["narrow"], seed=0)
+    warmed(bank, ["one"])
+    batch = make_batch(3, 9)
+    stream = (batch.tokens_T, batch.positions_T, batch.segments)
+    assert torch.equal(model(*stream), base(*stream))
+    bank.forward([Request("one", batch)])
+    assert torch.equal(model(*stream), base(*stream))
+    longer = make_batch(4, 12)
+    stream = (longer.tokens_T, longer.positions_T, longer.segments)
+    assert torch.equal(model(*stream), base(*stream))

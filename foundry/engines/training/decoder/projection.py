@@ -81,8 +81,11 @@ class Projection(nn.Module):
 
     @property
     def active_routing(self) -> Routing | None:
-        """Which rows belong to which adapter; None: one adapter, or none, acts on all."""
-        return self.routing if self.bank else None
+        """Which rows belong to which adapter; None: one adapter, or none, acts on all.
+
+        Outside of a bank's passes there are no routes, and the base alone acts.
+        """
+        return self.routing if self.bank and self.routing and self.routing.routes else None
 
     def find_adapter(self, route: Route) -> Adapter | None:
         """The adapter of a route beside this projection."""
